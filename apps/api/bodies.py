@@ -1,0 +1,69 @@
+"""From request bytes to a typed input: media type, size, JSON, fields; each refused with its own answer."""
+
+from typing import TypeVar
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.request import RawPostDataException
+
+from apps.api.errors import Problem
+from apps.libraries.values import Input
+
+Body = TypeVar("Body", bound=Input)
+
+_BLOCK = 1 << 16
+# How much of a refused body is still read, so that a client which is busy sending gets to see the answer.
+_DRAIN = 1 << 28
+
+
+def parse(request: HttpRequest, model: type[Body]) -> Body:
+    """The request's JSON body as `model`; raises Problem, or pydantic's ValidationError."""
+    media_type = request.META.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
+    is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+    if not is_json or encoding.lower() != "identity":
+        _drain(request)
+        got = f"Content-Type {media_type!r}" if not is_json else f"Content-Encoding {encoding!r}"
+        detail = f"The body must be plain JSON: send the header Content-Type: application/json. Got {got}."
+        raise Problem("unsupported_media_type", detail, headers={"Accept": "application/json"})
+    body = read(request)
+    if not body.strip():
+        raise Problem("malformed", "The body is empty; send a JSON object.")
+    return model.model_validate_json(body)
+
+
+def read(request: HttpRequest) -> bytes:
+    """The whole body; raises Problem `body_too_large` past the limit, `malformed` when the client breaks off."""
+    limit = settings.LIMITS.body_bytes
+    declared = request.META.get("CONTENT_LENGTH")
+    if declared and int(declared) > limit:
+        _drain(request)
+        raise _too_large(limit)
+    if declared or "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+        body = request.body
+        if declared and len(body) < int(declared):
+            raise Problem("malformed", f"The body ended after {len(body)} of {declared} bytes.")
+        return body
+    # Django reads nothing without a Content-Length; the server behind it decodes the chunks.
+    stream = request.META["wsgi.input"]
+    blocks, size = [], 0
+    while block := stream.read(_BLOCK):
+        size += len(block)
+        if size > limit:
+            _drain(request)
+            raise _too_large(limit)
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("body_too_large", f"The body must have at most {limit} bytes (limit VECTORDB_MAX_BODY_BYTES).")
+
+
+def _drain(request: HttpRequest) -> None:
+    left = _DRAIN
+    try:
+        while left > 0 and (block := request.META["wsgi.input"].read(_BLOCK)):
+            left -= len(block)
+    except (OSError, RawPostDataException):
+        pass

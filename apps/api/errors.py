@@ -1,0 +1,191 @@
+"""Every error body of the server, on every path: RFC 9457 `application/problem+json`.
+
+`CODES` lists the stable codes with their status and title; `docs/errors.md` explains each, and a test compares the two.
+`problem_of` says which exception is which problem: the domain's errors, a body that does not parse, a database that is
+busy or full, REST framework's own. What it does not know is a bug, and is answered 500 without details.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse
+from pydantic import ValidationError
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from apps.libraries.dialects import Failure, failure_of
+from apps.libraries.errors import (
+    Conflict,
+    EmbeddingRequired,
+    Fault,
+    Invalid,
+    LibraryError,
+    NotFound,
+    NotSupported,
+    PreconditionFailed,
+)
+from apps.libraries.values import NOT_SUPPORTED
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+
+CODES: dict[str, tuple[int, str]] = {
+    "malformed": (400, "The request could not be read."),
+    "invalid": (400, "The request is not valid."),
+    "not_supported": (400, "This version does not support that."),
+    "embedding_required": (400, "A chunk needs an embedding."),
+    "host_not_allowed": (400, "The request is addressed to a host that is not served here."),
+    "forbidden": (403, "That is not allowed."),
+    "not_found": (404, "There is no such thing."),
+    "method_not_allowed": (405, "The method is not allowed here."),
+    "conflict": (409, "An id is taken."),
+    "precondition_failed": (412, "The resource has changed."),
+    "body_too_large": (413, "The request body is too large."),
+    "unsupported_media_type": (415, "The body's media type is not supported."),
+    "internal_error": (500, "The server made a mistake."),
+    "busy": (503, "The database is busy."),
+    "disk_full": (503, "The disk is full."),
+    "database_unavailable": (503, "The database cannot be reached."),
+}
+
+_DOMAIN: dict[type[LibraryError], str] = {
+    EmbeddingRequired: "embedding_required",
+    NotSupported: "not_supported",
+    Invalid: "invalid",
+    NotFound: "not_found",
+    Conflict: "conflict",
+    PreconditionFailed: "precondition_failed",
+}
+
+_FAILURES: dict[Failure, tuple[str, int]] = {
+    Failure.BUSY: ("Other writes held the database for too long; nothing was written. Try again.", 1),
+    Failure.FULL: ("The disk is full; nothing was written. Make room, then try again.", 30),
+    Failure.UNAVAILABLE: ("The database did not answer, or its files cannot be used. Try again.", 5),
+}
+
+# What pydantic's own errors say here; a refusal of `apps.libraries.values` brings its own sentence.
+_SENTENCES = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "string_type": "must be a string",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "list_type": "must be an array",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+@dataclass(frozen=True)
+class Problem(Exception):
+    """An error as the client sees it; may be raised by the HTTP edge itself."""
+
+    code: str
+    detail: str
+    faults: tuple[Fault, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        return CODES[self.code][0]
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The members of the problem document."""
+        return {
+            "type": f"urn:vectordb:problem:{self.code}",
+            "title": CODES[self.code][1],
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+            "errors": [fault._asdict() for fault in self.faults],
+        }
+
+
+def response_to(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """The HTTP response that carries a problem."""
+    body = orjson.dumps(problem.body(getattr(request, "request_id", "")))
+    return HttpResponse(body, status=problem.status, headers=dict(problem.headers), content_type=CONTENT_TYPE)
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """What to tell the client of an exception; None if it is a bug."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, LibraryError):
+        code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
+        return Problem(code, error.detail if len(error.faults) != 1 else _sentence(error), error.faults)
+    if isinstance(error, ValidationError):
+        return _validation_problem(error)
+    if isinstance(error, DatabaseError):
+        failure = failure_of(error)
+        if failure is None:
+            return None
+        logger.warning("%s: %s", failure.value, error)
+        detail, seconds = _FAILURES[failure]
+        return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
+    if isinstance(error, Http404 | drf.NotFound):
+        return Problem("not_found", "There is nothing at this path.")
+    if isinstance(error, drf.MethodNotAllowed):
+        return Problem("method_not_allowed", str(error.detail))
+    if isinstance(error, RequestDataTooBig):
+        return Problem("body_too_large", "The body is larger than VECTORDB_MAX_BODY_BYTES allows.")
+    if isinstance(error, PermissionDenied | drf.PermissionDenied | drf.NotAuthenticated):
+        return Problem("forbidden", "That is not allowed.")
+    if isinstance(error, SuspiciousOperation | drf.ParseError):
+        return Problem("malformed", "The request could not be read.")
+    return None
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
+    """REST framework's hook: JSON for programs, the same members in a page for people."""
+    problem = problem_of(error)
+    if problem is None:
+        return None
+    request = context["request"]
+    allow = getattr(context["view"], "allowed_methods", None)
+    if problem.status == 405 and allow:
+        problem = Problem(problem.code, problem.detail, headers={"Allow": ", ".join(allow)})
+    renderer = getattr(request, "accepted_renderer", None)
+    if renderer is not None and renderer.format != "json":
+        body = problem.body(getattr(request, "request_id", ""))
+        return Response(body, status=problem.status, headers=dict(problem.headers))
+    return response_to(request, problem)
+
+
+def _sentence(error: LibraryError) -> str:
+    fault = error.faults[0]
+    return f"{error.detail.removesuffix('.')}: {fault.pointer} {fault.detail}." if fault.pointer else error.detail
+
+
+def _validation_problem(error: ValidationError) -> Problem:
+    faults = []
+    supported = True
+    for item in error.errors(include_url=False, include_input=False):
+        if item["type"] == "json_invalid":
+            return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
+        context = item.get("ctx", {})
+        detail = context.get("detail") or _SENTENCES.get(item["type"])
+        if detail is None and "expected" in context:
+            detail = f"must be one of {context['expected']}"
+        faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
+        supported = supported and item["type"] == NOT_SUPPORTED
+    first = faults[0]
+    more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
+    detail = f"{first.pointer or 'The body'} {first.detail}.{more}"
+    return Problem("not_supported" if supported else "invalid", detail, tuple(faults[:100]))
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """An RFC 6901 JSON pointer."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

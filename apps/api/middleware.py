@@ -1,0 +1,64 @@
+"""Around every request: its id, the check of its host, and problem bodies for what fails outside of a view."""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse
+
+from apps.api.errors import Problem, problem_of, response_to
+
+logger = logging.getLogger(__name__)
+
+HEADER = "X-Request-ID"
+_SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+class RequestMiddleware:
+    """Gives the request an id, which the response carries, and refuses hosts that are not served here.
+
+    The check of the host keeps web pages away: a page whose name was rebound to a loopback address could otherwise
+    read and delete everything.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        try:
+            request.get_host()
+        except DisallowedHost:
+            detail = "The request's Host header is not among VECTORDB_ALLOWED_HOSTS."
+            response = response_to(request, Problem("host_not_allowed", detail))
+        else:
+            response = self._get_response(request)
+        response.headers[HEADER] = request_id
+        return response
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler for a path that leads nowhere."""
+    path = request.path
+    hint = f" Paths have no slash at the end: try {path.rstrip('/')}" if path.endswith("/") and path != "/" else ""
+    return response_to(request, Problem("not_found", f"There is nothing at {path}.{hint}"))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler for a request that it refuses."""
+    return response_to(request, problem_of(exception) or Problem("malformed", "The request could not be read."))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler for what is not allowed."""
+    return response_to(request, Problem("forbidden", "That is not allowed."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler for a bug, which Django has logged by then."""
+    detail = "This is a bug. The server's log has the details under this request_id."
+    return response_to(request, Problem("internal_error", detail))

@@ -1,0 +1,59 @@
+"""Keyset pagination: `?limit=` and `?cursor=`; a cursor is opaque, and stays valid whatever is written meanwhile."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apps.libraries.errors import Fault, Invalid
+from apps.libraries.selectors import Page
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """How many items of a list are wanted, after which key."""
+
+    limit: int
+    after: int
+
+
+def page_request(query: Mapping[str, str], *more: str) -> PageRequest:
+    """The page that query parameters ask for; `more` names the other parameters of the endpoint.
+
+    Raises Invalid for a parameter that is unknown or cannot be used.
+    """
+    check_parameters(query, "limit", "cursor", *more)
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_LIMIT):
+        raise Invalid.at("/limit", f"must be a whole number from 1 to {MAX_LIMIT}")
+    return PageRequest(int(text), _key(query["cursor"]) if "cursor" in query else 0)
+
+
+def check_parameters(query: Mapping[str, str], *known: str) -> None:
+    """Raise Invalid for query parameters other than those `known`."""
+    unknown = [Fault(f"/{name}", "is not a query parameter here") for name in query if name not in (*known, "format")]
+    if unknown:
+        raise Invalid("A query parameter is not known.", unknown)
+
+
+def page_data(page: Page) -> dict[str, Any]:
+    """A page as the API shows it."""
+    return {"items": page.items, "next_cursor": None if page.next_key is None else _cursor(page.next_key)}
+
+
+def _cursor(key: int) -> str:
+    return base64.urlsafe_b64encode(f"after:{key}".encode()).decode().rstrip("=")
+
+
+def _key(cursor: str) -> int:
+    try:
+        name, _, key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
+    except (ValueError, binascii.Error):
+        name, key = "", ""
+    if name != "after" or not key.isdigit() or len(key) > 18:
+        raise Invalid.at("/cursor", "is not a cursor of this server; send the next_cursor of the page before")
+    return int(key)

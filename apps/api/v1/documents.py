@@ -1,0 +1,128 @@
+"""Documents of a library, each with its chunks."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.api.bodies import parse
+from apps.api.openapi import IF_MATCH, LIST, created, example
+from apps.api.pagination import page_data, page_request
+from apps.api.v1 import samples, schemas
+from apps.api.v1.base import ROOT, ApiView, answer, if_match, no_content, tagged
+from apps.libraries import selectors
+from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
+from apps.libraries.services import documents as services
+
+
+class Documents(ApiView):
+    """Documents group chunks, in order. Deleting one deletes its chunks."""
+
+    examples = {"POST": samples.DOCUMENT}
+
+    @extend_schema(
+        operation_id="list_documents", summary="List documents", parameters=LIST, responses=schemas.DocumentPage
+    )
+    def get(self, request: Request, library_id: str) -> Response:
+        page = page_request(request.query_params)
+        return answer(page_data(selectors.documents(library_id=library_id, limit=page.limit, after=page.after)))
+
+    @extend_schema(
+        operation_id="create_document",
+        summary="Create a document with its chunks",
+        request=DocumentInput,
+        responses={201: created(schemas.DocumentCreated)},
+        examples=[example(samples.DOCUMENT)],
+    )
+    def post(self, request: Request, library_id: str) -> Response:
+        document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
+        return answer(document, 201, f"{ROOT}/libraries/{library_id}/documents/{document['id']}")
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
+        yield "the library", library
+        for document in data.get("items", [data]):
+            yield document["title"] or document["id"], f"{library}/documents/{document['id']}"
+
+
+class Document(ApiView):
+    """One document; its chunks are listed with `?document_id=`."""
+
+    examples = {"PUT": samples.DOCUMENT, "PATCH": samples.DOCUMENT_UPDATE}
+
+    @extend_schema(operation_id="get_document", summary="Read a document", responses=schemas.Document)
+    def get(self, request: Request, library_id: str, document_id: str) -> Response:
+        return tagged(selectors.document(library_id=library_id, document_id=document_id))
+
+    @extend_schema(
+        operation_id="put_document",
+        summary="Make the document exactly this",
+        description="Unchanged chunks are kept, others replaced, those not named deleted.",
+        request=DocumentInput,
+        responses={200: schemas.DocumentReplaced, 201: created(schemas.DocumentReplaced)},
+        parameters=[IF_MATCH],
+        examples=[example(samples.DOCUMENT)],
+    )
+    def put(self, request: Request, library_id: str, document_id: str) -> Response:
+        replaced = services.replace_document(
+            library_id=library_id,
+            document_id=document_id,
+            document=parse(request, DocumentInput),
+            if_match=if_match(request),
+        )
+        data = {"id": document_id, **asdict(replaced)}
+        path = f"{ROOT}/libraries/{library_id}/documents/{document_id}"
+        return answer(data, 201, path) if data.pop("is_new") else answer(data)
+
+    @extend_schema(
+        operation_id="update_document",
+        summary="Change a document's own fields",
+        request=DocumentUpdate,
+        responses=schemas.Document,
+        parameters=[IF_MATCH],
+        examples=[example(samples.DOCUMENT_UPDATE)],
+    )
+    def patch(self, request: Request, library_id: str, document_id: str) -> Response:
+        update = parse(request, DocumentUpdate)
+        document = services.update_document(
+            library_id=library_id, document_id=document_id, update=update, if_match=if_match(request)
+        )
+        return tagged(document)
+
+    @extend_schema(
+        operation_id="delete_document",
+        summary="Delete a document and its chunks",
+        parameters=[IF_MATCH],
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, library_id: str, document_id: str) -> Response:
+        services.delete_document(library_id=library_id, document_id=document_id, if_match=if_match(request))
+        return no_content()
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
+        yield "the library", library
+        yield "its chunks", f"{library}/chunks?document_id={self.kwargs['document_id']}"
+
+
+class DocumentBatch(Document):
+    """Many documents in one transaction. `batch` stays a valid id for the other methods."""
+
+    examples = {"POST": samples.DOCUMENTS, **Document.examples}
+    documented = frozenset({"POST"})
+
+    @extend_schema(
+        operation_id="create_documents",
+        summary="Create documents in one transaction",
+        request=DocumentsWrite,
+        responses={201: created(schemas.DocumentsCreated)},
+        examples=[example(samples.DOCUMENTS)],
+    )
+    def post(self, request: Request, library_id: str, document_id: str) -> Response:
+        write = parse(request, DocumentsWrite)
+        documents = services.create_documents(library_id=library_id, documents=write.documents)
+        return answer({"ids": [document["id"] for document in documents], "documents": documents}, 201)

@@ -1,0 +1,110 @@
+"""Libraries."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.api.bodies import parse
+from apps.api.openapi import IF_MATCH, LIST, created, example
+from apps.api.pagination import page_data, page_request
+from apps.api.v1 import samples, schemas
+from apps.api.v1.base import ROOT, ApiView, answer, if_match, no_content, tagged
+from apps.libraries import selectors
+from apps.libraries.errors import NotSupported
+from apps.libraries.inputs import LibraryCreate, LibraryUpdate
+from apps.libraries.services import libraries as services
+from apps.search.stats import library_stats
+
+
+class Root(ApiView):
+    """Version 1 of the API. Everything begins with a library."""
+
+    @extend_schema(operation_id="root", summary="Where to begin", responses=schemas.Root, tags=["server"])
+    def get(self, request: Request) -> Response:
+        return answer({"libraries": f"{ROOT}/libraries", "schema": "/api/schema", "docs": "/api/docs"})
+
+
+class Libraries(ApiView):
+    """A library is a named set of chunks whose embeddings have one dimension and are compared by one metric."""
+
+    examples = {"POST": samples.LIBRARY}
+
+    @extend_schema(
+        operation_id="list_libraries", summary="List libraries", parameters=LIST, responses=schemas.LibraryPage
+    )
+    def get(self, request: Request) -> Response:
+        page = page_request(request.query_params)
+        return answer(page_data(selectors.libraries(limit=page.limit, after=page.after)))
+
+    @extend_schema(
+        operation_id="create_library",
+        summary="Create a library",
+        request=LibraryCreate,
+        responses={201: created(schemas.Library)},
+        examples=[example(samples.LIBRARY)],
+    )
+    def post(self, request: Request) -> Response:
+        library = services.create_library(create=parse(request, LibraryCreate))
+        return tagged(selectors.library_data(library), 201, f"{ROOT}/libraries/{library.public_id}")
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        for library in data.get("items", [data]):
+            yield library["name"], f"{ROOT}/libraries/{library['id']}"
+
+
+class Library(ApiView):
+    """One library: its settings, and the way to what is in it."""
+
+    examples = {"PATCH": samples.LIBRARY_UPDATE}
+
+    @extend_schema(operation_id="get_library", summary="Read a library", responses=schemas.Library)
+    def get(self, request: Request, library_id: str) -> Response:
+        return tagged(selectors.library_data(selectors.library_row(library_id)))
+
+    @extend_schema(
+        operation_id="update_library",
+        summary="Change a library",
+        request=LibraryUpdate,
+        responses=schemas.Library,
+        parameters=[IF_MATCH],
+        examples=[example(samples.LIBRARY_UPDATE)],
+    )
+    def patch(self, request: Request, library_id: str) -> Response:
+        update = parse(request, LibraryUpdate)
+        library = services.update_library(library_id=library_id, update=update, if_match=if_match(request))
+        return tagged(selectors.library_data(library))
+
+    @extend_schema(
+        operation_id="delete_library",
+        summary="Delete a library with all that is in it",
+        parameters=[IF_MATCH],
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, library_id: str) -> Response:
+        services.delete_library(library_id=library_id, if_match=if_match(request))
+        return no_content()
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        for name in ("documents", "chunks", "query", "stats"):
+            yield name, f"{ROOT}/libraries/{self.kwargs['library_id']}/{name}"
+
+
+class Stats(ApiView):
+    """Counts, the revision, and the state of the index."""
+
+    @extend_schema(operation_id="library_stats", summary="Count and inspect", responses=schemas.Stats)
+    def get(self, request: Request, library_id: str) -> Response:
+        return answer(library_stats(library_id=library_id))
+
+
+class Reindex(ApiView):
+    """Rebuilding the index comes with the first index that is built; exact search has nothing to build."""
+
+    @extend_schema(exclude=True)
+    def post(self, request: Request, library_id: str) -> Response:
+        selectors.library_row(library_id)
+        raise NotSupported("This version has exact search only, which needs no building.")

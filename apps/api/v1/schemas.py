@@ -1,0 +1,191 @@
+"""The shapes of the answers, for the schema. Answers are not validated on their way out; tests compare them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from apps.libraries.inputs import MetricName
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Output(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(Output):
+    """One thing wrong in a request."""
+
+    pointer: Annotated[str, Field(description="JSON pointer into the body, or /name of a query parameter.")]
+    detail: str
+
+
+class Problem(Output):
+    """An error, by RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Field(description="Stable; docs/errors.md lists them.")]
+    request_id: str
+    errors: list[Fault]
+
+
+class Library(Output):
+    id: str
+    name: str
+    description: str
+    dimension: int | None
+    metric: MetricName
+    index_type: str
+    index_params: dict[str, Any]
+    embedding: None
+    metadata: dict[str, Any]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class LibraryPage(Output):
+    items: list[Library]
+    next_cursor: str | None
+
+
+class Segment(Output):
+    kind: str
+    rows: Count
+    rows_dead: Count
+
+
+class Index(Output):
+    kind: str
+    state: Literal["ready", "building", "failed"]
+    rows_indexed: Count
+    rows_pending: Count
+    rows_dead: Count
+    bytes: Count
+    built_at: Timestamp | None
+    segments: list[Segment]
+
+
+class Stats(Output):
+    documents: Count
+    chunks: Count
+    revision: Count
+    index: Index
+
+
+class Document(Output):
+    id: str
+    title: str
+    source: str
+    metadata: dict[str, Any]
+    chunk_count: Count
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class DocumentPage(Output):
+    items: list[Document]
+    next_cursor: str | None
+
+
+class DocumentCreated(Document):
+    chunk_ids: list[str]
+
+
+class DocumentsCreated(Output):
+    ids: list[str]
+    documents: list[DocumentCreated]
+
+
+class DocumentReplaced(Output):
+    id: str
+    chunk_ids: list[str]
+    created: Count
+    updated: Count
+    unchanged: Count
+    deleted: Count
+
+
+class Chunk(Output):
+    id: str
+    document_id: str | None
+    text: str
+    metadata: dict[str, Any]
+    position: int | None
+    embedding: Annotated[
+        list[float] | SkipJsonSchema[None], Field(description="Where it was asked for by `include`.")
+    ] = None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class ChunkPage(Output):
+    items: list[Chunk]
+    next_cursor: str | None
+
+
+class ChunksWritten(Output):
+    ids: list[str]
+    created: Count
+    updated: Count
+
+
+class ChunksFound(Output):
+    items: list[Chunk]
+    missing: list[str]
+
+
+class Deleted(Output):
+    deleted: Count
+
+
+class Counted(Output):
+    count: Count
+
+
+class ResultDocument(Output):
+    id: str
+    title: str
+    source: str
+    metadata: dict[str, Any]
+
+
+class Result(Output):
+    id: str
+    document_id: str | None
+    score: Annotated[float, Field(description="Higher is better: cosine, inner product, or minus the L2 distance.")]
+    distance: Annotated[float, Field(description="Lower is better: 1 - cosine, minus the inner product, or L2.")]
+    text: str | SkipJsonSchema[None] = None
+    metadata: dict[str, Any] | SkipJsonSchema[None] = None
+    embedding: list[float] | SkipJsonSchema[None] = None
+    document: ResultDocument | None = None
+
+
+class QueryMeta(Output):
+    revision: Count
+    index: str
+    exact: Annotated[bool, Field(description="Whether these provably are the k best.")]
+    plan: str
+    scanned: Annotated[Count, Field(description="How many vectors the query was compared with.")]
+    took_ms: float
+
+
+class QueryAnswer(Output):
+    results: list[Result]
+    meta: QueryMeta
+
+
+class QueryAnswers(Output):
+    results: list[QueryAnswer]
+
+
+class Root(Output):
+    libraries: str
+    schema_: Annotated[str, Field(alias="schema")]
+    docs: str

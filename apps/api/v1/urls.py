@@ -1,0 +1,25 @@
+"""The paths of version 1. A path that is a word and could be an id keeps the id's methods."""
+
+from django.urls import path
+
+from apps.api.v1 import chunks, documents, libraries, query
+
+_LIBRARY = "libraries/<str:library_id>"
+
+urlpatterns = [
+    path("", libraries.Root.as_view()),
+    path("libraries", libraries.Libraries.as_view()),
+    path(_LIBRARY, libraries.Library.as_view()),
+    path(f"{_LIBRARY}/stats", libraries.Stats.as_view()),
+    path(f"{_LIBRARY}/reindex", libraries.Reindex.as_view()),
+    path(f"{_LIBRARY}/documents", documents.Documents.as_view()),
+    path(f"{_LIBRARY}/documents/batch", documents.DocumentBatch.as_view(), {"document_id": "batch"}),
+    path(f"{_LIBRARY}/documents/<str:document_id>", documents.Document.as_view()),
+    path(f"{_LIBRARY}/chunks", chunks.Chunks.as_view()),
+    path(f"{_LIBRARY}/chunks/get", chunks.ChunkGet.as_view(), {"chunk_id": "get"}),
+    path(f"{_LIBRARY}/chunks/delete", chunks.ChunkDelete.as_view(), {"chunk_id": "delete"}),
+    path(f"{_LIBRARY}/chunks/count", chunks.ChunkCount.as_view(), {"chunk_id": "count"}),
+    path(f"{_LIBRARY}/chunks/<str:chunk_id>", chunks.Chunk.as_view()),
+    path(f"{_LIBRARY}/query", query.Query.as_view()),
+    path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
+]

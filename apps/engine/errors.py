@@ -1,0 +1,28 @@
+"""What the engine refuses.
+
+EngineError
+├── InvalidVector     a row that cannot be stored or searched; `.row` says which
+└── InvalidParameter  an unknown index type, metric or parameter; `.name` says which
+"""
+
+
+class EngineError(ValueError):
+    """Base of all errors that the engine raises on purpose."""
+
+
+class InvalidVector(EngineError):
+    """Row `row` of the given array cannot be used, for `reason`."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"vector {row}: {reason}")
+        self.row = row
+        self.reason = reason
+
+
+class InvalidParameter(EngineError):
+    """The parameter `name` cannot be used, for `reason`."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason

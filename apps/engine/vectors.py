@@ -1,0 +1,41 @@
+"""What may be stored: float32 rows of one dimension, finite, with components of bounded magnitude.
+
+The bound keeps every float32 sum of squares finite up to dimension 65,536 (1e30 * 65536 < 3.4e38), so that no search
+ever meets an infinity of its own making.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.engine.errors import InvalidVector
+from apps.engine.metrics import Metric
+
+Float32: TypeAlias = NDArray[np.float32]
+Int64: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+MAX_COMPONENT = 1e15
+DTYPE = np.dtype("<f4")
+
+
+def to_float32(vectors: Any) -> Float32:
+    """`vectors` as a float32 array of the same shape; a value too large for float32 becomes an infinity, which
+    `check` refuses. The caller's array is never written to, and is returned itself where it is float32 already."""
+    with np.errstate(over="ignore"):
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def check(vectors: Float32, metric: Metric) -> None:
+    """Raise InvalidVector for the first row of `vectors` [n, dimension] that may not be stored under `metric`."""
+    usable = np.isfinite(vectors).all(axis=1)
+    if not usable.all():
+        raise InvalidVector(int(np.argmin(usable)), "has a component that is NaN, infinite or beyond float32")
+    bounded = np.abs(vectors).max(axis=1, initial=0.0) <= MAX_COMPONENT
+    if not bounded.all():
+        raise InvalidVector(int(np.argmin(bounded)), f"has a component beyond {MAX_COMPONENT:g} in magnitude")
+    if metric is Metric.COSINE:
+        nonzero = vectors.any(axis=1)
+        if not nonzero.all():
+            raise InvalidVector(int(np.argmin(nonzero)), "is zero in float32, and a zero vector has no cosine")

@@ -1,0 +1,40 @@
+"""What SQLite and PostgreSQL do differently, behind one interface. No other module holds SQL of one of them alone.
+
+Triggers keep the change log and delete what belongs to a deleted row. They are installed after every `migrate`, and
+not by a migration: on SQLite, Django alters a table by making it anew, which drops its triggers.
+"""
+
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import DatabaseError
+
+from apps.libraries.dialects.base import Dialect, Failure
+from apps.libraries.dialects.postgresql import PostgreSQLDialect
+from apps.libraries.dialects.sqlite import SQLiteDialect
+
+__all__ = ["Dialect", "Failure", "dialect_of", "failure_of", "install_triggers"]
+
+_DIALECTS: dict[str, Dialect] = {"sqlite": SQLiteDialect(), "postgresql": PostgreSQLDialect()}
+
+
+def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
+    """The dialect of a Django connection."""
+    return _DIALECTS[connection.vendor]
+
+
+def failure_of(error: DatabaseError) -> Failure | None:
+    """What kind of passing failure a database error is; None if it is not one."""
+    for dialect in _DIALECTS.values():
+        failure = dialect.failure(error)
+        if failure is not None:
+            return failure
+    return None
+
+
+def install_triggers(*, using: str, **kwargs: Any) -> None:
+    """Receiver of `post_migrate`: make sure that the triggers are there."""
+    from django.db import connections
+
+    connection = connections[using]
+    dialect_of(connection).install_triggers(connection)

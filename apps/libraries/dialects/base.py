@@ -1,0 +1,51 @@
+"""The interface of a dialect."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, ClassVar
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.utils import DatabaseError
+
+
+class Failure(Enum):
+    """A failure of the database that is nobody's mistake and may pass."""
+
+    BUSY = "busy"
+    FULL = "disk_full"
+    UNAVAILABLE = "database_unavailable"
+
+
+class Dialect(ABC):
+    """What one database says differently from the other."""
+
+    # Begins a read-only transaction that sees one state of the database until COMMIT.
+    begin_snapshot: ClassVar[str]
+    # Ends a SELECT of a library's row so that the library's other writers wait.
+    lock_row: ClassVar[str]
+
+    @abstractmethod
+    def json_text(self, column: str) -> str:
+        """An expression for a JSON column as its text."""
+
+    @abstractmethod
+    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
+        """Run `statement` ("INSERT INTO t (...)") for many rows, each followed by `end` ("ON CONFLICT ...")."""
+
+    @abstractmethod
+    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
+        """Install the triggers that are missing or differ from those of this version."""
+
+    @abstractmethod
+    def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
+        """Names of triggers that should be there and are not."""
+
+    @abstractmethod
+    def failure(self, error: DatabaseError) -> Failure | None:
+        """What kind of passing failure `error` is; None if it is not one, or not of this database."""
+
+    @abstractmethod
+    def upkeep(self, connection: BaseDatabaseWrapper) -> None:
+        """What the database needs done from time to time, in steps that hold up no writer for long."""

@@ -1,0 +1,129 @@
+"""PostgreSQL: triggers, snapshots.
+
+The log's triggers work on whole statements (transition tables), and lock the libraries' rows before they take numbers
+from the log's sequence: so the numbers of one library become visible in order.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
+
+from apps.libraries.dialects.base import Dialect, Failure
+
+_TOKEN = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
+
+
+def _log(rows: str) -> str:
+    """Statements that log `rows`, a query of (library_key, chunk_key)."""
+    return f"""
+        PERFORM id FROM library WHERE id IN (SELECT library_key FROM ({rows}) AS r) ORDER BY id FOR NO KEY UPDATE;
+        INSERT INTO change (library_key, chunk_key, token)
+        SELECT r.library_key, r.chunk_key, {_TOKEN} FROM ({rows}) AS r JOIN library ON library.id = r.library_key;"""
+
+
+def _chunks_of(table: str) -> str:
+    return f"SELECT library_id AS library_key, id AS chunk_key FROM {table}"
+
+
+def _chunks_embedded_in(table: str) -> str:
+    return f"{_chunks_of('chunk')} WHERE id IN (SELECT chunk_id FROM {table})"
+
+
+_CHECK = """
+        IF EXISTS (
+            SELECT FROM new_rows n JOIN chunk ON chunk.id = n.chunk_id JOIN library ON library.id = chunk.library_id
+            WHERE library.generation = n.generation AND octet_length(n.vector) <> 4 * library.dimension
+        ) THEN RAISE EXCEPTION 'embedding.vector must have 4 x library.dimension bytes' USING ERRCODE = '23514';
+        END IF;"""
+
+_NEW = "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"
+_OLD = "REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"
+_BOTH = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT"
+
+# name: (event, scope, body). After a TRUNCATE nobody can say what changed: each library gets a new beginning.
+_RESTART = f"""
+        DELETE FROM change;
+        INSERT INTO change (library_key, chunk_key, token) SELECT id, 0, {_TOKEN} FROM library;"""
+_TRIGGERS = {
+    "chunk_log_update": (
+        "AFTER UPDATE ON chunk",
+        _BOTH,
+        _log(f"{_chunks_of('new_rows')} UNION {_chunks_of('old_rows')}"),
+    ),
+    "chunk_log_delete": (
+        "AFTER DELETE ON chunk",
+        _OLD,
+        "DELETE FROM embedding WHERE chunk_id IN (SELECT id FROM old_rows);" + _log(_chunks_of("old_rows")),
+    ),
+    "embedding_log_insert": ("AFTER INSERT ON embedding", _NEW, _CHECK + _log(_chunks_embedded_in("new_rows"))),
+    "embedding_log_update": (
+        "AFTER UPDATE ON embedding",
+        _BOTH,
+        _CHECK + _log(f"{_chunks_embedded_in('new_rows')} UNION {_chunks_embedded_in('old_rows')}"),
+    ),
+    "embedding_log_delete": ("AFTER DELETE ON embedding", _OLD, _log(_chunks_embedded_in("old_rows"))),
+    "document_delete": (
+        "AFTER DELETE ON document",
+        _OLD,
+        "DELETE FROM chunk WHERE document_id IN (SELECT id FROM old_rows);",
+    ),
+    "library_delete": (
+        "AFTER DELETE ON library",
+        _OLD,
+        """DELETE FROM chunk WHERE library_id IN (SELECT id FROM old_rows);
+        DELETE FROM document WHERE library_id IN (SELECT id FROM old_rows);
+        DELETE FROM change WHERE library_key IN (SELECT id FROM old_rows);""",
+    ),
+    "chunk_log_truncate": ("AFTER TRUNCATE ON chunk", "FOR EACH STATEMENT", _RESTART),
+    "embedding_log_truncate": ("AFTER TRUNCATE ON embedding", "FOR EACH STATEMENT", _RESTART),
+}
+
+_BUSY_STATES = {"40001", "40P01", "55P03", "57014"}
+_FULL_STATES = {"53100", "53200"}
+
+_ROWS_PER_STATEMENT = 500
+
+
+class PostgreSQLDialect(Dialect):
+    """PostgreSQL 14 or later, by psycopg 3."""
+
+    begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    lock_row = "FOR NO KEY UPDATE"
+
+    def json_text(self, column: str) -> str:
+        return f"{column}::text"
+
+    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
+        for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+            some = rows[start : start + _ROWS_PER_STATEMENT]
+            values = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
+            cursor.execute(f"{statement} VALUES {values} {end}", [value for row in some for value in row])
+
+    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            for name, (event, scope, body) in _TRIGGERS.items():
+                function = f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+                cursor.execute(function + f"$body$ BEGIN {body} RETURN NULL; END $body$")
+                cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {event} {scope} EXECUTE FUNCTION {name}()")
+
+    def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'")
+            present = {name for (name,) in cursor.fetchall()}
+        return sorted(_TRIGGERS.keys() - present)
+
+    def failure(self, error: DatabaseError) -> Failure | None:
+        state = getattr(error.__cause__, "sqlstate", None)
+        if state in _BUSY_STATES:
+            return Failure.BUSY
+        if state in _FULL_STATES:
+            return Failure.FULL
+        lost = isinstance(error, (OperationalError, InterfaceError)) and hasattr(error.__cause__, "sqlstate")
+        return Failure.UNAVAILABLE if lost else None
+
+    def upkeep(self, connection: BaseDatabaseWrapper) -> None:
+        """Nothing: PostgreSQL has its own checkpointer and autovacuum."""

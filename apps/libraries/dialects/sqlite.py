@@ -1,0 +1,136 @@
+"""SQLite: triggers, snapshots, upkeep."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.utils import DatabaseError
+
+from apps.libraries.dialects.base import Dialect, Failure
+
+_LOG = "INSERT INTO change (library_key, chunk_key, token)"
+
+# A row that INSERT OR REPLACE takes away fires no delete trigger, so it is logged before the insert. A chunk that is
+# new is logged by its embedding: without one it is in no answer.
+_TRIGGERS = {
+    "chunk_log_replaced": f"""
+        BEFORE INSERT ON chunk BEGIN
+            {_LOG} SELECT library_id, id, random() FROM chunk
+            WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;
+        END""",
+    "chunk_log_update": f"""
+        AFTER UPDATE ON chunk BEGIN
+            {_LOG} VALUES (NEW.library_id, NEW.id, random());
+            {_LOG} SELECT OLD.library_id, OLD.id, random()
+            WHERE OLD.library_id <> NEW.library_id OR OLD.id <> NEW.id;
+        END""",
+    "chunk_log_delete": f"""
+        AFTER DELETE ON chunk BEGIN
+            DELETE FROM embedding WHERE chunk_id = OLD.id;
+            {_LOG} SELECT id, OLD.id, random() FROM library WHERE id = OLD.library_id;
+        END""",
+    "embedding_check_insert": """
+        BEFORE INSERT ON embedding BEGIN
+            SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
+            FROM chunk JOIN library ON library.id = chunk.library_id
+            WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
+              AND length(NEW.vector) <> 4 * library.dimension;
+        END""",
+    "embedding_check_update": """
+        BEFORE UPDATE ON embedding BEGIN
+            SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
+            FROM chunk JOIN library ON library.id = chunk.library_id
+            WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
+              AND length(NEW.vector) <> 4 * library.dimension;
+        END""",
+    "embedding_log_insert": f"""
+        AFTER INSERT ON embedding BEGIN
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.chunk_id;
+        END""",
+    "embedding_log_update": f"""
+        AFTER UPDATE ON embedding BEGIN
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.chunk_id;
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = OLD.chunk_id AND id <> NEW.chunk_id;
+        END""",
+    "embedding_log_delete": f"""
+        AFTER DELETE ON embedding BEGIN
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = OLD.chunk_id;
+        END""",
+    "document_delete": """
+        AFTER DELETE ON document BEGIN
+            DELETE FROM chunk WHERE document_id = OLD.id;
+        END""",
+    "library_delete": """
+        AFTER DELETE ON library BEGIN
+            DELETE FROM chunk WHERE library_id = OLD.id;
+            DELETE FROM document WHERE library_id = OLD.id;
+            DELETE FROM change WHERE library_key = OLD.id;
+        END""",
+}
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+
+# Free pages given back in one short transaction.
+_PAGES_PER_STEP = 2000
+
+
+class SQLiteDialect(Dialect):
+    """SQLite 3.35 or later, in WAL mode."""
+
+    begin_snapshot = "BEGIN DEFERRED"
+    lock_row = ""
+
+    def json_text(self, column: str) -> str:
+        return column
+
+    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
+        if rows:
+            values = ", ".join(["%s"] * len(rows[0]))
+            cursor.executemany(f"{statement} VALUES ({values}) {end}", rows)
+
+    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+            present = dict(cursor.fetchall())
+            for name, body in _TRIGGERS.items():
+                sql = f"CREATE TRIGGER {name} {body.strip()}"
+                if present.get(name) != sql:
+                    cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+                    cursor.execute(sql)
+
+    def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            present = {name for (name,) in cursor.fetchall()}
+        return sorted(_TRIGGERS.keys() - present)
+
+    def failure(self, error: DatabaseError) -> Failure | None:
+        code = getattr(error.__cause__, "sqlite_errorcode", None)
+        if code is None:
+            return None
+        primary = code & 0xFF
+        if primary in _BUSY:
+            return Failure.BUSY
+        if primary == sqlite3.SQLITE_FULL:
+            return Failure.FULL
+        return Failure.UNAVAILABLE if primary in _UNAVAILABLE else None
+
+    def upkeep(self, connection: BaseDatabaseWrapper) -> None:
+        """Give free pages back to the file system, then move the WAL into the database without blocking anybody."""
+        with connection.cursor() as cursor:
+            while True:
+                cursor.execute("PRAGMA freelist_count")
+                free = cursor.fetchone()[0]
+                cursor.execute("PRAGMA page_count")
+                # A tenth of the file may stay free: it is used again by the next writes.
+                if free < _PAGES_PER_STEP or free * 10 < cursor.fetchone()[0]:
+                    break
+                cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
+                cursor.fetchall()
+                cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,0 +1,58 @@
+"""What the domain refuses. `apps.api.errors` gives each class its HTTP status.
+
+LibraryError
+├── Invalid              a value that breaks a rule
+│   ├── EmbeddingRequired  a chunk without a vector in a library without a model
+│   └── NotSupported       a part of the contract that this version does not have
+├── NotFound             what was named does not exist
+├── Conflict             an id that is taken
+└── PreconditionFailed   the If-Match of a request is not the current ETag
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One thing wrong in a request: a JSON pointer into its body (or /name of a query parameter) and a sentence."""
+
+    pointer: str
+    detail: str
+
+
+class LibraryError(Exception):
+    """Base of all errors of the domain; `faults` says what is wrong and where."""
+
+    def __init__(self, detail: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = tuple(faults)
+
+
+class Invalid(LibraryError):
+    """A value that breaks a rule."""
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "Invalid":
+        """The error with one fault at `pointer`."""
+        return cls(detail, [Fault(pointer, detail)])
+
+
+class EmbeddingRequired(Invalid):
+    """A chunk came without a vector, and the library has no model to make one."""
+
+
+class NotSupported(Invalid):
+    """A part of the contract that this version does not have yet."""
+
+
+class NotFound(LibraryError):
+    """What was named does not exist."""
+
+
+class Conflict(LibraryError):
+    """An id is taken."""
+
+
+class PreconditionFailed(LibraryError):
+    """The resource has changed since the client read it."""

@@ -1,0 +1,131 @@
+"""What a write may say: one strict model per request body, shared by the API and every other caller of the services."""
+
+from typing import Annotated, Any, Literal
+
+from django.conf import settings
+from pydantic import AfterValidator, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from apps.engine.metrics import Metric
+from apps.engine.registry import AUTO, INDEX_TYPES
+from apps.libraries.ids import new_id
+from apps.libraries.values import (
+    NOT_SUPPORTED,
+    Identifier,
+    Input,
+    Metadata,
+    Name,
+    NotNull,
+    Text,
+    Unbuilt,
+    Vector,
+    refusal,
+    several,
+    whole,
+)
+
+# Index types of the contract that this version does not have yet.
+_PLANNED_INDEX_TYPES = ("kd_tree", "lsh", "quantized", "hnsw")
+
+MetricName = Literal["cosine", "dot", "euclidean"]
+
+
+def _index_type(value: str) -> str:
+    if value in _PLANNED_INDEX_TYPES:
+        raise refusal(f"{value!r} is not supported by this version; there are: {AUTO}, brute_force", NOT_SUPPORTED)
+    if value != AUTO and value not in INDEX_TYPES:
+        raise refusal(f"must be one of: {AUTO}, {', '.join(INDEX_TYPES)}")
+    return value
+
+
+IndexType = Annotated[str, AfterValidator(_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
+IndexParams = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": False})]
+Dimension = whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")
+
+
+class LibraryCreate(Input):
+    """A new library. Without `dimension`, the first vector written fixes it."""
+
+    id: Identifier = Field(default_factory=new_id)
+    name: Name
+    description: Text = ""
+    dimension: Annotated[Dimension | SkipJsonSchema[None], NotNull] = None
+    metric: MetricName = Metric.COSINE.value
+    index_type: IndexType = AUTO
+    index_params: IndexParams = {}
+    embedding: Unbuilt = None
+    metadata: Metadata = {}
+
+
+class LibraryUpdate(Input):
+    """The fields of a library to change; the others stay."""
+
+    name: Name = ""
+    description: Text = ""
+    metadata: Metadata = {}
+    index_type: IndexType = AUTO
+    index_params: IndexParams = {}
+
+
+class ChunkInput(Input):
+    """A chunk as it is written alone. `embedding` may be left out only where the vector stays as it is."""
+
+    id: Identifier = Field(default_factory=new_id)
+    document_id: Identifier | None = None
+    text: Text = ""
+    embedding: Vector = []
+    metadata: Metadata = {}
+
+
+class DocumentChunk(Input):
+    """A chunk as it is written within its document."""
+
+    id: Identifier = Field(default_factory=new_id)
+    text: Text = ""
+    embedding: Vector = []
+    metadata: Metadata = {}
+
+
+CHUNKS_PER_WRITE = (settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
+
+
+class ChunksWrite(Input):
+    """Chunks to write in one transaction. `upsert` replaces or creates, `insert` only creates, `update` only changes."""
+
+    chunks: several(ChunkInput, *CHUNKS_PER_WRITE)
+    mode: Literal["upsert", "insert", "update"] = "upsert"
+
+
+class ChunkUpdate(Input):
+    """The fields of a chunk to change; the others stay. `document_id: null` detaches it from its document."""
+
+    document_id: Identifier | None = None
+    text: Text = ""
+    embedding: Vector = []
+    metadata: Metadata = {}
+
+
+class DocumentInput(Input):
+    """A document with its chunks, in order."""
+
+    id: Identifier = Field(default_factory=new_id)
+    title: Text = ""
+    source: Text = ""
+    metadata: Metadata = {}
+    text: Unbuilt = None
+    chunking: Unbuilt = None
+    chunks: several(DocumentChunk, *CHUNKS_PER_WRITE)
+
+
+class DocumentsWrite(Input):
+    """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
+
+    documents: several(DocumentInput, *CHUNKS_PER_WRITE)
+
+
+class DocumentUpdate(Input):
+    """The fields of a document to change; the others stay, and so do its chunks."""
+
+    title: Text = ""
+    source: Text = ""
+    metadata: Metadata = {}

@@ -1,0 +1,139 @@
+"""The tables. Everything a search answers from is derived from these rows.
+
+String ids (`public_id`) are what clients see; integer keys stay inside. Rows that belong to a deleted row are deleted
+by triggers (`dialects`), not by Django, which would load every text and blob of a library to delete it: so all foreign
+keys say DO_NOTHING, and whoever deletes, with whatever tool, leaves no orphan.
+"""
+
+import secrets
+from django.db import models
+from django.db.models.functions import Length
+from django.db.models.lookups import Exact, GreaterThan
+from django.utils import timezone
+
+from apps.engine.metrics import Metric
+
+ID_MAX_LENGTH = 128
+NAME_MAX_LENGTH = 200
+
+
+def new_uid() -> str:
+    """A random name for what is derived from a library, so that a re-created library never meets old files."""
+    return secrets.token_hex(16)
+
+
+class Library(models.Model):
+    """A named set of chunks whose embeddings have one dimension and are compared by one metric."""
+
+    public_id = models.CharField("id", max_length=ID_MAX_LENGTH, unique=True)
+    uid = models.CharField(max_length=32, default=new_uid, unique=True, editable=False)
+    name = models.CharField(max_length=NAME_MAX_LENGTH)
+    description = models.TextField(blank=True, default="")
+    dimension = models.PositiveIntegerField(null=True, blank=True)
+    metric = models.CharField(
+        max_length=16, choices=[(metric.value, metric.value) for metric in Metric], default=Metric.COSINE.value
+    )
+    index_type = models.CharField(max_length=32, default="auto")
+    index_params = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    generation = models.PositiveIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "library"
+        ordering = ["id"]
+        verbose_name_plural = "libraries"
+        constraints = [
+            models.CheckConstraint(condition=models.Q(dimension__isnull=True) | models.Q(dimension__gte=1), name="library_dimension"),
+            models.CheckConstraint(condition=models.Q(metric__in=[metric.value for metric in Metric]), name="library_metric"),
+            models.CheckConstraint(condition=~models.Q(name="") & ~models.Q(public_id=""), name="library_named"),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class Document(models.Model):
+    """A text that was split into chunks, or whatever else groups chunks."""
+
+    library = models.ForeignKey(Library, models.DO_NOTHING, related_name="documents", db_index=False)
+    public_id = models.CharField("id", max_length=ID_MAX_LENGTH)
+    title = models.TextField(blank=True, default="")
+    source = models.TextField(blank=True, default="")
+    metadata = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "document"
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="document_id_unique")]
+        indexes = [models.Index(fields=["library", "id"], name="document_order")]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class Chunk(models.Model):
+    """A piece of text with metadata: what a search returns. Its place in its document is `position`."""
+
+    library = models.ForeignKey(Library, models.DO_NOTHING, related_name="chunks", db_index=False)
+    document = models.ForeignKey(
+        Document, models.DO_NOTHING, related_name="chunks", null=True, blank=True, db_index=False
+    )
+    public_id = models.CharField("id", max_length=ID_MAX_LENGTH)
+    text = models.TextField(blank=True, default="")
+    metadata = models.JSONField(default=dict, blank=True)
+    position = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "chunk"
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="chunk_id_unique")]
+        indexes = [
+            models.Index(fields=["library", "id"], name="chunk_order"),
+            models.Index(fields=["document", "position"], name="chunk_of_document"),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class Embedding(models.Model):
+    """A chunk's vector in one generation of its library: float32, little-endian, 4 x dimension bytes.
+
+    A trigger checks the length against the library's dimension for the library's current generation.
+    """
+
+    pk = models.CompositePrimaryKey("chunk_id", "generation")
+    chunk = models.ForeignKey(Chunk, models.DO_NOTHING, related_name="embeddings", db_index=False)
+    generation = models.PositiveIntegerField()
+    vector = models.BinaryField()
+
+    class Meta:
+        db_table = "embedding"
+        constraints = [
+            models.CheckConstraint(
+                condition=GreaterThan(Length("vector"), 0) & Exact(Length("vector") % 4, 0), name="embedding_float32"
+            )
+        ]
+
+
+class Change(models.Model):
+    """The change log: one row per changed chunk, appended by triggers in the transaction of the write.
+
+    A library's revision is its highest `seq`. A changed chunk that has no row is a deletion; `chunk_key` is therefore
+    no foreign key. `token` is random, and tells two histories with equal numbers apart.
+    """
+
+    seq = models.BigAutoField(primary_key=True)
+    library_key = models.BigIntegerField()
+    chunk_key = models.BigIntegerField()
+    token = models.BigIntegerField()
+
+    class Meta:
+        db_table = "change"
+        indexes = [models.Index(fields=["library_key", "seq"], name="change_of_library")]

@@ -1,0 +1,197 @@
+"""Reads, as the dictionaries that the API shows. Lists are by creation, page by page by key."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+
+from apps.engine.vectors import DTYPE
+from apps.libraries.errors import Invalid, NotFound, PreconditionFailed
+from apps.libraries.models import Chunk, Document, Embedding, Library
+
+
+@dataclass(frozen=True)
+class Page:
+    """Items of a list, and the key after which the next page begins; None on the last one."""
+
+    items: list[dict[str, Any]]
+    next_key: int | None
+
+
+def library_row(library_id: str) -> Library:
+    """The library; raises NotFound."""
+    library = Library.objects.filter(public_id=library_id).first()
+    if library is None:
+        raise NotFound(f"There is no library {library_id!r}.")
+    return library
+
+
+def library_data(library: Library) -> dict[str, Any]:
+    """A library as the API shows it."""
+    return {
+        "id": library.public_id,
+        "name": library.name,
+        "description": library.description,
+        "dimension": library.dimension,
+        "metric": library.metric,
+        "index_type": library.index_type,
+        "index_params": library.index_params,
+        "embedding": None,
+        "metadata": library.metadata,
+        "created_at": timestamp(library.created_at),
+        "updated_at": timestamp(library.updated_at),
+    }
+
+
+def libraries(*, limit: int, after: int) -> Page:
+    """Libraries whose key is above `after`."""
+    return _page(Library.objects.filter(id__gt=after), limit, library_data)
+
+
+def document_row(*, library_id: str, document_id: str) -> Document:
+    """The document; raises NotFound, for the library too."""
+    found = Document.objects.filter(library=library_row(library_id), public_id=document_id).first()
+    if found is None:
+        raise NotFound(f"There is no document {document_id!r} in this library.")
+    return found
+
+
+def document(*, library_id: str, document_id: str) -> dict[str, Any]:
+    """The document as the API shows it; raises NotFound."""
+    return document_data(document_row(library_id=library_id, document_id=document_id))
+
+
+def document_data(document: Document, chunk_count: int | None = None) -> dict[str, Any]:
+    """A document as the API shows it; `chunk_count` saves counting."""
+    if chunk_count is None:
+        chunk_count = document.chunks.count()
+    return {
+        "id": document.public_id,
+        "title": document.title,
+        "source": document.source,
+        "metadata": document.metadata,
+        "chunk_count": chunk_count,
+        "created_at": timestamp(document.created_at),
+        "updated_at": timestamp(document.updated_at),
+    }
+
+
+def documents(*, library_id: str, limit: int, after: int) -> Page:
+    """Documents whose key is above `after`; raises NotFound for the library."""
+    counts = Chunk.objects.filter(document=OuterRef("pk")).order_by().values("document").annotate(n=Count("*"))
+    found = Document.objects.filter(library=library_row(library_id), id__gt=after).annotate(
+        chunk_count=Coalesce(Subquery(counts.values("n")), 0)
+    )
+    return _page(found, limit, lambda row: document_data(row, chunk_count=row.chunk_count))
+
+
+def no_chunk(chunk_id: str) -> NotFound:
+    """The error for a chunk that does not exist."""
+    return NotFound(f"There is no chunk {chunk_id!r} in this library.")
+
+
+def chunk(*, library_id: str, chunk_id: str, embedding: bool = False) -> dict[str, Any]:
+    """The chunk as the API shows it; raises NotFound, for the library too."""
+    found, _ = chunks_by_id(library_id=library_id, ids=[chunk_id], embedding=embedding)
+    if not found:
+        raise no_chunk(chunk_id)
+    return found[0]
+
+
+def chunks_by_id(
+    *, library_id: str, ids: Sequence[str], embedding: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Those of the chunks that exist, in the order asked, and the ids of those that do not."""
+    library = library_row(library_id)
+    stored = {row.public_id: row for row in _chunk_rows(library, embedding).filter(public_id__in=ids)}
+    found = [_chunk_data(stored[public_id], embedding) for public_id in ids if public_id in stored]
+    return found, [public_id for public_id in ids if public_id not in stored]
+
+
+def chunks(
+    *, library_id: str, limit: int, after: int, document_id: str | None = None, embedding: bool = False
+) -> Page:
+    """Chunks whose key is above `after`, of one document if it is named; raises NotFound for the library, Invalid for
+    the document."""
+    library = library_row(library_id)
+    rows = _chunk_rows(library, embedding).filter(id__gt=after)
+    if document_id is not None:
+        document = Document.objects.filter(library=library, public_id=document_id).first()
+        if document is None:
+            raise Invalid.at("/document_id", "names no document of this library")
+        rows = rows.filter(document=document)
+    return _page(rows, limit, lambda row: _chunk_data(row, embedding))
+
+
+def count_chunks(*, library_id: str) -> int:
+    """The number of chunks of a library; raises NotFound."""
+    return Chunk.objects.filter(library=library_row(library_id)).count()
+
+
+def vector_array(blob: bytes | memoryview) -> np.ndarray:
+    """A stored vector as a float32 array."""
+    return np.frombuffer(blob, DTYPE)
+
+
+def timestamp(moment: datetime) -> str:
+    """A time as the API shows it: RFC 3339, UTC, microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def etag(data: dict[str, Any]) -> str:
+    """The entity tag of what the API shows, whether or not that includes an embedding."""
+    data = {name: value for name, value in data.items() if name != "embedding"}
+    return f'"{hashlib.blake2b(orjson.dumps(data), digest_size=12).hexdigest()}"'
+
+
+def check_match(if_match: str | None, current: Callable[[], dict[str, Any]]) -> None:
+    """Raise PreconditionFailed unless `if_match`, an If-Match header, is absent or names what is there now."""
+    if if_match is None:
+        return
+    wanted = [tag.strip() for tag in if_match.split(",")]
+    try:
+        tag = etag(current())
+    except NotFound:
+        tag = None
+    if tag is None or ("*" not in wanted and tag not in wanted):
+        raise PreconditionFailed(
+            "This has changed since it was read, so nothing was written: read it again, and send its new ETag as "
+            "If-Match."
+        )
+
+
+def _chunk_rows(library: Library, embedding: bool) -> QuerySet[Chunk]:
+    """A library's chunks with all that is shown of them, in one statement, so that no chunk is seen half old."""
+    rows = Chunk.objects.filter(library=library).select_related("document")
+    if embedding:
+        current = Embedding.objects.filter(chunk=OuterRef("pk"), generation=OuterRef("library__generation"))
+        rows = rows.annotate(vector=Subquery(current.values("vector")))
+    return rows
+
+
+def _chunk_data(row: Chunk, embedding: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "id": row.public_id,
+        "document_id": row.document.public_id if row.document else None,
+        "text": row.text,
+        "metadata": row.metadata,
+        "position": row.position,
+        "created_at": timestamp(row.created_at),
+        "updated_at": timestamp(row.updated_at),
+    }
+    if embedding:
+        vector = getattr(row, "vector", None)
+        data["embedding"] = None if vector is None else vector_array(vector)
+    return data
+
+
+def _page(rows: QuerySet[Any], limit: int, data: Callable[[Any], dict[str, Any]]) -> Page:
+    found = list(rows.order_by("id")[: limit + 1])
+    next_key = found[limit - 1].pk if len(found) > limit else None
+    return Page([data(row) for row in found[:limit]], next_key)

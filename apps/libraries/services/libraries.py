@@ -1,0 +1,62 @@
+"""Writes of libraries."""
+
+from django.db import IntegrityError, transaction
+
+from apps.engine.errors import InvalidParameter
+from apps.engine.registry import index_type
+from apps.libraries import selectors
+from apps.libraries.errors import Conflict, Fault, Invalid
+from apps.libraries.inputs import LibraryCreate, LibraryUpdate
+from apps.libraries.models import Library
+from apps.libraries.services import rows
+
+
+def create_library(*, create: LibraryCreate) -> Library:
+    """Make an empty library. Raises Conflict where its id is taken, Invalid for an index parameter."""
+    _check_index(create.index_type, create.index_params)
+    library = Library(
+        public_id=create.id,
+        name=create.name,
+        description=create.description,
+        dimension=create.dimension,
+        metric=create.metric,
+        index_type=create.index_type,
+        index_params=create.index_params,
+        metadata=create.metadata,
+    )
+    try:
+        with transaction.atomic():
+            library.save(force_insert=True)
+    except IntegrityError:
+        if Library.objects.filter(public_id=create.id).exists():
+            detail = f"There already is a library {create.id!r}."
+            raise Conflict(detail, [Fault("/id", "is in use")]) from None
+        raise
+    return library
+
+
+@transaction.atomic
+def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None = None) -> Library:
+    """Change the named fields of a library. Raises NotFound, PreconditionFailed, Invalid."""
+    library = rows.locked_library(library_id)
+    selectors.check_match(if_match, lambda: selectors.library_data(library))
+    for field in update.model_fields_set:
+        setattr(library, field, getattr(update, field))
+    _check_index(library.index_type, library.index_params)
+    library.save()
+    return library
+
+
+@transaction.atomic
+def delete_library(*, library_id: str, if_match: str | None = None) -> None:
+    """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""
+    library = rows.locked_library(library_id)
+    selectors.check_match(if_match, lambda: selectors.library_data(library))
+    library.delete()
+
+
+def _check_index(kind: str, params: dict[str, object]) -> None:
+    try:
+        index_type(kind).check_params(params)
+    except InvalidParameter as error:
+        raise Invalid.at(f"/index_params/{error.name}", error.reason) from None

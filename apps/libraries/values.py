@@ -1,0 +1,198 @@
+"""The kinds of value that a request may hold: ids, vectors, text, metadata, numbers with a limit.
+
+Each is a pydantic type that refuses what it does not take with one sentence, and coerces nothing. A fault inside
+metadata carries the `path` to it, which the API appends to the pointer.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import orjson
+from django.conf import settings
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError, ValidationError
+
+from apps.libraries.ids import RULE, is_id
+from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
+
+INVALID = "invalid"
+NOT_SUPPORTED = "not_supported"
+
+_SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
+
+
+class Input(BaseModel):
+    """Base of all request bodies: strict types, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    def names(self, field: str) -> bool:
+        """Whether the request named `field`, be it with the default's value."""
+        return field in self.model_fields_set
+
+
+def refusal(detail: str, kind: str = INVALID, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """The error of a value; `detail` completes the sentence that begins with the field."""
+    return PydanticCustomError(kind, "{detail}", {"detail": detail, "path": path})
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise refusal("must not be null; leave it out instead")
+    return value
+
+
+def _unbuilt(value: Any) -> Any:
+    raise refusal("is not supported by this version", NOT_SUPPORTED)
+
+
+NotNull = BeforeValidator(_not_null)
+# A field of the contract that this version refuses by name.
+Unbuilt = SkipJsonSchema[Annotated[Any, BeforeValidator(_unbuilt)]]
+
+
+def whole(minimum: int, maximum: int, limit: str) -> Any:
+    """An integer type from `minimum` to `maximum`, the value of the setting `limit`."""
+
+    def check(value: int) -> int:
+        if not minimum <= value <= maximum:
+            raise refusal(f"must be an integer from {minimum} to {maximum} (limit {limit})")
+        return value
+
+    schema = Field(json_schema_extra={"minimum": minimum, "maximum": maximum})
+    return Annotated[int, AfterValidator(check), schema]
+
+
+def several(item: Any, maximum: int, limit: str) -> Any:
+    """A list type of 1 to `maximum` items, the value of the setting `limit`."""
+
+    def check(value: list[Any]) -> list[Any]:
+        if not value:
+            raise refusal("must have at least one item")
+        if len(value) > maximum:
+            raise refusal(f"must have at most {maximum} items, not {len(value)} (limit {limit})")
+        return value
+
+    schema = Field(json_schema_extra={"minItems": 1, "maxItems": maximum})
+    return Annotated[list[item], AfterValidator(check), schema]
+
+
+def _identifier(value: str) -> str:
+    if not is_id(value):
+        raise refusal(RULE)
+    return value
+
+
+Identifier = Annotated[
+    str,
+    AfterValidator(_identifier),
+    Field(
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": ID_MAX_LENGTH,
+            "pattern": r"^[^/\s\x00-\x1f\x7f-\x9f]+$",
+        }
+    ),
+]
+
+
+def _plain(value: str) -> str:
+    if "\0" in value:
+        raise refusal("must not contain the character NUL")
+    return value
+
+
+def _name(value: str) -> str:
+    if not value.strip() or len(value) > NAME_MAX_LENGTH:
+        raise refusal(f"must have 1 to {NAME_MAX_LENGTH} characters and not be blank")
+    return _plain(value)
+
+
+def _text(value: str) -> str:
+    limit = settings.LIMITS.text_bytes
+    # A character takes at most four bytes, so most texts need not be encoded to be measured.
+    if len(value) * 4 > limit and len(value.encode()) > limit:
+        raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
+    return _plain(value)
+
+
+_NO_NUL = r"^[^\x00]*$"
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(json_schema_extra={"maxLength": NAME_MAX_LENGTH, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+]
+Text = Annotated[
+    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": settings.LIMITS.text_bytes, "pattern": _NO_NUL})
+]
+
+
+class _Fault(NamedTuple):
+    path: tuple[str | int, ...]
+    detail: str
+
+
+def _metadata_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_Fault]:
+    if isinstance(value, str):
+        if "\0" in value:
+            yield _Fault(path, "must not contain the character NUL")
+    elif isinstance(value, int):
+        if not _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:
+            yield _Fault(path, "must be an integer of 64 bits; write a larger one as a string")
+    elif isinstance(value, float):
+        if value - value != 0:
+            yield _Fault(path, "must be a finite number")
+    elif isinstance(value, dict | list):
+        if len(path) >= settings.LIMITS.metadata_depth:
+            limit = settings.LIMITS.metadata_depth
+            yield _Fault(path, f"must not nest deeper than {limit} (limit VECTORDB_MAX_METADATA_DEPTH)")
+            return
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(key, str) and "\0" in key:
+                yield _Fault(path, "must not have a key that contains the character NUL")
+            yield from _metadata_faults(item, (*path, key))
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    for fault in _metadata_faults(value):
+        raise refusal(fault.detail, path=fault.path)
+    size, limit = len(orjson.dumps(value)), settings.LIMITS.metadata_bytes
+    if size > limit:
+        raise refusal(f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)")
+    return value
+
+
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+
+
+def _vector(value: Any, handler: ValidatorFunctionWrapHandler) -> list[float] | str:
+    try:
+        vector: list[float] | str = handler(value)
+    except ValidationError:
+        raise refusal("must be an array of finite numbers, or a base64 string of little-endian float32") from None
+    return vector
+
+
+Vector = Annotated[
+    list[float] | str,
+    WrapValidator(_vector),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": settings.LIMITS.dimension},
+                {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"},
+            ]
+        }
+    ),
+]

@@ -1,0 +1,48 @@
+"""`manage.py serve`: migrate, load the sample into an empty database, and serve."""
+
+import json
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connections
+
+from apps.libraries.models import Library
+from apps.operations import sample
+from vectordb import environment
+
+
+class Command(BaseCommand):
+    help = "Migrate, load the sample into an empty database, and serve until stopped. Settings: docs/settings.md."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for sentence in environment.unknown_settings():
+            self.stderr.write(f"Warning: {sentence}")
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+            if settings.LOAD_SAMPLE and not Library.objects.exists():
+                call_command("load_sample", stdout=self.stdout)
+            libraries = list(Library.objects.values_list("public_id", flat=True)[:1])
+        except DatabaseError as error:
+            raise CommandError(f"The database cannot be used: {error}") from error
+        # A connection that a worker inherits by the fork would be shared, and damaged.
+        connections.close_all()
+        self._greet(sample.LIBRARY_ID in libraries)
+        from apps.operations.server import Server
+
+        sys.argv = sys.argv[:1]
+        Server().run()
+
+    def _greet(self, has_sample: bool) -> None:
+        url = f"http://{settings.BIND}"
+        self.stdout.write(f"\nServing {settings.DATA_DIR} on {url}")
+        self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin")
+        if has_sample:
+            body = json.dumps({"chunk_id": sample.EXAMPLE_ID, "k": 3})
+            line = f"curl -s {url}/api/v1/libraries/{sample.LIBRARY_ID}/query -H 'Content-Type: application/json' -d '{body}'"
+        else:
+            line = f"curl -s {url}/api/v1/libraries"
+        self.stdout.write(f"Try it:\n  {line}\n")
+        self.stdout.flush()

@@ -1,0 +1,72 @@
+"""The server: gunicorn, with one maintenance process beside it that ends when gunicorn does.
+
+The arbiter looks after its workers every second; here it looks after the maintenance process in the same step.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+logger = logging.getLogger(__name__)
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured from the settings."""
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": settings.BIND,
+            "workers": settings.WORKERS,
+            "threads": settings.THREADS,
+            "worker_class": "sync" if settings.THREADS == 1 else "gthread",
+            "timeout": settings.REQUEST_TIMEOUT,
+            "graceful_timeout": 10,
+            "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
+            "proc_name": "vectordb",
+            "control_socket_disable": True,
+            # In memory where there is such a place: a heartbeat must not wait for a disk.
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+            "max_requests": 0,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIHandler:
+        from vectordb.wsgi import application
+
+        return application
+
+    def run(self) -> None:
+        _Supervisor(self).run()
+
+
+class _Supervisor(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which also keeps the maintenance process running."""
+
+    maintain: subprocess.Popen[bytes] | None = None
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self.maintain is None or self.maintain.poll() is not None:
+            if self.maintain is not None:
+                logger.warning("the maintenance process ended; starting another")
+            self.maintain = start_maintenance()
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        if self.maintain is not None:
+            self.maintain.terminate()
+        super().halt(reason, exit_status)
+
+
+def start_maintenance() -> subprocess.Popen[bytes]:
+    """Start `manage.py maintain`; it ends when this process does, since it then reads the end of its standard input."""
+    manage = Path(settings.BASE_DIR) / "manage.py"
+    return subprocess.Popen([sys.executable, str(manage), "maintain", "--child"], stdin=subprocess.PIPE)

@@ -1,0 +1,53 @@
+"""/health: the process answers. /ready: it can serve."""
+
+import os
+
+import orjson
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+
+from apps.libraries.dialects import dialect_of
+
+
+@csrf_exempt
+@require_safe
+def health(request: HttpRequest) -> HttpResponse:
+    """200 while the process answers at all."""
+    return HttpResponse(orjson.dumps({"status": "ok"}), content_type="application/json")
+
+
+@csrf_exempt
+@require_safe
+def ready(request: HttpRequest) -> HttpResponse:
+    """200 when requests can be served, 503 with what is missing otherwise."""
+    checks = {"database": _database(), "data_dir": _data_dir()}
+    ok = all(check == "ok" for check in checks.values())
+    response = HttpResponse(
+        orjson.dumps({"status": "ready" if ok else "not ready", "checks": checks}),
+        content_type="application/json",
+        status=200 if ok else 503,
+    )
+    if not ok:
+        response.headers["Retry-After"] = "5"
+    return response
+
+
+def _database() -> str:
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if pending:
+            return f"{len(pending)} migrations are not applied: run manage.py migrate"
+        missing = dialect_of(connection).missing_triggers(connection)
+    except DatabaseError as error:
+        return f"does not answer: {error}"
+    return f"triggers are missing ({', '.join(missing)}): run manage.py migrate" if missing else "ok"
+
+
+def _data_dir() -> str:
+    writable = os.access(settings.DATA_DIR, os.R_OK | os.W_OK | os.X_OK)
+    return "ok" if writable else "VECTORDB_DATA_DIR cannot be written"

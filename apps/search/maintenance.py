@@ -1,0 +1,55 @@
+"""What is done beside the queries: pruning the change log, and the database's own upkeep."""
+
+from django.db import connection, transaction
+
+from apps.libraries.dialects import dialect_of
+
+# A view that is further behind than this, or than its library has chunks, loads all rows sooner than it replays.
+_KEEP_AT_LEAST = 20_000
+_PER_STEP = 10_000
+
+
+def prune_changes() -> int:
+    """Delete the log's entries that no view needs; answers how many.
+
+    A library keeps as many entries as it has chunks, and at least 20,000; its newest stays always. Each step is a short
+    transaction, so that writers need not wait.
+    """
+    pruned = 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT library_key, count(*), max(seq) FROM change GROUP BY library_key")
+        for library_key, entries, newest in cursor.fetchall():
+            if entries <= _KEEP_AT_LEAST:
+                continue
+            cursor.execute("SELECT count(*) FROM chunk WHERE library_id = %s", [library_key])
+            keep = max(_KEEP_AT_LEAST, cursor.fetchone()[0])
+            if entries <= keep:
+                continue
+            cursor.execute(
+                "SELECT seq FROM change WHERE library_key = %s ORDER BY seq DESC LIMIT 1 OFFSET %s",
+                [library_key, keep - 1],
+            )
+            found = cursor.fetchone()
+            oldest_kept = found[0] if found else newest
+            pruned += _delete_below(library_key, oldest_kept)
+    return pruned
+
+
+def _delete_below(library_key: int, seq: int) -> int:
+    deleted = 0
+    while True:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM change WHERE seq IN"
+                " (SELECT seq FROM change WHERE library_key = %s AND seq < %s ORDER BY seq LIMIT %s)",
+                [library_key, seq, _PER_STEP],
+            )
+            deleted += cursor.rowcount
+            if cursor.rowcount < _PER_STEP:
+                return deleted
+
+
+def run() -> None:
+    """One round of everything."""
+    prune_changes()
+    dialect_of(connection).upkeep(connection)

@@ -1,0 +1,205 @@
+"""Queries: snapshot -> view -> engine -> rows. The hot path; two small statements and no ORM.
+
+A query is answered whole from one snapshot: the view it searches and the rows it shows are of the same revision.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from apps.engine.errors import InvalidParameter
+from apps.engine.metrics import Metric
+from apps.engine.registry import index_type
+from apps.engine.vectors import Float32
+from apps.engine.view import Hits
+from apps.libraries.errors import Fault, Invalid, NotFound, NotSupported
+from apps.libraries.selectors import vector_array
+from apps.libraries.vectors import parse_vectors
+from apps.search.cache import Current, views
+from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
+from apps.search.specs import QuerySpec
+
+_KEYS_PER_STATEMENT = 2000
+
+
+def query(*, library_id: str, spec: QuerySpec) -> dict[str, Any]:
+    """The answer to one query, as the API shows it. Raises NotFound (library, chunk_id), Invalid."""
+    return _answers(library_id, [spec], [""])[0]
+
+
+def query_batch(*, library_id: str, specs: Sequence[QuerySpec]) -> list[dict[str, Any]]:
+    """The answers to several queries, in order, all from one state of the library. Raises as `query`."""
+    return _answers(library_id, specs, [f"/queries/{i}" for i in range(len(specs))])
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What the engine is asked for one query: the `fetch` best for `vector`, and a chunk to leave out."""
+
+    vector: Float32
+    fetch: int
+    left_out: int | None
+
+
+def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str]) -> list[dict[str, Any]]:
+    began = time.perf_counter()
+    with open_snapshot() as snapshot:
+        current = views.current(snapshot, library_id)
+        searches = _searches(snapshot, current.state, specs, pointers)
+        found = _searched(current, searches)
+        chosen = [
+            _window(hits, search, spec) for hits, search, spec in zip(found, searches, specs, strict=True)
+        ]
+        shown = _shown(snapshot, current.state, chosen, specs)
+    took = round((time.perf_counter() - began) * 1000, 3)
+    return [
+        {"results": results, "meta": _meta(current.state, hits, took)}
+        for results, hits in zip(shown, found, strict=True)
+    ]
+
+
+def _meta(state: LibraryState, hits: Hits, took_ms: float) -> dict[str, Any]:
+    return {
+        "revision": state.position.seq,
+        "index": index_type(state.index_type).kind,
+        "exact": hits.exact,
+        "plan": "exact scan of all vectors",
+        "scanned": hits.compared,
+        "took_ms": took_ms,
+    }
+
+
+def _searches(
+    snapshot: Snapshot, state: LibraryState, specs: Sequence[QuerySpec], pointers: Sequence[str]
+) -> list[_Search]:
+    index = index_type(state.index_type)
+    for spec, at in zip(specs, pointers, strict=True):
+        try:
+            index.check_search_params(spec.search_params)
+        except InvalidParameter as error:
+            fault = Fault(f"{at}/search_params/{error.name}", error.reason)
+            raise NotSupported("A search parameter is not known.", [fault]) from None
+    given = [(spec, at) for spec, at in zip(specs, pointers, strict=True) if spec.names("vector")]
+    vectors = iter(
+        parse_vectors(
+            [spec.vector for spec, _ in given],
+            [f"{at}/vector" for _, at in given],
+            dimension=state.dimension,
+            metric=state.metric,
+        )
+    )
+    searches = []
+    for spec, at in zip(specs, pointers, strict=True):
+        fetch = spec.offset + spec.k
+        if spec.names("vector"):
+            searches.append(_Search(next(vectors), fetch, None))
+        else:
+            # One more is fetched, since the chunk itself may be among the nearest.
+            key, vector = _stored_vector(snapshot, state, spec.chunk_id, f"{at}/chunk_id")
+            searches.append(_Search(vector, fetch + 1, key))
+    return searches
+
+
+def _stored_vector(snapshot: Snapshot, state: LibraryState, chunk_id: str, pointer: str) -> tuple[int, Float32]:
+    found = snapshot.rows(
+        "SELECT chunk.id, embedding.vector FROM chunk"
+        " JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+        " WHERE chunk.library_id = %s AND chunk.public_id = %s",
+        [state.generation, state.key, chunk_id],
+    )
+    if not found:
+        detail = f"There is no chunk {chunk_id!r} with a vector in this library."
+        raise NotFound(detail, [Fault(pointer, "names no chunk of this library")])
+    key, vector = found[0]
+    return key, vector_array(vector)
+
+
+def _searched(current: Current, searches: Sequence[_Search]) -> list[Hits]:
+    """Hits in the order of `searches`; those that fetch equally many are searched as one matrix."""
+    nothing = Hits(np.empty(0, np.int64), np.empty(0, np.float32), compared=0, exact=True)
+    found = [nothing] * len(searches)
+    if current.view is None:
+        return found
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for i, search in enumerate(searches):
+        groups[search.fetch].append(i)
+    for fetch, members in groups.items():
+        queries = np.array([searches[i].vector for i in members])
+        for i, hits in zip(members, current.view.search(queries, fetch), strict=True):
+            found[i] = hits
+    return found
+
+
+def _window(hits: Hits, search: _Search, spec: QuerySpec) -> list[tuple[int, float]]:
+    """Keys and scores of the results that the query asked for."""
+    pairs = zip(hits.keys.tolist(), hits.scores.tolist(), strict=True)
+    threshold = -np.inf if spec.score_threshold is None else spec.score_threshold
+    wanted = [(key, score) for key, score in pairs if key != search.left_out and score >= threshold]
+    return wanted[spec.offset : spec.offset + spec.k]
+
+
+def _shown(
+    snapshot: Snapshot, state: LibraryState, chosen: Sequence[list[tuple[int, float]]], specs: Sequence[QuerySpec]
+) -> list[list[dict[str, Any]]]:
+    """The results of each query, with the fields it asked for."""
+    fields = sorted({field for spec in specs for field in spec.include})
+    keys = list({key for pairs in chosen for key, _ in pairs})
+    rows = _rows(snapshot, state, keys, fields)
+    distance = state.metric.distance
+    return [
+        [
+            {
+                "id": (row := rows[key])["id"],
+                "document_id": row["document_id"],
+                "score": score,
+                "distance": distance(score),
+                **{field: row[field] for field in spec.include},
+            }
+            for key, score in pairs
+        ]
+        for pairs, spec in zip(chosen, specs, strict=True)
+    ]
+
+
+def _rows(
+    snapshot: Snapshot, state: LibraryState, keys: Sequence[int], fields: Sequence[str]
+) -> dict[int, dict[str, Any]]:
+    """What is shown of chunks, by key: `id`, `document_id` and the `fields` named."""
+    columns = ["chunk.id", "chunk.public_id", "document.public_id"]
+    joins = "LEFT JOIN document ON document.id = chunk.document_id"
+    params: list[Any] = []
+    for field in fields:
+        if field == "text":
+            columns.append("chunk.text")
+        elif field == "metadata":
+            columns.append(snapshot.json_text("chunk.metadata"))
+        elif field == "embedding":
+            columns.append("embedding.vector")
+            joins += " LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            params = [state.generation]
+    if "document" in fields:
+        columns += ["document.title", "document.source", snapshot.json_text("document.metadata")]
+    rows = {}
+    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+        some = keys[start : start + _KEYS_PER_STATEMENT]
+        marks = ", ".join(["%s"] * len(some))
+        sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({marks})"
+        for key, public_id, document_id, *values in snapshot.rows(sql, [*params, *some]):
+            row = {"id": public_id, "document_id": document_id}
+            if "document" in fields:
+                title, source, metadata = values[-3:]
+                row["document"] = None if document_id is None else {
+                    "id": document_id, "title": title, "source": source, "metadata": orjson.Fragment(metadata)
+                }
+            for field, value in zip((field for field in fields if field != "document"), values, strict=False):
+                row[field] = _RENDER[field](value)
+            rows[key] = row
+    return rows
+
+
+_RENDER = {"text": str, "metadata": orjson.Fragment, "embedding": vector_array}

@@ -1,0 +1,115 @@
+"""One state of the database, for as long as a query takes.
+
+Whatever answers a query reads revision, changes and rows from the same snapshot; reading them one by one gives answers
+that were never true. A snapshot lives on the read-only connection `snapshot`, takes no lock that a writer waits for,
+and must not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from apps.engine.metrics import Metric
+from apps.libraries.dialects import dialect_of
+
+ALIAS = "snapshot"
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a library's history: the change log's highest number and that entry's random token."""
+
+    seq: int
+    token: int
+
+
+@dataclass(frozen=True)
+class LibraryState:
+    """What of a library decides which view answers for it."""
+
+    key: int
+    public_id: str
+    uid: str
+    dimension: int | None
+    metric: Metric
+    index_type: str
+    generation: int
+    position: Position
+
+
+_STATE = """
+    SELECT library.id, library.public_id, library.uid, library.dimension, library.metric, library.index_type,
+           library.generation, change.seq, change.token
+    FROM library LEFT JOIN change ON change.seq = (SELECT max(seq) FROM change WHERE library_key = library.id)
+    WHERE library.public_id = %s"""
+
+
+class Snapshot:
+    """A read transaction; its methods see one state of the database until `renew`."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._dialect = dialect_of(connection)
+        self._cursor = connection.cursor()
+        self._cursor.execute(self._dialect.begin_snapshot)
+
+    def renew(self) -> None:
+        """Go over to the database's current state."""
+        self.close()
+        self._cursor.execute(self._dialect.begin_snapshot)
+
+    def close(self) -> None:
+        """End the transaction."""
+        self._cursor.execute("COMMIT")
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        self._cursor.execute(sql, params)
+        return self._cursor.fetchall()
+
+    def blocks(self, sql: str, params: Sequence[Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a query, `size` at a time."""
+        self._cursor.execute(sql, params)
+        while block := self._cursor.fetchmany(size):
+            yield block
+
+    def json_text(self, column: str) -> str:
+        """An expression for a JSON column as its text."""
+        return self._dialect.json_text(column)
+
+    def library(self, public_id: str) -> LibraryState | None:
+        """The library's state; None where there is none."""
+        found = self.rows(_STATE, [public_id])
+        if not found:
+            return None
+        key, public_id, uid, dimension, metric, index_type, generation, seq, token = found[0]
+        position = Position(seq or 0, token or 0)
+        return LibraryState(key, public_id, uid, dimension, Metric(metric), index_type, generation, position)
+
+    def library_keys(self) -> set[int]:
+        """The keys of all libraries."""
+        return {key for (key,) in self.rows("SELECT id FROM library")}
+
+    def has(self, library_key: int, position: Position) -> bool:
+        """Whether the library's history contains `position`."""
+        if position.seq == 0:
+            return False
+        sql = "SELECT 1 FROM change WHERE seq = %s AND library_key = %s AND token = %s"
+        return bool(self.rows(sql, [position.seq, library_key, position.token]))
+
+
+@contextmanager
+def open_snapshot() -> Iterator[Snapshot]:
+    """A snapshot of the database as it is now; ends with the block."""
+    connection = connections[ALIAS]
+    snapshot = Snapshot(connection)
+    try:
+        yield snapshot
+    finally:
+        try:
+            snapshot.close()
+        except DatabaseError:
+            connection.close()

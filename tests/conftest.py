@@ -1,0 +1,40 @@
+"""Fixtures that all tests share."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server import Server, serving
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server of two workers for all tests that do not harm it; each makes libraries of its own."""
+    with serving(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client of the shared server. gunicorn's sync workers answer one request a connection."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def library(client: httpx.Client) -> str:
+    """The id of a new library of dimension 3 under cosine."""
+    library_id = f"library-{next(_numbers)}"
+    client.post("/libraries", json={"id": library_id, "name": "Test", "dimension": 3}).raise_for_status()
+    return library_id
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder that does not exist yet."""
+    return tmp_path / "data"

@@ -1,0 +1,11 @@
+"""A pytest plugin that is loaded before the settings: the tests have a data folder of their own."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
+    del os.environ[name]
+os.environ["VECTORDB_DATA_DIR"] = tempfile.mkdtemp(prefix="vectordb-test-")
+atexit.register(shutil.rmtree, os.environ["VECTORDB_DATA_DIR"], ignore_errors=True)

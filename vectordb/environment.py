@@ -1,0 +1,254 @@
+"""Every setting the server reads from its environment: one table of name, default and meaning.
+
+`docs/settings.md` lists the same names, and a test compares the two. A value that cannot be used raises
+`ImproperlyConfigured` with one sentence that names the variable and the remedy; the entry points print that sentence
+and exit.
+"""
+
+import difflib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+PREFIX = "VECTORDB_"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: how its text becomes a value, and what it means to a person."""
+
+    name: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any]
+
+
+def _whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if not minimum <= value <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
+        return value
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in environ.Env.BOOLEAN_TRUE_STRINGS:
+        return True
+    if lowered in ("0", "false", "off", "no", "n", "f"):
+        return False
+    raise ValueError("must be 1 or 0 (true/false, on/off and yes/no are understood too)")
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"must be one of: {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError("must be the path of a folder")
+    return Path(text).expanduser().resolve()
+
+
+def _loopback_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:8000")
+    if host not in LOOPBACK_HOSTS:
+        raise ValueError(
+            "must be a loopback address (127.0.0.1, localhost or [::1]): this version has no API keys yet, so whoever "
+            "reaches the port may read and delete everything"
+        )
+    return text
+
+
+def _database_url(text: str) -> str:
+    if text and not text.startswith(("sqlite://", "postgres://", "postgresql://")):
+        raise ValueError("must begin with sqlite:/// or postgresql:// (empty: SQLite in the data folder)")
+    return text
+
+
+def _auth(text: str) -> str:
+    if text.lower() != "off":
+        raise ValueError("can only be off: this version has no API keys yet, and serves loopback addresses only")
+    return "off"
+
+
+def _secret(text: str) -> str:
+    if text and len(text) < 32:
+        raise ValueError("must have at least 32 characters (empty: generated once and kept in the data folder)")
+    return text
+
+
+def _hosts(text: str) -> list[str]:
+    return [host.strip() for host in text.split(",") if host.strip()]
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("VECTORDB_DATA_DIR", "./data", "Folder of everything the server keeps: database, secret key.", _folder),
+    Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _loopback_address),
+    Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole_number(1, 256)),
+    Setting("VECTORDB_THREADS", "1", "Threads per worker process.", _whole_number(1, 256)),
+    Setting(
+        "VECTORDB_REQUEST_TIMEOUT",
+        "60",
+        "Seconds after which a worker that does not come back from a request is replaced.",
+        _whole_number(5, 3600),
+    ),
+    Setting(
+        "VECTORDB_BUSY_TIMEOUT",
+        "20",
+        "Seconds a write waits for other writers before it is answered 503; below VECTORDB_REQUEST_TIMEOUT.",
+        _whole_number(1, 3600),
+    ),
+    Setting("VECTORDB_SAMPLE", "1", "Load the shipped sample library into an empty database.", _switch),
+    Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _auth),
+    Setting(
+        "VECTORDB_ALLOWED_HOSTS",
+        "localhost,127.0.0.1,[::1]",
+        "Comma-separated host names that requests may be addressed to (a guard against DNS rebinding).",
+        _hosts,
+    ),
+    Setting(
+        "VECTORDB_LOG_LEVEL",
+        "info",
+        "Least severity that is logged.",
+        _one_of("debug", "info", "warning", "error"),
+    ),
+    Setting("VECTORDB_DEBUG", "0", "Django's debug mode, for development.", _switch),
+    Setting("VECTORDB_MAX_DIMENSION", "8192", "Largest dimension of a library.", _whole_number(1, 65536)),
+    Setting("VECTORDB_MAX_K", "1000", "Largest `k` of a query.", _whole_number(1, 100_000)),
+    Setting("VECTORDB_MAX_WINDOW", "10000", "Largest `offset` + `k` of a query.", _whole_number(1, 1_000_000)),
+    Setting(
+        "VECTORDB_MAX_CHUNKS_PER_WRITE", "2000", "Most chunks that one request may write.", _whole_number(1, 10_000)
+    ),
+    Setting("VECTORDB_MAX_QUERIES_PER_BATCH", "256", "Most queries in one batch.", _whole_number(1, 10_000)),
+    Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole_number(1, 1 << 28)),
+    Setting("VECTORDB_MAX_METADATA_BYTES", "65536", "Longest metadata, in bytes of JSON.", _whole_number(2, 1 << 28)),
+    Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole_number(1, 100)),
+    Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole_number(1024, 1 << 32)),
+    Setting(
+        "DATABASE_URL",
+        "",
+        "Database to use instead of SQLite in the data folder, for example postgresql://user:password@host:5432/name.",
+        _database_url,
+    ),
+    Setting("SECRET_KEY", "", "Django's signing key; generated into the data folder when empty.", _secret),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for; past a limit the answer is 400 (413 for the body) and names the limit."""
+
+    dimension: int
+    k: int
+    window: int
+    chunks_per_write: int
+    queries_per_batch: int
+    text_bytes: int
+    metadata_bytes: int
+    metadata_depth: int
+    body_bytes: int
+
+
+def read() -> dict[str, Any]:
+    """Parse every setting of the table from the environment; raises ImproperlyConfigured for the first bad one."""
+    env = environ.Env()
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        text = env.str(setting.name, default=setting.default)
+        try:
+            values[setting.name] = setting.parse(text)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{setting.name}={_shown(setting, text)} cannot be used: it {error}.") from None
+    if values["VECTORDB_BUSY_TIMEOUT"] >= values["VECTORDB_REQUEST_TIMEOUT"]:
+        raise ImproperlyConfigured(
+            f"VECTORDB_BUSY_TIMEOUT={values['VECTORDB_BUSY_TIMEOUT']} cannot be used: it must be below "
+            f"VECTORDB_REQUEST_TIMEOUT={values['VECTORDB_REQUEST_TIMEOUT']}, or a waiting write is cut off unanswered."
+        )
+    return values
+
+
+def _shown(setting: Setting, text: str) -> str:
+    return "(hidden)" if setting.name in ("SECRET_KEY", "DATABASE_URL") else repr(text)
+
+
+def limits(values: dict[str, Any]) -> Limits:
+    """The limits among `values`, the result of `read()`."""
+    return Limits(
+        dimension=values["VECTORDB_MAX_DIMENSION"],
+        k=values["VECTORDB_MAX_K"],
+        window=values["VECTORDB_MAX_WINDOW"],
+        chunks_per_write=values["VECTORDB_MAX_CHUNKS_PER_WRITE"],
+        queries_per_batch=values["VECTORDB_MAX_QUERIES_PER_BATCH"],
+        text_bytes=values["VECTORDB_MAX_TEXT_BYTES"],
+        metadata_bytes=values["VECTORDB_MAX_METADATA_BYTES"],
+        metadata_depth=values["VECTORDB_MAX_METADATA_DEPTH"],
+        body_bytes=values["VECTORDB_MAX_BODY_BYTES"],
+    )
+
+
+def prepare_data_dir(folder: Path) -> None:
+    """Make the data folder, readable by its owner only; ImproperlyConfigured when that is impossible."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"VECTORDB_DATA_DIR={str(folder)!r} cannot be used: {error.strerror or error}. Name a folder that can be "
+            "created and written."
+        ) from None
+
+
+def secret_key(folder: Path) -> str:
+    """The signing key kept in `folder`; made on the first call, by one process even if several start at once."""
+    path = folder / "secret_key"
+    try:
+        if not path.exists():
+            draft = folder / f".secret_key.{os.getpid()}.{secrets.token_hex(4)}"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(48))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        key = path.read_text().strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"the secret key in {str(folder)!r} can neither be read nor made: {error.strerror or error}. Make the data "
+            "folder writable or set SECRET_KEY."
+        ) from None
+    if len(key) < 32:
+        raise ImproperlyConfigured(f"{str(path)!r} is damaged: remove it, and a new key is made at the next start.")
+    return key
+
+
+def unknown_settings() -> Iterator[str]:
+    """A sentence for each `VECTORDB_*` variable that is no setting, with the nearest name that is one."""
+    known = [setting.name for setting in SETTINGS]
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ".")

@@ -1,0 +1,154 @@
+"""Django settings, made from the environment (`vectordb/environment.py` holds the table of names and defaults)."""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+
+from vectordb import environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+_values = environment.read()
+LIMITS = environment.limits(_values)
+
+DATA_DIR: Path = _values["VECTORDB_DATA_DIR"]
+BIND: str = _values["VECTORDB_BIND"]
+WORKERS: int = _values["VECTORDB_WORKERS"]
+THREADS: int = _values["VECTORDB_THREADS"]
+REQUEST_TIMEOUT: int = _values["VECTORDB_REQUEST_TIMEOUT"]
+BUSY_TIMEOUT: int = _values["VECTORDB_BUSY_TIMEOUT"]
+LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
+LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
+
+environment.prepare_data_dir(DATA_DIR)
+SECRET_KEY: str = _values["SECRET_KEY"] or environment.secret_key(DATA_DIR)
+DEBUG: bool = _values["VECTORDB_DEBUG"]
+ALLOWED_HOSTS: list[str] = _values["VECTORDB_ALLOWED_HOSTS"]
+
+INSTALLED_APPS = [
+    "apps.api",
+    "apps.operations",
+    "apps.search",
+    "apps.libraries",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+# The API needs the first three; sessions, CSRF and messages run for the admin only.
+MIDDLEWARE = [
+    "apps.api.middleware.RequestMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "apps.operations.middleware.SecurityMiddleware",
+    "apps.operations.middleware.SessionMiddleware",
+    "apps.operations.middleware.CommonMiddleware",
+    "apps.operations.middleware.CsrfViewMiddleware",
+    "apps.operations.middleware.AuthenticationMiddleware",
+    "apps.operations.middleware.MessageMiddleware",
+    "apps.operations.middleware.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "vectordb.urls"
+WSGI_APPLICATION = "vectordb.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _databases(url: str) -> dict[str, dict[str, Any]]:
+    """`default` writes; `snapshot` is the read-only connection on which a query holds one state of the database."""
+    writer: dict[str, Any] = environ.Env.db_url_config(url or f"sqlite:///{DATA_DIR / 'vectordb.sqlite3'}")
+    writer |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+    reader = dict(writer)
+    if writer["ENGINE"] == "django.db.backends.sqlite3":
+        # page_size and auto_vacuum act on a database without tables only, and must come before WAL.
+        pragmas = (
+            "PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; "
+            "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA wal_autocheckpoint=4000; "
+            "PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-16384;"
+        )
+        options = {"timeout": BUSY_TIMEOUT, "transaction_mode": "IMMEDIATE", "init_command": pragmas}
+        writer |= {"OPTIONS": options, "CONN_HEALTH_CHECKS": False}
+        writer["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+        reader = dict(writer) | {
+            "OPTIONS": options | {"transaction_mode": "DEFERRED", "init_command": pragmas + " PRAGMA query_only=ON;"}
+        }
+    else:
+        writer["OPTIONS"] = {"options": f"-c lock_timeout={BUSY_TIMEOUT}s"}
+        reader["OPTIONS"] = {"options": "-c default_transaction_read_only=on"}
+    reader["TEST"] = {"MIRROR": "default"}
+    return {"default": writer, "snapshot": reader}
+
+
+DATABASES = _databases(_values["DATABASE_URL"])
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = LIMITS.body_bytes
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SESSION_COOKIE_SAMESITE = "Strict"
+CSRF_COOKIE_SAMESITE = "Strict"
+
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["apps.api.renderers.JSONRenderer", "apps.api.renderers.BrowsableAPIRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["apps.api.parsers.JSONBodyParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "apps.api.renderers.ContentNegotiation",
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_SCHEMA_CLASS": "apps.api.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "apps.api.errors.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "vectordb",
+    "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "PREPROCESSING_HOOKS": ["apps.api.openapi.only_documented"],
+    "POSTPROCESSING_HOOKS": ["apps.api.openapi.with_problems"],
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
+    "loggers": {"django": {"level": "WARNING", "propagate": True, "handlers": []}},
+}

@@ -1,0 +1,24 @@
+"""Root paths."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+
+from apps.operations import views as operations
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/api/v1/")),
+    path("health", operations.health),
+    path("ready", operations.ready),
+    path("api/v1", RedirectView.as_view(url="/api/v1/")),
+    path("api/v1/", include("apps.api.v1.urls")),
+    path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema")),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "apps.api.middleware.bad_request"
+handler403 = "apps.api.middleware.forbidden"
+handler404 = "apps.api.middleware.not_found"
+handler500 = "apps.api.middleware.server_error"

@@ -1,0 +1,13 @@
+"""The WSGI entry point: `gunicorn vectordb.wsgi` serves without maintenance; `manage.py serve` is the usual way."""
+
+import os
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
+try:
+    application = get_wsgi_application()
+except ImproperlyConfigured as error:
+    sys.exit(str(error))
