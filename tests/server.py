@@ -7,29 +7,38 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Server:
-    """A server that runs from `folder`; `settings` are environment variables."""
+    """A server that runs from `folder`; `settings` are environment variables.
+
+    Where the tests run on PostgreSQL (`tests/environment.py`), each server has a database of its own.
+    """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
+        self.database = _new_database()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        defaults = {"VECTORDB_SAMPLE": 0, "VECTORDB_WORKERS": 2, "VECTORDB_LOG_LEVEL": "warning"}
+        defaults: dict[str, Any] = {"VECTORDB_SAMPLE": 0, "VECTORDB_WORKERS": 2, "VECTORDB_LOG_LEVEL": "warning"}
+        defaults |= {"DATABASE_URL": self.database}
         own = {"VECTORDB_DATA_DIR": folder, "VECTORDB_BIND": f"127.0.0.1:{self.port}"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VECTORDB_")}
         self.environ = inherited | {name: str(value) for name, value in (defaults | settings | own).items()}
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_under_another = False
 
     @property
     def url(self) -> str:
@@ -43,11 +52,12 @@ class Server:
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
 
-    def start(self) -> "Server":
-        """Start, and wait until it is ready."""
+    def start(self, under: Sequence[str] = ()) -> "Server":
+        """Start, and wait until it is ready. `under` is a command that runs another one, such as strace."""
+        self._is_under_another = bool(under)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "serve"],
+                [*under, sys.executable, str(ROOT / "manage.py"), "serve"],
                 env=self.environ,
                 cwd=ROOT,
                 stdout=log,
@@ -65,15 +75,24 @@ class Server:
             time.sleep(0.05)
         raise RuntimeError(f"the server did not become ready:\n{self.log.read_text()}")
 
+    def master(self) -> psutil.Process:
+        """gunicorn's master, which is the server's first process."""
+        assert self.process is not None
+        first = psutil.Process(self.process.pid)
+        return first.children()[0] if self._is_under_another else first
+
     def processes(self) -> list[psutil.Process]:
         """The master and all its children."""
-        assert self.process is not None
-        master = psutil.Process(self.process.pid)
+        master = self.master()
         return [master, *master.children(recursive=True)]
+
+    def maintenance(self) -> list[psutil.Process]:
+        """The processes that maintain the data folder: one, except while it is replaced."""
+        return [process for process in self.processes()[1:] if "maintain" in _arguments(process)]
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        return [process for process in self.processes()[1:] if "maintain" not in process.cmdline()]
+        return [process for process in self.processes()[1:] if "serve" in _arguments(process)]
 
     def kill(self) -> None:
         """kill -9 for everything at once, as a power cut would."""
@@ -86,7 +105,8 @@ class Server:
     def stop(self) -> int:
         """Ask it to end; answers its exit status."""
         assert self.process is not None
-        self.process.terminate()
+        with contextlib.suppress(psutil.Error, IndexError):
+            self.master().terminate()
         try:
             status = self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -96,16 +116,83 @@ class Server:
         return status
 
     def client(self, **options: Any) -> httpx.Client:
-        """An HTTP client whose base URL is that of the API."""
-        return httpx.Client(base_url=self.api, timeout=60, trust_env=False, **options)
+        """An HTTP client whose base URL is that of the API. It knows no certificates: to load them takes a while."""
+        return httpx.Client(base_url=self.api, timeout=60, trust_env=False, verify=False, **options)
+
+    def clients_of_each_worker(self, number: int) -> list[httpx.Client]:
+        """`number` clients for each worker, connected to it. The connections stay only where workers have threads."""
+        workers = self.workers()
+        clients = []
+        for worker in workers:
+            others = [other for other in workers if other != worker]
+            for other in others:
+                other.suspend()
+            try:
+                for _ in range(number):
+                    clients.append(self.client())
+                    clients[-1].get("/libraries").raise_for_status()
+            finally:
+                for other in others:
+                    other.resume()
+        return clients
+
+    def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `manage.py` with this server's settings, whether or not the server runs; answers when it has ended."""
+        return subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *arguments],
+            env=self.environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def python(self, code: str) -> "subprocess.Popen[str]":
+        """Start Python with `code`, to be talked to by its pipes, in the environment of this server."""
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=self.environ | {"DJANGO_SETTINGS_MODULE": "vectordb.settings"},
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def drop_database(self) -> None:
+        """Remove this server's PostgreSQL database, if it has one."""
+        if self.database:
+            name = urlsplit(self.database).path[1:]
+            with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    """The process's command line; nothing when it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _new_database() -> str:
+    """The URL of a new database on the PostgreSQL server that the tests run on; empty where they run on SQLite."""
+    url = os.environ.get("DATABASE_URL", "")
+    if not url.startswith("postgres"):
+        return ""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
 @contextlib.contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[Server]:
     """A running server; stopped at the end of the block."""
-    server = Server(folder, **settings).start()
+    server = Server(folder, **settings)
     try:
-        yield server
+        yield server.start()
     finally:
         if server.process is not None:
             server.stop()
+        server.drop_database()

@@ -93,8 +93,9 @@ def _databases(url: str) -> dict[str, dict[str, Any]]:
             "OPTIONS": options | {"transaction_mode": "DEFERRED", "init_command": pragmas + " PRAGMA query_only=ON;"}
         }
     else:
-        writer["OPTIONS"] = {"options": f"-c lock_timeout={BUSY_TIMEOUT}s"}
-        reader["OPTIONS"] = {"options": "-c default_transaction_read_only=on"}
+        options = writer.get("OPTIONS", {})
+        writer["OPTIONS"] = options | {"options": f"-c lock_timeout={BUSY_TIMEOUT}s"}
+        reader["OPTIONS"] = options | {"options": "-c default_transaction_read_only=on"}
     reader["TEST"] = {"MIRROR": "default"}
     return {"default": writer, "snapshot": reader}
 

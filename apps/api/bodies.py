@@ -20,7 +20,9 @@ def parse(request: HttpRequest, model: type[Body]) -> Body:
     """The request's JSON body as `model`; raises Problem, or pydantic's ValidationError."""
     media_type = request.META.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-    is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+    is_json = media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
     if not is_json or encoding.lower() != "identity":
         _drain(request)
         got = f"Content-Type {media_type!r}" if not is_json else f"Content-Encoding {encoding!r}"

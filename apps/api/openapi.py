@@ -1,6 +1,6 @@
 """The OpenAPI schema, by drf-spectacular from the pydantic models of requests and answers.
 
-`with_problems` adds what is true of every operation: problem responses, and the X-Request-ID header.
+`with_problems` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
 """
 
 from typing import Any
@@ -10,9 +10,11 @@ from drf_spectacular.openapi import AutoSchema as _AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
-from pydantic.json_schema import model_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode, model_json_schema
 
 from apps.api import pagination
+from apps.libraries.values import Identifier
 
 LIST = [
     OpenApiParameter(
@@ -77,10 +79,12 @@ class PydanticModel(OpenApiSerializerExtension):  # type: ignore[no-untyped-call
         return name
 
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
-        mode = "validation" if direction == "request" else "serialization"
+        mode: JsonSchemaMode = "validation" if direction == "request" else "serialization"
         schema = model_json_schema(self.target, ref_template="#/components/schemas/{model}", mode=mode)
         for name, definition in schema.pop("$defs", {}).items():
-            component = ResolvedComponent(name, ResolvedComponent.SCHEMA, schema=definition, object=name)
+            component = ResolvedComponent(  # type: ignore[no-untyped-call]
+                name, ResolvedComponent.SCHEMA, schema=definition, object=name
+            )
             auto_schema.registry.register_on_missing(component)
         return schema
 
@@ -95,16 +99,20 @@ def only_documented(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[st
 
 
 def with_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing: problem responses and the request id's header on every operation."""
+    """Postprocessing: the rule of ids, problem responses and the request id's header on every operation."""
     from apps.api.v1.schemas import Problem
 
     schemas = result["components"].setdefault("schemas", {})
     problem = model_json_schema(Problem, ref_template="#/components/schemas/{model}")
     schemas.update(problem.pop("$defs"))
     schemas["Problem"] = problem
+    identifier = TypeAdapter(Identifier).json_schema()
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for operations in result["paths"].values():
         for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["schema"] = identifier
             responses = operation["responses"]
             for status, description in _PROBLEMS.items():
                 if status in _BODY_ONLY and "requestBody" not in operation:

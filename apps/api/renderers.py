@@ -1,17 +1,30 @@
-"""How answers are written: JSON for programs, pages for people."""
+"""How answers are written: JSON for programs, pages for people.
 
-import json
-from collections.abc import Mapping
-from html import escape
+A page shows the answer as JSON in which ids and the next cursor are links, and an editor for every method that takes
+a body, filled with a body that works on what is there or with what was sent last.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, unquote
 
 import orjson
-from django.utils.safestring import mark_safe
+from django.http import HttpRequest
+from django.http.request import RawPostDataException
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.renderers import BrowsableAPIRenderer as _BrowsableAPIRenderer
+from rest_framework.request import Request
+
+from apps.api.v1 import samples
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+# A longer body is not put back into the editor that sent it.
+_MAX_EDITED = 100_000
+_LINE = 100
 
 
 def dumps(data: Any) -> bytes:
@@ -20,7 +33,7 @@ def dumps(data: Any) -> bytes:
 
 
 class JSONRenderer(BaseRenderer):
-    """JSON by orjson; indented within a page for people."""
+    """JSON by orjson."""
 
     media_type = "application/json"
     format = "json"
@@ -29,30 +42,174 @@ class JSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        if data is None:
-            return b""
-        if (renderer_context or {}).get("indent"):
-            return orjson.dumps(data, option=_OPTIONS | orjson.OPT_INDENT_2)
-        return dumps(data)
+        return b"" if data is None else dumps(data)
 
 
 class BrowsableAPIRenderer(_BrowsableAPIRenderer):
-    """REST framework's page, with a worked example in its editors and links to what comes next."""
+    """The page of an endpoint."""
 
-    def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
-        form = super().get_raw_data_form(data, view, method, request)
-        example = getattr(view, "examples", {}).get(method)
-        if form and example is not None:
-            form.fields["_content"].initial = json.dumps(example, indent=2)
-        return form
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The page; for a path that only takes POST, reading it shows how to, with status 200."""
+        context = renderer_context or {}
+        if _only_takes_post(context["view"], context["request"], context["response"]):
+            context["response"].status_code = 200
+            data = None
+        return super().render(data, accepted_media_type, renderer_context)
 
     def get_context(self, data: Any, accepted_media_type: str, renderer_context: Mapping[str, Any]) -> dict[str, Any]:
-        context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
-        links = getattr(renderer_context["view"], "links", None)
-        if links is not None and renderer_context["response"].status_code < 400:
-            items = "".join(f'<li><a href="{escape(url)}">{escape(name)}</a></li>' for name, url in links(data))
-            context["description"] = mark_safe(f"{context['description']}<ul>{items}</ul>")
-        return context
+        view, request, response = (renderer_context[name] for name in ("view", "request", "response"))
+        failed = response.status_code >= 400
+        explain = data is None and request.method in ("GET", "HEAD")
+        crumbs = list(_breadcrumbs(request.path))
+        links = [] if failed else list(view.links(data or {}))
+        listed = _listed(data)
+        things = {unquote(url.rpartition("/")[2]): url for _, url in links}
+        next_page = _next_page(request, data)
+
+        def link(key: str, value: str) -> str | None:
+            if key == "document_id" and len(crumbs) > _LIBRARY:
+                return f"{crumbs[_LIBRARY][1]}/documents/{quote(value, safe='')}"
+            return things.get(value) if key == "id" else next_page if key == "next_cursor" else None
+
+        return {
+            "view": view,
+            "request": request,
+            "response": response,
+            "response_headers": sorted(response.items()),
+            "name": view.get_view_name(),
+            "thing": view.kwargs.get(_NAMED.get(type(view).__name__, "")),
+            "description": view.get_view_description(html=True),
+            "breadcrumblist": crumbs,
+            "links": [(name, url) for name, url in links if unquote(url.rpartition("/")[2]) not in listed],
+            "content": _html(data, link),
+            "next_page": next_page,
+            "first_page": request.path if "cursor" in request.query_params else None,
+            "explain": explain,
+            "editors": [
+                {"method": method, "body": body}
+                for method in ("POST", "PUT", "PATCH")
+                if (body := self._body(data, view, method, request, failed, explain)) is not None
+            ],
+            "delete": "DELETE" in view.allowed_methods and data is not None and not failed,
+        }
+
+    def _body(self, data: Any, view: Any, method: str, request: Any, failed: bool, explain: bool) -> str | None:
+        """What the editor for `method` holds; None where there is to be no editor."""
+        if method not in view.allowed_methods:
+            return None
+        if request.method == method:
+            sent = _sent(request)
+            # What made something is done; to send it again would be refused.
+            if sent is not None and (failed or self.renderer_context["response"].status_code != 201):
+                return sent
+        elif request.method not in ("GET", "HEAD") or failed or (explain and method != "POST"):
+            return None
+        example = samples.fitted(view.examples.get(method, {}), method=method, data=data, **view.kwargs)
+        return _text(example)
+
+
+# Where a library's own page stands among the breadcrumbs of the pages below it.
+_LIBRARY = 2
+# Views of one thing, and the part of their path that names it.
+_NAMED = {"Library": "library_id", "Document": "document_id", "Chunk": "chunk_id"}
+
+
+def _only_takes_post(view: Any, request: Any, response: Any) -> bool:
+    """Whether a page was asked of a path that has none, such as that of a query, in a library that exists."""
+    return (
+        request.method in ("GET", "HEAD")
+        and response.status_code in (404, 405)
+        and "POST" in view.examples
+        and samples.has_library(view.kwargs.get("library_id"))
+    )
+
+
+def _sent(request: Request) -> str | None:
+    """The body of the request as text, if it is of a size that a person edits."""
+    inner: HttpRequest = request._request
+    try:
+        body = inner.body
+    except RawPostDataException:
+        return None
+    return body.decode(errors="replace") if len(body) <= _MAX_EDITED else None
+
+
+def _next_page(request: Request, data: Any) -> str | None:
+    cursor = data.get("next_cursor") if isinstance(data, dict) else None
+    if cursor is None:
+        return None
+    query = request.query_params.copy()
+    query["cursor"] = cursor
+    return f"?{query.urlencode()}"
+
+
+def _breadcrumbs(path: str) -> Iterator[tuple[str, str]]:
+    """Each part of a path below the root of the API, with the path up to there."""
+    root, _, rest = path.partition("/v1/")
+    url = f"{root}/v1"
+    yield "API", f"{url}/"
+    for part in filter(None, rest.split("/")):
+        url += f"/{quote(part, safe='')}"
+        yield part, url
+
+
+def _listed(data: Any) -> set[str]:
+    """The ids of the things that `data` lists."""
+    items = data.get("items", data.get("results", [])) if isinstance(data, dict) else []
+    return {item["id"] for item in items if "id" in item}
+
+
+def _text(value: Any) -> str:
+    """JSON to be edited: indented, with short arrays on one line."""
+    return "".join(_pieces(value, lambda _, text: text, str))
+
+
+def _html(data: Any, link: Callable[[str, str], str | None]) -> SafeString:
+    """JSON to be looked at: as `_text`, in colours; `link` says where a string leads that stands under a key."""
+
+    def scalar(key: str | None, text: str) -> str:
+        if not text.startswith('"'):
+            return format_html('<i class="number">{}</i>', text)
+        url = None if key is None else link(key, orjson.loads(text))
+        return format_html('<a href="{}">{}</a>', url, text) if url else format_html("<i>{}</i>", text)
+
+    if data is None:
+        return mark_safe("")
+    # Through JSON, since what is rendered holds arrays and ready-made fragments.
+    value = orjson.loads(dumps(data))
+    return mark_safe("".join(_pieces(value, scalar, lambda text: format_html("<b>{}</b>", text))))  # noqa: S308
+
+
+def _pieces(
+    value: Any,
+    scalar: Callable[[str | None, str], str],
+    name: Callable[[str], str],
+    key: str | None = None,
+    indent: str = "\n",
+) -> Iterator[str]:
+    """The pieces of indented JSON. `scalar` writes a value, given the key that it stands under, `name` writes a key."""
+    if not isinstance(value, dict | list) or not value:
+        yield scalar(key, dumps(value).decode())
+        return
+    is_list = isinstance(value, list)
+    if is_list and all(isinstance(item, int | float) for item in value):
+        yield scalar(None, dumps(value).decode().replace(",", ", "))
+        return
+    texts = [dumps(item).decode() for item in value] if is_list and all(isinstance(item, str) for item in value) else []
+    if texts and sum(map(len, texts)) < _LINE:
+        yield "[" + ", ".join(scalar(None, text) for text in texts) + "]"
+        return
+    yield "[" if is_list else "{"
+    for place, (child, item) in enumerate((None, item) for item in value) if is_list else enumerate(value.items()):
+        yield ("," if place else "") + indent + "  "
+        if child is not None:
+            yield name(dumps(child).decode()) + ": "
+        # What a client keeps in metadata is its own business, whatever it is called.
+        inner = (lambda _, text: scalar(None, text)) if child == "metadata" else scalar
+        yield from _pieces(item, inner, name, child, indent + "  ")
+    yield indent + ("]" if is_list else "}")
 
 
 class ContentNegotiation(BaseContentNegotiation):

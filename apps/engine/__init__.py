@@ -1,11 +1,11 @@
 """The vector engine: numpy arrays in, numpy arrays out; no Django, no database. Usable as a plain library.
 
-    vectors     what may be stored: shape, dtype, finite, bounded
-    metrics     cosine, dot, euclidean: exact scores, and bounds for quick ones
-    selection   the k best of many scores that are only known within a bound
-    index       the interface of every index, and what a search returns
-    brute_force exact search
-    registry    index types by name
-    tail        rows newer than the last segment, in a buffer that grows
-    view        one state of a library: segments, tail, dead rows; searched without a lock
+vectors     what may be stored: shape, dtype, finite, bounded
+metrics     cosine, dot, euclidean: exact scores, and bounds for quick ones
+selection   the k best of many scores that are only known within a bound
+index       the interface of every index, and what a search returns
+brute_force exact search
+registry    index types by name
+tail        rows newer than the last segment, in a buffer that grows
+view        one state of a library: segments, tail, dead rows; searched without a lock
 """

@@ -57,9 +57,7 @@ def row_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return norms
 
 
-def exact_scores(
-    metric: Metric, vectors: NDArray[np.float32], query: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def exact_scores(metric: Metric, vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scores [n] of `vectors` [n, dimension] against `query` [dimension]; higher is better, float32."""
     scores = np.empty(len(vectors), np.float32)
     wide_query = query.astype(np.float64)

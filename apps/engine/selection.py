@@ -8,6 +8,7 @@ import numpy as np
 from apps.engine.vectors import Float32, Int64
 
 _COLUMNS = 64
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 def kth_largest_floor(values: Float32, k: int) -> float:
@@ -27,14 +28,13 @@ def kth_largest_floor(values: Float32, k: int) -> float:
 def shortlist(lower: Float32, upper: Float32, k: int) -> Int64:
     """Positions of all rows that may be among the k best, ties included, where row i's score lies in
     [lower[i], upper[i]]. Rows with an upper bound of -inf are never listed."""
-    positions = np.flatnonzero(upper >= max(kth_largest_floor(lower, k), -np.finfo(np.float32).max))
+    floor = max(kth_largest_floor(lower, k), _LOWEST)
+    positions = np.flatnonzero(upper >= floor)
     if len(positions) > 4 * k:
-        floor = kth_largest_floor(lower[positions], k)
-        positions = positions[upper[positions] >= floor]
+        positions = positions[upper[positions] >= kth_largest_floor(lower[positions], k)]
     return positions
 
 
 def best(scores: Float32, order: Int64, k: int) -> Int64:
     """Indices of the k highest `scores`, ties by ascending `order` (both [n]); at most n indices."""
     return np.lexsort((order, -scores))[:k]
-

@@ -16,12 +16,12 @@ from apps.libraries.values import (
     Metadata,
     Name,
     NotNull,
+    Several,
     Text,
     Unbuilt,
     Vector,
+    Whole,
     refusal,
-    several,
-    whole,
 )
 
 # Index types of the contract that this version does not have yet.
@@ -40,7 +40,7 @@ def _index_type(value: str) -> str:
 
 IndexType = Annotated[str, AfterValidator(_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
 IndexParams = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": False})]
-Dimension = whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")
+Dimension = Annotated[int, Whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
 
 class LibraryCreate(Input):
@@ -86,13 +86,13 @@ class DocumentChunk(Input):
     metadata: Metadata = {}
 
 
-CHUNKS_PER_WRITE = (settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
+CHUNKS_PER_WRITE = Several(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
 
 
 class ChunksWrite(Input):
-    """Chunks to write in one transaction. `upsert` replaces or creates, `insert` only creates, `update` only changes."""
+    """Chunks to write in one transaction: `upsert` replaces or creates, `insert` creates, `update` changes."""
 
-    chunks: several(ChunkInput, *CHUNKS_PER_WRITE)
+    chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE]
     mode: Literal["upsert", "insert", "update"] = "upsert"
 
 
@@ -114,13 +114,13 @@ class DocumentInput(Input):
     metadata: Metadata = {}
     text: Unbuilt = None
     chunking: Unbuilt = None
-    chunks: several(DocumentChunk, *CHUNKS_PER_WRITE)
+    chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE]
 
 
 class DocumentsWrite(Input):
     """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
 
-    documents: several(DocumentInput, *CHUNKS_PER_WRITE)
+    documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE]
 
 
 class DocumentUpdate(Input):

@@ -6,6 +6,7 @@ keys say DO_NOTHING, and whoever deletes, with whatever tool, leaves no orphan.
 """
 
 import secrets
+
 from django.db import models
 from django.db.models.functions import Length
 from django.db.models.lookups import Exact, GreaterThan
@@ -45,8 +46,12 @@ class Library(models.Model):
         ordering = ["id"]
         verbose_name_plural = "libraries"
         constraints = [
-            models.CheckConstraint(condition=models.Q(dimension__isnull=True) | models.Q(dimension__gte=1), name="library_dimension"),
-            models.CheckConstraint(condition=models.Q(metric__in=[metric.value for metric in Metric]), name="library_metric"),
+            models.CheckConstraint(
+                condition=models.Q(dimension__isnull=True) | models.Q(dimension__gte=1), name="library_dimension"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(metric__in=[metric.value for metric in Metric]), name="library_metric"
+            ),
             models.CheckConstraint(condition=~models.Q(name="") & ~models.Q(public_id=""), name="library_named"),
         ]
 

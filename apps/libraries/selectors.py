@@ -114,9 +114,7 @@ def chunks_by_id(
     return found, [public_id for public_id in ids if public_id not in stored]
 
 
-def chunks(
-    *, library_id: str, limit: int, after: int, document_id: str | None = None, embedding: bool = False
-) -> Page:
+def chunks(*, library_id: str, limit: int, after: int, document_id: str | None = None, embedding: bool = False) -> Page:
     """Chunks whose key is above `after`, of one document if it is named; raises NotFound for the library, Invalid for
     the document."""
     library = library_row(library_id)

@@ -5,6 +5,7 @@ metadata carries the `path` to it, which the API appends to the pointer.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -15,12 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
 )
-from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError, ValidationError
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core_schema
 
 from apps.libraries.ids import RULE, is_id
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
@@ -61,30 +64,45 @@ NotNull = BeforeValidator(_not_null)
 Unbuilt = SkipJsonSchema[Annotated[Any, BeforeValidator(_unbuilt)]]
 
 
-def whole(minimum: int, maximum: int, limit: str) -> Any:
-    """An integer type from `minimum` to `maximum`, the value of the setting `limit`."""
+@dataclass(frozen=True)
+class Whole:
+    """Annotates an integer: from `minimum` to `maximum`, the value of the setting `limit`."""
 
-    def check(value: int) -> int:
-        if not minimum <= value <= maximum:
-            raise refusal(f"must be an integer from {minimum} to {maximum} (limit {limit})")
+    minimum: int
+    maximum: int
+    limit: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"minimum": self.minimum, "maximum": self.maximum}
+
+    def _check(self, value: int) -> int:
+        if not self.minimum <= value <= self.maximum:
+            raise refusal(f"must be an integer from {self.minimum} to {self.maximum} (limit {self.limit})")
         return value
 
-    schema = Field(json_schema_extra={"minimum": minimum, "maximum": maximum})
-    return Annotated[int, AfterValidator(check), schema]
 
+@dataclass(frozen=True)
+class Several:
+    """Annotates a list: of 1 to `maximum` items, the value of the setting `limit`."""
 
-def several(item: Any, maximum: int, limit: str) -> Any:
-    """A list type of 1 to `maximum` items, the value of the setting `limit`."""
+    maximum: int
+    limit: str
 
-    def check(value: list[Any]) -> list[Any]:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"minItems": 1, "maxItems": self.maximum}
+
+    def _check(self, value: list[Any]) -> list[Any]:
         if not value:
             raise refusal("must have at least one item")
-        if len(value) > maximum:
-            raise refusal(f"must have at most {maximum} items, not {len(value)} (limit {limit})")
+        if len(value) > self.maximum:
+            raise refusal(f"must have at most {self.maximum} items, not {len(value)} (limit {self.limit})")
         return value
-
-    schema = Field(json_schema_extra={"minItems": 1, "maxItems": maximum})
-    return Annotated[list[item], AfterValidator(check), schema]
 
 
 def _identifier(value: str) -> str:

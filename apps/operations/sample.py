@@ -1,7 +1,7 @@
 """The sample that is shipped: 2,000 WordNet synsets with their all-MiniLM-L6-v2 embeddings.
 
-`sample_data/rows.jsonl.gz` holds id, text and metadata, a line each; `sample_data/vectors.f16.npy` their vectors, float16
-[2000, 384], in the same order; `sample_data/LICENSE` WordNet's licence.
+`sample_data/rows.jsonl.gz` holds id, text and metadata, a line each; `sample_data/vectors.f16.npy` their vectors,
+float16 [2000, 384], in the same order; `sample_data/LICENSE` WordNet's licence.
 """
 
 import base64
@@ -48,8 +48,6 @@ def load() -> Iterator[int]:
     )
     for start in range(0, len(rows), _ROWS_PER_WRITE):
         part = range(start, min(start + _ROWS_PER_WRITE, len(rows)))
-        chunks = [
-            ChunkInput(**rows[i], embedding=base64.b64encode(vectors[i].tobytes()).decode()) for i in part
-        ]
+        chunks = [ChunkInput(**rows[i], embedding=base64.b64encode(vectors[i].tobytes()).decode()) for i in part]
         write_chunks(library_id=LIBRARY_ID, write=ChunksWrite(chunks=chunks))
         yield len(part)

@@ -17,6 +17,8 @@ from gunicorn.arbiter import Arbiter
 
 logger = logging.getLogger(__name__)
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  (gunicorn makes its own unguessable file there)
+
 
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured from the settings."""
@@ -33,8 +35,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "proc_name": "vectordb",
             "control_socket_disable": True,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
-            "max_requests": 0,
+            "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
         }
         for name, value in options.items():
             self.cfg.set(name, value)

@@ -44,9 +44,7 @@ def load(snapshot: Snapshot, state: LibraryState) -> View:
         keys[start:end] = [key for key, _ in block]
         vectors[start:end] = _matrix([vector for _, vector in block], state.dimension)
         start = end
-    return View.build(
-        dimension=state.dimension, metric=state.metric, kind=state.index_type, keys=keys, vectors=vectors
-    )
+    return View.build(dimension=state.dimension, metric=state.metric, kind=state.index_type, keys=keys, vectors=vectors)
 
 
 def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Position) -> View:
@@ -59,9 +57,7 @@ def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Positio
     if changes > max(_REPLAY_AT_MOST, len(view) // 2):
         return load(snapshot, state)
     dimension = view.dimension
-    changed = snapshot.rows(
-        _CHANGED, [state.key, since.seq, state.key, state.generation, dimension * DTYPE.itemsize]
-    )
+    changed = snapshot.rows(_CHANGED, [state.key, since.seq, state.key, state.generation, dimension * DTYPE.itemsize])
     present = [(key, vector) for key, vector in changed if vector is not None]
     gone = [key for key, vector in changed if vector is None]
     return view.advanced(

@@ -44,9 +44,10 @@ def _delete_below(library_key: int, seq: int) -> int:
                 " (SELECT seq FROM change WHERE library_key = %s AND seq < %s ORDER BY seq LIMIT %s)",
                 [library_key, seq, _PER_STEP],
             )
-            deleted += cursor.rowcount
-            if cursor.rowcount < _PER_STEP:
-                return deleted
+            removed: int = cursor.rowcount
+        deleted += removed
+        if removed < _PER_STEP:
+            return deleted
 
 
 def run() -> None:

@@ -5,7 +5,7 @@ A query is answered whole from one snapshot: the view it searches and the rows i
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,10 @@ import numpy as np
 import orjson
 
 from apps.engine.errors import InvalidParameter
-from apps.engine.metrics import Metric
 from apps.engine.registry import index_type
 from apps.engine.vectors import Float32
 from apps.engine.view import Hits
-from apps.libraries.errors import Fault, Invalid, NotFound, NotSupported
+from apps.libraries.errors import Fault, NotFound, NotSupported
 from apps.libraries.selectors import vector_array
 from apps.libraries.vectors import parse_vectors
 from apps.search.cache import Current, views
@@ -52,9 +51,7 @@ def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str
         current = views.current(snapshot, library_id)
         searches = _searches(snapshot, current.state, specs, pointers)
         found = _searched(current, searches)
-        chosen = [
-            _window(hits, search, spec) for hits, search, spec in zip(found, searches, specs, strict=True)
-        ]
+        chosen = [_window(hits, search, spec) for hits, search, spec in zip(found, searches, specs, strict=True)]
         shown = _shown(snapshot, current.state, chosen, specs)
     took = round((time.perf_counter() - began) * 1000, 3)
     return [
@@ -193,13 +190,15 @@ def _rows(
             row = {"id": public_id, "document_id": document_id}
             if "document" in fields:
                 title, source, metadata = values[-3:]
-                row["document"] = None if document_id is None else {
-                    "id": document_id, "title": title, "source": source, "metadata": orjson.Fragment(metadata)
-                }
+                row["document"] = (
+                    None
+                    if document_id is None
+                    else {"id": document_id, "title": title, "source": source, "metadata": orjson.Fragment(metadata)}
+                )
             for field, value in zip((field for field in fields if field != "document"), values, strict=False):
                 row[field] = _RENDER[field](value)
             rows[key] = row
     return rows
 
 
-_RENDER = {"text": str, "metadata": orjson.Fragment, "embedding": vector_array}
+_RENDER: dict[str, Callable[[Any], Any]] = {"text": str, "metadata": orjson.Fragment, "embedding": vector_array}

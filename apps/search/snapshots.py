@@ -68,7 +68,8 @@ class Snapshot:
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         self._cursor.execute(sql, params)
-        return self._cursor.fetchall()
+        found: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return found
 
     def blocks(self, sql: str, params: Sequence[Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows of a query, `size` at a time."""

@@ -6,16 +6,7 @@ from django.conf import settings
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from apps.libraries.values import (
-    NOT_SUPPORTED,
-    Identifier,
-    Input,
-    Unbuilt,
-    Vector,
-    refusal,
-    several,
-    whole,
-)
+from apps.libraries.values import NOT_SUPPORTED, Identifier, Input, Several, Unbuilt, Vector, Whole, refusal
 
 Include = Literal["text", "metadata", "embedding", "document"]
 
@@ -47,8 +38,8 @@ class QuerySpec(Input):
     vector: Vector = []
     chunk_id: Identifier = ""
     text: Unbuilt = None
-    k: whole(1, settings.LIMITS.k, "VECTORDB_MAX_K") = 10
-    offset: whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW") = 0
+    k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
+    offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
     filter: Filter = {}
     filter_mode: Literal["auto", "pre", "post"] = "auto"
@@ -78,4 +69,4 @@ class QuerySpec(Input):
 class QueryBatch(Input):
     """Queries to answer from one state of the library."""
 
-    queries: several(QuerySpec, settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")
+    queries: Annotated[list[QuerySpec], Several(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")]

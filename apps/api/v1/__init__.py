@@ -1,8 +1,8 @@
 """Version 1 of the REST API.
 
-    urls       paths
-    libraries  documents  chunks  query   the endpoints
-    base       what they share
-    schemas    the shapes of their answers, for the schema
-    examples   the bodies shown in the browsable API and the schema
+urls       paths
+libraries  documents  chunks  query   the endpoints
+base       what they share
+schemas    the shapes of their answers, for the schema
+examples   the bodies shown in the browsable API and the schema
 """

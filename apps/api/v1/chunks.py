@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -17,10 +17,10 @@ from apps.libraries import selectors
 from apps.libraries.errors import Fault, NotSupported
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
-from apps.libraries.values import Identifier, Input, Unbuilt, several
+from apps.libraries.values import Identifier, Input, Unbuilt
 from apps.search.specs import Filter
 
-Ids = several(Identifier, *CHUNKS_PER_WRITE)
+Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 
 
 class ChunksGet(Input):
@@ -91,9 +91,7 @@ class Chunk(ApiView):
 
     examples = {"PATCH": samples.CHUNK_UPDATE}
 
-    @extend_schema(
-        operation_id="get_chunk", summary="Read a chunk", parameters=[INCLUDE], responses=schemas.Chunk
-    )
+    @extend_schema(operation_id="get_chunk", summary="Read a chunk", parameters=[INCLUDE], responses=schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
         check_parameters(request.query_params, "include")
         chunk = selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=wants_embedding(request))

@@ -1,6 +1,6 @@
 """Queries: the one hot path. A program's request goes by a plain view; a browser gets REST framework's page."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -29,7 +29,7 @@ class _QueryView(ApiView):
         raise NotImplementedError
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+    def as_view(cls, **initkwargs: Any) -> Any:
         page = super().as_view(**initkwargs)
 
         def view(request: HttpRequest, library_id: str) -> HttpResponseBase:

@@ -14,7 +14,7 @@ from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
 from apps.libraries.dialects.base import Dialect, Failure
 
-_TOKEN = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
+_RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
 
 
 def _log(rows: str) -> str:
@@ -22,7 +22,7 @@ def _log(rows: str) -> str:
     return f"""
         PERFORM id FROM library WHERE id IN (SELECT library_key FROM ({rows}) AS r) ORDER BY id FOR NO KEY UPDATE;
         INSERT INTO change (library_key, chunk_key, token)
-        SELECT r.library_key, r.chunk_key, {_TOKEN} FROM ({rows}) AS r JOIN library ON library.id = r.library_key;"""
+        SELECT r.library_key, r.chunk_key, {_RANDOM} FROM ({rows}) AS r JOIN library ON library.id = r.library_key;"""
 
 
 def _chunks_of(table: str) -> str:
@@ -47,7 +47,7 @@ _BOTH = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEM
 # name: (event, scope, body). After a TRUNCATE nobody can say what changed: each library gets a new beginning.
 _RESTART = f"""
         DELETE FROM change;
-        INSERT INTO change (library_key, chunk_key, token) SELECT id, 0, {_TOKEN} FROM library;"""
+        INSERT INTO change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM library;"""
 _TRIGGERS = {
     "chunk_log_update": (
         "AFTER UPDATE ON chunk",

@@ -181,17 +181,17 @@ class _Diff:
 
 
 def _diff(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, before: list[StoredChunk]) -> _Diff:
-    stored_vectors = rows.vectors_of(library, [chunk.key for chunk in before])
-    by_id = {chunk.public_id: chunk for chunk in before}
+    stored_vectors = rows.vectors_of(library, [old.key for old in before])
+    by_id = {old.public_id: old for old in before}
     named = {chunk.id for chunk in chunks if chunk.names("id")}
     by_content: defaultdict[tuple[str, bytes, bytes], list[StoredChunk]] = defaultdict(list)
 
     def stored_content(chunk: StoredChunk) -> tuple[str, bytes, bytes]:
         return chunk.text, rows.canonical_json(chunk.metadata), stored_vectors.get(chunk.key, b"")
 
-    for chunk in reversed(before):
-        if chunk.public_id not in named:
-            by_content[stored_content(chunk)].append(chunk)
+    for old in reversed(before):
+        if old.public_id not in named:
+            by_content[stored_content(old)].append(old)
     matches: list[StoredChunk | None] = []
     equal: list[bool] = []
     for chunk, vector in zip(chunks, vectors, strict=True):
@@ -204,4 +204,4 @@ def _diff(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, b
             equal.append(match is not None)
         matches.append(match)
     kept = {match.key for match in matches if match is not None}
-    return _Diff(matches, equal, [chunk for chunk in before if chunk.key not in kept])
+    return _Diff(matches, equal, [old for old in before if old.key not in kept])

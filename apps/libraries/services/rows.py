@@ -151,8 +151,7 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
     with connection.cursor() as cursor:
         dialect.insert(
             cursor,
-            "INSERT INTO chunk"
-            " (library_id, document_id, public_id, text, metadata, position, created_at, updated_at)",
+            "INSERT INTO chunk (library_id, document_id, public_id, text, metadata, position, created_at, updated_at)",
             [
                 (library.pk, row.document_key, row.public_id, row.text, row.metadata, row.position, now, now)
                 for row in rows

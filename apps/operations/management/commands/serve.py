@@ -41,7 +41,8 @@ class Command(BaseCommand):
         self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin")
         if has_sample:
             body = json.dumps({"chunk_id": sample.EXAMPLE_ID, "k": 3})
-            line = f"curl -s {url}/api/v1/libraries/{sample.LIBRARY_ID}/query -H 'Content-Type: application/json' -d '{body}'"
+            path = f"{url}/api/v1/libraries/{sample.LIBRARY_ID}/query"
+            line = f"curl -s {path} -H 'Content-Type: application/json' -d '{body}'"
         else:
             line = f"curl -s {url}/api/v1/libraries"
         self.stdout.write(f"Try it:\n  {line}\n")

@@ -1,0 +1,18 @@
+# The server as an image. Until there are API keys it binds loopback only, so run it on the host's network:
+#   docker compose up --build
+FROM python:3.12-slim
+
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 VECTORDB_DATA_DIR=/data
+WORKDIR /app
+
+COPY requirements/base.txt requirements/
+RUN pip install --no-cache-dir --require-hashes -r requirements/base.txt
+
+COPY manage.py ./
+COPY vectordb vectordb
+COPY apps apps
+RUN python -m compileall -q . && useradd --create-home vectordb && install -d -o vectordb -m 700 /data
+
+USER vectordb
+VOLUME /data
+CMD ["python", "manage.py", "serve"]

