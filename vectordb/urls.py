@@ -8,11 +8,11 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 from apps.operations import views as operations
 
 urlpatterns = [
+    path("api/v1/", include("apps.api.v1.urls")),
+    path("api/v1", RedirectView.as_view(url="/api/v1/")),
     path("", RedirectView.as_view(url="/api/v1/")),
     path("health", operations.health),
     path("ready", operations.ready),
-    path("api/v1", RedirectView.as_view(url="/api/v1/")),
-    path("api/v1/", include("apps.api.v1.urls")),
     path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema")),
     path("admin/", admin.site.urls),

@@ -29,13 +29,16 @@ def to_float32(vectors: Any) -> Float32:
 
 def check(vectors: Float32, metric: Metric) -> None:
     """Raise InvalidVector for the first row of `vectors` [n, dimension] that may not be stored under `metric`."""
-    usable = np.isfinite(vectors).all(axis=1)
-    if not usable.all():
-        raise InvalidVector(int(np.argmin(usable)), "has a component that is NaN, infinite or beyond float32")
-    bounded = np.abs(vectors).max(axis=1, initial=0.0) <= MAX_COMPONENT
-    if not bounded.all():
-        raise InvalidVector(int(np.argmin(bounded)), f"has a component beyond {MAX_COMPONENT:g} in magnitude")
+    # NaN makes a row's maximum NaN, which no comparison holds for.
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    usable = largest <= MAX_COMPONENT
     if metric is Metric.COSINE:
-        nonzero = vectors.any(axis=1)
-        if not nonzero.all():
-            raise InvalidVector(int(np.argmin(nonzero)), "is zero in float32, and a zero vector has no cosine")
+        usable &= largest > 0.0
+    if usable.all():
+        return
+    row = int(np.argmin(usable))
+    if largest[row] == 0.0:
+        raise InvalidVector(row, "is zero in float32, and a zero vector has no cosine")
+    if np.isfinite(largest[row]):
+        raise InvalidVector(row, f"has a component beyond {MAX_COMPONENT:g} in magnitude")
+    raise InvalidVector(row, "has a component that is NaN, infinite or beyond float32")

@@ -28,6 +28,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core
 from apps.libraries.ids import RULE, is_id
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
+_LIMITS = settings.LIMITS
+
 INVALID = "invalid"
 NOT_SUPPORTED = "not_supported"
 
@@ -137,7 +139,7 @@ def _name(value: str) -> str:
 
 
 def _text(value: str) -> str:
-    limit = settings.LIMITS.text_bytes
+    limit = _LIMITS.text_bytes
     # A character takes at most four bytes, so most texts need not be encoded to be measured.
     if len(value) * 4 > limit and len(value.encode()) > limit:
         raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
@@ -151,7 +153,7 @@ Name = Annotated[
     Field(json_schema_extra={"maxLength": NAME_MAX_LENGTH, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
 ]
 Text = Annotated[
-    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": settings.LIMITS.text_bytes, "pattern": _NO_NUL})
+    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, "pattern": _NO_NUL})
 ]
 
 
@@ -171,8 +173,8 @@ def _metadata_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_
         if value - value != 0:
             yield _Fault(path, "must be a finite number")
     elif isinstance(value, dict | list):
-        if len(path) >= settings.LIMITS.metadata_depth:
-            limit = settings.LIMITS.metadata_depth
+        if len(path) >= _LIMITS.metadata_depth:
+            limit = _LIMITS.metadata_depth
             yield _Fault(path, f"must not nest deeper than {limit} (limit VECTORDB_MAX_METADATA_DEPTH)")
             return
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -183,9 +185,17 @@ def _metadata_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_
 
 
 def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    for fault in _metadata_faults(value):
-        raise refusal(fault.detail, path=fault.path)
-    size, limit = len(orjson.dumps(value)), settings.LIMITS.metadata_bytes
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        text = b""
+    # Most metadata is seen to be right from its text: no NUL, no infinity (written as null), and too few brackets to be
+    # too deep. What is not is looked at value by value.
+    brackets = text.count(b"{") + text.count(b"[")
+    if not text or b"\\u0000" in text or b"null" in text or brackets > _LIMITS.metadata_depth:
+        for fault in _metadata_faults(value):
+            raise refusal(fault.detail, path=fault.path)
+    size, limit = len(text), _LIMITS.metadata_bytes
     if size > limit:
         raise refusal(f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)")
     return value
@@ -208,7 +218,7 @@ Vector = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": settings.LIMITS.dimension},
+                {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": _LIMITS.dimension},
                 {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"},
             ]
         }

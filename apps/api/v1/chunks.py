@@ -1,7 +1,6 @@
 """Chunks of a library."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from drf_spectacular.utils import extend_schema
@@ -76,7 +75,8 @@ class Chunks(ApiView):
         examples=[example(samples.CHUNKS)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        return answer(asdict(services.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))))
+        written = services.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))
+        return answer({"ids": written.ids, "created": written.created, "updated": written.updated})
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library = f"{ROOT}/libraries/{self.kwargs['library_id']}"

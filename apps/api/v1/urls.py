@@ -6,7 +6,10 @@ from apps.api.v1 import chunks, documents, libraries, query
 
 _LIBRARY = "libraries/<str:library_id>"
 
+# Queries come first: Django tries the patterns in order.
 urlpatterns = [
+    path(f"{_LIBRARY}/query", query.Query.as_view()),
+    path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
     path("", libraries.Root.as_view()),
     path("libraries", libraries.Libraries.as_view()),
     path(_LIBRARY, libraries.Library.as_view()),
@@ -20,6 +23,4 @@ urlpatterns = [
     path(f"{_LIBRARY}/chunks/delete", chunks.ChunkDelete.as_view(), {"chunk_id": "delete"}),
     path(f"{_LIBRARY}/chunks/count", chunks.ChunkCount.as_view(), {"chunk_id": "count"}),
     path(f"{_LIBRARY}/chunks/<str:chunk_id>", chunks.Chunk.as_view()),
-    path(f"{_LIBRARY}/query", query.Query.as_view()),
-    path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
 ]
