@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,7 +87,7 @@ class Server:
         return [master, *master.children(recursive=True)]
 
     def maintenance(self) -> list[psutil.Process]:
-        """The processes that maintain the data folder: one, except while it is replaced."""
+        """The processes that maintain the data folder: one, except while it starts or is replaced."""
         return [process for process in self.processes()[1:] if "maintain" in _arguments(process)]
 
     def workers(self) -> list[psutil.Process]:
@@ -102,14 +102,17 @@ class Server:
         self.process.wait()
         self.process = None
 
-    def stop(self) -> int:
-        """Ask it to end; answers its exit status."""
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end by a signal, and wait until all its processes have ended; answers its exit status."""
         assert self.process is not None
+        processes: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error, IndexError):
-            self.master().terminate()
+            processes = self.processes()
+            processes[0].send_signal(number)
         try:
             status = self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
+            until(lambda: not any(map(is_alive, processes)), "the server has ended, and all its processes with it")
+        except BaseException:
             self.kill()
             raise
         self.process = None
@@ -119,22 +122,24 @@ class Server:
         """An HTTP client whose base URL is that of the API. It knows no certificates: to load them takes a while."""
         return httpx.Client(base_url=self.api, timeout=60, trust_env=False, verify=False, **options)
 
-    def clients_of_each_worker(self, number: int) -> list[httpx.Client]:
-        """`number` clients for each worker, connected to it. The connections stay only where workers have threads."""
+    @contextlib.contextmanager
+    def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:
+        """`number` clients for each worker, connected to it. A connection is kept only where workers have threads."""
         workers = self.workers()
-        clients = []
-        for worker in workers:
-            others = [other for other in workers if other != worker]
-            for other in others:
-                other.suspend()
-            try:
-                for _ in range(number):
-                    clients.append(self.client())
-                    clients[-1].get("/libraries").raise_for_status()
-            finally:
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for worker in workers:
+                others = [other for other in workers if other != worker]
                 for other in others:
-                    other.resume()
-        return clients
+                    other.suspend()
+                try:
+                    for _ in range(number):
+                        clients.append(stack.enter_context(self.client()))
+                        clients[-1].get("/libraries").raise_for_status()
+                finally:
+                    for other in others:
+                        other.resume()
+            yield clients
 
     def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `manage.py` with this server's settings, whether or not the server runs; answers when it has ended."""
@@ -144,7 +149,7 @@ class Server:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=60,
             check=False,
         )
 
@@ -165,6 +170,22 @@ class Server:
             name = urlsplit(self.database).path[1:]
             with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+    """Wait for something to come true; AssertionError, with `what`, when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for its status does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _arguments(process: psutil.Process) -> list[str]:

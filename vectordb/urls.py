@@ -7,14 +7,17 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from apps.operations import views as operations
 
+_READ = ["get", "head"]
+_TO_API = RedirectView.as_view(url="/api/v1/", http_method_names=_READ)
+
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
-    path("api/v1", RedirectView.as_view(url="/api/v1/")),
-    path("", RedirectView.as_view(url="/api/v1/")),
+    path("api/v1", _TO_API),
+    path("", _TO_API),
     path("health", operations.health),
     path("ready", operations.ready),
     path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema")),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema", http_method_names=_READ)),
     path("admin/", admin.site.urls),
 ]
 

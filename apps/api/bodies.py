@@ -1,10 +1,10 @@
 """From request bytes to a typed input: media type, size, JSON, fields; each refused with its own answer."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.http.request import RawPostDataException
+from gunicorn.http.errors import ParseException
 
 from apps.api.errors import Problem
 from apps.libraries.values import Input
@@ -18,15 +18,17 @@ _DRAIN = 1 << 28
 
 def parse(request: HttpRequest, model: type[Body]) -> Body:
     """The request's JSON body as `model`; raises Problem, or pydantic's ValidationError."""
-    media_type = request.META.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    content_type = request.META.get("CONTENT_TYPE", "")
+    media_type = content_type.partition(";")[0].strip().lower()
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
     is_json = media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
+    is_json = is_json and (request.content_params or {}).get("charset", "utf-8").lower() in ("utf-8", "utf8")
     if not is_json or encoding.lower() != "identity":
         _drain(request)
-        got = f"Content-Type {media_type!r}" if not is_json else f"Content-Encoding {encoding!r}"
-        detail = f"The body must be plain JSON: send the header Content-Type: application/json. Got {got}."
+        got = f"Content-Type {content_type!r}" if not is_json else f"Content-Encoding {encoding!r}"
+        detail = f"The body must be JSON in UTF-8: send the header Content-Type: application/json. Got {got}."
         raise Problem("unsupported_media_type", detail, headers={"Accept": "application/json"})
     body = read(request)
     if not body.strip():
@@ -49,13 +51,21 @@ def read(request: HttpRequest) -> bytes:
     # Django reads nothing without a Content-Length; the server behind it decodes the chunks.
     stream = request.META["wsgi.input"]
     blocks, size = [], 0
-    while block := stream.read(_BLOCK):
+    while block := _next_block(stream):
         size += len(block)
         if size > limit:
             _drain(request)
             raise _too_large(limit)
         blocks.append(block)
     return b"".join(blocks)
+
+
+def _next_block(stream: Any) -> bytes:
+    try:
+        block: bytes = stream.read(_BLOCK)
+    except (OSError, ParseException):
+        raise Problem("malformed", "The body broke off, or its chunked transfer encoding makes no sense.") from None
+    return block
 
 
 def _too_large(limit: int) -> Problem:
@@ -67,5 +77,5 @@ def _drain(request: HttpRequest) -> None:
     try:
         while left > 0 and (block := request.META["wsgi.input"].read(_BLOCK)):
             left -= len(block)
-    except (OSError, RawPostDataException):
+    except (OSError, ParseException):
         pass

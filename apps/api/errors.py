@@ -6,7 +6,7 @@ busy or full, REST framework's own. What it does not know is a bug, and is answe
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +28,14 @@ from apps.libraries.errors import (
     NotFound,
     NotSupported,
     PreconditionFailed,
+    pointer,
 )
 from apps.libraries.values import NOT_SUPPORTED
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+MAX_ERRORS = 100
 
 CODES: dict[str, tuple[int, str]] = {
     "malformed": (400, "The request could not be read."),
@@ -108,7 +110,7 @@ class Problem(Exception):
             "detail": self.detail,
             "code": self.code,
             "request_id": request_id,
-            "errors": [fault._asdict() for fault in self.faults],
+            "errors": [fault._asdict() for fault in self.faults[:MAX_ERRORS]],
         }
 
 
@@ -157,7 +159,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     if problem.status == 405 and allow:
         problem = Problem(problem.code, problem.detail, headers={"Allow": ", ".join(allow)})
     renderer = getattr(request, "accepted_renderer", None)
-    if renderer is not None and renderer.format != "json":
+    if renderer is not None and renderer.format == "api":
         body = problem.body(getattr(request, "request_id", ""))
         return Response(body, status=problem.status, headers=dict(problem.headers))
     return response_to(request, problem)
@@ -165,12 +167,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
 def _sentence(error: LibraryError) -> str:
     fault = error.faults[0]
+    if error.detail == fault.detail:
+        return f"{fault.pointer} {fault.detail}."
     return f"{error.detail.removesuffix('.')}: {fault.pointer} {fault.detail}." if fault.pointer else error.detail
 
 
 def _validation_problem(error: ValidationError) -> Problem:
     faults = []
-    supported = True
+    unbuilt = []
+    others_are_missing = True
     for item in error.errors(include_url=False, include_input=False):
         if item["type"] == "json_invalid":
             return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
@@ -178,14 +183,16 @@ def _validation_problem(error: ValidationError) -> Problem:
         detail = context.get("detail") or _SENTENCES.get(item["type"])
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
-        faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
-        supported = supported and item["type"] == NOT_SUPPORTED
+        fault = Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"])
+        faults.append(fault)
+        if item["type"] == NOT_SUPPORTED:
+            unbuilt.append(fault)
+        elif item["type"] != "missing":
+            others_are_missing = False
+    # What is missing may be so because an unbuilt part stands in its place: `text` for `chunks`, `filter` for `ids`.
+    is_unbuilt = bool(unbuilt) and others_are_missing
+    faults = unbuilt if is_unbuilt else faults
     first = faults[0]
-    more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
+    more = f" ({min(len(faults), MAX_ERRORS) - 1} more in `errors`.)" if len(faults) > 1 else ""
     detail = f"{first.pointer or 'The body'} {first.detail}.{more}"
-    return Problem("not_supported" if supported else "invalid", detail, tuple(faults[:100]))
-
-
-def pointer(path: Iterable[str | int]) -> str:
-    """An RFC 6901 JSON pointer."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    return Problem("not_supported" if is_unbuilt else "invalid", detail, tuple(faults))

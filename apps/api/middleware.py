@@ -37,6 +37,10 @@ class RequestMiddleware:
             response = response_to(request, Problem("host_not_allowed", detail))
         else:
             response = self._get_response(request)
+            if response.status_code == 405 and not response.streaming and not response.content:
+                allow = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
+                detail = f'Method "{request.method}" not allowed.'
+                response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
         response.headers[HEADER] = request_id
         return response
 
@@ -44,7 +48,8 @@ class RequestMiddleware:
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler for a path that leads nowhere."""
     path = request.path
-    hint = f" Paths have no slash at the end: try {path.rstrip('/')}" if path.endswith("/") and path != "/" else ""
+    is_close = path.startswith("/api/v1/") and path.endswith("/")
+    hint = f" Paths have no slash at the end: try {path.rstrip('/')} instead." if is_close else ""
     return response_to(request, Problem("not_found", f"There is nothing at {path}.{hint}"))
 
 

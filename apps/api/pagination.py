@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apps.libraries.errors import Fault, Invalid
+from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.selectors import Page
 
+PARAMETERS = ("limit", "cursor")
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
@@ -21,21 +22,19 @@ class PageRequest:
     after: int
 
 
-def page_request(query: Mapping[str, str], *more: str) -> PageRequest:
-    """The page that query parameters ask for; `more` names the other parameters of the endpoint.
-
-    Raises Invalid for a parameter that is unknown or cannot be used.
-    """
-    check_parameters(query, "limit", "cursor", *more)
+def page_request(query: Mapping[str, str]) -> PageRequest:
+    """The page that query parameters ask for; raises Invalid for one that cannot be used."""
     text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_LIMIT):
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_LIMIT):
         raise Invalid.at("/limit", f"must be a whole number from 1 to {MAX_LIMIT}")
     return PageRequest(int(text), _key(query["cursor"]) if "cursor" in query else 0)
 
 
 def check_parameters(query: Mapping[str, str], *known: str) -> None:
-    """Raise Invalid for query parameters other than those `known`."""
-    unknown = [Fault(f"/{name}", "is not a query parameter here") for name in query if name not in (*known, "format")]
+    """Raise Invalid for query parameters other than those `known`, and `format`, which chooses the renderer."""
+    unknown = [
+        Fault(pointer([name]), "is not a query parameter here") for name in query if name not in (*known, "format")
+    ]
     if unknown:
         raise Invalid("A query parameter is not known.", unknown)
 

@@ -4,12 +4,12 @@ A page shows the answer as JSON in which ids and the next cursor are links, and 
 a body, filled with a body that works on what is there or with what was sent last.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
-from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -17,11 +17,14 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.renderers import BrowsableAPIRenderer as _BrowsableAPIRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from apps.api.v1 import samples
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
+_READS = ("GET", "HEAD")
+_CODE = re.compile(r"`([^`]+)`")
 # A longer body is not put back into the editor that sent it.
 _MAX_EDITED = 100_000
 _LINE = 100
@@ -58,17 +61,21 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
             data = None
         return super().render(data, accepted_media_type, renderer_context)
 
-    def get_context(self, data: Any, accepted_media_type: str, renderer_context: Mapping[str, Any]) -> dict[str, Any]:
+    def get_context(
+        self, data: Any, accepted_media_type: str | None, renderer_context: Mapping[str, Any]
+    ) -> dict[str, Any]:
         view, request, response = (renderer_context[name] for name in ("view", "request", "response"))
-        failed = response.status_code >= 400
-        explain = data is None and request.method in ("GET", "HEAD")
+        shown = response.status_code < 400 and data is not None
+        explain = data is None and request.method in _READS
         crumbs = list(_breadcrumbs(request.path))
-        links = [] if failed else list(view.links(data or {}))
-        listed = _listed(data)
+        links = list(view.links(data or {})) if shown or explain else []
         things = {unquote(url.rpartition("/")[2]): url for _, url in links}
+        listed = _listed(data)
         next_page = _next_page(request, data)
 
         def link(key: str, value: str) -> str | None:
+            if len(crumbs) == 1:
+                return value if value.startswith("/api/") else None
             if key == "document_id" and len(crumbs) > _LIBRARY:
                 return f"{crumbs[_LIBRARY][1]}/documents/{quote(value, safe='')}"
             return things.get(value) if key == "id" else next_page if key == "next_cursor" else None
@@ -77,37 +84,36 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
             "view": view,
             "request": request,
             "response": response,
-            "response_headers": sorted(response.items()),
-            "name": view.get_view_name(),
+            # The page's own media type says nothing about the answer in it.
+            "response_headers": [item for item in sorted(response.items()) if item[0] != "Content-Type"],
+            "name": view.get_view_name() if len(crumbs) > 1 else "API",
             "thing": view.kwargs.get(_NAMED.get(type(view).__name__, "")),
-            "description": view.get_view_description(html=True),
+            "description": mark_safe(_CODE.sub(r"<code>\1</code>", view.get_view_description(html=True))),  # noqa: S308
             "breadcrumblist": crumbs,
             "links": [(name, url) for name, url in links if unquote(url.rpartition("/")[2]) not in listed],
             "content": _html(data, link),
             "next_page": next_page,
-            "first_page": request.path if "cursor" in request.query_params else None,
+            "first_page": _page(request, None) if "cursor" in request.query_params else None,
             "explain": explain,
             "editors": [
-                {"method": method, "body": body}
+                {"method": method, "body": body, "rows": min(max(body.count("\n") + 2, 8), 24)}
                 for method in ("POST", "PUT", "PATCH")
-                if (body := self._body(data, view, method, request, failed, explain)) is not None
+                if method in view.allowed_methods and (body := _body(view, request, response, method, data)) is not None
             ],
-            "delete": "DELETE" in view.allowed_methods and data is not None and not failed,
+            "delete": shown and "DELETE" in view.allowed_methods and request.method != "POST",
         }
 
-    def _body(self, data: Any, view: Any, method: str, request: Any, failed: bool, explain: bool) -> str | None:
-        """What the editor for `method` holds; None where there is to be no editor."""
-        if method not in view.allowed_methods:
-            return None
-        if request.method == method:
-            sent = _sent(request)
-            # What made something is done; to send it again would be refused.
-            if sent is not None and (failed or self.renderer_context["response"].status_code != 201):
-                return sent
-        elif request.method not in ("GET", "HEAD") or failed or (explain and method != "POST"):
-            return None
-        example = samples.fitted(view.examples.get(method, {}), method=method, data=data, **view.kwargs)
-        return _text(example)
+
+def _body(view: Any, request: Request, response: Response, method: str, data: Any) -> str | None:
+    """What the editor for `method` holds on the page that shows `data`; None where there is to be no editor.
+
+    After a request it holds what was sent, to be corrected or varied, but for what has just been made.
+    """
+    if request.method == method and not (method == "POST" and response.status_code == 201):
+        return _sent(request)
+    if request.method not in (*_READS, method) or response.status_code >= 400 or (data is None and method != "POST"):
+        return None
+    return _text(samples.fitted(view.examples.get(method, {}), method=method, data=data, **view.kwargs))
 
 
 # Where a library's own page stands among the breadcrumbs of the pages below it.
@@ -119,29 +125,33 @@ _NAMED = {"Library": "library_id", "Document": "document_id", "Chunk": "chunk_id
 def _only_takes_post(view: Any, request: Any, response: Any) -> bool:
     """Whether a page was asked of a path that has none, such as that of a query, in a library that exists."""
     return (
-        request.method in ("GET", "HEAD")
+        request.method in _READS
         and response.status_code in (404, 405)
         and "POST" in view.examples
         and samples.has_library(view.kwargs.get("library_id"))
     )
 
 
-def _sent(request: Request) -> str | None:
+def _sent(request: Request) -> str:
     """The body of the request as text, if it is of a size that a person edits."""
-    inner: HttpRequest = request._request
     try:
-        body = inner.body
+        body: bytes = request._request.body
     except RawPostDataException:
-        return None
-    return body.decode(errors="replace") if len(body) <= _MAX_EDITED else None
+        return ""
+    return body.decode(errors="replace") if len(body) <= _MAX_EDITED else ""
 
 
 def _next_page(request: Request, data: Any) -> str | None:
     cursor = data.get("next_cursor") if isinstance(data, dict) else None
-    if cursor is None:
-        return None
+    return None if cursor is None else _page(request, cursor)
+
+
+def _page(request: Request, cursor: str | None) -> str:
+    """The same list from `cursor` on, or from its beginning."""
     query = request.query_params.copy()
-    query["cursor"] = cursor
+    query.pop("cursor", None)
+    if cursor is not None:
+        query["cursor"] = cursor
     return f"?{query.urlencode()}"
 
 
@@ -157,7 +167,7 @@ def _breadcrumbs(path: str) -> Iterator[tuple[str, str]]:
 
 def _listed(data: Any) -> set[str]:
     """The ids of the things that `data` lists."""
-    items = data.get("items", data.get("results", [])) if isinstance(data, dict) else []
+    items = (data.get("items") or data.get("results") or []) if isinstance(data, dict) else []
     return {item["id"] for item in items if "id" in item}
 
 
@@ -192,24 +202,21 @@ def _pieces(
     """The pieces of indented JSON. `scalar` writes a value, given the key that it stands under, `name` writes a key."""
     if not isinstance(value, dict | list) or not value:
         yield scalar(key, dumps(value).decode())
-        return
-    is_list = isinstance(value, list)
-    if is_list and all(isinstance(item, int | float) for item in value):
+    elif isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         yield scalar(None, dumps(value).decode().replace(",", ", "))
-        return
-    texts = [dumps(item).decode() for item in value] if is_list and all(isinstance(item, str) for item in value) else []
-    if texts and sum(map(len, texts)) < _LINE:
-        yield "[" + ", ".join(scalar(None, text) for text in texts) + "]"
-        return
-    yield "[" if is_list else "{"
-    for place, (child, item) in enumerate((None, item) for item in value) if is_list else enumerate(value.items()):
-        yield ("," if place else "") + indent + "  "
-        if child is not None:
-            yield name(dumps(child).decode()) + ": "
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value) and sum(map(len, value)) < _LINE:
+        yield "[" + ", ".join(scalar(None, dumps(item).decode()) for item in value) + "]"
+    else:
+        pairs = [(None, item) for item in value] if isinstance(value, list) else value.items()
         # What a client keeps in metadata is its own business, whatever it is called.
-        inner = (lambda _, text: scalar(None, text)) if child == "metadata" else scalar
-        yield from _pieces(item, inner, name, child, indent + "  ")
-    yield indent + ("]" if is_list else "}")
+        inner = (lambda _, text: scalar(None, text)) if key == "metadata" else scalar
+        yield "[" if isinstance(value, list) else "{"
+        for place, (child, item) in enumerate(pairs):
+            yield ("," if place else "") + indent + "  "
+            if child is not None:
+                yield name(dumps(child).decode()) + ": "
+            yield from _pieces(item, inner, name, child, indent + "  ")
+        yield indent + ("]" if isinstance(value, list) else "}")
 
 
 class ContentNegotiation(BaseContentNegotiation):

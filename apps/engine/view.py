@@ -85,12 +85,17 @@ class View:
 
     def __len__(self) -> int:
         """The number of live rows."""
-        return sum(len(s.keys) - s.dead for s in self.segments) + int(np.count_nonzero(self.tail_alive))
+        return sum(len(s.keys) - s.dead for s in self.segments) + self.pending
+
+    @property
+    def pending(self) -> int:
+        """The number of live rows in the tail."""
+        return int(np.count_nonzero(self.tail_alive))
 
     @property
     def dead(self) -> int:
         """The number of dead rows that are still held."""
-        return sum(s.dead for s in self.segments) + len(self.tail_alive) - int(np.count_nonzero(self.tail_alive))
+        return sum(s.dead for s in self.segments) + len(self.tail_alive) - self.pending
 
     @property
     def nbytes(self) -> int:

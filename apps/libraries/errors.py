@@ -9,7 +9,7 @@ LibraryError
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -18,6 +18,11 @@ class Fault(NamedTuple):
 
     pointer: str
     detail: str
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """An RFC 6901 JSON pointer."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 class LibraryError(Exception):

@@ -3,14 +3,14 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import AfterValidator, Field, TypeAdapter, WithJsonSchema
 
 from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.values import (
     NOT_SUPPORTED,
+    Fixed,
     Identifier,
     Input,
     Metadata,
@@ -49,7 +49,7 @@ class LibraryCreate(Input):
     id: Identifier = Field(default_factory=new_id)
     name: Name
     description: Text = ""
-    dimension: Annotated[Dimension | SkipJsonSchema[None], NotNull] = None
+    dimension: Annotated[Dimension | None, NotNull, WithJsonSchema(TypeAdapter(Dimension).json_schema())] = None
     metric: MetricName = Metric.COSINE.value
     index_type: IndexType = AUTO
     index_params: IndexParams = {}
@@ -65,6 +65,9 @@ class LibraryUpdate(Input):
     metadata: Metadata = {}
     index_type: IndexType = AUTO
     index_params: IndexParams = {}
+    id: Fixed = None
+    dimension: Fixed = None
+    metric: Fixed = None
 
 
 class ChunkInput(Input):

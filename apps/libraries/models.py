@@ -6,7 +6,9 @@ keys say DO_NOTHING, and whoever deletes, with whatever tool, leaves no orphan.
 """
 
 import secrets
+from typing import Any
 
+import orjson
 from django.db import models
 from django.db.models.functions import Length
 from django.db.models.lookups import Exact, GreaterThan
@@ -23,6 +25,21 @@ def new_uid() -> str:
     return secrets.token_hex(16)
 
 
+class ExactJSONField(models.JSONField):
+    """JSON that is kept as it was written: `json` on PostgreSQL, where `jsonb` writes 1e300 with 301 digits."""
+
+    def db_type(self, connection: Any) -> str | None:
+        return "json" if connection.vendor == "postgresql" else super().db_type(connection)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        if connection.vendor == "postgresql" and value is not None and not hasattr(value, "as_sql"):
+            return orjson.dumps(value).decode()
+        return super().get_db_prep_value(value, connection, prepared)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return super().from_db_value(value, expression, connection) if isinstance(value, str) else value
+
+
 class Library(models.Model):
     """A named set of chunks whose embeddings have one dimension and are compared by one metric."""
 
@@ -35,8 +52,8 @@ class Library(models.Model):
         max_length=16, choices=[(metric.value, metric.value) for metric in Metric], default=Metric.COSINE.value
     )
     index_type = models.CharField(max_length=32, default="auto")
-    index_params = models.JSONField(default=dict, blank=True)
-    metadata = models.JSONField(default=dict, blank=True)
+    index_params = ExactJSONField(default=dict, blank=True)
+    metadata = ExactJSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
@@ -66,7 +83,7 @@ class Document(models.Model):
     public_id = models.CharField("id", max_length=ID_MAX_LENGTH)
     title = models.TextField(blank=True, default="")
     source = models.TextField(blank=True, default="")
-    metadata = models.JSONField(default=dict, blank=True)
+    metadata = ExactJSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -89,7 +106,7 @@ class Chunk(models.Model):
     )
     public_id = models.CharField("id", max_length=ID_MAX_LENGTH)
     text = models.TextField(blank=True, default="")
-    metadata = models.JSONField(default=dict, blank=True)
+    metadata = ExactJSONField(default=dict, blank=True)
     position = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)

@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.errors import Invalid, NotFound, PreconditionFailed
+from apps.libraries.ids import is_id
 from apps.libraries.models import Chunk, Document, Embedding, Library
 
 
@@ -120,7 +121,9 @@ def chunks(*, library_id: str, limit: int, after: int, document_id: str | None =
     library = library_row(library_id)
     rows = _chunk_rows(library, embedding).filter(id__gt=after)
     if document_id is not None:
-        document = Document.objects.filter(library=library, public_id=document_id).first()
+        document = (
+            Document.objects.filter(library=library, public_id=document_id).first() if is_id(document_id) else None
+        )
         if document is None:
             raise Invalid.at("/document_id", "names no document of this library")
         rows = rows.filter(document=document)
@@ -145,7 +148,7 @@ def timestamp(moment: datetime) -> str:
 def etag(data: dict[str, Any]) -> str:
     """The entity tag of what the API shows, whether or not that includes an embedding."""
     data = {name: value for name, value in data.items() if name != "embedding"}
-    return f'"{hashlib.blake2b(orjson.dumps(data), digest_size=12).hexdigest()}"'
+    return f'"{hashlib.blake2b(orjson.dumps(data, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()}"'
 
 
 def check_match(if_match: str | None, current: Callable[[], dict[str, Any]]) -> None:

@@ -61,9 +61,15 @@ def _unbuilt(value: Any) -> Any:
     raise refusal("is not supported by this version", NOT_SUPPORTED)
 
 
+def _fixed(value: Any) -> Any:
+    raise refusal("cannot be changed; make another library and write the chunks to it")
+
+
 NotNull = BeforeValidator(_not_null)
 # A field of the contract that this version refuses by name.
 Unbuilt = SkipJsonSchema[Annotated[Any, BeforeValidator(_unbuilt)]]
+# A field that is fixed for good when a library is made.
+Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_fixed)]]
 
 
 @dataclass(frozen=True)

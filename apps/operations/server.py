@@ -3,17 +3,24 @@
 The arbiter looks after its workers every second; here it looks after the maintenance process in the same step.
 """
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
+import orjson
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +35,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": settings.BIND,
             "workers": settings.WORKERS,
             "threads": settings.THREADS,
-            "worker_class": "sync" if settings.THREADS == 1 else "gthread",
+            "worker_class": f"{__name__}.{'_SyncWorker' if settings.THREADS == 1 else '_ThreadWorker'}",
             "timeout": settings.REQUEST_TIMEOUT,
             "graceful_timeout": 10,
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
@@ -47,6 +54,41 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         _Supervisor(self).run()
+
+
+class _Problems:
+    """A worker that answers a request which is no HTTP with a problem document, as everything else is answered."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        if not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)  # type: ignore[misc]
+            return
+        request_id = uuid.uuid4().hex
+        body = orjson.dumps(
+            {
+                "type": "urn:vectordb:problem:malformed",
+                "title": "The request could not be read.",
+                "status": 400,
+                "detail": f"The request line or a header makes no sense, or is too long: {exc}.",
+                "code": "malformed",
+                "request_id": request_id,
+                "errors": [],
+            }
+        )
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+            f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with contextlib.suppress(OSError):
+            util.write_nonblock(client, head.encode() + body)
+
+
+class _SyncWorker(_Problems, SyncWorker):  # type: ignore[misc]
+    """gunicorn's worker of one thread."""
+
+
+class _ThreadWorker(_Problems, ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker of several threads."""
 
 
 class _Supervisor(Arbiter):  # type: ignore[misc]

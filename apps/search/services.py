@@ -16,7 +16,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.registry import index_type
 from apps.engine.vectors import Float32
 from apps.engine.view import Hits
-from apps.libraries.errors import Fault, NotFound, NotSupported
+from apps.libraries.errors import Fault, NotFound, NotSupported, pointer
 from apps.libraries.selectors import vector_array
 from apps.libraries.vectors import parse_vectors
 from apps.search.cache import Current, views
@@ -79,7 +79,7 @@ def _searches(
         try:
             index.check_search_params(spec.search_params)
         except InvalidParameter as error:
-            fault = Fault(f"{at}/search_params/{error.name}", error.reason)
+            fault = Fault(at + pointer(["search_params", error.name]), error.reason)
             raise NotSupported("A search parameter is not known.", [fault]) from None
     given = [(spec, at) for spec, at in zip(specs, pointers, strict=True) if spec.names("vector")]
     vectors = iter(

@@ -23,6 +23,12 @@ def _vector_mode(value: str) -> str:
     return value
 
 
+def _auto_filter_mode(value: str) -> str:
+    if value != "auto":
+        raise refusal(f"{value!r} is not supported by this version, which has no filters", NOT_SUPPORTED)
+    return value
+
+
 def _no_grouping(value: Any) -> Any:
     if value is not None:
         raise refusal("is not supported by this version; leave it out or null", NOT_SUPPORTED)
@@ -42,7 +48,11 @@ class QuerySpec(Input):
     offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
     filter: Filter = {}
-    filter_mode: Literal["auto", "pre", "post"] = "auto"
+    filter_mode: Annotated[
+        Literal["auto", "pre", "post"],
+        AfterValidator(_auto_filter_mode),
+        Field(json_schema_extra={"enum": ["auto"]}),
+    ] = "auto"
     mode: Annotated[
         Literal["vector", "lexical", "hybrid"],
         AfterValidator(_vector_mode),

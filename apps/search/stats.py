@@ -12,8 +12,8 @@ from apps.search.snapshots import open_snapshot
 def library_stats(*, library_id: str) -> dict[str, Any]:
     """Counts, revision and the state of the index, from one snapshot. Raises NotFound.
 
-    Brings this process's view up to date first. Every row is in it, and exact search needs no building: so nothing is
-    ever pending. `segments` are those of this process; the rows after them are the tail.
+    Brings this process's view up to date first, and describes that: pending rows are those of its tail. They are found
+    like all others; nothing is stale.
     """
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
@@ -27,8 +27,8 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
         "index": {
             "kind": index_type(state.index_type).kind,
             "state": "ready",
-            "rows_indexed": 0 if view is None else len(view),
-            "rows_pending": 0,
+            "rows_indexed": 0 if view is None else len(view) - view.pending,
+            "rows_pending": 0 if view is None else view.pending,
             "rows_dead": 0 if view is None else view.dead,
             "bytes": 0 if view is None else view.nbytes,
             "built_at": None if view is None else _rfc3339(view.built_at),

@@ -12,6 +12,7 @@ X, Y, Z = [1, 0, 0], [0, 1, 0], [0, 0, 1]
 A = {"id": "a", "text": "A", "embedding": X, "metadata": {"n": 1, "m": {"x": 1, "y": 2}}}
 B = {"id": "b", "text": "B", "embedding": Y}
 C = {"id": "c", "text": "C", "embedding": Z}
+N = {"id": "n", "text": "N", "embedding": X}
 
 
 def nameless(chunk: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -153,12 +154,12 @@ def test_chunks_that_joined_otherwise_are_part_of_the_document_too(
 @pytest.mark.parametrize(
     ("body", "status", "code", "pointer"),
     [
-        ({"title": "new", "chunks": [A, {"id": "elsewhere", "embedding": X}]}, 409, "conflict", "/chunks/1/id"),
-        ({"title": "new", "chunks": [A, {"id": "alone", "embedding": X}]}, 409, "conflict", "/chunks/1/id"),
-        ({"title": "new", "chunks": [A, A]}, 400, "invalid", "/chunks/1/id"),
-        ({"title": "new", "chunks": [A, {"embedding": [1, 0]}]}, 400, "invalid", "/chunks/1/embedding"),
-        ({"title": "new", "chunks": [A, {"id": "b"}]}, 400, "embedding_required", "/chunks/1/embedding"),
-        ({"title": "new", "id": "other", "chunks": [A]}, 400, "invalid", "/id"),
+        ({"title": "new", "chunks": [N, {"id": "elsewhere", "embedding": X}]}, 409, "conflict", "/chunks/1/id"),
+        ({"title": "new", "chunks": [N, {"id": "alone", "embedding": X}]}, 409, "conflict", "/chunks/1/id"),
+        ({"title": "new", "chunks": [N, N]}, 400, "invalid", "/chunks/1/id"),
+        ({"title": "new", "chunks": [N, {"embedding": [1, 0]}]}, 400, "invalid", "/chunks/1/embedding"),
+        ({"title": "new", "chunks": [N, {"id": "m"}]}, 400, "embedding_required", "/chunks/1/embedding"),
+        ({"title": "new", "id": "other", "chunks": [N]}, 400, "invalid", "/id"),
         ({"title": "new"}, 400, "invalid", "/chunks"),
         ({"title": "new", "chunks": []}, 400, "invalid", "/chunks"),
     ],

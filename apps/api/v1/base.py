@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.api.pagination import check_parameters
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.ids import is_id
 from apps.libraries.selectors import etag
@@ -17,22 +19,30 @@ ROOT = "/api/v1"
 class ApiView(APIView):
     """An endpoint. `examples` are bodies by method, shown in the browsable API; `links` lead on from its page.
 
-    `documented` names the methods that the schema shows, where those of a base class are documented there.
+    `documented` names the methods that the schema shows, where those of a base class are documented there;
+    `parameters` are the query parameters that it knows.
     """
 
     examples: ClassVar[Mapping[str, Any]] = {}
     documented: ClassVar[frozenset[str] | None] = None
+    parameters: ClassVar[tuple[str, ...]] = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         for name, value in kwargs.items():
             if not is_id(value):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
+        check_parameters(request.query_params, *self.parameters)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         """Names and paths of what comes next."""
         yield "libraries", f"{ROOT}/libraries"
         yield "documentation", "/api/docs"
+
+
+def path_to(*parts: str) -> str:
+    """The path of what is below the root, each part percent-encoded."""
+    return "/".join([ROOT, *(quote(part, safe="") for part in parts)])
 
 
 def answer(data: Any, status: int = 200, location: str | None = None) -> Response:

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from apps.api.bodies import parse
 from apps.api.openapi import DOCUMENT_ID, IF_MATCH, INCLUDE, LIST, example
-from apps.api.pagination import check_parameters, page_data, page_request
+from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ROOT, ApiView, answer, if_match, no_content, tagged, wants_embedding
+from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged, wants_embedding
 from apps.libraries import selectors
 from apps.libraries.errors import Fault, NotSupported
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
@@ -46,6 +46,7 @@ class Chunks(ApiView):
     """A chunk is a piece of text with an embedding and metadata: what a query returns."""
 
     examples = {"POST": samples.CHUNKS}
+    parameters = (*PARAMETERS, "document_id", "include", "filter")
 
     @extend_schema(
         operation_id="list_chunks",
@@ -55,8 +56,8 @@ class Chunks(ApiView):
     )
     def get(self, request: Request, library_id: str) -> Response:
         query = request.query_params
-        page = page_request(query, "document_id", "include", "filter")
-        if query.get("filter", "{}") != "{}":
+        page = page_request(query)
+        if "".join(query.get("filter", "{}").split()) != "{}":
             raise NotSupported("This version has no filters yet.", [Fault("/filter", "is not supported")])
         found = selectors.chunks(
             library_id=library_id,
@@ -79,21 +80,21 @@ class Chunks(ApiView):
         return answer({"ids": written.ids, "created": written.created, "updated": written.updated})
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
-        yield "the library", library
-        yield "query", f"{library}/query"
+        library_id = self.kwargs["library_id"]
+        yield "the library", path_to("libraries", library_id)
+        yield "query", path_to("libraries", library_id, "query")
         for chunk in data.get("items", []):
-            yield chunk["id"], f"{library}/chunks/{chunk['id']}"
+            yield chunk["id"], path_to("libraries", library_id, "chunks", chunk["id"])
 
 
 class Chunk(ApiView):
     """One chunk."""
 
     examples = {"PATCH": samples.CHUNK_UPDATE}
+    parameters = ("include",)
 
     @extend_schema(operation_id="get_chunk", summary="Read a chunk", parameters=[INCLUDE], responses=schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        check_parameters(request.query_params, "include")
         chunk = selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=wants_embedding(request))
         return tagged(chunk)
 
@@ -107,8 +108,10 @@ class Chunk(ApiView):
     )
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
-        services.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request))
-        return tagged(selectors.chunk(library_id=library_id, chunk_id=chunk_id))
+        chunk = services.update_chunk(
+            library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request)
+        )
+        return tagged(chunk)
 
     @extend_schema(
         operation_id="delete_chunk",
@@ -122,9 +125,9 @@ class Chunk(ApiView):
         return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
-        yield "the library", library
-        yield "its chunks", f"{library}/chunks"
+        library_id = self.kwargs["library_id"]
+        yield "the library", path_to("libraries", library_id)
+        yield "its chunks", path_to("libraries", library_id, "chunks")
 
 
 class ChunkGet(Chunk):

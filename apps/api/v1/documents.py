@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlencode
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -10,9 +11,9 @@ from rest_framework.response import Response
 
 from apps.api.bodies import parse
 from apps.api.openapi import IF_MATCH, LIST, created, example
-from apps.api.pagination import page_data, page_request
+from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ROOT, ApiView, answer, if_match, no_content, tagged
+from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
 from apps.libraries.services import documents as services
@@ -22,6 +23,7 @@ class Documents(ApiView):
     """Documents group chunks, in order. Deleting one deletes its chunks."""
 
     examples = {"POST": samples.DOCUMENT}
+    parameters = PARAMETERS
 
     @extend_schema(
         operation_id="list_documents", summary="List documents", parameters=LIST, responses=schemas.DocumentPage
@@ -39,13 +41,14 @@ class Documents(ApiView):
     )
     def post(self, request: Request, library_id: str) -> Response:
         document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
-        return answer(document, 201, f"{ROOT}/libraries/{library_id}/documents/{document['id']}")
+        return answer(document, 201, path_to("libraries", library_id, "documents", document["id"]))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
-        yield "the library", library
+        library_id = self.kwargs["library_id"]
+        yield "the library", path_to("libraries", library_id)
         for document in data.get("items", [data]):
-            yield document["title"] or document["id"], f"{library}/documents/{document['id']}"
+            path = path_to("libraries", library_id, "documents", document["id"])
+            yield document["title"] or document["id"], path
 
 
 class Document(ApiView):
@@ -74,7 +77,7 @@ class Document(ApiView):
             if_match=if_match(request),
         )
         data = {"id": document_id, **asdict(replaced)}
-        path = f"{ROOT}/libraries/{library_id}/documents/{document_id}"
+        path = path_to("libraries", library_id, "documents", document_id)
         return answer(data, 201, path) if data.pop("is_new") else answer(data)
 
     @extend_schema(
@@ -104,9 +107,10 @@ class Document(ApiView):
         return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
-        yield "the library", library
-        yield "its chunks", f"{library}/chunks?document_id={self.kwargs['document_id']}"
+        library_id, document_id = self.kwargs["library_id"], self.kwargs["document_id"]
+        yield "the library", path_to("libraries", library_id)
+        query = urlencode({"document_id": document_id})
+        yield "its chunks", f"{path_to('libraries', library_id, 'chunks')}?{query}"
 
 
 class DocumentBatch(Document):

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from apps.api.bodies import parse
 from apps.api.openapi import IF_MATCH, LIST, created, example
-from apps.api.pagination import page_data, page_request
+from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ROOT, ApiView, answer, if_match, no_content, tagged
+from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
 from apps.libraries import selectors
 from apps.libraries.errors import NotSupported
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
@@ -24,13 +24,14 @@ class Root(ApiView):
 
     @extend_schema(operation_id="root", summary="Where to begin", responses=schemas.Root, tags=["server"])
     def get(self, request: Request) -> Response:
-        return answer({"libraries": f"{ROOT}/libraries", "schema": "/api/schema", "docs": "/api/docs"})
+        return answer({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
 
 
 class Libraries(ApiView):
     """A library is a named set of chunks whose embeddings have one dimension and are compared by one metric."""
 
     examples = {"POST": samples.LIBRARY}
+    parameters = PARAMETERS
 
     @extend_schema(
         operation_id="list_libraries", summary="List libraries", parameters=LIST, responses=schemas.LibraryPage
@@ -48,11 +49,11 @@ class Libraries(ApiView):
     )
     def post(self, request: Request) -> Response:
         library = services.create_library(create=parse(request, LibraryCreate))
-        return tagged(selectors.library_data(library), 201, f"{ROOT}/libraries/{library.public_id}")
+        return tagged(selectors.library_data(library), 201, path_to("libraries", library.public_id))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         for library in data.get("items", [data]):
-            yield library["name"], f"{ROOT}/libraries/{library['id']}"
+            yield library["name"], path_to("libraries", library["id"])
 
 
 class Library(ApiView):
@@ -90,7 +91,7 @@ class Library(ApiView):
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         for name in ("documents", "chunks", "query", "stats"):
-            yield name, f"{ROOT}/libraries/{self.kwargs['library_id']}/{name}"
+            yield name, path_to("libraries", self.kwargs["library_id"], name)
 
 
 class Stats(ApiView):

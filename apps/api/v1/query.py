@@ -14,7 +14,7 @@ from apps.api.errors import Problem, problem_of, response_to
 from apps.api.openapi import example
 from apps.api.renderers import dumps
 from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ROOT, ApiView, answer
+from apps.api.v1.base import ApiView, answer, path_to
 from apps.libraries.ids import is_id
 from apps.search import services
 from apps.search.specs import QueryBatch, QuerySpec
@@ -52,11 +52,11 @@ class _QueryView(ApiView):
         return view
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library = f"{ROOT}/libraries/{self.kwargs['library_id']}"
-        yield "the library", library
+        library_id = self.kwargs["library_id"]
+        yield "the library", path_to("libraries", library_id)
         for result in data.get("results", []):
             if "id" in result:
-                yield result["id"], f"{library}/chunks/{result['id']}"
+                yield result["id"], path_to("libraries", library_id, "chunks", result["id"])
 
 
 class Query(_QueryView):

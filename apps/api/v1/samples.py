@@ -5,29 +5,29 @@ where something is read, and the present values where something is changed.
 """
 
 import base64
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from django.db.models import OuterRef, Subquery
 
-from apps.engine.vectors import DTYPE
-from apps.libraries.models import Chunk, Document, Embedding, Library
-from apps.libraries.selectors import vector_array
+from apps.engine.vectors import DTYPE, Float32
+from apps.libraries import selectors
+from apps.libraries.models import Chunk, Document, Library
 
-LIBRARY = {"id": "notes", "name": "Notes", "dimension": 3, "metric": "cosine"}
-LIBRARY_UPDATE = {"name": "My notes", "description": "Things worth finding again"}
-CHUNKS = {
+Body: TypeAlias = dict[str, Any]
+
+LIBRARY: Body = {"id": "notes", "name": "Notes", "dimension": 3, "metric": "cosine"}
+LIBRARY_UPDATE: Body = {"name": "My notes", "description": "Things worth finding again"}
+CHUNKS: Body = {
     "chunks": [
         {"id": "apple", "text": "An apple a day", "embedding": [0.9, 0.1, 0.0], "metadata": {"kind": "fruit"}},
         {"id": "rose", "text": "A rose is a rose", "embedding": [0.1, 0.9, 0.2], "metadata": {"kind": "flower"}},
     ],
     "mode": "upsert",
 }
-CHUNK_UPDATE = {"metadata": {"kind": "fruit", "colour": "red"}}
-CHUNKS_GET = {"ids": ["apple", "rose"], "include": ["embedding"]}
-CHUNKS_DELETE = {"ids": ["rose"]}
-DOCUMENT = {
+CHUNK_UPDATE: Body = {"metadata": {"kind": "fruit", "colour": "red"}}
+CHUNKS_GET: Body = {"ids": ["apple", "rose"], "include": ["embedding"]}
+CHUNKS_DELETE: Body = {"ids": ["rose"]}
+DOCUMENT: Body = {
     "id": "proverbs",
     "title": "Proverbs",
     "chunks": [
@@ -35,10 +35,10 @@ DOCUMENT = {
         {"id": "rolling-stone", "text": "A rolling stone gathers no moss", "embedding": [0.5, 0.1, 0.7]},
     ],
 }
-DOCUMENTS = {"documents": [DOCUMENT]}
-DOCUMENT_UPDATE = {"title": "English proverbs"}
-QUERY = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}
-QUERIES = {"queries": [{"vector": [1.0, 0.0, 0.0], "k": 1}, {"chunk_id": "apple", "k": 2}]}
+DOCUMENTS: Body = {"documents": [DOCUMENT]}
+DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
+QUERY: Body = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}
+QUERIES: Body = {"queries": [{"vector": [1.0, 0.0, 0.0], "k": 1}, {"chunk_id": "apple", "k": 2}]}
 
 # A longer vector is shown in base64.
 _LONGEST_ARRAY = 16
@@ -52,15 +52,15 @@ def has_library(library_id: str | None) -> bool:
 
 
 def fitted(
-    example: dict[str, Any],
+    example: Body,
     *,
     method: str,
     data: Any,
     library_id: str | None = None,
     document_id: str | None = None,
-    chunk_id: str | None = None,
-) -> dict[str, Any]:
-    """`example`, a body for `method` on the page that shows `data`, so that it works there."""
+    **others: str,
+) -> Body:
+    """`example`, a body for `method`, as it works on the page that shows `data`; the rest names what the path does."""
     if method == "PATCH":
         return {name: data.get(name, value) for name, value in example.items()}
     if library_id is None:
@@ -69,22 +69,79 @@ def fitted(
     if library is None:
         return example
     if method == "PUT":
-        return _as_it_is(library, document_id, data)
-    if "vector" in example or "queries" in example:
+        return _as_it_is(library_id, str(document_id), data)
+    if example is QUERY or example is QUERIES:
         return _query(library, example)
     if example is CHUNKS_GET:
-        return example | {"ids": _first_ids(library) or example["ids"]}
-    if "chunks" in example or "documents" in example:
+        return {**example, "ids": _first_ids(library) or example["ids"]}
+    if example is CHUNKS or example is DOCUMENT or example is DOCUMENTS:
         return _write(library, example)
     return example
 
 
-def _query(library: Library, example: dict[str, Any]) -> dict[str, Any]:
-    """A query, or several, for chunks like the library's first ones; by vector where it has none."""
-    ids = _first_ids(library)
-    if not ids:
-        vectors = [{"vector": _vector(library, place, query.get("vector", []))} for place, query in enumerate(queries)]
-    return example
+def _query(library: Library, example: Body) -> Body:
+    """A query, or two, for chunks like the library's first ones; by vector where it has none."""
+    spec: list[Body] = [{"chunk_id": chunk_id, "k": 5} for chunk_id in _first_ids(library)]
+    if not spec:
+        spec = [{"vector": _vector(library, [1.0, 0.0, 0.0], place), "k": 5} for place in range(2)]
+    return {"queries": spec} if example is QUERIES else spec[0]
+
+
+def _write(library: Library, example: Body) -> Body:
+    """Chunks or documents with vectors of the library's dimension, and with ids unless documents have taken them."""
+    if example is not CHUNKS:
+        chunks = Chunk.objects.filter(library=library, public_id__in=[chunk["id"] for chunk in DOCUMENT["chunks"]])
+        documents = Document.objects.filter(library=library, public_id=DOCUMENT["id"])
+        if chunks.exists() or documents.exists():
+            example = _without_ids(example)
+    body: Body = _with_vectors(library, example)
+    return body
+
+
+def _with_vectors(library: Library, body: Any, place: int = 0) -> Any:
+    if isinstance(body, list):
+        return [_with_vectors(library, item, place) for place, item in enumerate(body)]
+    if isinstance(body, dict):
+        return {
+            name: _vector(library, value, place) if name == "embedding" else _with_vectors(library, value, place)
+            for name, value in body.items()
+        }
+    return body
+
+
+def _vector(library: Library, vector: list[float], place: int) -> list[float] | str:
+    """`vector` where the library takes it; otherwise one of the library's dimension, another for each place."""
+    if library.dimension in (None, len(vector)):
+        return vector
+    made = [1.0 if i % 2 == place % 2 else 0.1 for i in range(library.dimension or 0)]
+    return made if len(made) <= _LONGEST_ARRAY else _base64(np.array(made, DTYPE))
+
+
+def _without_ids(body: Any) -> Any:
+    if isinstance(body, list):
+        return [_without_ids(item) for item in body]
+    if isinstance(body, dict):
+        return {name: _without_ids(value) for name, value in body.items() if name != "id"}
+    return body
+
+
+def _as_it_is(library_id: str, document_id: str, data: Any) -> Body:
+    """The body of a PUT that would change nothing; without chunks, which is refused, where they are many."""
+    page = selectors.chunks(library_id=library_id, limit=_MOST_CHUNKS, after=0, document_id=document_id, embedding=True)
+    items = page.items if page.next_key is None else []
+    chunks = [
+        {"id": item["id"], "text": item["text"], "embedding": _shown(item["embedding"]), "metadata": item["metadata"]}
+        for item in sorted(items, key=lambda item: item["position"] or 0)
+    ]
+    return {name: data[name] for name in ("title", "source", "metadata")} | {"chunks": chunks}
+
+
+def _shown(vector: Float32 | None) -> Float32 | str | None:
+    return _base64(vector) if vector is not None and len(vector) > _LONGEST_ARRAY else vector
+
+
+def _base64(vector: Float32) -> str:
+    return base64.b64encode(vector.tobytes()).decode()
 
 
 def _first_ids(library: Library) -> list[str]:

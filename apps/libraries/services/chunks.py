@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from django.db import transaction
@@ -54,8 +55,8 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 
 
 @transaction.atomic
-def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None = None) -> None:
-    """Change the named fields of one chunk. Raises NotFound, PreconditionFailed, Invalid."""
+def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None = None) -> dict[str, Any]:
+    """Change the named fields of one chunk, and show it. Raises NotFound, PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
     selectors.check_match(if_match, lambda: selectors.chunk(library_id=library_id, chunk_id=chunk_id))
     stored = rows.stored_chunks(library, [chunk_id])
@@ -63,6 +64,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         raise selectors.no_chunk(chunk_id)
     documents = _documents(library, [update], pointer="")
     _update(library, [(stored[chunk_id], update, "")], documents)
+    return selectors.chunk(library_id=library_id, chunk_id=chunk_id)
 
 
 @transaction.atomic
@@ -110,7 +112,7 @@ def new_vectors(
     if missing and library.dimension is None:
         raise NotSupported(
             "This version does not make embeddings from text.",
-            [Fault(pointer, "is required: this version does not make embeddings from text") for pointer in missing],
+            [Fault(pointer, "is required: this version makes none from text; send a vector") for pointer in missing],
         )
     if missing:
         raise EmbeddingRequired(

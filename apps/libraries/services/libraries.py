@@ -5,7 +5,7 @@ from django.db import IntegrityError, transaction
 from apps.engine.errors import InvalidParameter
 from apps.engine.registry import index_type
 from apps.libraries import selectors
-from apps.libraries.errors import Conflict, Fault, Invalid
+from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
 from apps.libraries.models import Library
 from apps.libraries.services import rows
@@ -59,4 +59,4 @@ def _check_index(kind: str, params: dict[str, object]) -> None:
     try:
         index_type(kind).check_params(params)
     except InvalidParameter as error:
-        raise Invalid.at(f"/index_params/{error.name}", error.reason) from None
+        raise Invalid.at(pointer(["index_params", error.name]), error.reason) from None

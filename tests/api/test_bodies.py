@@ -1,0 +1,193 @@
+"""Bodies as bytes: media type, encoding, size, and JSON that breaks off."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.api.problems import refused
+from tests.api.raw import exchange
+from tests.server import Server
+
+JSON = {"Content-Type": "application/json"}
+LIMIT = 64 * 1024 * 1024
+X = [1, 0, 0]
+WRITES = [
+    ("POST", "/libraries"),
+    ("PATCH", "{library}"),
+    ("POST", "{library}/documents"),
+    ("POST", "{library}/documents/batch"),
+    ("PUT", "{library}/documents/doc"),
+    ("PATCH", "{library}/documents/doc"),
+    ("POST", "{library}/chunks"),
+    ("PATCH", "{library}/chunks/alone"),
+    ("POST", "{library}/chunks/get"),
+    ("POST", "{library}/chunks/delete"),
+    ("POST", "{library}/chunks/count"),
+    ("POST", "{library}/query"),
+    ("POST", "{library}/query/batch"),
+]
+everywhere = pytest.mark.parametrize(("method", "path"), WRITES)
+
+
+@pytest.fixture
+def library_path(shared: str) -> str:
+    return f"/libraries/{shared}"
+
+
+MALFORMED = {
+    "nothing": b"",
+    "white space": b" \r\n\t",
+    "cut off": b'{"name": "N", "chunks": [{"embedding": [1, 0',
+    "cut off in a string": b'{"name": "N',
+    "two values": b'{"name": "N"} {}',
+    "a comma too many": b'{"name": "N",}',
+    "single quotes": b"{'name': 'N'}",
+    "a comment": b'{"name": "N"} // N',
+    "no JSON": b"name=N",
+    "invalid UTF-8": b'{"name": "\xff"}',
+    "UTF-8 of a surrogate": b'{"name": "\xed\xa0\x80"}',
+    "overlong UTF-8": b'{"name": "\xc0\xaf"}',
+    "Latin-1": '{"name": "Bücher"}'.encode("latin-1"),
+    "UTF-16": '{"name": "N"}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"name": "N"}',
+    "half a surrogate pair": b'{"name": "\\ud83d"}',
+    "the other half": b'{"name": "\\ude42"}',
+    "half a pair as a key": b'{"\\ud83d": 1}',
+    "a raw control character": b'{"name": "a\nb"}',
+    "100,000 levels": b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "100,000 open levels": b'{"a":' * 100_000,
+    "a number of no end": b'{"metadata": {"n": 1' + b"0" * 10_000,
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("path", ["/libraries", "{library}/chunks", "{library}/query"])
+def test_what_is_no_json_is_malformed(client: httpx.Client, library_path: str, path: str, body: bytes) -> None:
+    response = client.post(path.format(library=library_path), content=body, headers=JSON)
+    assert "JSON" in refused(response, 400, "malformed")["detail"]
+
+
+@everywhere
+def test_an_empty_and_a_truncated_body_are_malformed(
+    client: httpx.Client, library_path: str, method: str, path: str
+) -> None:
+    for body in (b"", b'{"id": '):
+        response = client.request(method, path.format(library=library_path), content=body, headers=JSON)
+        assert "JSON" in refused(response, 400, "malformed")["detail"]
+
+
+@everywhere
+def test_another_media_type_is_415(client: httpx.Client, library_path: str, method: str, path: str) -> None:
+    for content_type in (
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ):
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        response = client.request(method, path.format(library=library_path), content=b"{}", headers=headers)
+        problem = refused(response, 415, "unsupported_media_type")
+        assert "Content-Type: application/json" in problem["detail"]
+
+
+@everywhere
+def test_a_compressed_body_is_415(client: httpx.Client, library_path: str, method: str, path: str) -> None:
+    headers = JSON | {"Content-Encoding": "gzip"}
+    response = client.request(method, path.format(library=library_path), content=b"\x1f\x8b", headers=headers)
+    assert "gzip" in refused(response, 415, "unsupported_media_type")["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        "APPLICATION/JSON",
+        'application/json;charset="UTF-8"',
+        "application/merge-patch+json",
+    ],
+)
+def test_json_by_any_of_its_names_is_read(client: httpx.Client, library_path: str, content_type: str) -> None:
+    for path, body in [("/query", '{"vector": [1, 0, 0]}'), ("/chunks/count", "{}")]:
+        response = client.post(f"{library_path}{path}", content=body, headers={"Content-Type": content_type})
+        assert response.status_code == 200, response.text
+
+
+def blocks(size: int) -> Iterator[bytes]:
+    """White space, a MiB at a time, as a client sends it that does not say the size beforehand."""
+    while size > 0:
+        yield b" " * min(size, 1 << 20)
+        size -= 1 << 20
+
+
+@pytest.mark.parametrize("path", ["{library}/chunks", "{library}/query"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "chunked"])
+def test_a_body_of_100_mb_is_413(client: httpx.Client, library_path: str, path: str, chunked: bool) -> None:
+    content = blocks(100_000_000) if chunked else b" " * 100_000_000
+    response = client.post(path.format(library=library_path), content=content, headers=JSON)
+    assert "VECTORDB_MAX_BODY_BYTES" in refused(response, 413, "body_too_large")["detail"]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "chunked"])
+def test_the_limit_of_a_body_is_64_mib(client: httpx.Client, library_path: str, chunked: bool) -> None:
+    end = b'{"filter": {}}'
+    for size, status in [(LIMIT - len(end), 200), (LIMIT - len(end) + 1, 413)]:
+        content = [*blocks(size), end] if chunked else b" " * size + end
+        response = client.post(f"{library_path}/chunks/count", content=content, headers=JSON)
+        assert response.status_code == status, response.text
+
+
+@everywhere
+def test_a_chunked_body_is_read(client: httpx.Client, library_path: str, method: str, path: str) -> None:
+    response = client.request(
+        method, path.format(library=library_path), content=iter([b'{"un', b'known": 1}']), headers=JSON
+    )
+    assert "/unknown" in [error["pointer"] for error in response.json()["errors"]]
+
+
+def test_a_chunked_write_is_stored(client: httpx.Client, chunks: str) -> None:
+    parts = [b'{"chunks": [', b'{"embedding": [1, 0, 0], "te', b'xt": "A"}', b"]}"]
+    assert client.post(chunks, content=iter(parts), headers=JSON).json()["created"] == 1
+    assert client.get(chunks).json()["items"][0]["text"] == "A"
+
+
+def head(path: str, *headers: str) -> bytes:
+    lines = [f"POST /api/v1{path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+BROKEN_OFF = {
+    "before its length": (["Content-Length: 50"], b'{"name": "N"}'),
+    "before its first byte": (["Content-Length: 50"], b""),
+    "in a chunk": (["Transfer-Encoding: chunked"], b'20\r\n{"name'),
+    "before the last chunk": (["Transfer-Encoding: chunked"], b'd\r\n{"name": "N"}\r\n'),
+    "before the first chunk": (["Transfer-Encoding: chunked"], b""),
+    "in a chunk's size": (["Transfer-Encoding: chunked"], b"2"),
+}
+
+
+@pytest.mark.parametrize(("headers", "body"), BROKEN_OFF.values(), ids=BROKEN_OFF)
+@pytest.mark.parametrize("path", ["/libraries", "{library}/query"])
+def test_a_body_that_breaks_off_is_malformed(
+    server: Server, library_path: str, path: str, headers: list[str], body: bytes
+) -> None:
+    request = head(path.format(library=library_path), *headers) + body
+    refused(exchange(server, request, "POST", half_closed=True), 400, "malformed")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+@pytest.mark.parametrize("path", ["/libraries", "{library}/query"])
+def test_a_chunk_without_a_size_is_refused(server: Server, library_path: str, path: str, content_type: str) -> None:
+    request = head(path.format(library=library_path), "Transfer-Encoding: chunked") + b"ZZ\r\n{}\r\n0\r\n\r\n"
+    response = exchange(server, request.replace(b"application/json", content_type.encode()), "POST")
+    if content_type == "application/json":
+        refused(response, 400, "malformed")
+    else:
+        refused(response, 415, "unsupported_media_type")
+
+
+def test_of_a_key_that_comes_twice_the_last_counts_and_nothing_breaks(client: httpx.Client, library_path: str) -> None:
+    body = b'{"vector": [1, 0, 0], "k": 0, "k": 1}'
+    response = client.post(f"{library_path}/query", content=body, headers=JSON)
+    assert [result["id"] for result in response.json()["results"]] == ["kept"]

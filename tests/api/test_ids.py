@@ -1,0 +1,173 @@
+"""Ids: what may be one, that each leads back to what it names, and that it is given away once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.api.problems import refused
+from tests.server import Server
+
+X = [1, 0, 0]
+ROUTE_WORDS = ("batch", "count", "delete", "get", "query", "chunks")
+GOOD = (
+    "é",
+    "e\u0301",  # the same to the eye, another id by code point
+    "日本語",
+    "🙂👩‍👩‍👧",
+    "\u200b",  # zero width space: no white space in Unicode
+    "\ufeffx",
+    "\u202eabc",
+    "\ue000\uffff\U0010ffff",
+    "a?b=c&d",
+    "a#b",
+    "a%2Fb",
+    "%",
+    "%41",
+    "a+b",
+    "a;b,c:d@e!$'()*",
+    '"quoted"\\',
+    "<script>",
+    "...",
+    ".hidden",
+    "-",
+    "null",
+    "A",
+    "a",
+    "0",
+    "x" * 128,
+    "🙂" * 128,
+    *ROUTE_WORDS,
+)
+BAD = {
+    "empty": "",
+    "a dot": ".",
+    "two dots": "..",
+    "slash": "a/b",
+    "space": "a b",
+    "only a space": " ",
+    "tab": "a\tb",
+    "newline at the end": "a\n",
+    "NUL": "a\0b",
+    "escape": "\x1b",
+    "delete": "\x7f",
+    "C1 control": "\x85",
+    "no-break space": "a\u00a0b",
+    "ideographic space": "\u3000",
+    "line separator": "\u2028",
+    "129 characters": "x" * 129,
+}
+
+
+def at(path: str, name: str) -> str:
+    """A path with an id in it, percent-encoded."""
+    return f"{path}/{quote(name, safe='')}"
+
+
+@pytest.mark.parametrize("name", GOOD, ids=ascii)
+def test_a_library_of_any_id_can_be_used(client: httpx.Client, name: str) -> None:
+    made = client.post("/libraries", json={"id": name, "name": "N"})
+    assert made.status_code == 201, made.text
+    path = at("/libraries", name)
+    assert client.get(path).json() == made.json()
+    client.post(f"{path}/chunks", json={"chunks": [{"id": "c", "embedding": X}]}).raise_for_status()
+    assert len(client.post(f"{path}/query", json={"vector": X}).json()["results"]) == 1
+    assert client.delete(path).status_code == 204
+    refused(client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("name", GOOD, ids=ascii)
+def test_a_document_and_a_chunk_of_any_id_can_be_used(client: httpx.Client, shared: str, name: str) -> None:
+    library = f"/libraries/{shared}"
+    documents, chunks = f"{library}/documents", f"{library}/chunks"
+    body = {"id": name, "chunks": [{"id": name, "text": name, "embedding": X}]}
+    assert client.post(documents, json=body).status_code == 201
+    assert client.get(at(documents, name)).json()["id"] == name
+    assert client.put(at(documents, name), json=body).json()["unchanged"] == 1
+    assert client.get(chunks, params={"document_id": name}).json()["items"][0]["id"] == name
+    assert client.get(at(chunks, name)).json()["document_id"] == name
+    assert client.patch(at(chunks, name), json={"metadata": {"n": 1}}).json()["metadata"] == {"n": 1}
+    assert [item["id"] for item in client.post(f"{chunks}/get", json={"ids": [name]}).json()["items"]] == [name]
+    others = client.post(f"{library}/query", json={"chunk_id": name}).json()["results"]
+    assert name not in [result["id"] for result in others]
+    assert client.delete(at(chunks, name)).status_code == 204
+    assert client.delete(at(documents, name)).status_code == 204
+    refused(client.get(at(chunks, name)), 404, "not_found")
+
+
+def test_ids_are_compared_by_code_point(client: httpx.Client, chunks: str) -> None:
+    names = ["é", "e\u0301", "A", "a", "ß", "ss", "\u212a", "K", "k"]
+    body = {"chunks": [{"id": name, "embedding": X} for name in names], "mode": "insert"}
+    assert client.post(chunks, json=body).json()["created"] == len(names)
+    for name in names:
+        assert client.get(at(chunks, name)).json()["id"] == name
+
+
+@pytest.mark.parametrize("name", BAD.values(), ids=BAD)
+def test_what_can_be_no_id_is_refused_in_a_body(client: httpx.Client, shared: str, name: str) -> None:
+    library = f"/libraries/{shared}"
+    refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
+    chunk = {"id": name, "embedding": X}
+    body: dict[str, Any] = {"chunks": [{"embedding": X}, chunk]}
+    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
+    refused(client.put(f"{library}/documents/new", json=body), 400, "invalid", "/chunks/1/id")
+    body = {"id": name, "chunks": [{"embedding": X}]}
+    refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
+    body = {"chunks": [{"embedding": X, "document_id": name}]}
+    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/0/document_id")
+    refused(client.patch(f"{library}/chunks/alone", json={"document_id": name}), 400, "invalid", "/document_id")
+    refused(client.post(f"{library}/chunks/get", json={"ids": ["alone", name]}), 400, "invalid", "/ids/1")
+    refused(client.post(f"{library}/chunks/delete", json={"ids": ["x", name]}), 400, "invalid", "/ids/1")
+    problem = refused(client.post(f"{library}/query", json={"chunk_id": name}), 400, "invalid", "/chunk_id")
+    assert "128" in problem["detail"]
+    assert client.get(f"{library}/stats").json()["chunks"] == 2
+
+
+@pytest.mark.parametrize("name", [name for name in BAD.values() if name not in ("", ".", "..", "a/b")], ids=ascii)
+def test_what_can_be_no_id_is_404_in_a_path(client: httpx.Client, shared: str, name: str) -> None:
+    library = f"/libraries/{shared}"
+    for path in ("/libraries", f"{library}/documents", f"{library}/chunks"):
+        for method in ("GET", "DELETE", "PATCH"):
+            body = {} if method == "PATCH" else None
+            refused(client.request(method, at(path, name), json=body), 404, "not_found")
+    put = client.put(at(f"{library}/documents", name), json={"chunks": [{"embedding": X}]})
+    refused(put, 404, "not_found")
+    refused(client.post(f"{at('/libraries', name)}/query", json={"vector": X}), 404, "not_found")
+
+
+def test_an_id_in_use_is_409(client: httpx.Client, shared: str) -> None:
+    response = client.post("/libraries", json={"id": shared, "name": "Again"})
+    assert shared in refused(response, 409, "conflict", "/id")["detail"]
+    assert client.get(f"/libraries/{shared}").json()["name"] == "Shared"
+    document = {"id": "doc", "chunks": [{"embedding": X}]}
+    refused(client.post(f"/libraries/{shared}/documents", json=document), 409, "conflict", "/id")
+    chunk = {"chunks": [{"id": "alone", "embedding": X}], "mode": "insert"}
+    refused(client.post(f"/libraries/{shared}/chunks", json=chunk), 409, "conflict", "/chunks/0/id")
+
+
+@pytest.mark.parametrize("kind", ["library", "document", "chunk"])
+def test_of_clients_that_make_the_same_id_at_once_one_succeeds(server: Server, library: str, kind: str) -> None:
+    barrier = Barrier(4)
+    path = f"/libraries/{library}"
+
+    def make(client: httpx.Client, name: str) -> httpx.Response:
+        barrier.wait()
+        if kind == "library":
+            return client.post("/libraries", json={"id": f"{library}-{name}", "name": "N"})
+        chunk = {"id": name, "embedding": X}
+        if kind == "document":
+            return client.post(f"{path}/documents", json={"id": name, "chunks": [chunk]})
+        return client.post(f"{path}/chunks", json={"chunks": [chunk], "mode": "insert"})
+
+    with server.client() as client, ThreadPoolExecutor(4) as threads:
+        for n in range(10):
+            responses = list(threads.map(make, [client] * 4, [str(n)] * 4))
+            winners = [response for response in responses if response.is_success]
+            assert len(winners) == 1, [response.text for response in responses]
+            for response in responses:
+                if response not in winners:
+                    assert response.status_code == 409
+                    assert response.json()["code"] == "conflict"
