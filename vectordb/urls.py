@@ -19,6 +19,7 @@ urlpatterns = [
     path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema", http_method_names=_READ)),
     path("admin/", admin.site.urls),
+    path("admin", RedirectView.as_view(url="/admin/", http_method_names=_READ)),
 ]
 
 handler400 = "apps.api.middleware.bad_request"

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.errors import Problem, problem_of, response_to
@@ -43,6 +44,11 @@ class RequestMiddleware:
                 response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
         response.headers[HEADER] = request_id
         return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """A database that is busy or full is no bug, in the admin either."""
+        problem = problem_of(error) if isinstance(error, DatabaseError) else None
+        return None if problem is None else response_to(request, problem)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -45,6 +45,7 @@ _PROBLEMS = {
 }
 _BODY_ONLY = {"413", "415"}
 _WRITE_ONLY = {"409", "412"}
+_READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks"}
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
 
 
@@ -117,7 +118,7 @@ def with_problems(result: dict[str, Any], generator: Any, request: Any, public: 
             for status, description in _PROBLEMS.items():
                 if status in _BODY_ONLY and "requestBody" not in operation:
                     continue
-                if status in _WRITE_ONLY and method == "get":
+                if status in _WRITE_ONLY and (method == "get" or operation["operationId"] in _READS_BY_POST):
                     continue
                 responses.setdefault(status, {"description": description, "content": content})
             responses["default"] = {"description": "Any other error.", "content": content}

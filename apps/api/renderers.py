@@ -69,8 +69,7 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
         explain = data is None and request.method in _READS
         crumbs = list(_breadcrumbs(request.path))
         links = list(view.links(data or {})) if shown or explain else []
-        things = {unquote(url.rpartition("/")[2]): url for _, url in links}
-        listed = _listed(data)
+        ways, things = _ways_and_things(links, data)
         next_page = _next_page(request, data)
 
         def link(key: str, value: str) -> str | None:
@@ -90,7 +89,7 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
             "thing": view.kwargs.get(_NAMED.get(type(view).__name__, "")),
             "description": mark_safe(_CODE.sub(r"<code>\1</code>", view.get_view_description(html=True))),  # noqa: S308
             "breadcrumblist": crumbs,
-            "links": [(name, url) for name, url in links if unquote(url.rpartition("/")[2]) not in listed],
+            "links": ways,
             "content": _html(data, link),
             "next_page": next_page,
             "first_page": _page(request, None) if "cursor" in request.query_params else None,
@@ -165,10 +164,14 @@ def _breadcrumbs(path: str) -> Iterator[tuple[str, str]]:
         yield part, url
 
 
-def _listed(data: Any) -> set[str]:
-    """The ids of the things that `data` lists."""
-    items = (data.get("items") or data.get("results") or []) if isinstance(data, dict) else []
-    return {item["id"] for item in items if "id" in item}
+def _ways_and_things(links: list[tuple[str, str]], data: Any) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """A view's links, parted into those that lead on and, by id, those to what `data` lists or is; they come last."""
+    listed = (data.get("items") or data.get("results") or [data]) if isinstance(data, dict) else []
+    ids = [item["id"] for item in listed if "id" in item]
+    count = len(links) - len(ids)
+    if [unquote(url.rpartition("/")[2]) for _, url in links[count:]] != ids:
+        return links, {}
+    return links[:count], {thing: url for thing, (_, url) in zip(ids, links[count:], strict=True)}
 
 
 def _text(value: Any) -> str:

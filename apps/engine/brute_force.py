@@ -16,7 +16,7 @@ from apps.engine.index import Neighbors, VectorIndex
 from apps.engine.metrics import TINY_NORM, Metric, exact_scores, relative_bound, row_norms, underflow_bound
 from apps.engine.vectors import Float32, Int64, Mask
 
-_BLOCK_SCORES = 1 << 24
+_BLOCK_SCORES = 1 << 23
 # Below this share of allowed rows, gathering them costs less than scoring all.
 _GATHER_SHARE = 8
 
@@ -108,18 +108,24 @@ def _candidates(
         tiny = np.flatnonzero(norms < TINY_NORM)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             lower = np.divide(products, norms, out=products)
-        upper = lower + np.float32(2 * (relative * query_norm + underflow / TINY_NORM))
+        upper = lower + _above(2 * (relative * query_norm + underflow / TINY_NORM))
         lower[tiny], upper[tiny] = -np.inf, np.inf
     elif metric is Metric.DOT:
-        slack_of = norms * np.float32(relative * query_norm) + np.float32(underflow)
+        slack_of = norms * _above(relative * query_norm) + _above(underflow)
         lower, upper = products - slack_of, products + slack_of
     else:
         # 2xq - |x|^2 orders rows as -|x - q|^2 does.
         quick = 2 * products - norms * norms
-        reach = norms + np.float32(query_norm)
-        slack_of = reach * reach * np.float32(relative) + np.float32(underflow)
+        reach = norms + _above(query_norm)
+        slack_of = reach * reach * _above(relative) + _above(underflow)
         lower, upper = quick - slack_of, quick + slack_of
     if allowed is not None:
         lower[~allowed] = -np.inf
         upper[~allowed] = -np.inf
     return selection.shortlist(lower, upper, k)
+
+
+def _above(value: float) -> np.float32:
+    """A float32 above `value`: rounding a bound down would break it, by a lot where float32 is denormal."""
+    above: np.float32 = np.nextafter(np.float32(value), np.float32(np.inf))
+    return above

@@ -73,6 +73,7 @@ def exact_scores(metric: Metric, vectors: NDArray[np.float32], query: NDArray[np
             if metric is Metric.COSINE:
                 norms = np.sqrt((rows * rows).sum(axis=1)) * query_norm
                 block = np.clip(block / norms, -1.0, 1.0)
-        # Adding zero turns -0.0 into 0.0, which compare equal and would print differently.
-        scores[start : start + step] = block + 0.0
+        scores[start : start + step] = block
+    # Adding zero turns -0.0 into 0.0, which compare equal and would print differently.
+    scores += np.float32(0.0)
     return scores

@@ -27,18 +27,25 @@ def to_float32(vectors: Any) -> Float32:
         return np.asarray(vectors, dtype=np.float32)
 
 
-def check(vectors: Float32, metric: Metric) -> None:
-    """Raise InvalidVector for the first row of `vectors` [n, dimension] that may not be stored under `metric`."""
+def usable(vectors: Float32, metric: Metric) -> Mask:
+    """Which rows of `vectors` [n, dimension] may be stored and searched under `metric`."""
     # NaN makes a row's maximum NaN, which no comparison holds for.
     largest = np.abs(vectors).max(axis=1, initial=0.0)
-    usable = largest <= MAX_COMPONENT
+    fine: Mask = largest <= MAX_COMPONENT
     if metric is Metric.COSINE:
-        usable &= largest > 0.0
-    if usable.all():
+        fine &= largest > 0.0
+    return fine
+
+
+def check(vectors: Float32, metric: Metric) -> None:
+    """Raise InvalidVector for the first row of `vectors` [n, dimension] that is not usable under `metric`."""
+    fine = usable(vectors, metric)
+    if fine.all():
         return
-    row = int(np.argmin(usable))
-    if largest[row] == 0.0:
+    row = int(np.argmin(fine))
+    largest = np.abs(vectors[row]).max(initial=0.0)
+    if largest == 0.0:
         raise InvalidVector(row, "is zero in float32, and a zero vector has no cosine")
-    if np.isfinite(largest[row]):
+    if np.isfinite(largest):
         raise InvalidVector(row, f"has a component beyond {MAX_COMPONENT:g} in magnitude")
     raise InvalidVector(row, "has a component that is NaN, infinite or beyond float32")

@@ -1,11 +1,13 @@
 """From rows to a view, and from changes to the next one; always from one snapshot.
 
-Loading costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed.
+Loading costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed. Vectors
+of another length than the library's dimension, or that no search can use, were written past the checks and are left out.
 """
 
 import numpy as np
 
-from apps.engine.vectors import DTYPE, Float32
+from apps.engine.metrics import Metric
+from apps.engine.vectors import DTYPE, Float32, Int64, usable
 from apps.engine.view import View
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
@@ -32,19 +34,20 @@ _CHANGED = """
 
 
 def load(snapshot: Snapshot, state: LibraryState) -> View:
-    """The view of all rows; `state.dimension` must not be None. Rows of another length than it are left out."""
+    """The view of all rows; `state.dimension` must not be None."""
     assert state.dimension is not None
     params = [state.generation, state.key, state.dimension * DTYPE.itemsize]
     [(count,)] = snapshot.rows(_COUNT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
-    start = 0
+    end = 0
     for block in snapshot.blocks(_ALL, params, _ROWS_PER_BLOCK):
-        end = start + len(block)
-        keys[start:end] = [key for key, _ in block]
-        vectors[start:end] = _matrix([vector for _, vector in block], state.dimension)
-        start = end
-    return View.build(dimension=state.dimension, metric=state.metric, kind=state.index_type, keys=keys, vectors=vectors)
+        found, matrix = _usable(block, state.metric, state.dimension)
+        start, end = end, end + len(found)
+        keys[start:end], vectors[start:end] = found, matrix
+    return View.build(
+        dimension=state.dimension, metric=state.metric, kind=state.index_type, keys=keys[:end], vectors=vectors[:end]
+    )
 
 
 def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Position) -> View:
@@ -56,16 +59,18 @@ def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Positio
     [(changes,)] = snapshot.rows(sql, [state.key, since.seq])
     if changes > max(_REPLAY_AT_MOST, len(view) // 2):
         return load(snapshot, state)
-    dimension = view.dimension
-    changed = snapshot.rows(_CHANGED, [state.key, since.seq, state.key, state.generation, dimension * DTYPE.itemsize])
-    present = [(key, vector) for key, vector in changed if vector is not None]
-    gone = [key for key, vector in changed if vector is None]
-    return view.advanced(
-        keys=np.array([key for key, _ in present], np.int64),
-        vectors=_matrix([vector for _, vector in present], dimension),
-        gone=np.array(gone, np.int64),
+    changed = snapshot.rows(
+        _CHANGED, [state.key, since.seq, state.key, state.generation, view.dimension * DTYPE.itemsize]
     )
+    keys, vectors = _usable([row for row in changed if row[1] is not None], state.metric, view.dimension)
+    touched = np.array([key for key, _ in changed], np.int64)
+    return view.advanced(keys=keys, vectors=vectors, gone=np.setdiff1d(touched, keys))
 
 
-def _matrix(blobs: list[bytes], dimension: int) -> Float32:
-    return np.frombuffer(b"".join(blobs), DTYPE).reshape(len(blobs), dimension)
+def _usable(rows: list[tuple[int, bytes]], metric: Metric, dimension: int) -> tuple[Int64, Float32]:
+    """Keys and vectors of rows of the database, without those that no search could use: what a service has checked
+    may have been written past it."""
+    keys = np.array([key for key, _ in rows], np.int64)
+    vectors = np.frombuffer(b"".join([vector for _, vector in rows]), DTYPE).reshape(len(rows), dimension)
+    fine = usable(vectors, metric)
+    return (keys, vectors) if fine.all() else (keys[fine], vectors[fine])

@@ -1,15 +1,14 @@
 """A query shows one state of its library: never rows of two revisions, nor scores of another revision than the rows.
 
-One writer keeps rewriting the same 20 rows, each time in one transaction. Every row of revision r says r in its text and
-metadata, and its vector makes r part of its score, while readers on every worker query.
+One writer keeps rewriting the same 20 rows, each time in one transaction, while readers on every worker query. Each row
+of revision r says r in its text and metadata, and its vector makes r part of its score.
 """
 
-import contextlib
 import os
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -48,37 +47,55 @@ def put_document(client: httpx.Client, library: str, revision: int) -> httpx.Res
     return client.put(f"/libraries/{library}/documents/d", json={"title": str(revision), "chunks": chunks})
 
 
-@dataclass
 class Race:
-    """The writer and the readers of one library, and how far the writer is."""
+    """One writer and several readers of one library."""
 
-    library: str
-    ends: float = field(default_factory=lambda: time.monotonic() + SECONDS)
-    acknowledged: int = 0
+    def __init__(self, library: str, rewrite: Callable[[httpx.Client, str, int], httpx.Response]) -> None:
+        self.library = library
+        self._rewrite = rewrite
+        self._ends = time.monotonic() + SECONDS
+        self._acknowledged = 0
+        # The server's own number for each revision that was seen.
+        self._numbers: dict[int, int] = {}
+        self._is_over = threading.Event()
 
-    def write(self, client: httpx.Client, rewrite: Any) -> int:
-        """Write one revision after the other; answers the last."""
-        while time.monotonic() < self.ends:
-            rewrite(client, self.library, self.acknowledged + 1).raise_for_status()
-            self.acknowledged += 1
-        return self.acknowledged
+    def write(self, client: httpx.Client, readers: "list[Future[set[int]]]") -> None:
+        """Write revision after revision, at least twenty, while the readers read."""
+        try:
+            while self._acknowledged < 20 or time.monotonic() < self._ends:
+                self.write_once(client)
+                if any(reader.done() for reader in readers):
+                    break
+        finally:
+            self._is_over.set()
+
+    def write_once(self, client: httpx.Client) -> None:
+        """Write the next revision."""
+        self._rewrite(client, self.library, self._acknowledged + 1).raise_for_status()
+        self._acknowledged += 1
 
     def read(self, client: httpx.Client) -> set[int]:
-        """Query; answers the revisions that were seen."""
-        query = {"vector": PROBE, "k": 100, "include": ["text", "metadata", "embedding", "document"]}
-        seen = [1]
-        while time.monotonic() < self.ends:
-            known = max(self.acknowledged, seen[-1])
-            for answer in self._answers(client, query):
+        """Query until the writer is done, and once more; answers the revisions that were seen."""
+        seen = {0}
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.is_set()
+            known = max(self._acknowledged, *seen)
+            for answer in self._answers(client):
                 revision = shown_revision(answer)
-                assert revision >= known, "an answer is older than a write that was acknowledged before the query"
-                seen.append(revision)
-        return set(seen)
+                assert revision >= known, "an answer is older than one before, or than an acknowledged write"
+                known = revision
+                seen.add(revision)
+                number = answer["meta"]["revision"]
+                assert self._numbers.setdefault(revision, number) == number, "an answer names another revision"
+        assert max(seen) == self._acknowledged
+        return seen
 
-    def _answers(self, client: httpx.Client, query: dict[str, Any]) -> list[dict[str, Any]]:
+    def _answers(self, client: httpx.Client) -> list[dict[str, Any]]:
+        query = {"vector": PROBE, "k": 100, "include": ["text", "metadata", "embedding", "document"]}
         path = f"/libraries/{self.library}/query"
         single = client.post(path, json=query).raise_for_status().json()
-        queries = [query, query | {"k": 50}, query | {"include": query["include"][:2]}]
+        queries = [query, query | {"k": 50}, query | {"include": ["text", "metadata"]}]
         batch = client.post(f"{path}/batch", json={"queries": queries}).raise_for_status().json()["results"]
         shown = {shown_revision(answer) for answer in batch}
         assert len(shown) == 1, f"one batch shows the revisions {shown}"
@@ -103,17 +120,16 @@ def shown_revision(answer: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("rewrite", [upsert_chunks, put_document])
-def test_no_answer_shows_two_revisions(server: Server, rewrite: Any) -> None:
+def test_no_answer_shows_two_revisions(
+    server: Server, rewrite: Callable[[httpx.Client, str, int], httpx.Response]
+) -> None:
     library = rewrite.__name__
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(server.client())
+    with server.client() as writer, server.clients_of_each_worker(2) as clients:
         writer.post("/libraries", json={"id": library, "name": "Race", "metric": "dot"}).raise_for_status()
-        rewrite(writer, library, 1).raise_for_status()
-        readers = [stack.enter_context(client) for client in server.clients_of_each_worker(2)]
-        pool = stack.enter_context(ThreadPoolExecutor(len(readers) + 1))
-        race = Race(library, acknowledged=1)
-        reading = [pool.submit(race.read, reader) for reader in readers]
-        written = pool.submit(race.write, writer, rewrite).result()
-        seen = [future.result() for future in reading]
-    assert written > 10
-    assert all(len(revisions) > 2 for revisions in seen), "a reader did not see the writer's progress"
+        race = Race(library, rewrite)
+        race.write_once(writer)
+        with ThreadPoolExecutor(len(clients)) as pool:
+            readers = [pool.submit(race.read, client) for client in clients]
+            race.write(writer, readers)
+            seen = [reader.result() for reader in readers]
+    assert len(set().union(*seen)) > 2, "nobody saw the writer's progress"

@@ -130,3 +130,10 @@ class DocumentBatch(Document):
         write = parse(request, DocumentsWrite)
         documents = services.create_documents(library_id=library_id, documents=write.documents)
         return answer({"ids": [document["id"] for document in documents], "documents": documents}, 201)
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        library_id = self.kwargs["library_id"]
+        yield "the library", path_to("libraries", library_id)
+        for document in data.get("documents", []):
+            path = path_to("libraries", library_id, "documents", document["id"])
+            yield document["title"] or document["id"], path

@@ -1,6 +1,7 @@
 """Queries: the one hot path. A program's request goes by a plain view; a browser gets REST framework's page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -54,9 +55,13 @@ class _QueryView(ApiView):
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library_id = self.kwargs["library_id"]
         yield "the library", path_to("libraries", library_id)
-        for result in data.get("results", []):
-            if "id" in result:
-                yield result["id"], path_to("libraries", library_id, "chunks", result["id"])
+        for result in self.results(data):
+            yield result["id"], path_to("libraries", library_id, "chunks", result["id"])
+
+    def results(self, data: Any) -> Iterable[dict[str, Any]]:
+        """All results of an answer."""
+        found: Iterable[dict[str, Any]] = data.get("results", [])
+        return found
 
 
 class Query(_QueryView):
@@ -83,6 +88,9 @@ class QueryMany(_QueryView):
     """Several queries, answered from one state of the library, in order."""
 
     examples = {"POST": samples.QUERIES}
+
+    def results(self, data: Any) -> Iterable[dict[str, Any]]:
+        return chain.from_iterable(one.get("results", []) for one in data.get("results", []))
 
     @classmethod
     def run(cls, request: HttpRequest, library_id: str) -> dict[str, Any]:

@@ -13,14 +13,20 @@ from apps.libraries.dialects.base import Dialect, Failure
 
 _LOG = "INSERT INTO change (library_key, chunk_key, token)"
 
-# A row that INSERT OR REPLACE takes away fires no delete trigger, so it is logged before the insert. A chunk that is
-# new is logged by its embedding: without one it is in no answer.
+# A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A chunk
+# that is new is logged by its embedding: without one it is in no answer.
 _TRIGGERS = {
     "chunk_log_replaced": f"""
         BEFORE INSERT ON chunk BEGIN
             {_LOG} SELECT library_id, id, random() FROM chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
             {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;
+        END""",
+    "chunk_log_displaced": f"""
+        BEFORE UPDATE OF id, library_id, public_id ON chunk BEGIN
+            {_LOG} SELECT library_id, id, random() FROM chunk
+            WHERE library_id = NEW.library_id AND public_id = NEW.public_id AND id <> OLD.id;
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id AND id <> OLD.id;
         END""",
     "chunk_log_update": f"""
         AFTER UPDATE ON chunk BEGIN
@@ -133,4 +139,7 @@ class SQLiteDialect(Dialect):
                 cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
                 cursor.fetchall()
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                cursor.execute("PRAGMA freelist_count")
+                if cursor.fetchone()[0] >= free:
+                    break  # made by another tool, without auto_vacuum; or its free pages are used as fast
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")

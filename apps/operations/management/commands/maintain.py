@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import signal
-import sys
 import threading
 from typing import Any
 
@@ -47,7 +46,8 @@ class Command(BaseCommand):
 
 
 def _wait_for_end_of_input(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not by sys.stdin: its lock, held by this thread at the end, would make the interpreter abort.
+    while os.read(0, 1):
         pass
     stop.set()
 

@@ -1,0 +1,63 @@
+"""What may be stored and searched, and what is refused, with the row that is to blame."""
+
+import numpy as np
+import pytest
+
+from apps.engine.errors import EngineError, InvalidParameter, InvalidVector
+from apps.engine.metrics import Metric
+from apps.engine.registry import AUTO, INDEX_TYPES, index_type
+from apps.engine.vectors import check, to_float32
+
+
+def test_float32_is_not_copied_and_other_types_are_not_written_to() -> None:
+    narrow, wide = np.ones((2, 2), np.float32), np.full((2, 2), 0.1)
+    assert to_float32(narrow) is narrow
+    assert to_float32(wide).tolist() == [[float(np.float32(0.1))] * 2] * 2
+    assert wide.tolist() == [[0.1, 0.1], [0.1, 0.1]]
+    assert to_float32([[1, 2.5]]).dtype == np.float32
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("row", [[1e15, -1e15], [1e-45, 0], [1, 0], [3.4e-39, -1.0]])
+def test_finite_rows_of_bounded_components_are_taken(metric: Metric, row: list[float]) -> None:
+    check(to_float32([row, row]), metric)
+
+
+def test_no_rows_are_taken() -> None:
+    check(np.empty((0, 3), np.float32), Metric.COSINE)
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("component", [np.nan, np.inf, -np.inf, 1e39, -1e300])
+def test_what_is_no_finite_float32_is_refused(metric: Metric, component: float) -> None:
+    vectors = to_float32([[1, 1], [1, 1], [1, component], [component, 1]])
+    with pytest.raises(InvalidVector, match="NaN, infinite or beyond float32") as refused:
+        check(vectors, metric)
+    assert refused.value.row == 2
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("component", [1.0001e15, -1e16, 3e38])
+def test_a_component_beyond_the_bound_is_refused(metric: Metric, component: float) -> None:
+    with pytest.raises(InvalidVector, match="beyond 1e\\+15 in magnitude") as refused:
+        check(to_float32([[1, 1], [component, 1]]), metric)
+    assert refused.value.row == 1
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0, 1e-46])
+def test_a_zero_vector_is_refused_under_cosine_only(zero: float) -> None:
+    vectors = to_float32([[1, 0], [zero, zero]])
+    check(vectors, Metric.DOT)
+    check(vectors, Metric.EUCLIDEAN)
+    with pytest.raises(InvalidVector, match="a zero vector has no cosine") as refused:
+        check(vectors, Metric.COSINE)
+    assert refused.value.row == 1
+
+
+def test_index_types_have_names() -> None:
+    assert index_type(AUTO).kind in INDEX_TYPES
+    assert all(index_type(name).kind == name for name in INDEX_TYPES)
+    with pytest.raises(InvalidParameter, match="'ivf' is not an index type; there are: auto, brute_force") as refused:
+        index_type("ivf")
+    assert refused.value.name == "index_type"
+    assert isinstance(refused.value, EngineError)

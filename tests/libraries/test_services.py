@@ -1,0 +1,210 @@
+"""What HTTP does not show of the services: whom they tell, and when; what they store; how many statements they take."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from apps.libraries.errors import Conflict, Invalid, NotFound
+from apps.libraries.inputs import ChunksWrite, ChunkUpdate, DocumentInput, DocumentUpdate, LibraryCreate, LibraryUpdate
+from apps.libraries.models import Change, Chunk, Document, Embedding, Library
+from apps.libraries.services import chunks, documents, libraries
+from apps.libraries.services.rows import locked_library
+from apps.libraries.signals import library_changed, library_deleted
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def library() -> Library:
+    """An empty library of dimension 2."""
+    return libraries.create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+
+
+def rows(*ids: str, **fields: Any) -> ChunksWrite:
+    return ChunksWrite.model_validate({"chunks": [{"id": i, "embedding": [1, 2]} for i in ids]} | fields)
+
+
+def document(*ids: str, text: str = "") -> DocumentInput:
+    return DocumentInput.model_validate({"chunks": [{"id": i, "text": text, "embedding": [1, 2]} for i in ids]})
+
+
+@contextmanager
+def told() -> Iterator[list[tuple[str, int]]]:
+    """What the caches of this process are told meanwhile, with the key of the library."""
+    heard: list[tuple[str, int]] = []
+
+    def changed(library_key: int, **kwargs: Any) -> None:
+        heard.append(("changed", library_key))
+
+    def deleted(library_key: int, **kwargs: Any) -> None:
+        heard.append(("deleted", library_key))
+
+    library_changed.connect(changed)
+    library_deleted.connect(deleted)
+    try:
+        yield heard
+    finally:
+        library_changed.disconnect(changed)
+        library_deleted.disconnect(deleted)
+
+
+WRITES: dict[str, Callable[[], object]] = {
+    "upsert": lambda: chunks.write_chunks(library_id="a", write=rows("x", "y", "new")),
+    "update": lambda: chunks.update_chunk(library_id="a", chunk_id="x", update=ChunkUpdate(metadata={"n": 1})),
+    "delete one": lambda: chunks.delete_chunk(library_id="a", chunk_id="x"),
+    "delete": lambda: chunks.delete_chunks(library_id="a", ids=["x", "y"]),
+    "replace": lambda: documents.replace_document(library_id="a", document_id="d", document=document("in-d", "more")),
+    "rename": lambda: documents.update_document(library_id="a", document_id="d", update=DocumentUpdate(title="D")),
+    "delete document": lambda: documents.delete_document(library_id="a", document_id="d"),
+}
+
+
+@pytest.fixture
+def filled(library: Library) -> Library:
+    """A library with two chunks that stand alone, and one in a document."""
+    chunks.write_chunks(library_id="a", write=rows("x", "y"))
+    documents.replace_document(library_id="a", document_id="d", document=document("in-d"))
+    return library
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_the_caches_are_told_once_and_after_the_commit(filled: Library, write: Callable[[], object]) -> None:
+    with told() as heard:
+        with transaction.atomic():
+            write()
+            assert heard == []
+        assert heard == [("changed", filled.pk)]
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_nobody_is_told_of_what_was_rolled_back(filled: Library, write: Callable[[], object]) -> None:
+    before = Change.objects.count()
+    with told() as heard, transaction.atomic():
+        write()
+        transaction.set_rollback(True)
+    assert heard == []
+    assert Change.objects.count() == before
+    assert set(Chunk.objects.values_list("public_id", flat=True)) == {"x", "y", "in-d"}
+
+
+def test_the_caches_are_told_of_a_deleted_library(filled: Library) -> None:
+    key = filled.pk
+    with told() as heard:
+        libraries.delete_library(library_id="a")
+    assert heard[-1] == ("deleted", key)
+
+
+def test_the_caches_are_told_of_what_the_admin_saves(filled: Library) -> None:
+    with told() as heard:
+        Chunk.objects.get(public_id="x").save()
+        filled.save()
+    assert heard == [("changed", filled.pk)] * 2
+
+
+def test_a_receiver_that_fails_fails_no_write(library: Library) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise RuntimeError("a cache is broken")
+
+    library_changed.connect(fail)
+    try:
+        chunks.write_chunks(library_id="a", write=rows("x"))
+    finally:
+        library_changed.disconnect(fail)
+    assert Chunk.objects.count() == 1
+
+
+def test_a_library_is_locked_in_a_transaction_only(library: Library) -> None:
+    with pytest.raises(transaction.TransactionManagementError, match="needs a transaction"):
+        locked_library("a")
+    with transaction.atomic():
+        assert locked_library("a") == library
+        with pytest.raises(NotFound, match="There is no library 'b'"):
+            locked_library("b")
+
+
+def test_vectors_are_stored_as_little_endian_float32(library: Library) -> None:
+    write = {"chunks": [{"id": "x", "embedding": [0.1, -2]}]}
+    chunks.write_chunks(library_id="a", write=ChunksWrite.model_validate(write))
+    blob = bytes(Embedding.objects.get().vector)
+    assert blob == bytes.fromhex("cdcccc3d000000c0")
+    assert Embedding.objects.get().generation == library.generation == 1
+
+
+def test_keys_ascend_in_the_order_of_the_request(library: Library) -> None:
+    names = [str(i) for i in np.random.default_rng(0).permutation(1500)]
+    chunks.write_chunks(library_id="a", write=rows(*names))
+    assert list(Chunk.objects.order_by("pk").values_list("public_id", flat=True)) == names
+    documents.create_document(library_id="a", document=document("z", "b", "y"))
+    assert list(Chunk.objects.order_by("pk").values_list("public_id", flat=True)) == [*names, "z", "b", "y"]
+
+
+def test_each_written_chunk_is_logged_and_no_other(filled: Library) -> None:
+    newest = Change.objects.latest("seq").seq
+    chunks.write_chunks(library_id="a", write=rows("y", "new"))
+    written = set(Chunk.objects.filter(public_id__in=["y", "new"]).values_list("pk", flat=True))
+    assert set(Change.objects.filter(seq__gt=newest).values_list("chunk_key", flat=True)) == written
+
+
+def test_a_document_put_again_unchanged_writes_no_chunk(filled: Library) -> None:
+    newest = Change.objects.latest("seq").seq
+    replaced = documents.replace_document(library_id="a", document_id="d", document=document("in-d"))
+    assert (replaced.unchanged, replaced.updated, replaced.created, replaced.deleted) == (1, 0, 0, 0)
+    assert Change.objects.latest("seq").seq == newest
+
+
+@pytest.mark.parametrize(
+    ("write", "error"),
+    [
+        (lambda: chunks.write_chunks(library_id="a", write=rows("new", "x", mode="insert")), Conflict),
+        (lambda: chunks.write_chunks(library_id="a", write=rows("x", "new", mode="update")), NotFound),
+        (lambda: chunks.write_chunks(library_id="a", write=rows("new", "new")), Invalid),
+        (lambda: documents.create_document(library_id="a", document=document("new", "x")), Conflict),
+        (lambda: documents.replace_document(library_id="a", document_id="d", document=document("new", "x")), Conflict),
+        (lambda: libraries.update_library(library_id="a", update=LibraryUpdate(index_params={"m": 1})), Invalid),
+    ],
+)
+def test_what_is_refused_is_not_written_in_part(
+    filled: Library, write: Callable[[], object], error: type[Exception]
+) -> None:
+    def state() -> list[Any]:
+        models = (Library, Document, Chunk, Embedding, Change)
+        return [list(model.objects.order_by("pk").values_list()) for model in models]
+
+    before = state()
+    with told() as heard, pytest.raises(error):
+        write()
+    assert heard == []
+    assert state() == before
+
+
+def statements(write: Callable[[], object]) -> int:
+    """How many statements a write takes; many rows in one `executemany` are one."""
+    with CaptureQueriesContext(connection) as queries:
+        write()
+    return len(queries)
+
+
+def test_a_write_of_many_chunks_takes_few_statements(library: Library) -> None:
+    few, many = [f"few-{i}" for i in range(2)], [f"many-{i}" for i in range(2000)]
+    for _ in ("insert", "replace"):
+        cost = statements(lambda: chunks.write_chunks(library_id="a", write=rows(*few)))
+        # PostgreSQL takes at most 500 rows in a statement.
+        assert statements(lambda: chunks.write_chunks(library_id="a", write=rows(*many))) <= cost + 12
+    assert statements(lambda: chunks.delete_chunks(library_id="a", ids=many)) < 12
+    assert Chunk.objects.count() == 2
+
+
+def test_deleting_a_library_loads_none_of_its_rows(library: Library) -> None:
+    chunks.write_chunks(library_id="a", write=rows(*[f"c{i}" for i in range(300)]))
+    documents.create_document(library_id="a", document=document(*[f"d{i}" for i in range(300)]))
+    with CaptureQueriesContext(connection) as queries:
+        libraries.delete_library(library_id="a")
+    tables = ("chunk", "document", "embedding")
+    assert not [query for query in queries if any(f'"{table}"' in query["sql"] for table in tables)]
+    assert len(queries) < 10
+    assert Chunk.objects.count() == Embedding.objects.count() == Document.objects.count() == 0

@@ -1,0 +1,223 @@
+"""`manage.py serve` as a person meets it: the first start, bad settings, signals, and processes that die."""
+
+import signal
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from tests.server import Server, is_alive, serving, until
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Server]:
+    """A server that a test may harm."""
+    with serving(folder) as server:
+        yield server
+
+
+def printed_command(server: Server) -> str:
+    """The line that the server tells a person to try."""
+    return server.log.read_text().rpartition("Try it:\n")[2].splitlines()[0].strip()
+
+
+def run_in_shell(command: str) -> bytes:
+    return subprocess.run(command, shell=True, capture_output=True, check=True, timeout=60).stdout
+
+
+def test_the_first_start_loads_the_sample_and_prints_a_command_that_works(folder: Path) -> None:
+    with serving(folder, VECTORDB_SAMPLE=1) as server:
+        assert server.url in server.log.read_text()
+        answer = orjson.loads(run_in_shell(printed_command(server)))
+        assert len(answer["results"]) == 3
+        assert all(result["text"] for result in answer["results"])
+        with server.client() as client:
+            (library,) = client.get("/libraries").raise_for_status().json()["items"]
+            assert client.get(f"/libraries/{library['id']}/stats").json()["chunks"] == 2000
+
+
+def test_the_next_start_leaves_what_is_there(folder: Path) -> None:
+    with serving(folder, VECTORDB_SAMPLE=1) as server, server.client() as client:
+        (library,) = client.get("/libraries").raise_for_status().json()["items"]
+        client.post("/libraries", json={"id": "mine", "name": "Mine"}).raise_for_status()
+        client.delete(f"/libraries/{library['id']}").raise_for_status()
+        assert server.stop() == 0
+        server.start()
+        assert [item["id"] for item in client.get("/libraries").raise_for_status().json()["items"]] == ["mine"]
+        assert b'"mine"' in run_in_shell(printed_command(server))
+
+
+def test_without_the_sample_there_is_nothing_and_the_printed_command_works(folder: Path) -> None:
+    with serving(folder, VECTORDB_SAMPLE=0) as server:
+        assert orjson.loads(run_in_shell(printed_command(server))) == {"items": [], "next_cursor": None}
+
+
+BAD_SETTINGS = [
+    ("VECTORDB_BIND", "127.0.0.1", "HOST:PORT"),
+    ("VECTORDB_BIND", "127.0.0.1:99999", "HOST:PORT"),
+    ("VECTORDB_BIND", "0.0.0.0:8000", "loopback"),
+    ("VECTORDB_BIND", "[::]:8000", "loopback"),
+    ("VECTORDB_BIND", "example.com:8000", "loopback"),
+    ("VECTORDB_WORKERS", "0", "from 1 to 256"),
+    ("VECTORDB_WORKERS", "two", "from 1 to 256"),
+    ("VECTORDB_THREADS", "1.5", "from 1 to 256"),
+    ("VECTORDB_REQUEST_TIMEOUT", "", "from 5 to 3600"),
+    ("VECTORDB_BUSY_TIMEOUT", "60", "below VECTORDB_REQUEST_TIMEOUT"),
+    ("VECTORDB_SAMPLE", "maybe", "1 or 0"),
+    ("VECTORDB_DEBUG", "2", "1 or 0"),
+    ("VECTORDB_AUTH", "on", "off"),
+    ("VECTORDB_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ("VECTORDB_MAX_K", "-1", "from 1 to"),
+    ("DATABASE_URL", "mysql://localhost/x", "sqlite:/// or postgresql://"),
+    ("DATABASE_URL", "postgresql://localhost:port/x", "postgresql://"),
+    ("SECRET_KEY", "too short", "32 characters"),
+    ("VECTORDB_DATA_DIR", "", "folder"),
+    ("VECTORDB_DATA_DIR", f"{__file__}/below", "folder that can be created and written"),
+    ("VECTORDB_DATA_DIR", __file__, "folder that can be created and written"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "remedy"), BAD_SETTINGS)
+def test_a_bad_setting_stops_the_start_with_one_sentence(folder: Path, name: str, value: str, remedy: str) -> None:
+    server = Server(folder)
+    server.environ[name] = value
+    ended = server.manage("serve")
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith(f"{name}=")
+    assert remedy in sentence
+    assert sentence.endswith(".")
+
+
+def assert_stops_with(server: Server, *words: str) -> None:
+    """The start fails with one sentence that has these words in it."""
+    ended = server.manage("serve")
+    assert ended.returncode == 1
+    assert "Try it" not in ended.stdout
+    (sentence,) = ended.stderr.splitlines()
+    for word in words:
+        assert word in sentence
+
+
+def test_a_port_in_use_is_told(folder: Path) -> None:
+    server = Server(folder)
+    with socket.create_server(("127.0.0.1", server.port)):
+        assert_stops_with(server, f"VECTORDB_BIND=127.0.0.1:{server.port}", "in use")
+
+
+@pytest.mark.sqlite
+def test_a_file_that_is_no_database_is_told_and_kept(folder: Path) -> None:
+    folder.mkdir()
+    file = folder / "vectordb.sqlite3"
+    file.write_text("precious notes\n" * 1000)
+    assert_stops_with(Server(folder), "The database cannot be used", "not a database")
+    assert file.read_text() == "precious notes\n" * 1000
+
+
+def test_a_database_that_does_not_answer_is_told(folder: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        server = Server(folder, DATABASE_URL=f"postgresql://127.0.0.1:{closed.getsockname()[1]}/vectordb")
+        ended = server.manage("serve")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("CommandError: The database cannot be used: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_damaged_secret_key_is_told(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "secret_key").write_text("cut off")
+    assert_stops_with(Server(folder), "secret_key", "damaged")
+
+
+def test_a_misspelt_setting_is_warned_of(folder: Path) -> None:
+    with serving(folder, VECTORDB_WORKRES=1) as server:
+        assert "Warning: VECTORDB_WORKRES is no setting; did you mean VECTORDB_WORKERS?\n" in server.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_signal_ends_all_processes_with_status_0(folder: Path, number: int, threads: int) -> None:
+    with serving(folder, VECTORDB_THREADS=threads) as server:
+        until(server.maintenance, "maintenance runs")
+        processes = server.processes()
+        assert len(processes) == 4
+        assert server.stop(number) == 0
+        assert not any(map(is_alive, processes))
+        assert "Traceback" not in server.log.read_text()
+
+
+def replaced_worker(server: Server) -> psutil.Process:
+    """Kill one of two workers; answers the new one, when it has answered a request and waits for the next."""
+    victim, other = server.workers()
+    victim.kill()
+    until(lambda: len(server.workers()) == 2 and victim not in server.workers(), "there are two workers again")
+    (new,) = set(server.workers()) - {other}
+    other.suspend()
+    try:
+        with server.client() as client:
+            # Only the new one can answer.
+            assert client.get("/libraries").status_code == 200
+    finally:
+        other.resume()
+    until(lambda: new.status() == psutil.STATUS_SLEEPING, "the new worker waits for a request")
+    return new
+
+
+def test_a_worker_that_dies_is_replaced(running: Server) -> None:
+    replaced_worker(running)
+    with running.client() as client:
+        assert [client.get("/libraries").status_code for _ in range(10)] == [200] * 10
+
+
+def test_maintenance_that_dies_is_started_again(running: Server) -> None:
+    until(running.maintenance, "maintenance runs")
+    (victim,) = running.maintenance()
+    victim.kill()
+    until(lambda: running.maintenance() not in ([], [victim]), "maintenance runs again")
+    with running.client() as client:
+        assert client.get("/libraries").status_code == 200
+
+
+def test_maintenance_ends_with_the_server_though_workers_live_on(running: Server) -> None:
+    """Also when a worker was started after it, and so might hold the pipe that keeps it alive."""
+    until(running.maintenance, "maintenance runs")
+    (maintenance,) = running.maintenance()
+    replaced_worker(running)
+    running.master().kill()
+    until(lambda: not is_alive(maintenance), "maintenance has ended", seconds=15)
+    running.kill()
+
+
+MAINTAIN = "from django.core.management import execute_from_command_line; execute_from_command_line(['', 'maintain'])"
+
+
+def test_a_second_maintenance_does_no_harm(running: Server) -> None:
+    refusal = "Another process maintains this data folder already."
+    until(lambda: refusal in running.manage("maintain", "--once").stderr, "maintenance runs")
+    with running.python(MAINTAIN) as second, running.client() as client:
+        try:
+            client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+            client.post("/libraries/a/chunks", json={"chunks": [{"embedding": [1, 2]}]}).raise_for_status()
+            answer = client.post("/libraries/a/query", json={"vector": [1, 2]}).raise_for_status().json()
+            assert len(answer["results"]) == 1
+            assert second.poll() is None
+        finally:
+            second.terminate()
+    assert len(running.maintenance()) == 1
+
+
+@pytest.mark.sqlite
+def test_the_data_folder_is_for_its_owner_and_the_database_as_it_should_be(running: Server) -> None:
+    assert running.folder.stat().st_mode & 0o077 == 0
+    with closing(sqlite3.connect(running.folder / "vectordb.sqlite3")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("PRAGMA page_size").fetchone() == (8192,)
+        assert database.execute("PRAGMA auto_vacuum").fetchone() == (2,)
