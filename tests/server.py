@@ -65,15 +65,17 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
-                    return self
-            time.sleep(0.05)
-        raise RuntimeError(f"the server did not become ready:\n{self.log.read_text()}")
+        until(self._is_ready, f"the server is ready; {self.log} says why not", seconds=60)
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
+                return len(self.workers()) == int(self.environ["VECTORDB_WORKERS"])
+        return False
 
     def master(self) -> psutil.Process:
         """gunicorn's master, which is the server's first process."""
@@ -141,10 +143,13 @@ class Server:
                         other.resume()
             yield clients
 
-    def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run `manage.py` with this server's settings, whether or not the server runs; answers when it has ended."""
+    def manage(self, *arguments: str, under: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+        """Run `manage.py` with this server's settings, whether or not the server runs; answers when it has ended.
+
+        `under` is as for `start`.
+        """
         return subprocess.run(
-            [sys.executable, str(ROOT / "manage.py"), *arguments],
+            [*under, sys.executable, str(ROOT / "manage.py"), *arguments],
             env=self.environ,
             cwd=ROOT,
             capture_output=True,

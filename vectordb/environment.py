@@ -80,8 +80,14 @@ def _loopback_address(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
-    if text and not text.startswith(("sqlite://", "postgres://", "postgresql://")):
+    if not text:
+        return text
+    if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
         raise ValueError("must begin with sqlite:/// or postgresql:// (empty: SQLite in the data folder)")
+    try:
+        environ.Env.db_url_config(text)
+    except ValueError:
+        raise ValueError("must look like postgresql://user:password@host:5432/name") from None
     return text
 
 

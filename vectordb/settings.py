@@ -80,18 +80,10 @@ def _databases(url: str) -> dict[str, dict[str, Any]]:
     writer |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
     reader = dict(writer)
     if writer["ENGINE"] == "django.db.backends.sqlite3":
-        # page_size and auto_vacuum act on a database without tables only, and must come before WAL.
-        pragmas = (
-            "PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; "
-            "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA wal_autocheckpoint=4000; "
-            "PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-16384;"
-        )
-        options = {"timeout": BUSY_TIMEOUT, "transaction_mode": "IMMEDIATE", "init_command": pragmas}
+        options = {"timeout": BUSY_TIMEOUT, "transaction_mode": "IMMEDIATE"}
         writer |= {"OPTIONS": options, "CONN_HEALTH_CHECKS": False}
         writer["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
-        reader = dict(writer) | {
-            "OPTIONS": options | {"transaction_mode": "DEFERRED", "init_command": pragmas + " PRAGMA query_only=ON;"}
-        }
+        reader = dict(writer) | {"OPTIONS": options | {"transaction_mode": "DEFERRED"}}
     else:
         options = writer.get("OPTIONS", {})
         writer["OPTIONS"] = options | {"options": f"-c lock_timeout={BUSY_TIMEOUT}s"}

@@ -10,10 +10,11 @@ from typing import Any
 
 from django.apps import apps
 from django.db import transaction
+from django.db.backends.signals import connection_created
 from django.db.models.signals import post_delete, post_migrate, post_save
 from django.dispatch import Signal
 
-from apps.libraries.dialects import install_triggers
+from apps.libraries.dialects import install_triggers, prepare_connection
 
 # Sent with `library_key`, an integer.
 library_changed = Signal()
@@ -28,6 +29,7 @@ def announce(library_key: int) -> None:
 def connect() -> None:
     """Connect the receivers; called once, when the apps are ready."""
     config = apps.get_app_config("libraries")
+    connection_created.connect(prepare_connection, dispatch_uid="libraries.prepare_connection")
     post_migrate.connect(_after_migrate, sender=config)
     post_save.connect(_after_save, sender=config.get_model("Library"))
     post_save.connect(_after_save, sender=config.get_model("Chunk"))

@@ -1,7 +1,7 @@
 """From rows to a view, and from changes to the next one; always from one snapshot.
 
 Loading costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed. Vectors
-of another length than the library's dimension, or that no search can use, were written past the checks and are left out.
+that no search can use, or of another length than the library's dimension, are left out: no service has written them.
 """
 
 import numpy as np

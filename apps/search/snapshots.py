@@ -14,9 +14,7 @@ from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.engine.metrics import Metric
-from apps.libraries.dialects import dialect_of
-
-ALIAS = "snapshot"
+from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Snapshot:
 @contextmanager
 def open_snapshot() -> Iterator[Snapshot]:
     """A snapshot of the database as it is now; ends with the block."""
-    connection = connections[ALIAS]
+    connection = connections[SNAPSHOT_ALIAS]
     snapshot = Snapshot(connection)
     try:
         yield snapshot

@@ -93,6 +93,17 @@ def test_roundings_that_all_go_one_way_cost_no_result(metric: Metric) -> None:
     assert index.search(queries[:1], 1).positions.tolist() == [[23]]
 
 
+@pytest.mark.parametrize("magnitude", [1.0, 1e15, 1e-10, 1e-30])
+def test_rows_whose_norm_float32_cannot_hold_have_a_cosine_too(magnitude: float) -> None:
+    # The norms are 5.66 and 6.40 times the smallest float32, and both are rounded to 6.
+    smallest = 2.0**-149
+    vectors = np.array([[5 * smallest, 4 * smallest]] * 20 + [[4 * smallest] * 2, [1.0, 0.7]], np.float32)
+    queries = np.full((2, 2), magnitude, np.float32)
+    index = BruteForce.build(vectors, Metric.COSINE)
+    assert index.search(queries, 3).positions.tolist() == [[20, 0, 1]] * 2
+    assert index.search(queries[:1], 3).scores[0].tolist() == pytest.approx([1.0, 0.99388, 0.99388], abs=1e-5)
+
+
 @pytest.mark.parametrize("metric", [Metric.DOT, Metric.EUCLIDEAN])
 def test_zero_vectors_are_ranked_like_others(metric: Metric) -> None:
     vectors = np.array([[0, 0], [-1, 0], [0, 0], [2, 0]], np.float32)

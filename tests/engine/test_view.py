@@ -149,7 +149,7 @@ class ViewMachine(RuleBasedStateMachine):
 
 
 TestViewMachine = ViewMachine.TestCase
-TestViewMachine.settings = settings(bounded(80), stateful_step_count=20)
+TestViewMachine.settings = settings(bounded(50), stateful_step_count=20)
 
 
 def numbered(keys: Iterable[int]) -> Rows:
@@ -245,7 +245,7 @@ def test_threads_search_old_views_while_new_ones_are_made() -> None:
     for reader in readers:
         reader.start()
     try:
-        for step in range(150):
+        for step in range(100):
             # As many rows as make the shared tail outgrow its buffer now and then, and be copied for its dead rows.
             keys = rng.choice(3000, 40, replace=False).tolist()
             written = dict(zip(keys[:30], rng.standard_normal((30, DIMENSION)).astype(np.float32), strict=True))

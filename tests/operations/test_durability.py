@@ -42,9 +42,14 @@ def exchanges(trace: Path) -> Iterator[Exchange]:
             calls.append(call)
 
 
-def test_the_log_is_synced_between_a_write_and_its_answer(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Where strace is to write."""
     assert shutil.which("strace"), "this test needs strace: apt-get install strace (or your system's equivalent)"
-    trace = tmp_path / "trace"
+    return tmp_path / "trace"
+
+
+def test_the_log_is_synced_between_a_write_and_its_answer(folder: Path, trace: Path) -> None:
     calls = "trace=read,recvfrom,recvmsg,write,sendto,sendmsg,pwrite64,pwritev,fsync,fdatasync"
     server = Server(folder, VECTORDB_WORKERS=1)
     # -ff: a file for each process, so that the calls of the worker stand in their order.
@@ -90,7 +95,7 @@ DOCUMENTS = 1_000
 TABLES = ("chunk", "embedding", "document", "change", "library")
 
 
-def test_a_large_library_is_deleted_in_little_memory_and_gives_its_space_back(folder: Path) -> None:
+def test_a_large_library_is_deleted_in_little_memory_and_gives_its_space_back(folder: Path, trace: Path) -> None:
     with serving(folder) as server:
         with server.client() as client:
             library = {"id": "large", "name": "Large", "dimension": 8}
@@ -110,9 +115,13 @@ def test_a_large_library_is_deleted_in_little_memory_and_gives_its_space_back(fo
         with contextlib.closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
             for table in TABLES:
                 assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
-    maintained = server.manage("maintain", "--once")
+        server.kill()
+    strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fsync,fdatasync"]
+    maintained = server.manage("maintain", "--once", under=[*strace, "-o", str(trace)])
     assert (maintained.returncode, maintained.stderr) == (0, "")
     assert _bytes_of(folder) < stored / 4
+    syncs = len(trace.read_text().splitlines())
+    assert syncs < 200, "the space is to be given back many pages at a time"
 
 
 def _store_rows(path: Path) -> None:

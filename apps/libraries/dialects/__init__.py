@@ -9,11 +9,11 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
-from apps.libraries.dialects.base import Dialect, Failure
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
 from apps.libraries.dialects.postgresql import PostgreSQLDialect
 from apps.libraries.dialects.sqlite import SQLiteDialect
 
-__all__ = ["Dialect", "Failure", "dialect_of", "failure_of", "install_triggers"]
+__all__ = ["SNAPSHOT_ALIAS", "Dialect", "Failure", "dialect_of", "failure_of", "install_triggers", "prepare_connection"]
 
 _DIALECTS: dict[str, Dialect] = {"sqlite": SQLiteDialect(), "postgresql": PostgreSQLDialect()}
 
@@ -30,6 +30,11 @@ def failure_of(error: DatabaseError) -> Failure | None:
         if failure is not None:
             return failure
     return None
+
+
+def prepare_connection(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Receiver of `connection_created`: set what a new connection needs."""
+    dialect_of(connection).prepare(connection)
 
 
 def install_triggers(*, using: str, **kwargs: Any) -> None:

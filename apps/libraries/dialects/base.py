@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
+
+# The alias of the read-only connection on which a query holds one state of the database.
+SNAPSHOT_ALIAS: Final = "snapshot"
 
 
 class Failure(Enum):
@@ -25,6 +28,10 @@ class Dialect(ABC):
     begin_snapshot: ClassVar[str]
     # Ends a SELECT of a library's row so that the library's other writers wait.
     lock_row: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:
+        """Set what a new connection needs. Must take no lock that a writer may hold."""
 
     @abstractmethod
     def json_text(self, column: str) -> str:

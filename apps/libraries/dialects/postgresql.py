@@ -94,6 +94,9 @@ class PostgreSQLDialect(Dialect):
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     lock_row = "FOR NO KEY UPDATE"
 
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:
+        """Nothing: the settings hold what PostgreSQL is told."""
+
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 

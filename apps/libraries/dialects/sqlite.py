@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
-from apps.libraries.dialects.base import Dialect, Failure
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
 
 _LOG = "INSERT INTO change (library_key, chunk_key, token)"
 
@@ -78,6 +78,16 @@ _TRIGGERS = {
         END""",
 }
 
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    # Maintenance checkpoints sooner; this is for when it does not run.
+    "wal_autocheckpoint = 4000",
+    "journal_size_limit = 67108864",
+    "cache_size = -16384",
+)
+
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
@@ -90,6 +100,18 @@ class SQLiteDialect(Dialect):
 
     begin_snapshot = "BEGIN DEFERRED"
     lock_row = ""
+
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA page_count")
+            if cursor.fetchone()[0] == 0:
+                # These act before there is a table only; set later, auto_vacuum would wait for the write lock.
+                cursor.execute("PRAGMA page_size = 8192")
+                cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            for pragma in _PRAGMAS:
+                cursor.execute(f"PRAGMA {pragma}")
+            if connection.alias == SNAPSHOT_ALIAS:
+                cursor.execute("PRAGMA query_only = ON")
 
     def json_text(self, column: str) -> str:
         return column
@@ -136,8 +158,8 @@ class SQLiteDialect(Dialect):
                 # A tenth of the file may stay free: it is used again by the next writes.
                 if free < _PAGES_PER_STEP or free * 10 < cursor.fetchone()[0]:
                     break
-                cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
-                cursor.fetchall()
+                # A cursor would stop after one page: the statement yields a row without columns for each.
+                connection.connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 cursor.execute("PRAGMA freelist_count")
                 if cursor.fetchone()[0] >= free:

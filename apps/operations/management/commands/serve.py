@@ -1,6 +1,7 @@
 """`manage.py serve`: migrate, load the sample into an empty database, and serve."""
 
 import json
+import socket
 import sys
 from typing import Any
 
@@ -20,6 +21,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for sentence in environment.unknown_settings():
             self.stderr.write(f"Warning: {sentence}")
+        _check_port_is_free()
         try:
             call_command("migrate", verbosity=0, interactive=False)
             if settings.LOAD_SAMPLE and not Library.objects.exists():
@@ -47,3 +49,17 @@ class Command(BaseCommand):
             line = f"curl -s {url}/api/v1/libraries"
         self.stdout.write(f"Try it:\n  {line}\n")
         self.stdout.flush()
+
+
+def _check_port_is_free() -> None:
+    host, _, port = settings.BIND.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise CommandError(
+                f"VECTORDB_BIND={settings.BIND} cannot be served on: {(error.strerror or str(error)).lower()}. "
+                "Stop what uses it, or set VECTORDB_BIND to another port, for example 127.0.0.1:8001."
+            ) from error
