@@ -43,6 +43,8 @@ class RequestMiddleware:
                 detail = f'Method "{request.method}" not allowed.'
                 response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
         response.headers[HEADER] = request_id
+        if not response.streaming:
+            response.headers.setdefault("Content-Length", str(len(response.content)))
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

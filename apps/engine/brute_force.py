@@ -80,7 +80,7 @@ def search_matrix(
             products = vectors @ block[0] if len(block) == 1 else block @ vectors.T
             for i, (query, product) in enumerate(zip(block, products.reshape(len(block), -1), strict=True), start):
                 candidates = _candidates(metric, product, norms, query, k, allowed)
-                exact = exact_scores(metric, vectors[candidates], query)
+                exact = exact_scores(metric, vectors, query, candidates)
                 if rows is not None:
                     candidates = rows[candidates]
                 chosen = selection.best(exact, candidates if order is None else order[candidates], k)

@@ -9,9 +9,9 @@ length alone; so two equal rows get equal scores wherever they lie, and one row 
 *Quick* scores come from a float32 product (BLAS). For any order of summation, with or without fused multiply-add,
     |fl(x.q) - x.q| <= gamma * sum|x_i q_i| <= gamma * |x||q|,   gamma = d*u / (1 - d*u),   u = 2**-24
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1), where gradual or sudden underflow adds
-at most d * 2**-126. `RELATIVE` is more than twice gamma plus the few roundings made around the product, so that it also
-covers the rounding of the exact score to float32: a row whose quick score is more than two bounds below that of k other
-rows cannot tie with them.
+at most 2d * 2**-126. `relative_bound` is more than twice gamma plus the few roundings made around the product, so that
+it also covers the rounding of the exact score to float32: a row whose quick score is more than two bounds below that of
+k other rows cannot tie with them.
 """
 
 from enum import Enum
@@ -57,14 +57,24 @@ def row_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return norms
 
 
-def exact_scores(metric: Metric, vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores [n] of `vectors` [n, dimension] against `query` [dimension]; higher is better, float32."""
-    scores = np.empty(len(vectors), np.float32)
+def exact_scores(
+    metric: Metric,
+    vectors: NDArray[np.float32],
+    query: NDArray[np.float32],
+    positions: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Scores of `vectors` [n, dimension] against `query` [dimension]; higher is better, float32.
+
+    `positions` [m] names the rows to score, all by default; they are gathered in blocks of bounded memory.
+    """
+    count = len(vectors) if positions is None else len(positions)
+    scores = np.empty(count, np.float32)
     wide_query = query.astype(np.float64)
     query_norm = np.sqrt((wide_query * wide_query).sum())
     step = max(1, (1 << 21) // max(1, vectors.shape[1]))
-    for start in range(0, len(vectors), step):
-        rows = vectors[start : start + step].astype(np.float64)
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        rows = (vectors[part] if positions is None else vectors[positions[part]]).astype(np.float64)
         if metric is Metric.EUCLIDEAN:
             difference = rows - wide_query
             block = -np.sqrt((difference * difference).sum(axis=1))
@@ -72,8 +82,8 @@ def exact_scores(metric: Metric, vectors: NDArray[np.float32], query: NDArray[np
             block = (rows * wide_query).sum(axis=1)
             if metric is Metric.COSINE:
                 norms = np.sqrt((rows * rows).sum(axis=1)) * query_norm
-                block = np.clip(block / norms, -1.0, 1.0)
-        scores[start : start + step] = block
+                block = block / norms
+        scores[part] = block
     # Adding zero turns -0.0 into 0.0, which compare equal and would print differently.
     scores += np.float32(0.0)
     return scores

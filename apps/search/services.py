@@ -14,9 +14,10 @@ import orjson
 
 from apps.engine.errors import InvalidParameter
 from apps.engine.registry import index_type
-from apps.engine.vectors import Float32
+from apps.engine.vectors import Float32, usable
 from apps.engine.view import Hits
-from apps.libraries.errors import Fault, NotFound, NotSupported, pointer
+from apps.libraries.errors import Fault, Invalid, NotFound, NotSupported
+from apps.libraries.errors import pointer as json_pointer
 from apps.libraries.selectors import vector_array
 from apps.libraries.vectors import parse_vectors
 from apps.search.cache import Current, views
@@ -79,7 +80,7 @@ def _searches(
         try:
             index.check_search_params(spec.search_params)
         except InvalidParameter as error:
-            fault = Fault(at + pointer(["search_params", error.name]), error.reason)
+            fault = Fault(at + json_pointer(["search_params", error.name]), error.reason)
             raise NotSupported("A search parameter is not known.", [fault]) from None
     given = [(spec, at) for spec, at in zip(specs, pointers, strict=True) if spec.names("vector")]
     vectors = iter(
@@ -112,8 +113,12 @@ def _stored_vector(snapshot: Snapshot, state: LibraryState, chunk_id: str, point
     if not found:
         detail = f"There is no chunk {chunk_id!r} with a vector in this library."
         raise NotFound(detail, [Fault(pointer, "names no chunk of this library")])
-    key, vector = found[0]
-    return key, vector_array(vector)
+    key, blob = found[0]
+    vector = vector_array(blob)
+    if len(vector) != state.dimension or not usable(vector[np.newaxis], state.metric)[0]:
+        detail = f"The chunk {chunk_id!r} has a vector that cannot be searched with; write it again."
+        raise Invalid(detail, [Fault(pointer, "names a chunk whose stored vector cannot be used")])
+    return key, vector
 
 
 def _searched(current: Current, searches: Sequence[_Search]) -> list[Hits]:

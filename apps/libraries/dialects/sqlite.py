@@ -159,7 +159,8 @@ class SQLiteDialect(Dialect):
                 if free < _PAGES_PER_STEP or free * 10 < cursor.fetchone()[0]:
                     break
                 # A cursor would stop after one page: the statement yields a row without columns for each.
-                connection.connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
+                with connection.wrap_database_errors:
+                    connection.connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 cursor.execute("PRAGMA freelist_count")
                 if cursor.fetchone()[0] >= free:
