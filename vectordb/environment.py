@@ -17,7 +17,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 PREFIX = "VECTORDB_"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,11 @@ def _database_url(text: str) -> str:
     if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
         raise ValueError("must begin with sqlite:/// or postgresql:// (empty: SQLite in the data folder)")
     try:
-        environ.Env.db_url_config(text)
+        name = environ.Env.db_url_config(text)["NAME"]
     except ValueError:
-        raise ValueError("must look like postgresql://user:password@host:5432/name") from None
+        name = ""
+    if not name or name == ":memory:":
+        raise ValueError("must look like postgresql://user:password@host:5432/name or sqlite:////folder/file.sqlite3")
     return text
 
 
@@ -104,7 +106,10 @@ def _secret(text: str) -> str:
 
 
 def _hosts(text: str) -> list[str]:
-    return [host.strip() for host in text.split(",") if host.strip()]
+    hosts = [host.strip() for host in text.split(",") if host.strip()]
+    if not hosts:
+        raise ValueError("must name at least one host, for example localhost,127.0.0.1,[::1]")
+    return hosts
 
 
 SETTINGS: tuple[Setting, ...] = (

@@ -113,6 +113,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = LIMITS.body_bytes
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SESSION_COOKIE_SAMESITE = "Strict"
 CSRF_COOKIE_SAMESITE = "Strict"
+CSRF_FAILURE_VIEW = "apps.api.middleware.forbidden"
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["apps.api.renderers.JSONRenderer", "apps.api.renderers.BrowsableAPIRenderer"],
@@ -140,8 +141,13 @@ SPECTACULAR_SETTINGS = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
+    "filters": {"request_id": {"()": "vectordb.logs.RequestIdFilter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request_id"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
-    "loggers": {"django": {"level": "WARNING", "propagate": True, "handlers": []}},
+    "loggers": {
+        "django": {"level": "WARNING", "propagate": True, "handlers": []},
+        # A refused request is the client's affair, and its answer says why.
+        "django.request": {"level": "ERROR"},
+    },
 }

@@ -12,7 +12,7 @@ from apps.libraries.values import Input
 Body = TypeVar("Body", bound=Input)
 
 _BLOCK = 1 << 16
-# How much of a refused body is still read, so that a client which is busy sending gets to see the answer.
+# How much of a refused body is still read.
 _DRAIN = 1 << 28
 
 
@@ -26,7 +26,6 @@ def parse(request: HttpRequest, model: type[Body]) -> Body:
     )
     is_json = is_json and (request.content_params or {}).get("charset", "utf-8").lower() in ("utf-8", "utf8")
     if not is_json or encoding.lower() != "identity":
-        _drain(request)
         got = f"Content-Type {content_type!r}" if not is_json else f"Content-Encoding {encoding!r}"
         detail = f"The body must be JSON in UTF-8: send the header Content-Type: application/json. Got {got}."
         raise Problem("unsupported_media_type", detail, headers={"Accept": "application/json"})
@@ -41,7 +40,6 @@ def read(request: HttpRequest) -> bytes:
     limit = settings.LIMITS.body_bytes
     declared = request.META.get("CONTENT_LENGTH")
     if declared and int(declared) > limit:
-        _drain(request)
         raise _too_large(limit)
     if declared or "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
         body = request.body
@@ -54,7 +52,6 @@ def read(request: HttpRequest) -> bytes:
     while block := _next_block(stream):
         size += len(block)
         if size > limit:
-            _drain(request)
             raise _too_large(limit)
         blocks.append(block)
     return b"".join(blocks)
@@ -72,10 +69,14 @@ def _too_large(limit: int) -> Problem:
     return Problem("body_too_large", f"The body must have at most {limit} bytes (limit VECTORDB_MAX_BODY_BYTES).")
 
 
-def _drain(request: HttpRequest) -> None:
-    left = _DRAIN
+def drain(request: HttpRequest) -> None:
+    """Read what is left of the body of a request that is refused: a client that is busy sending sees no answer."""
+    if hasattr(request, "_body"):
+        return
+    is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    left = _DRAIN if is_chunked else min(int(request.META.get("CONTENT_LENGTH") or 0), _DRAIN)
     try:
-        while left > 0 and (block := request.META["wsgi.input"].read(_BLOCK)):
+        while left > 0 and (block := request.META["wsgi.input"].read(min(left, _BLOCK))):
             left -= len(block)
     except (OSError, ParseException):
         pass

@@ -88,7 +88,7 @@ _SENTENCES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Problem(Exception):
     """An error as the client sees it; may be raised by the HTTP edge itself."""
 

@@ -1,6 +1,5 @@
 """Around every request: its id, the check of its host, and problem bodies for what fails outside of a view."""
 
-import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -9,9 +8,9 @@ from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
+from apps.api.bodies import drain
 from apps.api.errors import Problem, problem_of, response_to
-
-logger = logging.getLogger(__name__)
+from vectordb.logs import current_request_id
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -31,6 +30,7 @@ class RequestMiddleware:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
+        current_request_id.set(request_id)
         try:
             request.get_host()
         except DisallowedHost:
@@ -38,11 +38,15 @@ class RequestMiddleware:
             response = response_to(request, Problem("host_not_allowed", detail))
         else:
             response = self._get_response(request)
-            if response.status_code == 405 and not response.streaming and not response.content:
+            if response.status_code == 405 and (response.streaming or not response.content):
                 allow = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
                 detail = f'Method "{request.method}" not allowed.'
                 response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
         response.headers[HEADER] = request_id
+        response.headers.setdefault("X-Frame-Options", "DENY")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if response.status_code >= 400:
+            drain(request)
         if not response.streaming:
             response.headers.setdefault("Content-Length", str(len(response.content)))
         return response
@@ -66,9 +70,9 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return response_to(request, problem_of(exception) or Problem("malformed", "The request could not be read."))
 
 
-def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler for what is not allowed."""
-    return response_to(request, Problem("forbidden", "That is not allowed."))
+def forbidden(request: HttpRequest, exception: Exception | None = None, reason: str = "") -> HttpResponse:
+    """Django's handler for what is not allowed, a form without its CSRF token among it."""
+    return response_to(request, Problem("forbidden", reason or "That is not allowed."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

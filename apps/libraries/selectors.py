@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.engine.vectors import DTYPE
@@ -61,11 +61,6 @@ def document_row(*, library_id: str, document_id: str) -> Document:
     if found is None:
         raise NotFound(f"There is no document {document_id!r} in this library.")
     return found
-
-
-def document(*, library_id: str, document_id: str) -> dict[str, Any]:
-    """The document as the API shows it; raises NotFound."""
-    return document_data(document_row(library_id=library_id, document_id=document_id))
 
 
 def document_data(document: Document, chunk_count: int | None = None) -> dict[str, Any]:
@@ -151,13 +146,19 @@ def etag(data: dict[str, Any]) -> str:
     return f'"{hashlib.blake2b(orjson.dumps(data, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()}"'
 
 
-def check_match(if_match: str | None, current: Callable[[], dict[str, Any]]) -> None:
-    """Raise PreconditionFailed unless `if_match`, an If-Match header, is absent or names what is there now."""
+def document_etag(document: Document) -> str:
+    """The entity tag of a document, which changes with its chunks too: PUT replaces them."""
+    newest = document.chunks.aggregate(newest=Max("updated_at"))["newest"]
+    return etag(document_data(document) | {"chunks_updated_at": newest and timestamp(newest)})
+
+
+def check_match(if_match: str | None, current: Callable[[], str]) -> None:
+    """Raise PreconditionFailed unless `if_match`, an If-Match header, is absent or names the `current` tag."""
     if if_match is None:
         return
     wanted = [tag.strip() for tag in if_match.split(",")]
     try:
-        tag = etag(current())
+        tag = current()
     except NotFound:
         tag = None
     if tag is None or ("*" not in wanted and tag not in wanted):

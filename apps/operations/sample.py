@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from django.conf import settings
+from django.db import transaction
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.inputs import ChunkInput, ChunksWrite, LibraryCreate
@@ -32,7 +34,15 @@ def is_loaded() -> bool:
 
 
 def load() -> Iterator[int]:
-    """Make the sample's library; yields how many rows each write stored. Raises Conflict where it exists."""
+    """Make the sample's library, whole or not at all; yields how many rows each write stored.
+
+    Raises Conflict where it exists, pydantic's ValidationError where a limit of the settings is too low for it.
+    """
+    with transaction.atomic():
+        yield from _load()
+
+
+def _load() -> Iterator[int]:
     vectors = np.load(_FOLDER / "vectors.f16.npy", allow_pickle=False).astype(DTYPE)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with gzip.open(_FOLDER / "rows.jsonl.gz") as file:
@@ -46,8 +56,9 @@ def load() -> Iterator[int]:
             metadata={"source": "WordNet 3.0", "embedding_model": "all-MiniLM-L6-v2"},
         )
     )
-    for start in range(0, len(rows), _ROWS_PER_WRITE):
-        part = range(start, min(start + _ROWS_PER_WRITE, len(rows)))
+    step = min(_ROWS_PER_WRITE, settings.LIMITS.chunks_per_write)
+    for start in range(0, len(rows), step):
+        part = range(start, min(start + step, len(rows)))
         chunks = [ChunkInput(**rows[i], embedding=base64.b64encode(vectors[i].tobytes()).decode()) for i in part]
         write_chunks(library_id=LIBRARY_ID, write=ChunksWrite(chunks=chunks))
         yield len(part)

@@ -8,8 +8,10 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from gunicorn.workers.sync import SyncWorker
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_STARTS = 5.0
+# How long a worker waits for the next bytes of a client.
+_SECONDS_FOR_CLIENTS = 10
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (gunicorn makes its own unguessable file there)
 
@@ -44,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
             "proc_name": "vectordb",
             "control_socket_disable": True,
+            "when_ready": _defer_accept,
             "post_fork": _after_fork,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
@@ -88,7 +94,11 @@ class _Problems:
 
 
 class _SyncWorker(_Problems, SyncWorker):  # type: ignore[misc]
-    """gunicorn's worker of one thread."""
+    """gunicorn's worker of one thread, which a client that sends half a request does not keep."""
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        client.settimeout(_SECONDS_FOR_CLIENTS)
+        super().handle(listener, client, addr)
 
 
 class _ThreadWorker(_Problems, ThreadWorker):  # type: ignore[misc]
@@ -99,18 +109,31 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's master, which also keeps the maintenance process running."""
 
     maintain: subprocess.Popen[bytes] | None = None
+    maintain_from = 0.0
 
     def manage_workers(self) -> None:
         super().manage_workers()
-        if self.maintain is None or self.maintain.poll() is not None:
-            if self.maintain is not None:
-                logger.warning("the maintenance process ended; starting another")
-            self.maintain = start_maintenance()
+        if self.maintain is not None and self.maintain.poll() is None:
+            return
+        if time.monotonic() < self.maintain_from:
+            return
+        if self.maintain is not None:
+            logger.warning("the maintenance process ended; starting another")
+        self.maintain = start_maintenance()
+        # One that dies at once is not started again at once.
+        self.maintain_from = time.monotonic() + _SECONDS_BETWEEN_STARTS
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if self.maintain is not None:
             self.maintain.terminate()
         super().halt(reason, exit_status)
+
+
+def _defer_accept(arbiter: _Supervisor) -> None:
+    """Take a connection when it has sent something: browsers open some in advance, and each would keep a worker."""
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        for listener in arbiter.LISTENERS:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SECONDS_FOR_CLIENTS)
 
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:

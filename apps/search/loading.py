@@ -11,7 +11,7 @@ from apps.engine.vectors import DTYPE, Float32, Int64, usable
 from apps.engine.view import View
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
-_ROWS_PER_BLOCK = 2000
+_ROWS_PER_PAGE = 2000
 # Past so many changes, or half as many as there are rows, reading all rows is quicker than replaying.
 _REPLAY_AT_MOST = 20_000
 
@@ -19,11 +19,11 @@ _COUNT = """
     SELECT count(*) FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
-_ALL = """
+_PAGE = """
     SELECT chunk.id, embedding.vector
     FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
-    WHERE chunk.library_id = %s AND length(embedding.vector) = %s
-    ORDER BY chunk.id"""
+    WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s
+    ORDER BY chunk.id LIMIT %s"""
 
 _CHANGED = """
     SELECT changed.chunk_key, embedding.vector
@@ -40,8 +40,10 @@ def load(snapshot: Snapshot, state: LibraryState) -> View:
     [(count,)] = snapshot.rows(_COUNT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
-    end = 0
-    for block in snapshot.blocks(_ALL, params, _ROWS_PER_BLOCK):
+    end, last = 0, 0
+    # By pages: a client of PostgreSQL would hold all rows at once.
+    while block := snapshot.rows(_PAGE, [*params, last, _ROWS_PER_PAGE]):
+        last = block[-1][0]
         found, matrix = _usable(block, state.metric, state.dimension)
         start, end = end, end + len(found)
         keys[start:end], vectors[start:end] = found, matrix

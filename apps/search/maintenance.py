@@ -50,7 +50,8 @@ def _delete_below(library_key: int, seq: int) -> int:
             return deleted
 
 
-def run() -> None:
-    """One round of everything."""
-    prune_changes()
+def run(*, prune: bool = True) -> None:
+    """One round of everything; without pruning it costs next to nothing."""
+    if prune:
+        prune_changes()
     dialect_of(connection).upkeep(connection)

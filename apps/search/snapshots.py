@@ -69,12 +69,6 @@ class Snapshot:
         found: list[tuple[Any, ...]] = self._cursor.fetchall()
         return found
 
-    def blocks(self, sql: str, params: Sequence[Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of a query, `size` at a time."""
-        self._cursor.execute(sql, params)
-        while block := self._cursor.fetchmany(size):
-            yield block
-
     def json_text(self, column: str) -> str:
         """An expression for a JSON column as its text."""
         return self._dialect.json_text(column)

@@ -208,3 +208,10 @@ def test_programs_get_json_whatever_they_accept(client: httpx.Client, shared: st
     query = client.post(f"/libraries/{shared}/query", json={"vector": [1, 0, 0]}, headers=headers)
     assert query.headers["Content-Type"] == "application/json"
     refused(client.get("/libraries/nope", headers=headers), 404, "not_found")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> None:
+    answer = client.get("/libraries", headers={"Accept": accept})
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"

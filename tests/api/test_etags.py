@@ -73,3 +73,15 @@ def test_what_does_not_exist_matches_nothing(client: httpx.Client, shared: str) 
         url = f"/libraries/{shared}/{path}"
         refused(client.patch(url, json=body, headers={"If-Match": "*"}), 412, "precondition_failed")
         refused(client.delete(url, headers={"If-Match": "*"}), 412, "precondition_failed")
+
+
+def test_a_changed_chunk_changes_the_tag_of_its_document(client: httpx.Client, library: str) -> None:
+    """PUT would overwrite the chunk."""
+    document = {"id": "d", "chunks": [{"id": "c", "text": "A", "embedding": [1, 0, 0]}]}
+    client.post(f"/libraries/{library}/documents", json=document).raise_for_status()
+    tag = client.get(f"/libraries/{library}/documents/d").headers["ETag"]
+    client.patch(f"/libraries/{library}/chunks/c", json={"metadata": {"a": 1}}).raise_for_status()
+    put = {"chunks": document["chunks"]}
+    refused = client.put(f"/libraries/{library}/documents/d", json=put, headers={"If-Match": tag})
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+    assert client.get(f"/libraries/{library}/chunks/c").json()["metadata"] == {"a": 1}

@@ -41,7 +41,12 @@ BODIES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("POST", "{library}/query", {"text": "a question", "mode": "lexical"}, ["/text", "/mode"]),
     ("POST", "{library}/query", {"text": "a question", "mode": "hybrid", "hybrid": {}}, ["/text", "/mode", "/hybrid"]),
     ("POST", "{library}/query", V | {"filter": {"topic": "a"}}, ["/filter"]),
-    ("POST", "{library}/query", V | {"filter": {"$and": [{"a": {"$gt": 1}}]}, "filter_mode": "pre"}, ["/filter"]),
+    (
+        "POST",
+        "{library}/query",
+        V | {"filter": {"$and": [{"a": {"$gt": 1}}]}, "filter_mode": "pre"},
+        ["/filter", "/filter_mode"],
+    ),
     ("POST", "{library}/query", V | {"mode": "hybrid"}, ["/mode"]),
     ("POST", "{library}/query", V | {"hybrid": {"rrf_k": 60}}, ["/hybrid"]),
     ("POST", "{library}/query", V | {"group_by": "document"}, ["/group_by"]),

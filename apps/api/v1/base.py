@@ -50,10 +50,10 @@ def answer(data: Any, status: int = 200, location: str | None = None) -> Respons
     return Response(data, status=status, headers={} if location is None else {"Location": location})
 
 
-def tagged(data: dict[str, Any], status: int = 200, location: str | None = None) -> Response:
-    """A response with `data` and its ETag."""
+def tagged(data: dict[str, Any], status: int = 200, location: str | None = None, tag: str | None = None) -> Response:
+    """A response with `data` and its ETag, which is made from `data` unless it is given."""
     response = answer(data, status, location)
-    response.headers["ETag"] = etag(data)
+    response.headers["ETag"] = tag or etag(data)
     return response
 
 

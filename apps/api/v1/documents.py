@@ -58,7 +58,8 @@ class Document(ApiView):
 
     @extend_schema(operation_id="get_document", summary="Read a document", responses=schemas.Document)
     def get(self, request: Request, library_id: str, document_id: str) -> Response:
-        return tagged(selectors.document(library_id=library_id, document_id=document_id))
+        document = selectors.document_row(library_id=library_id, document_id=document_id)
+        return tagged(selectors.document_data(document), tag=selectors.document_etag(document))
 
     @extend_schema(
         operation_id="put_document",
@@ -93,7 +94,7 @@ class Document(ApiView):
         document = services.update_document(
             library_id=library_id, document_id=document_id, update=update, if_match=if_match(request)
         )
-        return tagged(document)
+        return tagged(selectors.document_data(document), tag=selectors.document_etag(document))
 
     @extend_schema(
         operation_id="delete_document",

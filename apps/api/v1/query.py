@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from apps.api.bodies import parse
 from apps.api.errors import Problem, problem_of, response_to
 from apps.api.openapi import example
+from apps.api.pagination import check_parameters
 from apps.api.renderers import dumps
 from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, path_to
@@ -39,6 +40,7 @@ class _QueryView(ApiView):
             try:
                 if not is_id(library_id):
                     raise Problem("not_found", f"There is no library {library_id!r}: that cannot be an id.")
+                check_parameters(request.GET)
                 return HttpResponse(dumps(cls.run(request, library_id)), content_type="application/json")
             except Exception as error:
                 problem = problem_of(error)

@@ -58,7 +58,7 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None = None) -> dict[str, Any]:
     """Change the named fields of one chunk, and show it. Raises NotFound, PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.chunk(library_id=library_id, chunk_id=chunk_id))
+    selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
     stored = rows.stored_chunks(library, [chunk_id])
     if not stored:
         raise selectors.no_chunk(chunk_id)
@@ -71,7 +71,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
 def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None) -> None:
     """Delete one chunk. Raises NotFound, PreconditionFailed."""
     library = rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.chunk(library_id=library_id, chunk_id=chunk_id))
+    selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
     stored = rows.stored_chunks(library, [chunk_id])
     if not stored:
         raise selectors.no_chunk(chunk_id)

@@ -59,7 +59,7 @@ def replace_document(
     library = rows.locked_library(library_id)
     if document.names("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
-    selectors.check_match(if_match, lambda: selectors.document(library_id=library_id, document_id=document_id))
+    _check_match(if_match, library_id, document_id)
     row = Document.objects.filter(library=library, public_id=document_id).first()
     is_new = row is None
     if row is None:
@@ -98,23 +98,30 @@ def replace_document(
 @transaction.atomic
 def update_document(
     *, library_id: str, document_id: str, update: DocumentUpdate, if_match: str | None = None
-) -> dict[str, Any]:
+) -> Document:
     """Change the named fields of a document; its chunks stay. Raises NotFound, PreconditionFailed."""
     rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.document(library_id=library_id, document_id=document_id))
+    _check_match(if_match, library_id, document_id)
     row = selectors.document_row(library_id=library_id, document_id=document_id)
     for field in update.model_fields_set:
         setattr(row, field, getattr(update, field))
     row.save()
-    return selectors.document_data(row)
+    return row
 
 
 @transaction.atomic
 def delete_document(*, library_id: str, document_id: str, if_match: str | None = None) -> None:
     """Delete a document and its chunks. Raises NotFound, PreconditionFailed."""
     rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.document(library_id=library_id, document_id=document_id))
+    _check_match(if_match, library_id, document_id)
     selectors.document_row(library_id=library_id, document_id=document_id).delete()
+
+
+def _check_match(if_match: str | None, library_id: str, document_id: str) -> None:
+    def current() -> str:
+        return selectors.document_etag(selectors.document_row(library_id=library_id, document_id=document_id))
+
+    selectors.check_match(if_match, current)
 
 
 def _create(library: Library, documents: Sequence[DocumentInput], pointers: Sequence[str]) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def create_library(*, create: LibraryCreate) -> Library:
 def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None = None) -> Library:
     """Change the named fields of a library. Raises NotFound, PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.library_data(library))
+    selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
     for field in update.model_fields_set:
         setattr(library, field, getattr(update, field))
     _check_index(library.index_type, library.index_params)
@@ -51,7 +51,7 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
 def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""
     library = rows.locked_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.library_data(library))
+    selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
     library.delete()
 
 

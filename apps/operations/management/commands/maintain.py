@@ -1,6 +1,7 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
 import fcntl
+import itertools
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from apps.search import maintenance
 logger = logging.getLogger(__name__)
 
 _INTERVAL = 5.0
+# Pruning looks at the whole log.
+_ROUNDS_PER_PRUNING = 12
 
 
 class Command(BaseCommand):
@@ -39,8 +42,8 @@ class Command(BaseCommand):
                     return
                 if stop.wait(_INTERVAL):
                     return
-            while True:
-                _round()
+            for round_number in itertools.count():
+                _round(prune=round_number % _ROUNDS_PER_PRUNING == 0)
                 if options["once"] or stop.wait(_INTERVAL):
                     return
 
@@ -60,9 +63,9 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _round() -> None:
+def _round(*, prune: bool) -> None:
     try:
-        maintenance.run()
+        maintenance.run(prune=prune)
     except DatabaseError as error:
         logger.warning("maintenance is put off: %s", error)
         close_old_connections()

@@ -1,6 +1,7 @@
 """`manage.py serve`: migrate, load the sample into an empty database, and serve."""
 
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -21,17 +22,19 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for sentence in environment.unknown_settings():
             self.stderr.write(f"Warning: {sentence}")
+        # What is in the data folder is nobody else's business.
+        os.umask(0o077)
         _check_port_is_free()
         try:
             call_command("migrate", verbosity=0, interactive=False)
             if settings.LOAD_SAMPLE and not Library.objects.exists():
                 call_command("load_sample", stdout=self.stdout)
-            libraries = list(Library.objects.values_list("public_id", flat=True)[:1])
+            has_sample = sample.is_loaded()
         except DatabaseError as error:
             raise CommandError(f"The database cannot be used: {error}") from error
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
-        self._greet(sample.LIBRARY_ID in libraries)
+        self._greet(has_sample)
         from apps.operations.server import Server
 
         sys.argv = sys.argv[:1]
