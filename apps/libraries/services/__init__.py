@@ -1,4 +1,4 @@
-"""Writes. Keyword-only functions that own their transaction; each tells the caches once, on commit.
+"""Writes. Keyword-only functions that own their transaction; each tells the caches on commit.
 
 libraries  create, update, delete
 documents  create, replace (PUT), update, delete
