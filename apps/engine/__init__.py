@@ -4,6 +4,7 @@ vectors     what may be stored: shape, dtype, finite, bounded
 metrics     cosine, dot, euclidean: exact scores, and bounds for quick ones
 selection   the k best of many scores that are only known within a bound
 index       the interface of every index, and what a search returns
+scan        products of queries and a matrix, by several threads
 brute_force exact search
 registry    index types by name
 tail        rows newer than the last segment, in a buffer that grows

@@ -14,6 +14,7 @@ import numpy as np
 from apps.engine import selection
 from apps.engine.index import Neighbors, VectorIndex
 from apps.engine.metrics import TINY_NORM, Metric, exact_scores, relative_bound, row_norms, underflow_bound
+from apps.engine.scan import products
 from apps.engine.vectors import Float32, Int64, Mask
 
 _BLOCK_SCORES = 1 << 23
@@ -76,9 +77,7 @@ def search_matrix(
         step = max(1, _BLOCK_SCORES // len(vectors))
         for start in range(0, m, step):
             block = queries[start : start + step]
-            # One query is a matrix-vector product, several are one matrix product.
-            products = vectors @ block[0] if len(block) == 1 else block @ vectors.T
-            for i, (query, product) in enumerate(zip(block, products.reshape(len(block), -1), strict=True), start):
+            for i, (query, product) in enumerate(zip(block, products(block, vectors), strict=True), start):
                 candidates = _candidates(metric, product, norms, query, k, allowed)
                 exact = exact_scores(metric, vectors, query, candidates)
                 if rows is not None:

@@ -17,7 +17,10 @@ _LOG = "INSERT INTO change (library_key, chunk_key, token)"
 # that is new is logged by its embedding: without one it is in no answer.
 _TRIGGERS = {
     "chunk_log_replaced": f"""
-        BEFORE INSERT ON chunk BEGIN
+        BEFORE INSERT ON chunk
+        WHEN EXISTS (SELECT 1 FROM chunk WHERE library_id = NEW.library_id AND public_id = NEW.public_id)
+          OR EXISTS (SELECT 1 FROM chunk WHERE id = NEW.id)
+        BEGIN
             {_LOG} SELECT library_id, id, random() FROM chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
             {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;
@@ -83,8 +86,8 @@ _PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
     # Maintenance checkpoints sooner; this is for when it does not run.
-    "wal_autocheckpoint = 4000",
-    "journal_size_limit = 67108864",
+    "wal_autocheckpoint = 16000",
+    "journal_size_limit = 134217728",
     "cache_size = -16384",
 )
 

@@ -1,0 +1,13 @@
+"""What the server must reach, measured over HTTP on real data; `python -m benchmarks`, docs/benchmarks.md.
+
+Every figure stands beside a reference that is measured in the same run.
+
+ingest  query  request  catch_up  cold_start  memory  delete   the measurements: `run(stage)` gives rows of a table
+peers          the same work given to another vector database
+stage          where measurements take place: scratch folders, servers, the folder that holds all rows
+dataset        the real rows, and request bodies made from them
+client         an HTTP client that costs next to nothing
+timing         stopwatch and quantiles
+report         rows, what is wanted of them, the table, the JSON file
+bulk_create  bare_scan  empty_view   references that run in processes of their own
+"""

@@ -1,0 +1,77 @@
+"""`python -m benchmarks [NAME ...]`: measure, print the table, keep it as JSON in benchmarks/results/."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import catch_up, cold_start, delete, ingest, memory, peers, query, request
+from benchmarks.dataset import FILES, Dataset, MissingData
+from benchmarks.report import Row, machine, markdown_table, sentence, write_json
+from benchmarks.stage import Stage
+
+RESULTS = Path(__file__).with_name("results")
+
+BENCHMARKS: dict[str, Callable[[Stage], list[Row]]] = {
+    module.__name__.rpartition(".")[2]: module.run
+    for module in (ingest, query, request, catch_up, cold_start, memory, delete)
+}
+
+
+def main() -> int:
+    options = _options()
+    # Whoever ends this ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
+    # The server's defaults are measured, on SQLite, whatever the shell is set to.
+    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
+        del os.environ[name]
+    os.environ["DATABASE_URL"] = ""
+    try:
+        data = Dataset.load(options.data)
+    except MissingData as reason:
+        print(
+            f"Nothing was measured: {reason}. Point --data or the environment variable BENCHMARK_DATA to a folder with "
+            f"{', '.join(FILES)}; docs/benchmarks.md says what they are and how to make them.",
+            file=sys.stderr,
+        )
+        return 0
+    RESULTS.mkdir(exist_ok=True)
+    rows: list[Row] = []
+    # Not in the system's folder for temporary files, which may be in memory: the disk is part of what is measured.
+    with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as scratch:
+        about = machine(Path(scratch)) | {"command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip()}
+        stage = Stage(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
+        for name in options.names or BENCHMARKS:
+            print(f"{name} ...", file=sys.stderr)
+            rows += BENCHMARKS[name](stage)
+        if options.peers:
+            print("peers ...", file=sys.stderr)
+            rows += peers.run(stage)
+    print(f"{sentence(about)}\n\n{markdown_table(rows)}")
+    print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
+    parser.add_argument("--scratch", help="folder on the disk to be measured (default: benchmarks/results)")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that everything works")
+    parser.add_argument("--peers", action="store_true", help="measure a Chroma server too")
+    parser.add_argument("--chroma-python", help="the Python of a virtual environment with chromadb, for --peers")
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in BENCHMARKS:
+            parser.error(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+    if options.peers and not options.chroma_python:
+        parser.error("--peers needs --chroma-python")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""The reference of a cold start: all vectors from the database's file into numpy, and one query, without Django.
+
+Run as `python -m benchmarks.bare_scan DIMENSION` with VECTORDB_DATA_DIR set.
+"""
+
+import os
+import sqlite3
+import sys
+
+import numpy as np
+
+
+def main(dimension: int) -> None:
+    database = sqlite3.connect(f"file:{os.environ['VECTORDB_DATA_DIR']}/vectordb.sqlite3?mode=ro", uri=True)
+    rows = database.execute(
+        "SELECT vector FROM embedding JOIN chunk ON chunk.id = chunk_id JOIN library ON library.id = library_id"
+        " WHERE library.public_id = 'all'"
+    )
+    vectors = np.frombuffer(b"".join(vector for (vector,) in rows), np.float32).reshape(-1, dimension)
+    scores = vectors @ vectors[0]
+    print(np.argpartition(scores, len(scores) - 1)[-1])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,69 @@
+"""An HTTP client that costs next to nothing: one raw socket a request, as gunicorn's sync workers close it after each.
+
+A request costs it some 100 microseconds, connecting included, where httpx takes over a millisecond.
+"""
+
+import socket
+from typing import Any
+
+import orjson
+
+_BLOCK = 1 << 18
+
+
+class HttpError(Exception):
+    """An answer that is not 2xx."""
+
+
+def call(port: int, method: str, path: str, body: bytes | memoryview = b"") -> bytes:
+    """The body of the answer to a request to 127.0.0.1:`port`; raises HttpError."""
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.connect(("127.0.0.1", port))
+        sent = connection.sendmsg([head, body])
+        if sent < len(head) + len(body):
+            connection.sendall(memoryview(body)[sent - len(head) :])
+        answer_head, answer = _received(connection)
+    if not answer_head.startswith(b"HTTP/1.1 2"):
+        raise HttpError(f"{method} {path}: {(answer_head + answer)[:1000].decode(errors='replace')}")
+    return answer
+
+
+def call_json(port: int, method: str, path: str, data: Any = None) -> Any:
+    """As `call`, from JSON and to JSON."""
+    answer = call(port, method, path, b"" if data is None else orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY))
+    return orjson.loads(answer) if answer else None
+
+
+def _received(connection: socket.socket) -> tuple[bytes, bytes]:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        block = connection.recv(_BLOCK)
+        if not block:
+            raise HttpError(f"the connection ended within the head of an answer: {received!r}")
+        received += block
+    head, _, body = received.partition(b"\r\n\r\n")
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    length = int(headers.get(b"content-length", -1))
+    blocks, size = [body], len(body)
+    # An answer without a length ends with its connection.
+    while size != length and (block := connection.recv(_BLOCK)):
+        blocks.append(block)
+        size += len(block)
+    body = b"".join(blocks)
+    return head, _unchunked(body) if headers.get(b"transfer-encoding") == b"chunked" else body
+
+
+def _unchunked(body: bytes) -> bytes:
+    parts: list[bytes] = []
+    start = 0
+    while True:
+        end = body.index(b"\r\n", start)
+        size = int(body[start:end], 16)
+        if not size:
+            return b"".join(parts)
+        parts.append(body[end + 2 : end + 2 + size])
+        start = end + 4 + size
