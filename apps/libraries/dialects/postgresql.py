@@ -4,12 +4,8 @@ The log's triggers work on whole statements (transition tables), and lock the li
 from the log's sequence: so the numbers of one library become visible in order.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
 from apps.libraries.dialects.base import Dialect, Failure
@@ -85,13 +81,12 @@ _TRIGGERS = {
 _BUSY_STATES = {"40001", "40P01", "55P03", "57014"}
 _FULL_STATES = {"53100", "53200"}
 
-_ROWS_PER_STATEMENT = 500
-
 
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 14 or later, by psycopg 3."""
 
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    rows_per_insert = 500
     lock_row = "FOR NO KEY UPDATE"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
@@ -99,12 +94,6 @@ class PostgreSQLDialect(Dialect):
 
     def json_text(self, column: str) -> str:
         return f"{column}::text"
-
-    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
-        for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-            some = rows[start : start + _ROWS_PER_STATEMENT]
-            values = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
-            cursor.execute(f"{statement} VALUES {values} {end}", [value for row in some for value in row])
 
     def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:

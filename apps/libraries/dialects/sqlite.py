@@ -1,12 +1,9 @@
 """SQLite: triggers, snapshots, upkeep."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
@@ -17,10 +14,7 @@ _LOG = "INSERT INTO change (library_key, chunk_key, token)"
 # that is new is logged by its embedding: without one it is in no answer.
 _TRIGGERS = {
     "chunk_log_replaced": f"""
-        BEFORE INSERT ON chunk
-        WHEN EXISTS (SELECT 1 FROM chunk WHERE library_id = NEW.library_id AND public_id = NEW.public_id)
-          OR EXISTS (SELECT 1 FROM chunk WHERE id = NEW.id)
-        BEGIN
+        BEFORE INSERT ON chunk BEGIN
             {_LOG} SELECT library_id, id, random() FROM chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
             {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;
@@ -102,6 +96,7 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 or later, in WAL mode."""
 
     begin_snapshot = "BEGIN DEFERRED"
+    rows_per_insert = 250
     lock_row = ""
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
@@ -118,11 +113,6 @@ class SQLiteDialect(Dialect):
 
     def json_text(self, column: str) -> str:
         return column
-
-    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
-        if rows:
-            values = ", ".join(["%s"] * len(rows[0]))
-            cursor.executemany(f"{statement} VALUES ({values}) {end}", rows)
 
     def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
