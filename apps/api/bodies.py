@@ -71,7 +71,7 @@ def _too_large(limit: int) -> Problem:
 
 def drain(request: HttpRequest) -> None:
     """Read what is left of the body of a request that is refused: a client that is busy sending sees no answer."""
-    if hasattr(request, "_body"):
+    if getattr(request, "_read_started", False):
         return
     is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
     left = _DRAIN if is_chunked else min(int(request.META.get("CONTENT_LENGTH") or 0), _DRAIN)

@@ -12,6 +12,7 @@ from apps.engine.view import View
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
 _ROWS_PER_PAGE = 2000
+_BELOW_ALL_KEYS = -(2**63)
 # Past so many changes, or half as many as there are rows, reading all rows is quicker than replaying.
 _REPLAY_AT_MOST = 20_000
 
@@ -40,7 +41,7 @@ def load(snapshot: Snapshot, state: LibraryState) -> View:
     [(count,)] = snapshot.rows(_COUNT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
-    end, last = 0, 0
+    end, last = 0, _BELOW_ALL_KEYS
     # By pages: a client of PostgreSQL would hold all rows at once.
     while block := snapshot.rows(_PAGE, [*params, last, _ROWS_PER_PAGE]):
         last = block[-1][0]
