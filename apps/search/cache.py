@@ -57,10 +57,14 @@ class ViewCache:
             if fresh.key == state.key:
                 if entry.current is None:
                     self._forget_deleted(snapshot)
-                # A step that fails may have touched the tail that the old view shares: then all is loaded anew.
-                old, entry.current = entry.current, None
-                entry.current = _brought_up(snapshot, fresh, old)
-                return entry.current
+                try:
+                    current = _brought_up(snapshot, fresh, entry.current)
+                except BaseException:
+                    # The step may have touched the tail that the old view shares: load all anew.
+                    entry.current = None
+                    raise
+                entry.current = current
+                return current
         # The library was deleted and made again in between.
         return self.current(snapshot, library_id)
 
