@@ -11,7 +11,10 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/base.txt
 COPY manage.py ./
 COPY vectordb vectordb
 COPY apps apps
-RUN python -m compileall -q . && useradd --create-home vectordb && install -d -o vectordb -m 700 /data
+# numba uses a cache only where it may write to it.
+RUN python -m compileall -q . && python -m apps.engine.kernels \
+    && useradd --create-home vectordb && chown -R vectordb apps/engine/kernels/__pycache__ \
+    && install -d -o vectordb -m 700 /data
 
 USER vectordb
 VOLUME /data

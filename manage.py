@@ -9,6 +9,7 @@ from django.core.management import execute_from_command_line
 
 # Before numpy is loaded; apps/engine/scan.py says why.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main() -> None:

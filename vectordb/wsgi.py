@@ -8,8 +8,15 @@ from django.core.wsgi import get_wsgi_application
 
 # Before numpy is loaded; apps/engine/scan.py says why.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
 try:
-    application = get_wsgi_application()
+    _django = get_wsgi_application()
 except ImproperlyConfigured as error:
     sys.exit(str(error))
+
+from apps.api.shortcut import QueryShortcut
+from apps.engine import kernels
+
+application = QueryShortcut(_django)
+kernels.load_in_background()

@@ -1,15 +1,13 @@
 """From request bytes to a typed input: media type, size, JSON, fields; each refused with its own answer."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 from gunicorn.http.errors import ParseException
 
+from apps.api.arrays import Body, validate
 from apps.api.errors import Problem
-from apps.libraries.values import Input
-
-Body = TypeVar("Body", bound=Input)
 
 _BLOCK = 1 << 16
 # How much of a refused body is still read.
@@ -18,6 +16,11 @@ _DRAIN = 1 << 28
 
 def parse(request: HttpRequest, model: type[Body]) -> Body:
     """The request's JSON body as `model`; raises Problem, or pydantic's ValidationError."""
+    return validate(json_body(request), model)
+
+
+def json_body(request: HttpRequest) -> bytes:
+    """The request's body, which is not empty and says that it is JSON; raises Problem."""
     content_type = request.META.get("CONTENT_TYPE", "")
     media_type = content_type.partition(";")[0].strip().lower()
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
@@ -32,7 +35,7 @@ def parse(request: HttpRequest, model: type[Body]) -> Body:
     body = read(request)
     if not body.strip():
         raise Problem("malformed", "The body is empty; send a JSON object.")
-    return model.model_validate_json(body)
+    return body
 
 
 def read(request: HttpRequest) -> bytes:

@@ -1,8 +1,9 @@
 """Around every request: its id, the check of its host, and problem bodies for what fails outside of a view."""
 
+import os
 import re
-import uuid
 from collections.abc import Callable
+from typing import Any
 
 from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError
@@ -13,7 +14,15 @@ from apps.api.errors import Problem, problem_of, response_to
 from vectordb.logs import current_request_id
 
 HEADER = "X-Request-ID"
+# What every response carries.
+FIXED_HEADERS = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff")]
 _SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def request_id_of(environ: dict[str, Any]) -> str:
+    """The id that the client gave its request, if it is a sane one, or a new one."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    return given if _SANE.fullmatch(given) else os.urandom(16).hex()
 
 
 class RequestMiddleware:
@@ -27,8 +36,7 @@ class RequestMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        given = request.META.get("HTTP_X_REQUEST_ID", "")
-        request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_of(request.META)
         request.request_id = request_id  # type: ignore[attr-defined]
         current_request_id.set(request_id)
         try:
@@ -43,8 +51,8 @@ class RequestMiddleware:
                 detail = f'Method "{request.method}" not allowed.'
                 response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
         response.headers[HEADER] = request_id
-        response.headers.setdefault("X-Frame-Options", "DENY")
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        for name, value in FIXED_HEADERS:
+            response.headers.setdefault(name, value)
         if response.status_code >= 400:
             drain(request)
         if not response.streaming:

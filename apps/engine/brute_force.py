@@ -6,13 +6,14 @@ floats, and the exact scores of the short-list: some tens of rows on real data, 
 the bound. A batch is one matrix product in blocks of queries, so that its scores stay below 64 MiB.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from apps.engine import selection
-from apps.engine.index import Neighbors, VectorIndex
+from apps.engine.files import map_array, save_array
+from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
 from apps.engine.metrics import TINY_NORM, Metric, exact_scores, relative_bound, row_norms, underflow_bound
 from apps.engine.scan import products
 from apps.engine.vectors import Float32, Int64, Mask
@@ -33,19 +34,26 @@ class BruteForce(VectorIndex):
         self._norms = norms
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Mapping[str, Any] | None = None) -> Self:
-        cls.check_params(params or {})
+    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+        cls.check_params(params)
         return cls(vectors, metric, row_norms(vectors).astype(np.float32))
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None) -> Neighbors:
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         return search_matrix(self._vectors, self._norms, self._metric, queries, k, allowed)
+
+    def save(self, folder: Path) -> None:
+        save_array(folder / "norms.npy", self._norms)
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+        return cls(vectors, metric, map_array(folder / "norms.npy"))
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     @property
     def nbytes(self) -> int:
-        return self._vectors.nbytes + self._norms.nbytes
+        return self._norms.nbytes
 
 
 def search_matrix(

@@ -1,16 +1,21 @@
 """The interface of an index over an immutable matrix, and what a search returns.
 
-An index builds once and searches: no insert, no delete. New and dead rows are the view's business (`view.py`).
+An index builds once and searches: no insert, no delete. New and dead rows are the view's business (`view.py`). Its
+files are derived: `save` writes what `load` needs besides the matrix itself, which the segment keeps.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from apps.engine.errors import InvalidParameter
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
+
+Params = Mapping[str, Any]
+NO_PARAMS: Params = {}
 
 
 @dataclass(frozen=True)
@@ -29,36 +34,70 @@ class Neighbors:
     exact: bool
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A whole number that a type takes: its range, both ends included, and what it means.
+
+    `default` says in words what stands in for it where it is not given.
+    """
+
+    name: str
+    low: int
+    high: int
+    default: str
+    meaning: str
+
+    def check(self, value: Any) -> None:
+        """Raise InvalidParameter for what is no whole number of the range."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidParameter(self.name, f"must be a whole number from {self.low} to {self.high}")
+        if not self.low <= value <= self.high:
+            raise InvalidParameter(self.name, f"must be from {self.low} to {self.high}, not {value}")
+
+
 class VectorIndex(ABC):
     """An index over `len(self)` vectors; rows are named by their position in the matrix it was built from."""
 
     kind: ClassVar[str]
+    build_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    search_parameters: ClassVar[tuple[Parameter, ...]] = ()
 
     @classmethod
-    def check_params(cls, params: Mapping[str, Any]) -> None:
+    def check_params(cls, params: Params) -> None:
         """Raise InvalidParameter for the first of the build parameters `params` that this type does not take."""
-        for name in params:
-            raise InvalidParameter(name, f"{cls.kind} has no such parameter")
+        _check(params, cls.build_parameters, f"{cls.kind} has no such parameter")
 
     @classmethod
-    def check_search_params(cls, params: Mapping[str, Any]) -> None:
+    def check_search_params(cls, params: Params) -> None:
         """Raise InvalidParameter for the first of the search parameters `params` that this type does not take."""
-        for name in params:
-            raise InvalidParameter(name, f"{cls.kind} has no such search parameter")
+        _check(params, cls.search_parameters, f"{cls.kind} has no such search parameter")
 
     @classmethod
     @abstractmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Mapping[str, Any] | None = None) -> Self:
+    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
         """Index `vectors` [n, dimension]. The array is kept, not copied, and never written to.
 
         Raises InvalidParameter as `check_params` does.
         """
 
     @abstractmethod
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None) -> Neighbors:
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         """The k nearest rows to each of `queries` [m, dimension].
 
-        `allowed` [n] limits the search to its true rows; all false means no results, None means all rows.
+        `allowed` [n] limits the search to its true rows; all false means no results, None means all rows. At least
+        min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into files of `folder`, which exists; the vectors are not among them."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+        """The index that was saved in `folder`, built from `vectors` [n, dimension] under `metric`.
+
+        Files are mapped, not read, where that saves memory. Who calls has checked their checksums.
         """
 
     @abstractmethod
@@ -67,4 +106,13 @@ class VectorIndex(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Memory that the index holds, its vectors included."""
+        """Memory or mapped file that the index holds besides its vectors."""
+
+
+def _check(params: Params, known: tuple[Parameter, ...], otherwise: str) -> None:
+    by_name = {parameter.name: parameter for parameter in known}
+    for name, value in params.items():
+        if name not in by_name:
+            takes = f"; there are: {', '.join(by_name)}" if by_name else ""
+            raise InvalidParameter(name, otherwise + takes)
+        by_name[name].check(value)

@@ -100,7 +100,7 @@ class View:
     @property
     def nbytes(self) -> int:
         """Memory that this view holds; the tail's buffer is shared with earlier views."""
-        return sum(s.index.nbytes + s.keys.nbytes for s in self.segments) + self.tail.nbytes
+        return sum(s.index.nbytes + s.vectors.nbytes + s.keys.nbytes for s in self.segments) + self.tail.nbytes
 
     def advanced(self, *, keys: Int64, vectors: Float32, gone: Int64) -> "View":
         """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and those of `gone` are no more.
@@ -176,6 +176,11 @@ def _without(segment: Segment, keys: Int64) -> Segment:
 
 def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int) -> Hits:
     """The k best of what the parts found for one query."""
+    if len(parts) == 1:
+        [(part_keys, found)] = parts
+        filled = int(np.count_nonzero(found.positions[query] >= 0))
+        positions = found.positions[query, :filled]
+        return Hits(part_keys[positions], found.scores[query, :filled], int(found.compared[query]), found.exact)
     keys, scores = [], []
     for part_keys, found in parts:
         positions = found.positions[query]

@@ -4,9 +4,10 @@ Each is a pydantic type that refuses what it does not take with one sentence, an
 metadata carries the `path` to it, which the API appends to the pointer.
 """
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import orjson
 from django.conf import settings
@@ -18,6 +19,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
@@ -25,6 +27,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core_schema
 
+from apps.engine.vectors import Float32
 from apps.libraries.ids import RULE, is_id
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
@@ -40,6 +43,8 @@ class Input(BaseModel):
     """Base of all request bodies: strict types, no unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    # The name of the fields that hold vectors.
+    vector_key: ClassVar[str] = "embedding"
 
     def names(self, field: str) -> bool:
         """Whether the request named `field`, be it with the default's value."""
@@ -64,6 +69,9 @@ def _unbuilt(value: Any) -> Any:
 def _fixed(value: Any) -> Any:
     raise refusal("cannot be changed; make another library and write the chunks to it")
 
+
+# A vector as a request brings it: numbers, base64 of little-endian float32, or read already.
+AnyVector: TypeAlias = list[float] | str | Float32
 
 NotNull = BeforeValidator(_not_null)
 # A field of the contract that this version refuses by name.
@@ -210,9 +218,40 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 
 
-def _vector(value: Any, handler: ValidatorFunctionWrapHandler) -> list[float] | str:
+class ReadVectors:
+    """Vectors that were read before the body that holds them was parsed; in it, references stand for them.
+
+    Given to pydantic as its context. A reference cannot be guessed, so none comes from a client.
+    """
+
+    _mark: ClassVar[str] = secrets.token_hex(8)
+
+    def __init__(self, rows: list[Float32]) -> None:
+        self._rows = rows
+        self._taken = 0
+
+    @classmethod
+    def reference(cls, row: int) -> bytes:
+        """The JSON string that stands for a row."""
+        return b'"%b:%d"' % (cls._mark.encode(), row)
+
+    def take(self, value: Any) -> Float32 | None:
+        """The row that `value` refers to; None for what is no reference."""
+        if not isinstance(value, str) or not value.startswith(self._mark):
+            return None
+        self._taken += 1
+        return self._rows[int(value[len(self._mark) + 1 :])]
+
+    def all_taken(self) -> bool:
+        """Whether each row was a vector."""
+        return self._taken == len(self._rows)
+
+
+def _vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
+    if isinstance(info.context, ReadVectors) and (row := info.context.take(value)) is not None:
+        return row
     try:
-        vector: list[float] | str = handler(value)
+        vector: AnyVector = handler(value)
     except ValidationError:
         raise refusal("must be an array of finite numbers, or a base64 string of little-endian float32") from None
     return vector

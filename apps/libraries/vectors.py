@@ -12,12 +12,13 @@ from apps.engine.errors import InvalidVector
 from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE, Float32
 from apps.libraries.errors import Fault, Invalid
+from apps.libraries.values import AnyVector
 
 
 def parse_vectors(
-    vectors: Sequence[list[float] | str], pointers: Sequence[str], *, dimension: int | None, metric: Metric
+    vectors: Sequence[AnyVector], pointers: Sequence[str], *, dimension: int | None, metric: Metric
 ) -> Float32:
-    """`vectors`, each a list of numbers or base64 of little-endian float32, as float32 [n, dimension].
+    """`vectors`, each as a request may bring it, as float32 [n, dimension].
 
     `dimension` None means that the first one decides. Raises Invalid with a fault at the pointer of each vector of
     another dimension, or at that of the first one that may not be stored under `metric`.
@@ -37,7 +38,7 @@ def parse_vectors(
     ]
     if wrong:
         raise Invalid("A vector has the wrong dimension.", wrong)
-    matrix = engine_vectors.to_float32(rows)
+    matrix = engine_vectors.to_float32(rows if len(rows) > 1 else rows[0]).reshape(len(rows), dimension)
     try:
         engine_vectors.check(matrix, metric)
     except InvalidVector as error:
@@ -45,7 +46,7 @@ def parse_vectors(
     return matrix
 
 
-def _decoded(vector: list[float] | str, pointer: str) -> "list[float] | np.ndarray":
+def _decoded(vector: AnyVector, pointer: str) -> list[float] | Float32:
     if not isinstance(vector, str):
         return vector
     try:

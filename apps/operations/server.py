@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.core.handlers.wsgi import WSGIHandler
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -57,7 +56,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> WSGIHandler:
+    def load(self) -> Any:
         from vectordb.wsgi import application
 
         return application
@@ -99,6 +98,28 @@ class _SyncWorker(_Problems, SyncWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         client.settimeout(_SECONDS_FOR_CLIENTS)
         super().handle(listener, client, addr)
+
+    def handle_request(self, listener: Any, req: Any, client: socket.socket, addr: Any) -> None:
+        # Head and body leave together, with the end of the stream: each would wake the client by itself. A client that
+        # waits for "100 Continue" gets that at once.
+        if hasattr(socket, "TCP_CORK") and not any(name == "EXPECT" for name, _ in req.headers):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        super().handle_request(listener, req, client, addr)
+        if _all_is_read(client):
+            # gunicorn would wait for the client to close first, lest unread bytes make the kernel break the connection.
+            client.close()
+
+
+def _all_is_read(client: socket.socket) -> bool:
+    """Whether the client has sent nothing that nobody has read."""
+    client.setblocking(False)
+    try:
+        client.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class _ThreadWorker(_Problems, ThreadWorker):  # type: ignore[misc]

@@ -7,15 +7,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache, partial
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
 
 from apps.engine.errors import InvalidParameter
+from apps.engine.metrics import Metric
 from apps.engine.registry import index_type
 from apps.engine.vectors import Float32, usable
 from apps.engine.view import Hits
+from apps.libraries.dialects.base import Dialect
 from apps.libraries.errors import Fault, Invalid, NotFound, NotSupported
 from apps.libraries.errors import pointer as json_pointer
 from apps.libraries.selectors import vector_array
@@ -25,6 +30,10 @@ from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 from apps.search.specs import QuerySpec
 
 _KEYS_PER_STATEMENT = 2000
+_NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32), compared=0, exact=True)
+
+# Makes a field of a result from a row of the statement that reads it.
+_Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
 
 
 def query(*, library_id: str, spec: QuerySpec) -> dict[str, Any]:
@@ -123,10 +132,11 @@ def _stored_vector(snapshot: Snapshot, state: LibraryState, chunk_id: str, point
 
 def _searched(current: Current, searches: Sequence[_Search]) -> list[Hits]:
     """Hits in the order of `searches`; those that fetch equally many are searched as one matrix."""
-    nothing = Hits(np.empty(0, np.int64), np.empty(0, np.float32), compared=0, exact=True)
-    found = [nothing] * len(searches)
     if current.view is None:
-        return found
+        return [_NOTHING] * len(searches)
+    if len(searches) == 1:
+        return current.view.search(searches[0].vector[np.newaxis], searches[0].fetch)
+    found = [_NOTHING] * len(searches)
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for i, search in enumerate(searches):
         groups[search.fetch].append(i)
@@ -149,61 +159,78 @@ def _shown(
     snapshot: Snapshot, state: LibraryState, chosen: Sequence[list[tuple[int, float]]], specs: Sequence[QuerySpec]
 ) -> list[list[dict[str, Any]]]:
     """The results of each query, with the fields it asked for."""
-    fields = sorted({field for spec in specs for field in spec.include})
+    columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
     keys = list({key for pairs in chosen for key, _ in pairs})
-    rows = _rows(snapshot, state, keys, fields)
-    distance = state.metric.distance
+    rows: dict[int, tuple[Any, ...]] = {}
+    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+        some = keys[start : start + _KEYS_PER_STATEMENT]
+        params = [state.generation, *some] if columns.of_generation else some
+        rows.update((row[0], row) for row in snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params))
     return [
-        [
-            {
-                "id": (row := rows[key])["id"],
-                "document_id": row["document_id"],
-                "score": score,
-                "distance": distance(score),
-                **{field: row[field] for field in spec.include},
-            }
-            for key, score in pairs
-        ]
+        _results(pairs, rows, [(field, columns.render[field]) for field in spec.include], state.metric)
         for pairs, spec in zip(chosen, specs, strict=True)
     ]
 
 
-def _rows(
-    snapshot: Snapshot, state: LibraryState, keys: Sequence[int], fields: Sequence[str]
-) -> dict[int, dict[str, Any]]:
-    """What is shown of chunks, by key: `id`, `document_id` and the `fields` named."""
+def _results(
+    pairs: list[tuple[int, float]], rows: dict[int, tuple[Any, ...]], fields: list[tuple[str, _Render]], metric: Metric
+) -> list[dict[str, Any]]:
+    results = []
+    for key, score in pairs:
+        row = rows[key]
+        result = {"id": row[1], "document_id": row[2], "score": score, "distance": metric.distance(score)}
+        for field, render in fields:
+            result[field] = render(row)
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is read of chunks: a statement with a place for the keys' marks, and how each field comes from its row.
+
+    The first three columns are the chunk's key, its id and its document's id.
+    """
+
+    sql: str
+    of_generation: bool
+    render: dict[str, _Render]
+
+
+@lru_cache(maxsize=64)
+def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
     columns = ["chunk.id", "chunk.public_id", "document.public_id"]
     joins = "LEFT JOIN document ON document.id = chunk.document_id"
-    params: list[Any] = []
-    for field in fields:
+    render: dict[str, _Render] = {}
+    for field in sorted(fields):
+        at = len(columns)
         if field == "text":
             columns.append("chunk.text")
+            render[field] = itemgetter(at)
         elif field == "metadata":
-            columns.append(snapshot.json_text("chunk.metadata"))
+            columns.append(dialect.json_text("chunk.metadata"))
+            render[field] = partial(_json_at, at)
         elif field == "embedding":
             columns.append("embedding.vector")
             joins += " LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
-            params = [state.generation]
-    if "document" in fields:
-        columns += ["document.title", "document.source", snapshot.json_text("document.metadata")]
-    rows = {}
-    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
-        some = keys[start : start + _KEYS_PER_STATEMENT]
-        marks = ", ".join(["%s"] * len(some))
-        sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({marks})"
-        for key, public_id, document_id, *values in snapshot.rows(sql, [*params, *some]):
-            row = {"id": public_id, "document_id": document_id}
-            if "document" in fields:
-                title, source, metadata = values[-3:]
-                row["document"] = (
-                    None
-                    if document_id is None
-                    else {"id": document_id, "title": title, "source": source, "metadata": orjson.Fragment(metadata)}
-                )
-            for field, value in zip((field for field in fields if field != "document"), values, strict=False):
-                row[field] = _RENDER[field](value)
-            rows[key] = row
-    return rows
+            render[field] = partial(_vector_at, at)
+        else:
+            columns += ["document.title", "document.source", dialect.json_text("document.metadata")]
+            render[field] = partial(_document_at, at)
+    sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({{}})"
+    return _Columns(sql, "embedding" in fields, render)
 
 
-_RENDER: dict[str, Callable[[Any], Any]] = {"text": str, "metadata": orjson.Fragment, "embedding": vector_array}
+def _json_at(at: int, row: tuple[Any, ...]) -> orjson.Fragment:
+    return orjson.Fragment(row[at])
+
+
+def _vector_at(at: int, row: tuple[Any, ...]) -> Float32:
+    return vector_array(row[at])
+
+
+def _document_at(at: int, row: tuple[Any, ...]) -> dict[str, Any] | None:
+    if row[2] is None:
+        return None
+    title, source, metadata = row[at : at + 3]
+    return {"id": row[2], "title": title, "source": source, "metadata": orjson.Fragment(metadata)}

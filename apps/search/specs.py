@@ -35,19 +35,23 @@ def _no_grouping(value: Any) -> Any:
     return value
 
 
-Filter = Annotated[dict[str, Any], AfterValidator(_empty_filter), Field(json_schema_extra={"maxProperties": 0})]
+Filter = Annotated[
+    dict[str, Any], AfterValidator(_empty_filter), Field(json_schema_extra={"maxProperties": 0, "default": {}})
+]
 
 
 class QuerySpec(Input):
     """One query: exactly one of `vector` and `chunk_id`, how many results, and what to show of them."""
 
-    vector: Vector = []
+    vector_key = "vector"
+
+    vector: Vector = ""
     chunk_id: Identifier = ""
     text: Unbuilt = None
     k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
     offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
-    filter: Filter = {}
+    filter: Filter = Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
     filter_mode: Annotated[
         Literal["auto", "pre", "post"],
         AfterValidator(_auto_filter_mode),
@@ -63,8 +67,10 @@ class QuerySpec(Input):
     group_size: Unbuilt = None
     mmr: SkipJsonSchema[Annotated[Any, AfterValidator(_no_grouping)]] = None
     exact: bool = False
-    search_params: Annotated[dict[str, Any], Field(json_schema_extra={"maxProperties": 0})] = {}
-    include: list[Include] = ["text", "metadata"]
+    search_params: Annotated[
+        dict[str, Any], Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
+    ]
+    include: tuple[Include, ...] = ("text", "metadata")
 
     @model_validator(mode="after")
     def _consistent(self) -> "QuerySpec":
@@ -78,5 +84,7 @@ class QuerySpec(Input):
 
 class QueryBatch(Input):
     """Queries to answer from one state of the library."""
+
+    vector_key = "vector"
 
     queries: Annotated[list[QuerySpec], Several(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")]

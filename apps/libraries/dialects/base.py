@@ -37,6 +37,10 @@ class Dialect(ABC):
     def json_text(self, column: str) -> str:
         """An expression for a JSON column as its text."""
 
+    @abstractmethod
+    def for_driver(self, sql: str) -> str:
+        """`sql`, whose parameters are written %s, as the database's driver takes it."""
+
     # How many rows one INSERT writes at most.
     rows_per_insert: ClassVar[int]
 

@@ -92,6 +92,9 @@ class PostgreSQLDialect(Dialect):
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Nothing: the settings hold what PostgreSQL is told."""
 
+    def for_driver(self, sql: str) -> str:
+        return sql
+
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 

@@ -111,6 +111,9 @@ class SQLiteDialect(Dialect):
             if connection.alias == SNAPSHOT_ALIAS:
                 cursor.execute("PRAGMA query_only = ON")
 
+    def for_driver(self, sql: str) -> str:
+        return sql.replace("%s", "?")
+
     def json_text(self, column: str) -> str:
         return column
 

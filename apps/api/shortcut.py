@@ -1,0 +1,80 @@
+"""The short way of a query: answered before Django's handler, whose request object, middleware and routes cost more
+than a small search does.
+
+It knows success only. A request that is unusual in any way, or that goes wrong, is handed to Django with its body put
+back, as if nothing had been tried: so each refusal is made in one place, and both ways give the same answers. Queries
+write nothing, so trying twice is safe.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from apps.api.middleware import FIXED_HEADERS, HEADER, request_id_of
+from apps.api.renderers import dumps
+from apps.api.v1.query import Query, QueryMany
+from apps.libraries.ids import is_id
+from vectordb.logs import current_request_id
+
+Environ: TypeAlias = dict[str, Any]
+Application: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+_PATH = re.compile(r"/api/v1/libraries/([A-Za-z0-9._~:@-]{1,128})/query(/batch)?")
+# A request that names one of these may want something else than the usual answer.
+_UNUSUAL = ("QUERY_STRING", "SCRIPT_NAME", "HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_ENCODING")
+
+
+class QueryShortcut:
+    """A WSGI application that answers queries and leaves the rest to `django`."""
+
+    def __init__(self, django: Application) -> None:
+        self._django = django
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST" or (path := _PATH.fullmatch(environ["PATH_INFO"])) is None:
+            return self._django(environ, start_response)
+        library_id, is_batch = path.groups()
+        length = _usual_length(environ)
+        if length is None or not is_id(library_id) or not _is_served(environ.get("HTTP_HOST", "")):
+            return self._django(environ, start_response)
+        request_id = request_id_of(environ)
+        current_request_id.set(request_id)
+        body = environ["wsgi.input"].read(length)
+        answer = _answer(library_id, body, is_batch=is_batch is not None) if len(body) == length else None
+        if answer is None:
+            environ["wsgi.input"] = io.BytesIO(body)
+            return self._django(environ, start_response)
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer))), (HEADER, request_id)]
+        start_response("200 OK", headers + FIXED_HEADERS)
+        return [answer]
+
+
+def _answer(library_id: str, body: bytes, *, is_batch: bool) -> bytes | None:
+    try:
+        return dumps((QueryMany if is_batch else Query).answer_to(library_id, body))
+    except Exception:
+        # Whatever it is, Django's way meets it again and says so properly.
+        return None
+
+
+def _usual_length(environ: Environ) -> int | None:
+    """The body's length, where the request is one that a program usually makes."""
+    if environ.get("CONTENT_TYPE") != "application/json" or any(environ.get(name) for name in _UNUSUAL):
+        return None
+    declared = environ.get("CONTENT_LENGTH", "")
+    if not declared.isdecimal() or "text/html" in environ.get("HTTP_ACCEPT", ""):
+        return None
+    length = int(declared)
+    return length if 0 < length <= settings.LIMITS.body_bytes else None
+
+
+@lru_cache(maxsize=256)
+def _is_served(host: str) -> bool:
+    """Whether Django would take this Host header."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
