@@ -113,7 +113,12 @@ def _hosts(text: str) -> list[str]:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("VECTORDB_DATA_DIR", "./data", "Folder of everything the server keeps: database, secret key.", _folder),
+    Setting(
+        "VECTORDB_DATA_DIR",
+        "./data",
+        "Folder of everything the server keeps: database, index files, secret key.",
+        _folder,
+    ),
     Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _loopback_address),
     Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole_number(1, 256)),
     Setting("VECTORDB_THREADS", "1", "Threads per worker process.", _whole_number(1, 256)),
@@ -128,6 +133,13 @@ SETTINGS: tuple[Setting, ...] = (
         "20",
         "Seconds a write waits for other writers before it is answered 503; below VECTORDB_REQUEST_TIMEOUT.",
         _whole_number(1, 3600),
+    ),
+    Setting(
+        "VECTORDB_MEMORY_MB",
+        "0",
+        "Most MiB of vectors and indexes that a worker keeps in view, mapped files included; libraries that were not "
+        "used for longest are let go. 0: half of the machine's memory.",
+        _whole_number(0, 1 << 30),
     ),
     Setting("VECTORDB_SAMPLE", "1", "Load the shipped sample library into an empty database.", _switch),
     Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _auth),
@@ -215,6 +227,13 @@ def limits(values: dict[str, Any]) -> Limits:
         metadata_depth=values["VECTORDB_MAX_METADATA_DEPTH"],
         body_bytes=values["VECTORDB_MAX_BODY_BYTES"],
     )
+
+
+def memory_budget(mebibytes: int) -> int:
+    """The bytes that VECTORDB_MEMORY_MB stands for."""
+    if mebibytes:
+        return mebibytes << 20
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def prepare_data_dir(folder: Path) -> None:

@@ -18,6 +18,8 @@ WORKERS: int = _values["VECTORDB_WORKERS"]
 THREADS: int = _values["VECTORDB_THREADS"]
 REQUEST_TIMEOUT: int = _values["VECTORDB_REQUEST_TIMEOUT"]
 BUSY_TIMEOUT: int = _values["VECTORDB_BUSY_TIMEOUT"]
+INDEX_DIR: Path = DATA_DIR / "index"
+MEMORY_BUDGET: int = environment.memory_budget(_values["VECTORDB_MEMORY_MB"])
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 

@@ -2,7 +2,8 @@
 
 EngineError
 ├── InvalidVector     a row that cannot be stored or searched; `.row` says which
-└── InvalidParameter  an unknown index type, metric or parameter; `.name` says which
+├── InvalidParameter  an unknown index type, metric or parameter; `.name` says which
+└── Damaged           a file of an index is missing, corrupt, or of another version or library
 """
 
 
@@ -26,3 +27,7 @@ class InvalidParameter(EngineError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+
+
+class Damaged(EngineError):
+    """A file of an index cannot be used; the message says which, and why. Indexes are rebuilt from the database."""

@@ -65,12 +65,13 @@ class VectorIndex(ABC):
     @classmethod
     def check_params(cls, params: Params) -> None:
         """Raise InvalidParameter for the first of the build parameters `params` that this type does not take."""
-        _check(params, cls.build_parameters, f"{cls.kind} has no such parameter")
+        check_parameters(params, {one.name: one for one in cls.build_parameters}, f"{cls.kind} has no such parameter")
 
     @classmethod
     def check_search_params(cls, params: Params) -> None:
         """Raise InvalidParameter for the first of the search parameters `params` that this type does not take."""
-        _check(params, cls.search_parameters, f"{cls.kind} has no such search parameter")
+        known = {one.name: one for one in cls.search_parameters}
+        check_parameters(params, known, f"{cls.kind} has no such search parameter")
 
     @classmethod
     @abstractmethod
@@ -109,10 +110,10 @@ class VectorIndex(ABC):
         """Memory or mapped file that the index holds besides its vectors."""
 
 
-def _check(params: Params, known: tuple[Parameter, ...], otherwise: str) -> None:
-    by_name = {parameter.name: parameter for parameter in known}
+def check_parameters(params: Params, known: Mapping[str, Parameter], otherwise: str) -> None:
+    """Raise InvalidParameter for the first of `params` that is not among `known`, or not in its range."""
     for name, value in params.items():
-        if name not in by_name:
-            takes = f"; there are: {', '.join(by_name)}" if by_name else ""
+        if name not in known:
+            takes = f"; there are: {', '.join(known)}" if known else "; there are none"
             raise InvalidParameter(name, otherwise + takes)
-        by_name[name].check(value)
+        known[name].check(value)

@@ -5,7 +5,8 @@ makes the next view from this one and the rows that changed, sharing segments an
 advance the views of a library. A key has at most one live row. Rows of a segment lie in ascending order of their keys.
 
 A step costs what changed, plus one byte per row of each mask that it touches. When a quarter of a part's rows are dead
-its live rows are copied, which keeps the cost of a change constant on average.
+its live rows are copied, which keeps the cost of a change constant on average; segments that have files are left to
+maintenance, which does the same.
 """
 
 import time
@@ -15,52 +16,32 @@ from typing import Self
 
 import numpy as np
 
-from apps.engine.brute_force import search_matrix
-from apps.engine.index import Neighbors, VectorIndex
+from apps.engine.brute_force import BruteForce, search_matrix
+from apps.engine.index import NO_PARAMS, Neighbors, Params
 from apps.engine.metrics import Metric
-from apps.engine.registry import index_type
+from apps.engine.segment import Segment, merged_rows
 from apps.engine.selection import best
 from apps.engine.tail import TailBuffer
 from apps.engine.vectors import Float32, Int64, Mask
 
 _COMPACT_ROWS = 1024
 _COMPACT_SHARE = 4
+_EXACT_KIND = frozenset([BruteForce.kind])
 
 
 @dataclass(frozen=True)
 class Hits:
     """The nearest chunks of one query, best first: `keys` int64 [n], `scores` float32 [n], n <= k.
 
-    `compared` counts the vectors the query was compared with; `exact` says that these provably are the k best.
+    `compared` counts the vectors the query was compared with; `exact` says that these provably are the k best. `kinds`
+    names the types of index that were asked.
     """
 
     keys: Int64
     scores: Float32
     compared: int
     exact: bool
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Sealed rows: an index, its matrix, the key of each row in ascending order, and which rows still live."""
-
-    index: VectorIndex
-    vectors: Float32
-    keys: Int64
-    alive: Mask | None = None
-
-    @property
-    def dead(self) -> int:
-        return 0 if self.alive is None else len(self.keys) - int(np.count_nonzero(self.alive))
-
-    def locate(self, keys: Int64) -> tuple[Int64, Mask]:
-        """Positions of the live rows of `keys` and a mask over `keys` of those that have one."""
-        places = np.searchsorted(self.keys, keys)
-        inside = np.minimum(places, len(self.keys) - 1)
-        found = self.keys[inside] == keys
-        if self.alive is not None:
-            found &= self.alive[inside]
-        return inside[found], found
+    kinds: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,6 @@ class View:
 
     dimension: int
     metric: Metric
-    kind: str
     segments: tuple[Segment, ...]
     tail: TailBuffer
     tail_rows: tuple[Int64, Float32, Float32]
@@ -77,15 +57,20 @@ class View:
     built_at: float
 
     @classmethod
-    def build(cls, *, dimension: int, metric: Metric, kind: str, keys: Int64, vectors: Float32) -> Self:
+    def build(cls, *, dimension: int, metric: Metric, keys: Int64, vectors: Float32) -> Self:
         """A view of the rows `vectors` [n, dimension] named by `keys` [n], which must ascend. Keeps both arrays."""
-        segments = (_sealed(kind, metric, keys, vectors),) if len(keys) else ()
+        segments = (Segment.build(keys=keys, vectors=vectors, metric=metric),) if len(keys) else ()
+        return cls.of(dimension=dimension, metric=metric, segments=segments, built_at=time.time())
+
+    @classmethod
+    def of(cls, *, dimension: int, metric: Metric, segments: tuple[Segment, ...], built_at: float) -> Self:
+        """A view of the live rows of `segments`, which have no live key in common."""
         tail = TailBuffer(dimension)
-        return cls(dimension, metric, kind, segments, tail, tail.rows(), np.ones(0, np.bool_), time.time())
+        return cls(dimension, metric, segments, tail, tail.rows(), np.ones(0, np.bool_), built_at)
 
     def __len__(self) -> int:
         """The number of live rows."""
-        return sum(len(s.keys) - s.dead for s in self.segments) + self.pending
+        return sum(segment.live for segment in self.segments) + self.pending
 
     @property
     def pending(self) -> int:
@@ -95,12 +80,12 @@ class View:
     @property
     def dead(self) -> int:
         """The number of dead rows that are still held."""
-        return sum(s.dead for s in self.segments) + len(self.tail_alive) - self.pending
+        return sum(segment.dead for segment in self.segments) + len(self.tail_alive) - self.pending
 
     @property
     def nbytes(self) -> int:
-        """Memory that this view holds; the tail's buffer is shared with earlier views."""
-        return sum(s.index.nbytes + s.vectors.nbytes + s.keys.nbytes for s in self.segments) + self.tail.nbytes
+        """Memory and mapped files that this view holds; the tail's buffer is shared with earlier views."""
+        return sum(segment.nbytes for segment in self.segments) + self.tail.nbytes
 
     def advanced(self, *, keys: Int64, vectors: Float32, gone: Int64) -> "View":
         """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and those of `gone` are no more.
@@ -112,20 +97,39 @@ class View:
         touched = np.concatenate([keys, gone])
         if not len(touched):
             return self
-        segments = tuple(_without(segment, touched) for segment in self.segments)
+        segments = tuple(segment.without(touched) for segment in self.segments)
         alive = np.ones(len(self.tail_alive) + len(keys), np.bool_)
         alive[: len(self.tail_alive)] = self.tail_alive
         alive[[self.tail.positions.pop(key) for key in touched.tolist() if key in self.tail.positions]] = False
         self.tail.append(keys, vectors)
         return replace(self, segments=segments, tail_rows=self.tail.rows(), tail_alive=alive)._compacted()
 
-    def search(self, queries: Float32, k: int) -> list[Hits]:
-        """The k nearest chunks to each of `queries` [m, dimension], best first; ties go to the lower key."""
-        parts = [(s.keys, s.index.search(queries, k, s.alive)) for s in self.segments]
+    def search(self, queries: Float32, k: int, *, exact: bool = False, params: Params = NO_PARAMS) -> list[Hits]:
+        """The k nearest chunks to each of `queries` [m, dimension], best first; ties go to the lower key.
+
+        `exact` asks no approximate index; of the search parameters `params`, each index takes those that it knows.
+        """
+        parts = [(s.keys, s.search(queries, k, exact=exact, params=params)) for s in self.segments]
+        kinds = frozenset(BruteForce.kind if exact else segment.index.kind for segment in self.segments)
         keys, vectors, norms = self.tail_rows
         if len(keys):
             parts.append((keys, search_matrix(vectors, norms, self.metric, queries, k, self.tail_alive, keys)))
-        return [_merged(parts, query, k) for query in range(len(queries))]
+            kinds |= _EXACT_KIND
+        return [_merged(parts, query, k, kinds) for query in range(len(queries))]
+
+    def rows(self) -> tuple[Int64, Float32]:
+        """Keys and vectors of all live rows, in ascending order of the keys; a copy."""
+        return self._rows_of(self.segments)
+
+    def loose_rows(self) -> tuple[Int64, Float32]:
+        """Keys and vectors of the live rows that are in no file, in ascending order of the keys; a copy."""
+        return self._rows_of([segment for segment in self.segments if not segment.name])
+
+    def _rows_of(self, segments: Sequence[Segment]) -> tuple[Int64, Float32]:
+        """The live rows of `segments` and of the tail."""
+        keys, vectors, _ = self.tail_rows
+        tail = keys[self.tail_alive], vectors[self.tail_alive]
+        return merged_rows([*(segment.rows() for segment in segments), tail])
 
     def _holds(self, keys: Int64, vectors: Float32) -> Mask:
         """Which of `keys` have a live row with exactly these `vectors`."""
@@ -140,15 +144,15 @@ class View:
         return same
 
     def _compacted(self) -> "View":
-        """This view, with the live rows of every part copied where a quarter of the part is dead."""
+        """This view, with the live rows of every part in memory copied where a quarter of the part is dead."""
         segments = tuple(
-            _sealed(self.kind, self.metric, segment.keys[segment.alive], segment.vectors[segment.alive])
-            if segment.alive is not None and _is_sparse(segment.dead, len(segment.keys))
+            Segment.build(keys=segment.keys[segment.alive], vectors=segment.vectors[segment.alive], metric=self.metric)
+            if segment.alive is not None and not segment.name and is_sparse(segment.dead, len(segment.keys))
             else segment
             for segment in self.segments
         )
         view = replace(self, segments=tuple(segment for segment in segments if len(segment.keys)))
-        if not _is_sparse(len(self.tail_alive) - int(np.count_nonzero(self.tail_alive)), len(self.tail_alive)):
+        if not is_sparse(len(self.tail_alive) - int(np.count_nonzero(self.tail_alive)), len(self.tail_alive)):
             return view
         keys, vectors, _ = self.tail_rows
         tail = TailBuffer(self.dimension)
@@ -157,30 +161,18 @@ class View:
         return replace(view, tail=tail, tail_rows=rows, tail_alive=np.ones(len(rows[0]), np.bool_))
 
 
-def _sealed(kind: str, metric: Metric, keys: Int64, vectors: Float32) -> Segment:
-    return Segment(index_type(kind).build(vectors, metric), vectors, keys)
-
-
-def _is_sparse(dead: int, rows: int) -> bool:
+def is_sparse(dead: int, rows: int) -> bool:
+    """Whether so many dead rows of all are worth a copy of the live ones."""
     return dead >= _COMPACT_ROWS and dead * _COMPACT_SHARE >= rows
 
 
-def _without(segment: Segment, keys: Int64) -> Segment:
-    positions, _ = segment.locate(keys)
-    if not len(positions):
-        return segment
-    alive = np.ones(len(segment.keys), np.bool_) if segment.alive is None else segment.alive.copy()
-    alive[positions] = False
-    return replace(segment, alive=alive)
-
-
-def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int) -> Hits:
+def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int, kinds: frozenset[str]) -> Hits:
     """The k best of what the parts found for one query."""
     if len(parts) == 1:
         [(part_keys, found)] = parts
         filled = int(np.count_nonzero(found.positions[query] >= 0))
         positions = found.positions[query, :filled]
-        return Hits(part_keys[positions], found.scores[query, :filled], int(found.compared[query]), found.exact)
+        return Hits(part_keys[positions], found.scores[query, :filled], int(found.compared[query]), found.exact, kinds)
     keys, scores = [], []
     for part_keys, found in parts:
         positions = found.positions[query]
@@ -195,4 +187,5 @@ def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int) -> Hit
         all_scores[chosen],
         compared=sum(int(found.compared[query]) for _, found in parts),
         exact=all(found.exact for _, found in parts),
+        kinds=kinds,
     )

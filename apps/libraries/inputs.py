@@ -9,7 +9,6 @@ from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.values import (
-    NOT_SUPPORTED,
     Fixed,
     Identifier,
     Input,
@@ -25,21 +24,18 @@ from apps.libraries.values import (
 )
 
 # Index types of the contract that this version does not have yet.
-_PLANNED_INDEX_TYPES = ("kd_tree", "lsh", "quantized", "hnsw")
 
 MetricName = Literal["cosine", "dot", "euclidean"]
 
 
 def _index_type(value: str) -> str:
-    if value in _PLANNED_INDEX_TYPES:
-        raise refusal(f"{value!r} is not supported by this version; there are: {AUTO}, brute_force", NOT_SUPPORTED)
     if value != AUTO and value not in INDEX_TYPES:
         raise refusal(f"must be one of: {AUTO}, {', '.join(INDEX_TYPES)}")
     return value
 
 
 IndexType = Annotated[str, AfterValidator(_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
-IndexParams = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": False})]
+IndexParams = dict[str, Any]
 Dimension = Annotated[int, Whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
 
@@ -68,6 +64,13 @@ class LibraryUpdate(Input):
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
+
+
+class Reindex(Input):
+    """A rebuild of a library's index, also by another type or with other parameters."""
+
+    index_type: IndexType = AUTO
+    index_params: IndexParams = {}
 
 
 class ChunkInput(Input):

@@ -55,6 +55,9 @@ class Library(models.Model):
     index_params = ExactJSONField(default=dict, blank=True)
     metadata = ExactJSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1, editable=False)
+    # The newest of the library's manifests (apps/engine/store.py), and how often a rebuild of its index was asked for.
+    manifest = models.BigIntegerField(default=0, editable=False)
+    rebuild = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 

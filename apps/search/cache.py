@@ -10,9 +10,14 @@ speed and memory. Correctness is the revision's, which every query reads.
 """
 
 import threading
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
+from django.conf import settings
+
+from apps.engine.store import Manifest
 from apps.engine.view import View
 from apps.libraries.errors import NotFound
 from apps.libraries.signals import library_changed, library_deleted
@@ -22,10 +27,12 @@ from apps.search.snapshots import LibraryState, Snapshot
 
 @dataclass(frozen=True)
 class Current:
-    """A view together with the state of the library that it shows. `view` is None without a dimension: no vectors."""
+    """A view together with the state of the library that it shows. `view` is None without a dimension: no vectors.
+    `manifest` says which of its segments have files; None where none has."""
 
     state: LibraryState
     view: View | None
+    manifest: Manifest | None = None
 
 
 @dataclass
@@ -33,13 +40,26 @@ class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     current: Current | None = None
     stale: bool = False
+    used: float = 0.0
+
+    def answers(self, state: LibraryState) -> Current | None:
+        """What is cached, if it shows the rows of `state`."""
+        current = self.current
+        if current is None or self.stale:
+            return None
+        is_same = current.state.position == state.position and current.state.vectors == state.vectors
+        return current if is_same else None
 
 
 class ViewCache:
-    """The views of one process by library key."""
+    """The views of one process by library key.
 
-    def __init__(self) -> None:
+    Together they hold at most `budget` bytes; past it the views go that were not used for longest, but the last one.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
         self._entries: dict[int, _Entry] = {}
+        self._budget = budget
 
     def current(self, snapshot: Snapshot, library_id: str) -> Current:
         """The library's view in `snapshot`, which may be renewed. Raises NotFound."""
@@ -47,10 +67,17 @@ class ViewCache:
         entry = self._entries.get(state.key)
         if entry is None:
             entry = self._entries.setdefault(state.key, _Entry())
-        cached = entry.current
-        if cached is not None and not entry.stale and cached.state == state:
-            return cached
-        with entry.lock:
+        entry.used = time.monotonic()
+        cached = entry.answers(state)
+        if cached is not None:
+            if cached.state == state:
+                return cached
+            # Same rows, newer index files: who comes first opens them, the others need not wait.
+            if not entry.lock.acquire(blocking=False):
+                return cached
+        else:
+            entry.lock.acquire()
+        try:
             entry.stale = False
             snapshot.renew()
             fresh = _state(snapshot, library_id)
@@ -64,9 +91,30 @@ class ViewCache:
                     entry.current = None
                     raise
                 entry.current = current
+                self._keep_to_budget(entry)
                 return current
+        finally:
+            entry.lock.release()
         # The library was deleted and made again in between.
         return self.current(snapshot, library_id)
+
+    def _keep_to_budget(self, newest: _Entry) -> None:
+        """Free the views that were not used for longest."""
+        if self._budget is None:
+            return
+        held = [(entry, entry.current) for entry in list(self._entries.values())]
+        sizes = [
+            (entry.used, current.view.nbytes, entry) for entry, current in held if current is not None and current.view
+        ]
+        total = sum(size for _, size, _ in sizes)
+        for _, size, entry in sorted(sizes, key=itemgetter(0)):
+            if total <= self._budget:
+                return
+            # An entry that is being brought up is in use.
+            if entry is not newest and entry.lock.acquire(blocking=False):
+                entry.current = None
+                entry.lock.release()
+                total -= size
 
     def invalidate(self, library_key: int) -> None:
         """Let the next query catch the library up without looking whether it must."""
@@ -96,23 +144,19 @@ def _brought_up(snapshot: Snapshot, state: LibraryState, cached: Current | None)
         return cached
     if state.dimension is None:
         return Current(state, None)
-    if cached is None or cached.view is None or not _same_index(cached.state, state):
-        return Current(state, loading.load(snapshot, state))
-    return Current(state, loading.catch_up(snapshot, state, cached.view, cached.state.position))
+    if cached is None or cached.view is None or cached.state.vectors != state.vectors:
+        return Current(state, *loading.open_view(snapshot, state))
+    if cached.state.manifest != state.manifest:
+        return Current(state, *loading.open_view(snapshot, state, cached.view.segments))
+    if cached.state.position == state.position:
+        return replace(cached, state=state)
+    view = loading.catch_up(snapshot, state, cached.view, cached.state.position)
+    if view is None:
+        return Current(state, *loading.open_view(snapshot, state, cached.view.segments))
+    return Current(state, view, cached.manifest)
 
 
-def _same_index(old: LibraryState, new: LibraryState) -> bool:
-    """Whether views of both states differ by logged changes only."""
-    return (old.uid, old.dimension, old.metric, old.index_type, old.generation) == (
-        new.uid,
-        new.dimension,
-        new.metric,
-        new.index_type,
-        new.generation,
-    )
-
-
-views = ViewCache()
+views = ViewCache(settings.MEMORY_BUDGET)
 
 
 def connect() -> None:

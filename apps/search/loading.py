@@ -1,15 +1,26 @@
-"""From rows to a view, and from changes to the next one; always from one snapshot.
+"""From index files or rows to a view, and from changes to the next one; always from one snapshot.
 
-Loading costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed. Vectors
-that no search can use, or of another length than the library's dimension, are left out: no service has written them.
+Opening maps the newest manifest's files and applies the changes since. Loading, where there is no manifest that can be
+used, costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed. Vectors that
+no search can use, or of another length than the library's dimension, are left out: no service has written them.
 """
 
-import numpy as np
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
 
+import numpy as np
+from django.conf import settings
+
+from apps.engine.errors import Damaged
 from apps.engine.metrics import Metric
+from apps.engine.segment import Segment
+from apps.engine.store import Identity, IndexFolder, Manifest
 from apps.engine.vectors import DTYPE, Float32, Int64, usable
 from apps.engine.view import View
 from apps.search.snapshots import LibraryState, Position, Snapshot
+
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_PAGE = 2000
 _BELOW_ALL_KEYS = -(2**63)
@@ -34,6 +45,63 @@ _CHANGED = """
                        AND length(embedding.vector) = %s"""
 
 
+def open_view(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()) -> tuple[View, Manifest | None]:
+    """The view of `state`, from index files where they can be used, and their manifest; else from the rows. `known` are
+    segments of this library that are mapped already."""
+    manifest, segments = _newest_manifest(snapshot, state, {segment.name: segment for segment in known if segment.name})
+    if manifest is None:
+        return load(snapshot, state), None
+    view = View.of(
+        dimension=manifest.identity.dimension,
+        metric=state.metric,
+        segments=segments,
+        built_at=manifest.created_at,
+    )
+    caught_up = catch_up(snapshot, state, view, Position(manifest.seq, manifest.token))
+    return (load(snapshot, state), None) if caught_up is None else (caught_up, manifest)
+
+
+def _newest_manifest(
+    snapshot: Snapshot, state: LibraryState, known: Mapping[str, Segment]
+) -> tuple[Manifest | None, tuple[Segment, ...]]:
+    """The newest manifest that is undamaged and belongs to the library's history, with its segments; else None.
+
+    The database's column says when there is a newer one; which one can be used, the files say. So several hosts may
+    share a database, each with index files of its own.
+    """
+    assert state.dimension is not None
+    folder = index_folder(state.uid)
+    for number in folder.numbers():
+        try:
+            manifest = folder.read(number, identity_of(state))
+            if not snapshot.has(state.key, Position(manifest.seq, manifest.token)):
+                raise Damaged(f"manifest {number} is of another history of the library")
+            return manifest, folder.open(manifest, known)
+        except Damaged as error:
+            logger.warning("index of library %s: %s; doing without it", state.public_id, error)
+    return None, ()
+
+
+def sealed_position(state: LibraryState) -> int | None:
+    """The number of the log's entry as of which the newest manifest is that can be read; None where there is none."""
+    folder = index_folder(state.uid)
+    for number in folder.numbers() if state.dimension is not None else ():
+        with contextlib.suppress(Damaged):
+            return folder.read(number, identity_of(state)).seq
+    return None
+
+
+def index_folder(uid: str) -> IndexFolder:
+    """Where the index files of a library are."""
+    return IndexFolder(settings.INDEX_DIR / uid)
+
+
+def identity_of(state: LibraryState) -> Identity:
+    """What index files of the library must say they are."""
+    assert state.dimension is not None
+    return Identity(state.uid, state.dimension, state.metric.value, state.generation)
+
+
 def load(snapshot: Snapshot, state: LibraryState) -> View:
     """The view of all rows; `state.dimension` must not be None."""
     assert state.dimension is not None
@@ -48,20 +116,16 @@ def load(snapshot: Snapshot, state: LibraryState) -> View:
         found, matrix = _usable(block, state.metric, state.dimension)
         start, end = end, end + len(found)
         keys[start:end], vectors[start:end] = found, matrix
-    return View.build(
-        dimension=state.dimension, metric=state.metric, kind=state.index_type, keys=keys[:end], vectors=vectors[:end]
-    )
+    return View.build(dimension=state.dimension, metric=state.metric, keys=keys[:end], vectors=vectors[:end])
 
 
-def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Position) -> View:
-    """The view of `state`, made from `view`, which stands at `since`; a fresh one where that is quicker or where the
-    library's history does not contain `since` any more."""
+def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Position) -> View | None:
+    """The view of `state`, made from `view`, which stands at `since`; None where the library's history does not contain
+    `since` any more, or reading all rows is quicker."""
     if not snapshot.has(state.key, since):
-        return load(snapshot, state)
-    sql = "SELECT count(*) FROM change WHERE library_key = %s AND seq > %s"
-    [(changes,)] = snapshot.rows(sql, [state.key, since.seq])
-    if changes > max(_REPLAY_AT_MOST, len(view) // 2):
-        return load(snapshot, state)
+        return None
+    if snapshot.count_changes(state.key, since.seq) > max(_REPLAY_AT_MOST, len(view) // 2):
+        return None
     changed = snapshot.rows(
         _CHANGED, [state.key, since.seq, state.key, state.generation, view.dimension * DTYPE.itemsize]
     )

@@ -3,6 +3,8 @@
 from django.db import connection, transaction
 
 from apps.libraries.dialects import dialect_of
+from apps.search import loading
+from apps.search.snapshots import open_snapshot
 
 # A view that is further behind than this, or than its library has chunks, loads all rows sooner than it replays.
 _KEEP_AT_LEAST = 20_000
@@ -12,8 +14,8 @@ _PER_STEP = 10_000
 def prune_changes() -> int:
     """Delete the log's entries that no view needs; answers how many.
 
-    A library keeps as many entries as it has chunks, and at least 20,000; its newest stays always. Each step is a short
-    transaction, so that writers need not wait.
+    A library keeps at least 20,000, and all since its newest index files; without such files, as many as it has chunks.
+    Each step is a short transaction, so that writers need not wait.
     """
     pruned = 0
     with connection.cursor() as cursor:
@@ -21,8 +23,11 @@ def prune_changes() -> int:
         for library_key, entries, newest in cursor.fetchall():
             if entries <= _KEEP_AT_LEAST:
                 continue
-            cursor.execute("SELECT count(*) FROM chunk WHERE library_id = %s", [library_key])
-            keep = max(_KEEP_AT_LEAST, cursor.fetchone()[0])
+            sealed = _sealed_position(library_key)
+            keep = _KEEP_AT_LEAST
+            if sealed is None:
+                cursor.execute("SELECT count(*) FROM chunk WHERE library_id = %s", [library_key])
+                keep = max(_KEEP_AT_LEAST, cursor.fetchone()[0])
             if entries <= keep:
                 continue
             cursor.execute(
@@ -31,8 +36,17 @@ def prune_changes() -> int:
             )
             found = cursor.fetchone()
             oldest_kept = found[0] if found else newest
+            if sealed is not None:
+                oldest_kept = min(oldest_kept, sealed)
             pruned += _delete_below(library_key, oldest_kept)
     return pruned
+
+
+def _sealed_position(library_key: int) -> int | None:
+    """The number of the log's entry as of which the library's newest index files are."""
+    with open_snapshot() as snapshot:
+        state = next((state for state in snapshot.libraries() if state.key == library_key), None)
+    return None if state is None else loading.sealed_position(state)
 
 
 def _delete_below(library_key: int, seq: int) -> int:

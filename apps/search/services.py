@@ -15,13 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 
+from apps.engine.brute_force import BruteForce
 from apps.engine.errors import InvalidParameter
+from apps.engine.index import Params, check_parameters
 from apps.engine.metrics import Metric
-from apps.engine.registry import index_type
+from apps.engine.registry import search_parameters
 from apps.engine.vectors import Float32, usable
 from apps.engine.view import Hits
 from apps.libraries.dialects.base import Dialect
-from apps.libraries.errors import Fault, Invalid, NotFound, NotSupported
+from apps.libraries.errors import Fault, Invalid, NotFound
 from apps.libraries.errors import pointer as json_pointer
 from apps.libraries.selectors import vector_array
 from apps.libraries.vectors import parse_vectors
@@ -30,7 +32,8 @@ from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 from apps.search.specs import QuerySpec
 
 _KEYS_PER_STATEMENT = 2000
-_NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32), compared=0, exact=True)
+_EXACT_SCAN = frozenset([BruteForce.kind])
+_NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32), compared=0, exact=True, kinds=frozenset())
 
 # Makes a field of a result from a row of the statement that reads it.
 _Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
@@ -48,11 +51,13 @@ def query_batch(*, library_id: str, specs: Sequence[QuerySpec]) -> list[dict[str
 
 @dataclass(frozen=True)
 class _Search:
-    """What the engine is asked for one query: the `fetch` best for `vector`, and a chunk to leave out."""
+    """What the engine is asked for one query: the `fetch` best for `vector`, how, and a chunk to leave out."""
 
     vector: Float32
     fetch: int
     left_out: int | None
+    exact: bool
+    params: Params
 
 
 def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str]) -> list[dict[str, Any]]:
@@ -73,24 +78,25 @@ def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str
 def _meta(state: LibraryState, hits: Hits, took_ms: float) -> dict[str, Any]:
     return {
         "revision": state.position.seq,
-        "index": index_type(state.index_type).kind,
+        "index": _kind(hits),
         "exact": hits.exact,
-        "plan": "exact scan of all vectors",
+        "plan": " + ".join(sorted(hits.kinds)) if hits.kinds - _EXACT_SCAN else "exact scan of all vectors",
         "scanned": hits.compared,
         "took_ms": took_ms,
     }
 
 
+def _kind(hits: Hits) -> str:
+    """The type of index that answered; rows that are not in it yet are scanned beside it."""
+    return max(hits.kinds - _EXACT_SCAN, default=BruteForce.kind)
+
+
 def _searches(
     snapshot: Snapshot, state: LibraryState, specs: Sequence[QuerySpec], pointers: Sequence[str]
 ) -> list[_Search]:
-    index = index_type(state.index_type)
     for spec, at in zip(specs, pointers, strict=True):
-        try:
-            index.check_search_params(spec.search_params)
-        except InvalidParameter as error:
-            fault = Fault(at + json_pointer(["search_params", error.name]), error.reason)
-            raise NotSupported("A search parameter is not known.", [fault]) from None
+        if spec.search_params:
+            _check_search_params(state.index_type, spec.search_params, at)
     given = [(spec, at) for spec, at in zip(specs, pointers, strict=True) if spec.names("vector")]
     vectors = iter(
         parse_vectors(
@@ -104,12 +110,19 @@ def _searches(
     for spec, at in zip(specs, pointers, strict=True):
         fetch = spec.offset + spec.k
         if spec.names("vector"):
-            searches.append(_Search(next(vectors), fetch, None))
+            searches.append(_Search(next(vectors), fetch, None, spec.exact, spec.search_params))
         else:
             # One more is fetched, since the chunk itself may be among the nearest.
             key, vector = _stored_vector(snapshot, state, spec.chunk_id, f"{at}/chunk_id")
-            searches.append(_Search(vector, fetch + 1, key))
+            searches.append(_Search(vector, fetch + 1, key, spec.exact, spec.search_params))
     return searches
+
+
+def _check_search_params(index_type: str, params: dict[str, Any], at: str) -> None:
+    try:
+        check_parameters(params, search_parameters(index_type), f"is no search parameter of {index_type}")
+    except InvalidParameter as error:
+        raise Invalid.at(at + json_pointer(["search_params", error.name]), error.reason) from None
 
 
 def _stored_vector(snapshot: Snapshot, state: LibraryState, chunk_id: str, pointer: str) -> tuple[int, Float32]:
@@ -131,18 +144,20 @@ def _stored_vector(snapshot: Snapshot, state: LibraryState, chunk_id: str, point
 
 
 def _searched(current: Current, searches: Sequence[_Search]) -> list[Hits]:
-    """Hits in the order of `searches`; those that fetch equally many are searched as one matrix."""
+    """Hits in the order of `searches`; those that share their options are searched as one matrix."""
     if current.view is None:
         return [_NOTHING] * len(searches)
     if len(searches) == 1:
-        return current.view.search(searches[0].vector[np.newaxis], searches[0].fetch)
+        [one] = searches
+        return current.view.search(one.vector[np.newaxis], one.fetch, exact=one.exact, params=one.params)
     found = [_NOTHING] * len(searches)
-    groups: defaultdict[int, list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, search in enumerate(searches):
-        groups[search.fetch].append(i)
-    for fetch, members in groups.items():
+        groups[search.fetch, search.exact, *sorted(search.params.items())].append(i)
+    for (fetch, exact, *_), members in groups.items():
         queries = np.array([searches[i].vector for i in members])
-        for i, hits in zip(members, current.view.search(queries, fetch), strict=True):
+        answers = current.view.search(queries, fetch, exact=exact, params=searches[members[0]].params)
+        for i, hits in zip(members, answers, strict=True):
             found[i] = hits
     return found
 

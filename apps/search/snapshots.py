@@ -5,17 +5,19 @@ that were never true. A snapshot lives on the read-only connection `snapshot`, t
 and must not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import orjson
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
+from apps.libraries.dialects.base import Dialect
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,22 @@ class LibraryState:
     dimension: int | None
     metric: Metric
     index_type: str
+    params: Mapping[str, Any]
     generation: int
+    manifest: int
+    rebuild: int
     position: Position
 
+    @property
+    def vectors(self) -> tuple[str, int | None, Metric, int]:
+        """What has to be equal for two states to differ by logged changes and index files only."""
+        return self.uid, self.dimension, self.metric, self.generation
 
-_STATE = """
+
+_STATES = """
     SELECT library.id, library.public_id, library.uid, library.dimension, library.metric, library.index_type,
-           library.generation, change.seq, change.token
-    FROM library LEFT JOIN change ON change.seq = (SELECT max(seq) FROM change WHERE library_key = library.id)
-    WHERE library.public_id = %s"""
+           {index_params}, library.generation, library.manifest, library.rebuild, change.seq, change.token
+    FROM library LEFT JOIN change ON change.seq = (SELECT max(seq) FROM change WHERE library_key = library.id)"""
 
 
 class Snapshot:
@@ -81,8 +90,17 @@ class Snapshot:
 
     def library(self, public_id: str) -> LibraryState | None:
         """The library's state; None where there is none."""
-        found = self.rows(_STATE, (public_id,))
+        found = self.rows(f"{_states(self.dialect)} WHERE library.public_id = %s", (public_id,))
         return _state_of(found[0]) if found else None
+
+    def libraries(self) -> list[LibraryState]:
+        """The states of all libraries, in order of creation."""
+        return [_state_of(row) for row in self.rows(f"{_states(self.dialect)} ORDER BY library.id")]
+
+    def count_changes(self, library_key: int, since: int) -> int:
+        """How many entries the library's log has past `since`."""
+        [(count,)] = self.rows("SELECT count(*) FROM change WHERE library_key = %s AND seq > %s", [library_key, since])
+        return int(count)
 
     def library_keys(self) -> set[int]:
         """The keys of all libraries."""
@@ -96,11 +114,28 @@ class Snapshot:
         return bool(self.rows(sql, [position.seq, library_key, position.token]))
 
 
+@lru_cache
+def _states(dialect: Dialect) -> str:
+    index_params: str = dialect.json_text("library.index_params")
+    return _STATES.format(index_params=index_params)
+
+
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
-    key, public_id, uid, dimension, metric, index_type, generation, seq, token = row
-    position = Position(seq or 0, token or 0)
-    return LibraryState(key, public_id, uid, dimension, Metric(metric), index_type, generation, position)
+    key, public_id, uid, dimension, metric, index_type, params, generation, manifest, rebuild, seq, token = row
+    return LibraryState(
+        key,
+        public_id,
+        uid,
+        dimension,
+        Metric(metric),
+        index_type,
+        orjson.loads(params),
+        generation,
+        manifest,
+        rebuild,
+        Position(seq or 0, token or 0),
+    )
 
 
 @contextmanager

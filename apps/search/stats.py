@@ -3,45 +3,60 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from apps.engine.registry import index_type
-from apps.engine.view import View
-from apps.search.cache import views
-from apps.search.snapshots import open_snapshot
+from apps.engine.registry import chosen_kind, is_wished
+from apps.engine.segment import Segment
+from apps.search.cache import Current, views
+from apps.search.loading import index_folder
+from apps.search.snapshots import LibraryState, open_snapshot
 
 
 def library_stats(*, library_id: str) -> dict[str, Any]:
     """Counts, revision and the state of the index, from one snapshot. Raises NotFound.
 
-    Brings this process's view up to date first, and describes that: pending rows are those of its tail. They are found
-    like all others; nothing is stale.
+    Brings this process's view up to date first, and describes that. Pending rows are those that are not yet in a file
+    of the wished type; they are found like all others, by an exact scan: nothing is stale.
     """
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
-        state, view = current.state, current.view
+        state = current.state
         [(documents,)] = snapshot.rows("SELECT count(*) FROM document WHERE library_id = %s", [state.key])
         [(chunks,)] = snapshot.rows("SELECT count(*) FROM chunk WHERE library_id = %s", [state.key])
     return {
         "documents": documents,
         "chunks": chunks,
         "revision": state.position.seq,
-        "index": {
-            "kind": index_type(state.index_type).kind,
-            "state": "ready",
-            "rows_indexed": 0 if view is None else len(view) - view.pending,
-            "rows_pending": 0 if view is None else view.pending,
-            "rows_dead": 0 if view is None else view.dead,
-            "bytes": 0 if view is None else view.nbytes,
-            "built_at": None if view is None else _rfc3339(view.built_at),
-            "segments": [] if view is None else _segments(view),
-        },
+        "index": _index(current),
     }
 
 
-def _segments(view: View) -> list[dict[str, Any]]:
-    return [
-        {"kind": segment.index.kind, "rows": len(segment.keys) - segment.dead, "rows_dead": segment.dead}
-        for segment in view.segments
-    ]
+def _index(current: Current) -> dict[str, Any]:
+    state, view = current.state, current.view
+    failure = index_folder(state.uid).failure()
+    segments = () if view is None else view.segments
+    rows = 0 if view is None else len(view)
+    wished = [segment for segment in segments if _is_wished(state, segment)]
+    indexed = sum(segment.live for segment in wished)
+    is_building = any(segment.name and all(segment is not one for one in wished) for segment in segments) or (
+        (0 if current.manifest is None else current.manifest.rebuild) < state.rebuild
+    )
+    return {
+        "kind": chosen_kind(state.index_type, rows),
+        "state": "failed" if failure else "building" if is_building else "ready",
+        "error": failure,
+        "rows_indexed": indexed,
+        "rows_pending": rows - indexed,
+        "rows_dead": 0 if view is None else view.dead,
+        "bytes": 0 if view is None else view.nbytes,
+        "built_at": None if view is None else _rfc3339(view.built_at),
+        "segments": [
+            {"kind": segment.index.kind, "rows": segment.live, "rows_dead": segment.dead, "bytes": segment.nbytes}
+            for segment in segments
+        ],
+    }
+
+
+def _is_wished(state: LibraryState, segment: Segment) -> bool:
+    return is_wished(state.index_type, state.params, segment.index.kind, segment.params, len(segment.keys))
 
 
 def _rfc3339(seconds: float) -> str:

@@ -173,6 +173,7 @@ def test_stats_count_and_the_revision_moves_with_every_write(client: httpx.Clien
     assert set(index) == {
         "kind",
         "state",
+        "error",
         "rows_indexed",
         "rows_pending",
         "rows_dead",

@@ -13,11 +13,6 @@ CHUNK = {"embedding": X}
 
 BODIES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("POST", "/libraries", {"name": "N", "embedding": {"provider": "p", "model": "m"}}, ["/embedding"]),
-    *(
-        ("POST", "/libraries", {"name": "N", "index_type": kind}, ["/index_type"])
-        for kind in ("kd_tree", "lsh", "quantized", "hnsw")
-    ),
-    ("PATCH", "{library}", {"index_type": "hnsw", "index_params": {}}, ["/index_type"]),
     ("POST", "{library}/documents", {"text": "A text to be split."}, ["/text"]),
     (
         "POST",
@@ -52,12 +47,8 @@ BODIES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("POST", "{library}/query", V | {"group_by": "document"}, ["/group_by"]),
     ("POST", "{library}/query", V | {"group_by": "document", "group_size": 2}, ["/group_by", "/group_size"]),
     ("POST", "{library}/query", V | {"mmr": {"lambda": 0.5, "fetch_k": 50}}, ["/mmr"]),
-    ("POST", "{library}/query", V | {"search_params": {"ef": 128}}, ["/search_params/ef"]),
-    ("POST", "{library}/query", V | {"search_params": {"a/b~": 8}}, ["/search_params/a~1b~0"]),
     ("POST", "{library}/query/batch", {"queries": [V, {"text": "a question"}]}, ["/queries/1/text"]),
     ("POST", "{library}/query/batch", {"queries": [V, V | {"filter": {"a": 1}}]}, ["/queries/1/filter"]),
-    ("POST", "{library}/query/batch", {"queries": [V | {"search_params": {"ef": 1}}]}, ["/queries/0/search_params/ef"]),
-    ("POST", "{library}/reindex", {}, []),
 ]
 
 

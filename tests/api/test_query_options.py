@@ -150,6 +150,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (V | {"mode": "magic"}, "/mode"),
     (V | {"mode": None}, "/mode"),
     (V | {"search_params": None}, "/search_params"),
+    (V | {"search_params": {"width": 8}}, "/search_params/width"),
+    (V | {"search_params": {"a/b~": 8}}, "/search_params/a~1b~0"),
     (V | {"top_k": 5}, "/top_k"),
     (V | {"a/b~c": 5}, "/a~1b~0c"),
     ({"vector": [1, 0]}, "/vector"),

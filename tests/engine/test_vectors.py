@@ -5,7 +5,7 @@ import pytest
 
 from apps.engine.errors import EngineError, InvalidParameter, InvalidVector
 from apps.engine.metrics import Metric
-from apps.engine.registry import AUTO, INDEX_TYPES, index_type
+from apps.engine.registry import AUTO, INDEX_TYPES, chosen_kind, index_type
 from apps.engine.vectors import check, to_float32
 
 
@@ -55,7 +55,7 @@ def test_a_zero_vector_is_refused_under_cosine_only(zero: float) -> None:
 
 
 def test_index_types_have_names() -> None:
-    assert index_type(AUTO).kind in INDEX_TYPES
+    assert {chosen_kind(AUTO, rows) for rows in (0, 1000, 10**5, 10**7)} <= set(INDEX_TYPES)
     assert all(index_type(name).kind == name for name in INDEX_TYPES)
     with pytest.raises(InvalidParameter, match="'ivf' is not an index type; there are: auto, brute_force") as refused:
         index_type("ivf")

@@ -29,7 +29,7 @@ def matrix(rows: Iterable[Float32]) -> Float32:
 def build(rows: Rows, metric: Metric = Metric.EUCLIDEAN) -> View:
     keys = keys_of(rows)
     vectors = matrix(rows[key] for key in keys.tolist())
-    return View.build(dimension=DIMENSION, metric=metric, kind="auto", keys=keys, vectors=vectors)
+    return View.build(dimension=DIMENSION, metric=metric, keys=keys, vectors=vectors)
 
 
 def advance(view: View, rows: Rows, gone: Iterable[int] = ()) -> View:
@@ -212,7 +212,7 @@ def test_a_view_takes_arrays_that_cannot_be_written_to() -> None:
     keys, vectors = np.arange(5), np.ones((5, DIMENSION), np.float32)
     for array in (keys, vectors):
         array.flags.writeable = False
-    view = View.build(dimension=DIMENSION, metric=Metric.DOT, kind="auto", keys=keys, vectors=vectors)
+    view = View.build(dimension=DIMENSION, metric=Metric.DOT, keys=keys, vectors=vectors)
     assert nearest(advance(view, {}, gone=[0]), 1) == [1]
 
 

@@ -13,8 +13,8 @@ from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
 from apps.libraries import selectors
-from apps.libraries.errors import NotSupported
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
+from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.search.stats import library_stats
 
@@ -103,9 +103,20 @@ class Stats(ApiView):
 
 
 class Reindex(ApiView):
-    """Rebuilding the index comes with the first index that is built; exact search has nothing to build."""
+    """Builds the index anew; POST what to change about it, or an empty object. Queries go on meanwhile."""
 
-    @extend_schema(exclude=True)
+    examples = {"POST": samples.REINDEX}
+
+    @extend_schema(
+        operation_id="reindex",
+        summary="Rebuild the index",
+        request=ReindexInput,
+        responses={202: schemas.Index},
+        examples=[example(samples.REINDEX)],
+    )
     def post(self, request: Request, library_id: str) -> Response:
-        selectors.library_row(library_id)
-        raise NotSupported("This version has exact search only, which needs no building.")
+        services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput))
+        return answer(library_stats(library_id=library_id)["index"], status=202)
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")

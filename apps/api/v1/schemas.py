@@ -59,11 +59,13 @@ class Segment(Output):
     kind: str
     rows: Count
     rows_dead: Count
+    bytes: Count
 
 
 class Index(Output):
     kind: str
     state: Literal["ready", "building", "failed"]
+    error: str | None
     rows_indexed: Count
     rows_pending: Count
     rows_dead: Count

@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.engine.metrics import row_norms
-from apps.engine.registry import AUTO, index_type
+from apps.engine.registry import AUTO, chosen_kind
 from apps.engine.vectors import Float32
 from apps.libraries.admin.deletion import LeanDeletion
 from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
@@ -138,8 +138,8 @@ class LibraryAdmin(_Page):
     def chunk_count(self, library: Any) -> SafeString:
         return _listed("chunk", f"{library.chunk_total:,}", library=library.public_id)
 
-    def index(self, library: Library) -> str:
-        return f"auto ({index_type(AUTO).kind})" if library.index_type == AUTO else library.index_type
+    def index(self, library: Any) -> str:
+        return f"auto ({chosen_kind(AUTO, library.chunk_total)})" if library.index_type == AUTO else library.index_type
 
     def revision(self, library: Any) -> str:
         return f"{library.newest_change:,}"

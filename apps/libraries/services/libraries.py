@@ -3,10 +3,10 @@
 from django.db import IntegrityError, transaction
 
 from apps.engine.errors import InvalidParameter
-from apps.engine.registry import index_type
+from apps.engine.registry import check_params
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
-from apps.libraries.inputs import LibraryCreate, LibraryUpdate
+from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Library
 from apps.libraries.services import rows
 
@@ -40,9 +40,30 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
     """Change the named fields of a library. Raises NotFound, PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
+    if update.names("index_type") and update.index_type != library.index_type and not update.names("index_params"):
+        # Parameters belong to a type.
+        library.index_params = {}
     for field in update.model_fields_set:
         setattr(library, field, getattr(update, field))
     _check_index(library.index_type, library.index_params)
+    library.save()
+    return library
+
+
+@transaction.atomic
+def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
+    """Ask for the index to be built anew, by the type and parameters named or by those it has.
+
+    Maintenance does it; queries go on meanwhile. Raises NotFound, Invalid.
+    """
+    library = rows.locked_library(library_id)
+    if reindex.names("index_type") and not reindex.names("index_params"):
+        # Parameters belong to a type.
+        library.index_params = {}
+    for name in reindex.model_fields_set:
+        setattr(library, name, getattr(reindex, name))
+    _check_index(library.index_type, library.index_params)
+    library.rebuild += 1
     library.save()
     return library
 
@@ -57,6 +78,6 @@ def delete_library(*, library_id: str, if_match: str | None = None) -> None:
 
 def _check_index(kind: str, params: dict[str, object]) -> None:
     try:
-        index_type(kind).check_params(params)
+        check_params(kind, params)
     except InvalidParameter as error:
         raise Invalid.at(pointer(["index_params", error.name]), error.reason) from None

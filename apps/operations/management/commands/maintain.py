@@ -1,6 +1,5 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
-import fcntl
 import itertools
 import logging
 import os
@@ -8,21 +7,27 @@ import signal
 import threading
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, close_old_connections
 
+from apps.engine import kernels
+from apps.operations.locks import only_one_maintains
 from apps.search import maintenance
+from apps.search.indexing import Indexer
 
 logger = logging.getLogger(__name__)
 
-_INTERVAL = 5.0
-# Pruning looks at the whole log.
-_ROUNDS_PER_PRUNING = 12
+_INTERVAL = 1.0
+_SECONDS_BETWEEN_TRIES = 5.0
+_ROUNDS_PER_UPKEEP = 5
+# Pruning looks at the whole log, sweeping at all folders.
+_ROUNDS_PER_PRUNING = 60
 
 
 class Command(BaseCommand):
-    help = "Prune the change log and keep the database in shape. `manage.py serve` starts this by itself."
+    help = (
+        "Build index files, prune the change log, keep the database in shape. `manage.py serve` starts this by itself."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="do one round and end")
@@ -35,17 +40,28 @@ class Command(BaseCommand):
         if options["child"]:
             os.nice(10)
             threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
-        with open(settings.DATA_DIR / "maintain.lock", "w") as lock:
-            while not _locked(lock.fileno()):
-                if options["once"]:
-                    self.stderr.write("Another process maintains this data folder already.")
-                    return
-                if stop.wait(_INTERVAL):
-                    return
-            for round_number in itertools.count():
-                _round(prune=round_number % _ROUNDS_PER_PRUNING == 0)
-                if options["once"] or stop.wait(_INTERVAL):
-                    return
+        while not stop.is_set():
+            with only_one_maintains() as alone:
+                if alone:
+                    _maintain(stop, once=options["once"])
+                    break
+            if options["once"]:
+                self.stderr.write("Another process maintains this data folder already.")
+                break
+            stop.wait(_SECONDS_BETWEEN_TRIES)
+        # A job that builds in compiled code cannot be told to end, and what it leaves is swept.
+        self.stdout.flush()
+        self.stderr.flush()
+        os._exit(0)
+
+
+def _maintain(stop: threading.Event, *, once: bool) -> None:
+    kernels.load()
+    indexer = Indexer()
+    for number in itertools.count():
+        busy = _round(indexer, number)
+        if once or stop.wait(0 if busy else _INTERVAL):
+            return
 
 
 def _wait_for_end_of_input(stop: threading.Event) -> None:
@@ -55,17 +71,15 @@ def _wait_for_end_of_input(stop: threading.Event) -> None:
     stop.set()
 
 
-def _locked(descriptor: int) -> bool:
+def _round(indexer: Indexer, number: int) -> bool:
+    """Everything that is due; answers whether the indexes want more at once."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _round(*, prune: bool) -> None:
-    try:
-        maintenance.run(prune=prune)
+        if number % _ROUNDS_PER_UPKEEP == 0:
+            maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
+        if number % _ROUNDS_PER_PRUNING == 0:
+            indexer.sweep()
+        return indexer.round()
     except DatabaseError as error:
         logger.warning("maintenance is put off: %s", error)
         close_old_connections()
+        return False

@@ -1,0 +1,54 @@
+"""`manage.py rebuild_index`: build the index files of libraries anew, and wait until that is done."""
+
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from tqdm import tqdm
+
+from apps.engine import kernels
+from apps.libraries.errors import LibraryError
+from apps.libraries.inputs import Reindex
+from apps.libraries.models import Library
+from apps.libraries.services.libraries import reindex_library
+from apps.operations.locks import only_one_maintains
+from apps.search.indexing import Indexer
+from apps.search.stats import library_stats
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Command(BaseCommand):
+    help = (
+        "Build the indexes of libraries anew from the database. Works beside a running server, which goes on answering."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("library", nargs="*", help="ids of libraries; all, if none is named")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
+        try:
+            for library_id in named:
+                reindex_library(library_id=library_id, reindex=Reindex())
+        except LibraryError as error:
+            raise CommandError(error.detail) from error
+        kernels.load()
+        for library_id in tqdm(named, desc="rebuilding", unit="library", disable=None):
+            with only_one_maintains() as alone:
+                failure = Indexer().run_until_done(library_id) if alone else _built_elsewhere(library_id)
+            if failure:
+                raise CommandError(f"The index of library {library_id} could not be built: {failure}")
+            index = library_stats(library_id=library_id)["index"]
+            self.stdout.write(
+                f"{library_id}: {index['rows_indexed']:,} rows in {len(index['segments'])} segments ({index['kind']})"
+            )
+
+
+def _built_elsewhere(library_id: str) -> str | None:
+    """Wait until the maintenance process of a running server has done it; answers why it failed, if it did."""
+    while True:
+        index = library_stats(library_id=library_id)["index"]
+        if index["state"] != "building":
+            return str(index["error"]) if index["state"] == "failed" else None
+        time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,318 @@
+"""Keeps the index files of all libraries in shape: seals, merges, rebuilds, sweeps. One process does, beside the
+request workers, which never build.
+
+Rows that are in no file yet are *sealed* into a segment that is quick to build, when there are many of them or the
+library is quiet. *Jobs* then make one segment of others: of the wished type, without dead rows, or of several. A job
+may take minutes, so it runs in a thread, one at a time, while sealing goes on; it reads files only.
+
+What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
+position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
+place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
+position: the changes since are applied again by whoever opens it.) Only one thread publishes.
+
+Merging is tiered by a factor of four, so that a row is rewritten some log4(n) times; a quiet library is merged further.
+"""
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from apps.engine.errors import EngineError
+from apps.engine.registry import AUTO, chosen_kind, is_wished
+from apps.engine.segment import Segment, merged_rows
+from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
+from apps.engine.view import View, is_sparse
+from apps.libraries.errors import NotFound
+from apps.search import loading
+from apps.search.cache import Current, ViewCache
+from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
+
+logger = logging.getLogger(__name__)
+
+# So many changes are sealed at once; fewer, when the library has been quiet for so long.
+SEAL_CHANGES = 4096
+_SEAL_CHANGES_WHEN_QUIET = 1000
+_QUIET_SECONDS = 5.0
+_TIER = 4
+# After a failure the library is left alone for so long.
+_SECONDS_AFTER_FAILURE = 60.0
+
+
+class _Job:
+    """Makes, in a thread, one segment of `inputs`, segments of the library that have files."""
+
+    def __init__(self, state: LibraryState, inputs: Sequence[Segment]) -> None:
+        self.state, self.inputs = state, tuple(inputs)
+        self._done: tuple[Segment, SegmentRecord] | None = None
+        self._error: BaseException | None = None
+        # A daemon: the process does not wait for it when it ends; what it has written then is swept some day.
+        self._thread = threading.Thread(target=self._run, name="index job", daemon=True)
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def result(self) -> tuple[Segment, SegmentRecord]:
+        """The segment, which has its files, and its record; raises what went wrong."""
+        if self._error is not None:
+            raise self._error
+        assert self._done is not None
+        return self._done
+
+    def _run(self) -> None:
+        try:
+            keys, vectors = merged_rows([segment.rows() for segment in self.inputs])
+            name = self.state.index_type
+            segment = Segment.build(
+                keys=keys,
+                vectors=vectors,
+                metric=self.state.metric,
+                kind=chosen_kind(name, len(keys)),
+                params={} if name == AUTO else self.state.params,
+            )
+            self._done = loading.index_folder(self.state.uid).save(segment)
+        except BaseException as error:
+            self._error = error
+
+
+@dataclass
+class _Watch:
+    """What is known of a library from one round to the next."""
+
+    position: Position | None = None
+    since: float = field(default_factory=time.monotonic)
+    not_before: float = 0.0
+    failed: tuple[Any, ...] | None = None
+    # There was nothing to do for this state, however quiet the library.
+    settled: LibraryState | None = None
+
+
+class Indexer:
+    """Looks after the index files of all libraries; there must be one at a time for a data folder."""
+
+    def __init__(self) -> None:
+        self._views = ViewCache(settings.MEMORY_BUDGET)
+        self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
+        self._job: _Job | None = None
+
+    def round(self) -> bool:
+        """Look after every library once; answers whether there was something to do. A job goes on afterwards."""
+        did = self._finish_job()
+        for state in _states():
+            watch = self._watches[state.uid]
+            if watch.position != state.position:
+                watch.position, watch.since = state.position, time.monotonic()
+            put_off = time.monotonic() < watch.not_before and watch.failed == _wish(state)
+            if put_off or watch.settled == state:
+                continue
+            quiet = time.monotonic() - watch.since >= _QUIET_SECONDS
+            least = SEAL_CHANGES if not quiet else _SEAL_CHANGES_WHEN_QUIET if state.index_type == AUTO else 1
+            found = self._look_after(state, least=least, quiet=quiet)
+            if not found and quiet and self._job is None:
+                watch.settled = state
+            did |= found
+        return did
+
+    def run_until_done(self, library_id: str) -> str | None:
+        """Do all there is to do for one library, however few rows it concerns; answers why that failed, if it did."""
+        while True:
+            did = self._finish_job(wait=True)
+            for state in _states():
+                if state.public_id == library_id:
+                    did |= self._look_after(state, least=1, quiet=True)
+                    if self._watches[state.uid].not_before > time.monotonic():
+                        return loading.index_folder(state.uid).failure()
+            if not did:
+                return None
+
+    def sweep(self) -> None:
+        """Delete files that nothing refers to any more, and look whether the others are there at the next round."""
+        for watch in self._watches.values():
+            watch.settled = None
+        for state in _states():
+            loading.index_folder(state.uid).sweep(loading.identity_of(state))
+        with open_snapshot() as snapshot:
+            uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
+        sweep_libraries(settings.INDEX_DIR, uids)
+
+    def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> bool:
+        try:
+            return self._seal_or_begin(state, least=least, quiet=quiet)
+        except NotFound:
+            return False
+        except (EngineError, OSError, MemoryError, RuntimeError, DatabaseError) as error:
+            self._failed(state, error)
+            return False
+
+    def _seal_or_begin(self, state: LibraryState, *, least: int, quiet: bool) -> bool:
+        with open_snapshot() as snapshot:
+            if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
+                return False  # without loading its rows
+            current = self._current(snapshot, state)
+            manifest, view, state = current.manifest, current.view, current.state
+            changes = snapshot.count_changes(state.key, 0 if manifest is None else manifest.seq)
+            if view is None:
+                return False
+            if manifest is None and state.manifest:
+                least = 1  # there were files, which are lost
+            if state.rebuild > (0 if manifest is None else manifest.rebuild):
+                # From the rows, whatever the files say; a job makes it of the wished type afterwards.
+                current, least = Current(state, loading.load(snapshot, state)), 0
+        if changes >= least:
+            _seal(current)
+            return True
+        if manifest is None or self._job is not None:
+            return False
+        segments = [segment for segment in view.segments if segment.name and segment.live]
+        inputs = _inputs(state, segments, quiet=quiet)
+        if inputs:
+            self._job = _Job(state, inputs)
+        return bool(inputs)
+
+    def _current(self, snapshot: Snapshot, state: LibraryState) -> Current:
+        """The library's view, from files that are still there."""
+        current = self._views.current(snapshot, state.public_id)
+        if current.manifest is not None and not loading.index_folder(state.uid).has(current.manifest):
+            logger.warning("index of library %s: files are gone; they are built anew", state.public_id)
+            self._views.forget(state.key)
+            return self._views.current(snapshot, state.public_id)
+        return current
+
+    def _finish_job(self, *, wait: bool = False) -> bool:
+        job = self._job
+        if job is None:
+            return False
+        if wait:
+            job.wait()
+        if job.is_running():
+            return False
+        self._job = None
+        folder = loading.index_folder(job.state.uid)
+        try:
+            segment, record = job.result()
+            with open_snapshot() as snapshot:
+                current = self._current(snapshot, job.state)
+            if current.view is None or current.manifest is None or current.state.vectors != job.state.vectors:
+                return True
+            _replace_inputs(current, current.view, current.manifest, job, segment, record)
+            folder.note_failure(None)
+        except NotFound:
+            pass
+        except (EngineError, OSError, MemoryError, RuntimeError, DatabaseError) as error:
+            self._failed(job.state, error)
+        return True
+
+    def _failed(self, state: LibraryState, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        logger.error("index of library %s: building failed: %s", state.public_id, reason)
+        loading.index_folder(state.uid).note_failure(reason)
+        watch = self._watches[state.uid]
+        watch.not_before, watch.failed = time.monotonic() + _SECONDS_AFTER_FAILURE, _wish(state)
+
+
+def _states() -> list[LibraryState]:
+    """All libraries that may have vectors."""
+    with open_snapshot() as snapshot:
+        return [state for state in snapshot.libraries() if state.dimension is not None]
+
+
+def _wish(state: LibraryState) -> tuple[Any, ...]:
+    """What was asked for when a build failed; another wish may succeed."""
+    return state.index_type, state.params, state.rebuild
+
+
+def _seal(current: Current) -> None:
+    """Write the rows that are in no file, and which others are dead, as of the view's position."""
+    state, view, manifest = current.state, current.view, current.manifest
+    assert view is not None
+    folder = loading.index_folder(state.uid)
+    segments = [segment for segment in view.segments if segment.name and segment.live]
+    known = {} if manifest is None else {record.name: record for record in manifest.segments}
+    records = [known[segment.name] for segment in segments]
+    keys, vectors = view.loose_rows()
+    if len(keys):
+        segment, record = folder.save(Segment.build(keys=keys, vectors=vectors, metric=state.metric))
+        segments.append(segment)
+        records.append(record)
+    rebuild = state.rebuild if manifest is None else manifest.rebuild
+    _publish(state, state.position, rebuild, segments, records)
+
+
+def _replace_inputs(
+    current: Current, view: View, manifest: Manifest, job: _Job, segment: Segment, record: SegmentRecord
+) -> None:
+    """Put the result of a job in the place of its inputs, as far as they live."""
+    names = {one.name for one in job.inputs}
+    inputs = [one for one in view.segments if one.name in names]
+    living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
+    alive = np.isin(segment.keys, living)
+    segments = [one for one in view.segments if one.name and one.live and one.name not in names]
+    known = {one.name: one for one in manifest.segments}
+    records = [known[one.name] for one in segments]
+    if alive.any():
+        segments.append(segment if alive.all() else replace(segment, alive=alive))
+        records.append(record)
+    position = Position(manifest.seq, manifest.token)
+    _publish(current.state, position, manifest.rebuild, segments, records)
+
+
+def _publish(
+    state: LibraryState,
+    position: Position,
+    rebuild: int,
+    segments: Sequence[Segment],
+    records: Sequence[SegmentRecord],
+) -> None:
+    """Write a manifest, then tell all processes by the library's row."""
+    folder = loading.index_folder(state.uid)
+    manifest = Manifest(
+        number=max([state.manifest, *folder.numbers()]) + 1,
+        identity=loading.identity_of(state),
+        seq=position.seq,
+        token=position.token,
+        rebuild=rebuild,
+        created_at=time.time(),
+        segments=tuple(replace(record, alive=None) for record in records),
+    )
+    folder.publish(manifest, {segment.name: segment for segment in segments})
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
+
+
+def _inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> list[Segment]:
+    """The segments to make one of; none where all is well."""
+    tiers: defaultdict[int, list[Segment]] = defaultdict(list)
+    for segment in segments:
+        tiers[_tier(segment.live)].append(segment)
+    for _, members in sorted(tiers.items()):
+        if len(members) >= _TIER:
+            return members
+    for segment in segments:
+        is_other = not is_wished(state.index_type, state.params, segment.index.kind, segment.params, len(segment.keys))
+        if is_other or is_sparse(segment.dead, len(segment.keys)):
+            return [segment]
+    if not quiet or len(segments) < 2:
+        return []
+    largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
+    if sum(segment.live for segment in others) * _TIER >= largest.live:
+        return [largest, *others]
+    return others if len(others) > 1 else []
+
+
+def _tier(rows: int) -> int:
+    tier = 0
+    while rows >= SEAL_CHANGES * _TIER:
+        rows //= _TIER
+        tier += 1
+    return tier
