@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 
 .PHONY: install serve test test-postgresql lint bench format requirements
 
-install: $(VENV)/.base
+install: $(VENV)/.base $(VENV)/.kernels
 
-serve: $(VENV)/.base
+serve: $(VENV)/.base $(VENV)/.kernels
 	@exec $(BIN)/python manage.py serve
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.kernels
 	$(BIN)/python -m pytest
 
-test-postgresql: $(VENV)/.dev
+test-postgresql: $(VENV)/.dev $(VENV)/.kernels
 	$(BIN)/python -m tests.postgresql
 
 lint: $(VENV)/.dev
@@ -24,8 +24,9 @@ lint: $(VENV)/.dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench $(VENV)/.kernels
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.engine
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -33,7 +34,7 @@ format: $(VENV)/.dev
 
 # Pin anew what requirements/*.in ask for.
 requirements: $(VENV)/.dev
-	for name in base dev; do $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
+	for name in base dev bench; do $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-emit-index-url --no-emit-find-links --quiet requirements/$$name.in -o requirements/$$name.txt; done
 
 $(VENV)/bin/python:
@@ -44,6 +45,9 @@ $(VENV)/bin/python:
 $(VENV)/.base: requirements/base.txt | $(VENV)/bin/python
 	@echo "Installing the pinned requirements into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/base.txt
+	@touch $@
+
+$(VENV)/.kernels: $(wildcard apps/engine/kernels/*.py) | $(VENV)/.base
 	@echo "Compiling the search kernels ..."
 	@$(BIN)/python -m apps.engine.kernels
 	@touch $@
@@ -52,3 +56,8 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/bin/python
 	@echo "Installing the pinned requirements for development into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@ $(VENV)/.base
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/bin/python
+	@echo "Installing the pinned requirements for benchmarks into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@ $(VENV)/.dev $(VENV)/.base

@@ -1,8 +1,10 @@
-"""Cold start: from the start of the process to the first right answer, after a kill -9, on the folder with all rows.
+"""Cold start: from the start of the process to the first right answer, after a kill -9, on the folder with all rows;
+with its index files, and without, when all rows are read from the database.
 
 Beside it: a bare Python process that reads the same vectors from the same database into numpy and answers.
 """
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,24 +26,32 @@ _REFERENCE = "bare sqlite3 and numpy"
 
 
 def run(stage: Stage) -> list[Row]:
-    rows = [_row(stage, "first answer after the start", cold_cache=False)]
+    with_files, without = "first answer after the start", "first answer after the start, no index files"
+    rows = [_row(stage, with_files, stage.filled), _row(stage, without, stage.filled, index_files=False)]
     try:
         _drop_page_cache()
     except OSError:
         print("cold_start: only root may empty the page cache, so that part is left out", file=sys.stderr)
     else:
-        rows.append(_row(stage, "first answer after the start, page cache empty", cold_cache=True))
+        rows.append(_row(stage, f"{with_files}, page cache empty", stage.filled, cold_cache=True))
+        rows.append(_row(stage, f"{without}, page cache empty", stage.filled, cold_cache=True, index_files=False))
     return rows
 
 
-def _row(stage: Stage, name: str, *, cold_cache: bool) -> Row:
-    server = stage.server(stage.filled)
+def _row(stage: Stage, name: str, folder: Path, *, cold_cache: bool = False, index_files: bool = True) -> Row:
+    server = stage.server(folder)
     ours: list[float] = []
     bare: list[float] = []
     for _ in range(stage.repeat(5)):
+        kept = folder / "index.kept"
+        if not index_files:
+            (folder / "index").rename(kept)
         if cold_cache:
             _drop_page_cache()
         ours.append(_first_answer(stage, server))
+        if not index_files:
+            shutil.rmtree(folder / "index", ignore_errors=True)
+            kept.rename(folder / "index")
         if cold_cache:
             _drop_page_cache()
         bare.append(_bare(stage))

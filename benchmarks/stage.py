@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.client import HttpError, call, call_json
 from benchmarks.dataset import Dataset, as_base64
 from benchmarks.timing import progress
@@ -26,6 +28,9 @@ ALL, SMALL, OTHER = "all", "small", "other"
 SMALL_ROWS = 1000
 
 _WAIT_SECONDS = 120
+_BUILD_SECONDS = 1800
+# A library is merged further when it has been quiet for five seconds.
+_QUIET_SECONDS = 8
 
 
 class Stage:
@@ -56,7 +61,8 @@ class Stage:
 
     @cached_property
     def filled(self) -> Path:
-        """A data folder with the libraries `all`, `small` and `other`; whoever changes `all` takes a copy."""
+        """A data folder with the libraries `all`, `small` and `other`, all `brute_force`; whoever changes `all` takes a
+        copy."""
         folder = self.new_path("filled")
         with self.serving(folder) as server:
             everything = range(len(self.data))
@@ -69,6 +75,8 @@ class Stage:
                 for start in progress(range(0, len(rows), ROWS_PER_WRITE), f"fill {library}"):
                     body = self.data.chunks_body(rows[start : start + ROWS_PER_WRITE], as_base64)
                     call(server.port, "POST", chunks_path(library), body)
+            for library in (SMALL, OTHER, ALL):
+                wait_until_built(server.port, library)
         return folder
 
     def copy_of_filled(self) -> Path:
@@ -76,8 +84,25 @@ class Stage:
         return Path(shutil.copytree(self.filled, self.new_path("copy")))
 
 
-def create_library(port: int, library: str, dimension: int) -> None:
-    call_json(port, "POST", "/api/v1/libraries", {"id": library, "name": library, "dimension": dimension})
+def create_library(port: int, library: str, dimension: int, index_type: str = "brute_force") -> None:
+    body = {"id": library, "name": library, "dimension": dimension, "index_type": index_type}
+    call_json(port, "POST", "/api/v1/libraries", body)
+
+
+def wait_until_built(port: int, library: str) -> float:
+    """The seconds until all rows of a library are in segments of the wished type, merged as far as they will be."""
+    began = time.monotonic()
+    quiet_since = began
+    last: Any = None
+    while time.monotonic() - quiet_since < _QUIET_SECONDS:
+        index = call_json(port, "GET", f"/api/v1/libraries/{library}/stats")["index"]
+        now = index["rows_pending"], index["state"], index["segments"]
+        if now != last or index["rows_pending"] or index["state"] == "building":
+            last, quiet_since = now, time.monotonic()
+        if time.monotonic() - began > _BUILD_SECONDS or index["state"] == "failed":
+            raise TimeoutError(f"the index of {library} was not built: {index}")
+        time.sleep(0.2)
+    return quiet_since - began
 
 
 def chunks_path(library: str) -> str:
@@ -137,7 +162,14 @@ def warm(server: Server, data: Dataset) -> None:
             query.start()
         for query in queries:
             query.join()
-        loaded = all(worker.memory_info().rss > data.vectors.nbytes for worker in server.workers())
+        loaded = all(_has_loaded(worker, data) for worker in server.workers())
+
+
+def _has_loaded(worker: psutil.Process, data: Dataset) -> bool:
+    """Whether a worker holds the vectors, or has their file mapped."""
+    if worker.memory_info().rss > data.vectors.nbytes:
+        return True
+    return any("/index/" in mapping.path and mapping.size >= 1 << 24 for mapping in worker.memory_maps())
 
 
 def run_module(name: str, *args: str, folder: Path) -> str:

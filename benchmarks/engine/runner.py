@@ -1,0 +1,164 @@
+"""Builds every entry over a data set, lets them search in turns, and recomputes the distances of what they found."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from apps.engine import registry
+from apps.engine.metrics import Metric, exact_scores
+from apps.engine.segment import Segment
+from apps.engine.view import View
+from benchmarks.dataset import Float32
+from benchmarks.engine.grids import DataSet, Entry
+from benchmarks.engine.references import REFERENCES, NotInstalled, Search
+
+K = 10
+_PER_BLOCK = 25
+_TOLERANCE = 1e-6
+
+
+@dataclass
+class Line:
+    """One line of the table. `compared` is the share of rows that a query was compared with, by the index's own count;
+    times are medians over single queries, of one thread."""
+
+    data: str
+    kind: str
+    build: Mapping[str, Any]
+    search: Mapping[str, Any]
+    build_seconds: float
+    bytes_per_row: float
+    microseconds: float
+    times_numpy: float
+    recall: float
+    compared: float
+    microseconds_in_batches: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Contender:
+    entry: Entry
+    params: Mapping[str, Any]
+    search: Search
+    build_seconds: float
+    nbytes: float
+    view: View | None
+    times: list[float]
+
+
+def run(data_set: DataSet, vectors: Float32, queries: Float32, entries: list[Entry], rounds: int) -> list[Line]:
+    """The lines of a data set; `rounds` is how often the entries take turns."""
+    contenders = [one for entry in entries for one in _built(entry, vectors, data_set.metric)]
+    for turn in range(rounds):
+        at = (turn * _PER_BLOCK) % len(queries)
+        block = queries[at : at + _PER_BLOCK]
+        for one in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+            one.times += _times(one.search, block)
+    truth = [np.sort(exact_scores(data_set.metric, vectors, query))[-K:] for query in queries]
+    numpy_time = next((median(one.times) for one in contenders if one.entry.kind == "numpy"), float("nan"))
+    return [_line(data_set, one, vectors, queries, truth, numpy_time) for one in contenders]
+
+
+def _built(entry: Entry, vectors: Float32, metric: Metric) -> list[_Contender]:
+    rows, dimension = vectors.shape
+    if rows > entry.most_rows or rows < entry.least_rows or dimension > entry.most_dimensions:
+        return []
+    began = time.perf_counter()
+    view = None
+    try:
+        if entry.kind in REFERENCES:
+            with_params = REFERENCES[entry.kind](vectors, metric, entry.build)
+            nbytes = float("nan")
+        else:
+            segment = Segment.build(
+                keys=np.arange(rows), vectors=vectors, metric=metric, kind=entry.kind, params=entry.build
+            )
+            view = View.of(dimension=dimension, metric=metric, segments=(segment,), built_at=0.0)
+            nbytes = segment.index.nbytes
+            ids = [f"row-{key}" for key in range(rows)]
+            with_params = _through(view, ids)
+    except NotInstalled as library:
+        print(f"{entry.kind}: {library} is not installed, so it is left out", file=sys.stderr)
+        return []
+    took = time.perf_counter() - began
+    return [_Contender(entry, params, with_params(params), took, nbytes, view, []) for params in entry.searches]
+
+
+def _through(view: View, ids: list[str]) -> Callable[[Mapping[str, Any]], Search]:
+    """Searches as the server does: by the view, keys resolved to text ids."""
+
+    def with_params(params: Mapping[str, Any]) -> Search:
+        def search(query: Float32, k: int) -> np.ndarray:
+            [hits] = view.search(query[np.newaxis], k, params=params)
+            _ = [ids[key] for key in hits.keys.tolist()]
+            return hits.keys
+
+        return search
+
+    return with_params
+
+
+def _times(search: Search, block: Float32) -> list[float]:
+    found = []
+    for query in block:
+        began = time.perf_counter()
+        search(query, K)
+        found.append(time.perf_counter() - began)
+    # The first ones find the caches as another entry left them.
+    return found[5:]
+
+
+def _line(
+    data_set: DataSet,
+    one: _Contender,
+    vectors: Float32,
+    queries: Float32,
+    truth: list[np.ndarray],
+    numpy_time: float,
+) -> Line:
+    hits, compared = 0, []
+    for query, best in zip(queries, truth, strict=True):
+        positions = np.unique(one.search(query, K))
+        scores = exact_scores(data_set.metric, vectors, query, positions.astype(np.int64))
+        hits += int(np.count_nonzero(scores >= best[0] - _TOLERANCE * max(1.0, abs(float(best[0])))))
+    batches = None
+    if one.view is not None:
+        compared = [hit.compared for hit in one.view.search(queries[:50], K, params=one.params)]
+        batches = median(_batch_times(one.view, queries, one.params)) * 1e6
+    took = median(one.times)
+    return Line(
+        data=data_set.name,
+        kind=one.entry.kind,
+        build=dict(one.entry.build),
+        search=dict(one.params),
+        build_seconds=one.build_seconds,
+        bytes_per_row=one.nbytes / len(vectors),
+        microseconds=took * 1e6,
+        times_numpy=numpy_time / took,
+        recall=min(1.0, hits / (len(queries) * min(K, len(vectors)))),
+        compared=float(np.mean(compared)) / len(vectors) if compared else float("nan"),
+        microseconds_in_batches=batches,
+    )
+
+
+def _batch_times(view: View, queries: Float32, params: Mapping[str, Any], per_batch: int = 32) -> list[float]:
+    """Seconds per query in batches."""
+    found = []
+    for start in range(0, len(queries) - per_batch + 1, per_batch):
+        began = time.perf_counter()
+        view.search(queries[start : start + per_batch], K, params=params)
+        found.append((time.perf_counter() - began) / per_batch)
+    return found
+
+
+def known(entry: Entry) -> bool:
+    """Whether this version has the entry."""
+    return entry.kind in REFERENCES or entry.kind in registry.INDEX_TYPES
