@@ -25,6 +25,7 @@ from apps.engine.vectors import Float32
 from apps.libraries.admin.deletion import LeanDeletion
 from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
 from apps.libraries.admin.forms import ChunkForm, DocumentForm, LibraryForm
+from apps.libraries.admin.index_files import summary
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
 from apps.libraries.selectors import vector_array
 
@@ -117,14 +118,15 @@ class LibraryAdmin(_Page):
 
     def sections(self, obj: Library | None) -> list[tuple[str | None, dict[str, Any]]]:
         fields = ["public_id", "name", "description", "dimension", "metric", "index_type", "metadata"]
-        state = ["document_count", "chunk_count", "index", "revision", "created_at", "updated_at"]
+        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
         return [(None, {"fields": fields}), *([("State", {"fields": state})] if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> list[str]:
         if obj is None:
             return []
         fixed = ["public_id", "metric", *([] if obj.dimension is None else ["dimension"])]
-        return [*fixed, "document_count", "chunk_count", "index", "revision", "created_at", "updated_at"]
+        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
+        return [*fixed, *state]
 
     def belonging(self, chosen: QuerySet[Library]) -> Sequence[QuerySet[Any]]:
         keys = chosen.values("pk")
@@ -141,8 +143,19 @@ class LibraryAdmin(_Page):
     def index(self, library: Any) -> str:
         return f"auto ({chosen_kind(AUTO, library.chunk_total)})" if library.index_type == AUTO else library.index_type
 
+    @admin.display(description="index files")
+    def index_files(self, library: Any) -> SafeString:
+        return summary(library, library.newest_change)
+
     def revision(self, library: Any) -> str:
         return f"{library.newest_change:,}"
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change and "index_type" in form.changed_data and obj.index_params:
+            # Parameters belong to a type.
+            obj.index_params = {}
+            form.changed_data.append("index_params")
+        super().save_model(request, obj, form, change)
 
 
 @admin.register(Document)
