@@ -41,8 +41,8 @@ def run(stage: Stage) -> list[Row]:
         warm(server, data)
         for _ in range(stage.repeat(5)):
             for library in (SMALL, ALL):
-                rates[library, "single"].append(_load(stage, f"{server.url}{query_path(library)}", bodies))
-            rates[_EMPTY, "single"].append(_load(stage, f"{reference.url}/"))
+                rates[library, "single"].append(load(stage, f"{server.url}{query_path(library)}", bodies))
+            rates[_EMPTY, "single"].append(load(stage, f"{reference.url}/"))
             for library in (SMALL, ALL):
                 rates[library, "batch"].append(_batches(stage, server.port, library, batch))
     empty = rates[_EMPTY, "single"]
@@ -60,7 +60,7 @@ def _beside(empty: Sequence[float], name: str, rates: Sequence[float], wanted: W
     return Row(name, rate, "requests/s", _EMPTY, reference, wanted)
 
 
-def _load(stage: Stage, url: str, bodies: Path | None = None) -> float:
+def load(stage: Stage, url: str, bodies: Path | None = None) -> float:
     """Requests a second that wrk gets answered."""
     length = f"{stage.repeat(5, 2)}s"
     command = ["wrk", "--connections", "8", "--threads", "2", "--duration", length, "--script", str(_SCRIPT), url]

@@ -12,6 +12,10 @@ from apps.engine.index import Parameter, Params, VectorIndex
 AUTO = "auto"
 _MODULES = {
     BruteForce.kind: ("brute_force", "BruteForce"),
+    "kd_tree": ("kd_tree", "KdTree"),
+    "lsh": ("lsh", "Lsh"),
+    "quantized": ("quantized", "Quantized"),
+    "hnsw": ("hnsw", "Hnsw"),
 }
 INDEX_TYPES: tuple[str, ...] = tuple(_MODULES)
 

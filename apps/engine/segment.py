@@ -73,7 +73,7 @@ class Segment:
             keys, vectors = map_array(folder / _KEYS), map_array(folder / _VECTORS)
             exact = BruteForce.load(folder / _EXACT, vectors, metric)
             index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, EOFError, ValueError, RuntimeError) as error:
             raise Damaged(f"{folder.name} cannot be loaded: {error}") from error
         if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), dimension):
             raise Damaged(f"{folder.name} holds arrays of another type or shape")

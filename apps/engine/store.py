@@ -164,12 +164,15 @@ class IndexFolder:
 
     def has(self, manifest: Manifest) -> bool:
         """Whether the files of a manifest are there, by their sizes."""
+        folder = self._manifests / str(manifest.number)
+        files = [
+            (self._segments / record.name / name, file)
+            for record in manifest.segments
+            for name, file in record.files.items()
+        ]
+        files += [(folder / f"{record.name}.npy", record.alive) for record in manifest.segments if record.alive]
         try:
-            return (self._manifests / str(manifest.number) / _MANIFEST).is_file() and all(
-                (self._segments / record.name / name).stat().st_size == file.bytes
-                for record in manifest.segments
-                for name, file in record.files.items()
-            )
+            return (folder / _MANIFEST).is_file() and all(path.stat().st_size == file.bytes for path, file in files)
         except OSError:
             return False
 
@@ -195,7 +198,10 @@ class IndexFolder:
             return replace(known, alive=None)
         path = self._manifests / str(manifest.number) / f"{record.name}.npy"
         _check(path, record.alive)
-        bits = map_array(path)
+        try:
+            bits = map_array(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise Damaged(f"{path.name} cannot be read: {error}") from error
         if bits.dtype != np.uint8 or len(bits) != (record.rows + 7) // 8:
             raise Damaged(f"{path.name} is no mask of {record.rows} rows")
         return replace(known, alive=np.unpackbits(bits, count=record.rows).astype(np.bool_))

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MODULES = ("numbers",)
+_MODULES = ("exact", "bytes", "tree", "hashes", "numbers")
 _FOLDER = Path(__file__).parent
 # Says for which sources, numba and processor the cache is complete.
 _STAMP = _FOLDER / "__pycache__" / "compiled"

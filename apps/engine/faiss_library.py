@@ -1,0 +1,79 @@
+"""faiss (Douze et al., The Faiss library, arXiv:2401.08281), used so that threads and forks do no harm.
+
+What always holds:
+- faiss is imported by the first index that needs it (some 0.15 s), not by the import of an index type.
+- It computes with one thread, the one that calls. With two, OpenMP keeps helpers that a forked child does not have, and
+  the child's first search waits for them for ever. OpenMP keeps the number per calling thread, and a new thread starts
+  from the environment's again; so every call goes through `library`, which sets it where that was not done yet.
+- faiss lets go of the interpreter's lock in each of its calls, and an index that nobody changes may be searched by any
+  number of threads. Parameters go along with a search; those of a shared index are never set.
+- What faiss refuses, a RuntimeError, becomes a ValueError for a file and stays what it is for a mistake of ours.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from apps.engine.metrics import Metric
+
+_thread = threading.local()
+
+
+def library() -> Any:
+    """The module faiss, with one OpenMP thread for the thread that calls."""
+    import faiss
+
+    if not hasattr(_thread, "is_alone"):
+        faiss.omp_set_num_threads(1)
+        _thread.is_alone = True
+    return faiss
+
+
+def metric_number(metric: Metric) -> int:
+    """faiss's number for the metric that orders rows and queries, as `approximate.Frame` makes them, like `metric`."""
+    number: int = library().METRIC_L2 if metric is Metric.EUCLIDEAN else library().METRIC_INNER_PRODUCT
+    return number
+
+
+def write(index: Any, path: Path) -> None:
+    """Write `index` to `path`; raises OSError where the file cannot be written whole.
+
+    The bytes go through a file of Python's, for faiss's own says nothing of an error when it is closed.
+    """
+    faiss = library()
+    failures: list[OSError] = []
+    with open(path, "wb") as file:
+
+        def put(data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                failures.append(error)
+                raise
+
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(put, 1 << 20))
+        except Exception:
+            # faiss wraps what the callback raised.
+            if failures:
+                raise failures[0] from None
+            raise
+
+
+def read(path: Path, kind: str, metric: int, width: int, rows: int) -> Any:
+    """The index of the faiss class `kind` in `path`, over `rows` vectors of `width` dimensions.
+
+    Large arrays are mapped where their class can do that. Raises OSError, or ValueError for a file that holds
+    something else.
+    """
+    faiss = library()
+    # faiss tells a missing file and a wrong one alike.
+    path.stat()
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no index of faiss: {error}") from None
+    found = (type(index).__name__, index.metric_type, index.d, index.ntotal)
+    if found != (kind, metric, width, rows):
+        raise ValueError(f"{path} holds {found}, not {(kind, metric, width, rows)}")
+    return index

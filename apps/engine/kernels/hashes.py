@@ -1,0 +1,325 @@
+"""Search by locality-sensitive hashing; `lsh.py` says what the arrays hold, and does the same with numpy.
+
+For each query: its projections; the buckets to look into, table by table; the set of their rows, one bit each, so that
+rows come out once and in ascending order; the Hamming distances of their signatures; exact scores of those at the least
+distances. Most of the time goes into waiting for buckets, signatures and rows to come from memory, so buckets and rows
+are asked for ahead.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from apps.engine.kernels.exact import EUCLIDEAN, best_first, norm, offer, read_only, score
+
+WORDS = 8
+_WORD = ir.IntType(64)
+_SIGNATURE = ir.VectorType(_WORD, WORDS)
+_ONE = np.uint64(1)
+# As in `lsh.py`.
+_FAR = 2.0**30
+# Elements of four bytes in a cache line, and how far ahead of their use buckets and rows are asked for.
+_LINE, _BUCKETS_AHEAD, _SIGNATURES_AHEAD, _ROWS_AHEAD = 16, 8, 16, 4
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _distance(typing_context: Any, signatures: types.Array, row: types.Integer, code: types.Array) -> Any:
+    """In how many of the 512 bits a row of `signatures` [n, 8] and `code` [8] differ."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        other = context.make_array(signature.args[2])(context, builder, arguments[2])
+        first = builder.gep(matrix.data, [builder.mul(arguments[1], ir.Constant(arguments[1].type, WORDS))])
+        ones = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_SIGNATURE, [_SIGNATURE]), f"llvm.ctpop.v{WORDS}i64"
+        )
+        total = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_WORD, [_SIGNATURE]), f"llvm.vector.reduce.add.v{WORDS}i64"
+        )
+        both = [builder.load(builder.bitcast(at, _SIGNATURE.as_pointer()), align=8) for at in (first, other.data)]
+        return builder.call(total, [builder.call(ones, [builder.xor(*both)])])
+
+    return types.int64(signatures, row, code), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _fetch(typing_context: Any, matrix: types.Array, row: types.Integer, column: types.Integer) -> Any:
+    """Ask for the cache line of an element of `matrix`, which may lie behind its end, without waiting for it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        columns = cgutils.unpack_tuple(builder, array.shape)[1]
+        element = builder.gep(array.data, [builder.add(builder.mul(arguments[1], columns), arguments[2])])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        fetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+        )
+        # To read, as near as can be, as data.
+        how = [ir.Constant(number, code) for code in (0, 3, 1)]
+        builder.call(fetch, [builder.bitcast(element, byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(matrix, row, column), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _lowest(typing_context: Any, word: types.Integer) -> Any:
+    """The number of the lowest bit of `word` that is set; 64 where none is."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return word(word), generate
+
+
+@njit(nogil=True, forceinline=True)
+def _fill_point(vectors, row, factor, extra, frame, point):  # type: ignore[no-untyped-def]
+    """Fill `point` with the centred and lifted point that stands for a row of `vectors` [n, d]; see `lsh.py`."""
+    d = vectors.shape[1]
+    point[d + 2 :] = np.float32(0.0)
+    for j in range(d):
+        point[j] = np.float32(np.float64(vectors[row, j]) * factor - frame[j])
+    point[d] = np.float32(extra - frame[d])
+    point[d + 1] = np.float32(frame[d + 1])
+
+
+@njit(nogil=True, forceinline=True)
+def _rotated(point, signs, spare):  # type: ignore[no-untyped-def]
+    """`point` after rounds of `signs` and a Hadamard transform; both arrays [size] are written to, one is the answer.
+
+    Each pass puts the sums of neighbours into one half and the differences into the other.
+    """
+    half = len(point) // 2
+    for sign in range(len(signs)):
+        for j in range(len(point)):
+            point[j] *= signs[sign, j]
+        length = 1
+        while length < len(point):
+            for j in range(half):
+                spare[j] = point[2 * j] + point[2 * j + 1]
+                spare[half + j] = point[2 * j] - point[2 * j + 1]
+            point, spare = spare, point
+            length *= 2
+    return point
+
+
+@njit(nogil=True, forceinline=True)
+def _fill_code(projections, code):  # type: ignore[no-untyped-def]
+    """Write to `code` [8] which of the first 512 `projections` are positive."""
+    for word in range(WORDS):
+        bits = np.uint64(0)
+        for bit in range(64):
+            bits |= np.uint64(projections[64 * word + bit] > 0) << np.uint64(bit)
+        code[word] = bits
+
+
+@njit(
+    types.void(
+        read_only(types.float32, 2),
+        read_only(types.float64, 1),
+        read_only(types.float64, 1),
+        read_only(types.float64, 1),
+        read_only(types.float32, 2),
+        types.uint64[:, ::1],
+    ),
+    cache=True,
+    nogil=True,
+)
+def fill_signatures(vectors, factors, extras, frame, signs, signatures):  # type: ignore[no-untyped-def]
+    """Fill `signatures` [n, 8] with those of `vectors` [n, d], whose rows have `factors` and `extras` [n]."""
+    point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
+    for row in range(len(vectors)):
+        _fill_point(vectors, row, factors[row], extras[row], frame, point)
+        _fill_code(_rotated(point, signs, spare), signatures[row])
+
+
+@njit(nogil=True, forceinline=True)
+def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):  # type: ignore[no-untyped-def]
+    """Fill `flips` [probes] with the sets of bits whose `margins` [bits] have the least sums, ascending; answers how
+    many there are. One bit after another is added to copies of the sets so far, and both ascending lists are merged.
+    """
+    for i in range(len(margins)):
+        at = i
+        while at > 0 and margins[order[at - 1]] > margins[i]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = i
+    sums[0], flips[0], count = np.float32(0.0), 0, 1
+    for i in range(len(margins)):
+        margin, flip = margins[order[i]], 1 << order[i]
+        if count == len(sums) and margin >= sums[count - 1]:
+            break
+        total = min(2 * count, len(sums))
+        old, new = 0, 0
+        for at in range(total):
+            if old < count and (new == count or sums[old] <= sums[new] + margin):
+                spare_sums[at], spare_flips[at] = sums[old], flips[old]
+                old += 1
+            else:
+                spare_sums[at], spare_flips[at] = sums[new] + margin, flips[new] | flip
+                new += 1
+        sums[:total], flips[:total] = spare_sums[:total], spare_flips[:total]
+        count = total
+    return count
+
+
+@njit(nogil=True, forceinline=True)
+def _name_rows(starts, rows, buckets, probed, named):  # type: ignore[no-untyped-def]
+    """Set the bits in `named` of all rows in the first `probed` [tables] of the `buckets` [tables, probes]."""
+    named[:] = 0
+    for table in range(len(rows)):
+        for i in range(probed[table]):
+            bucket = buckets[table, i]
+            if i + _BUCKETS_AHEAD < probed[table]:
+                ahead = np.int64(starts[table, buckets[table, i + _BUCKETS_AHEAD]])
+                _fetch(rows, table, ahead)
+                _fetch(rows, table, ahead + _LINE)
+            for at in range(starts[table, bucket], starts[table, bucket + 1]):
+                row = np.uint64(rows[table, at])
+                named[row >> np.uint64(6)] |= _ONE << (row & np.uint64(63))
+
+
+@njit(nogil=True, forceinline=True)
+def _compare(named, allowed, code, signatures, seen, distances, counts):  # type: ignore[no-untyped-def]
+    """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `code` to
+    `distances`, and to `counts` how many are at each distance; answers how many there are."""
+    count = 0
+    for word in range(len(named)):
+        left = named[word] & allowed[word]
+        while left:
+            seen[count] = (word << 6) + np.int64(_lowest(left))
+            left &= left - _ONE
+            count += 1
+    counts[:] = 0
+    for i in range(count):
+        if i + _SIGNATURES_AHEAD < count:
+            _fetch(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]), 0)
+        distance = _distance(signatures, np.int64(seen[i]), code)
+        distances[i] = distance
+        counts[distance] += 1
+    return count
+
+
+@njit(nogil=True, forceinline=True)
+def _nearest_codes(seen, distances, counts, count, size):  # type: ignore[no-untyped-def]
+    """Move the `size` rows at the least distances to the front of `seen`, of the last distance those that come first;
+    answers how many there are."""
+    furthest, below = 0, 0
+    while furthest + 1 < len(counts) and below + counts[furthest] < size:
+        below += counts[furthest]
+        furthest += 1
+    ties = size - below
+    chosen = 0
+    for i in range(count):
+        if distances[i] < furthest or (distances[i] == furthest and ties > 0):
+            ties -= distances[i] == furthest
+            seen[chosen] = seen[i]
+            chosen += 1
+    return chosen
+
+
+@njit(
+    types.void(
+        types.int64,
+        read_only(types.float32, 2),
+        read_only(types.float64, 1),
+        read_only(types.float32, 2),
+        read_only(types.uint64, 2),
+        read_only(types.int32, 2),
+        read_only(types.int32, 2),
+        read_only(types.float32, 2),
+        read_only(types.uint64, 1),
+        types.int64,
+        types.int64,
+        types.int64,
+        types.int64[:, ::1],
+        types.float32[:, ::1],
+        types.int64[::1],
+    ),
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def nearest(  # type: ignore[no-untyped-def]
+    metric,
+    vectors,
+    frame,
+    signs,
+    signatures,
+    starts,
+    rows,
+    queries,
+    allowed,
+    probes,
+    held,
+    size,
+    positions,
+    scores,
+    compared,
+):
+    """Find the k best of the `size` rows of `vectors` with the nearest signatures, for each of `queries` [m, d].
+
+    Each table is probed at `probes` buckets at most, and no further than to `held` rows. `allowed` has a bit for each
+    row. Fills `positions` and `scores` [m, k] and `compared` [m], the number of
+    signatures. All are compared where the tables name fewer than k rows that are allowed, or n and more with
+    repetitions, or where `probes` is 0.
+    """
+    tables, n = rows.shape
+    bits = 0
+    while 1 << bits < starts.shape[1] - 1:
+        bits += 1
+    point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
+    query, by_position = np.empty(queries.shape[1]), np.empty(0, np.int64)
+    margins, order = np.empty(bits, np.float32), np.empty(bits, np.int64)
+    sums, spare_sums = np.empty(probes, np.float32), np.empty(probes, np.float32)
+    flips, spare_flips = np.empty(probes, np.int64), np.empty(probes, np.int64)
+    buckets, probed = np.empty((tables, probes), np.int64), np.empty(tables, np.int64)
+    code, named = np.empty(WORDS, np.uint64), np.empty(len(allowed), np.uint64)
+    seen, distances, counts = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(64 * WORDS + 1, np.int64)
+    for m in range(len(queries)):
+        for j in range(len(query)):
+            query[j] = queries[m, j]
+        query_norm = norm(queries, m, query)
+        length = query_norm if query_norm > 0.0 else 1.0
+        factor = min(frame[-1], _FAR / length) if metric == EUCLIDEAN else 1.0 / length
+        _fill_point(queries, m, factor, 0.0, frame, point)
+        projections = _rotated(point, signs, spare)
+        _fill_code(projections, code)
+        entries = 0 if probes else n
+        for table in range(tables if probes else 0):
+            key = 0
+            for bit in range(bits):
+                projection = projections[table * bits + bit]
+                margins[bit] = abs(projection)
+                key |= np.int64(projection > 0) << bit
+            probed[table] = 0
+            left = held
+            for i in range(_fill_probes(margins, order, sums, flips, spare_sums, spare_flips)):
+                if left <= 0:
+                    break
+                bucket = key ^ flips[i]
+                buckets[table, i] = bucket
+                left -= starts[table, bucket + 1] - starts[table, bucket]
+                probed[table] = i + 1
+            entries += held - left
+        count = 0
+        if entries < n:
+            _name_rows(starts, rows, buckets, probed, named)
+            count = _compare(named, allowed, code, signatures, seen, distances, counts)
+        if count < positions.shape[1]:
+            count = _compare(allowed, allowed, code, signatures, seen, distances, counts)
+        compared[m] = count
+        chosen = _nearest_codes(seen, distances, counts, count, size)
+        best_scores, best_positions, found = scores[m], positions[m], 0
+        for i in range(chosen):
+            if i + _ROWS_AHEAD < chosen:
+                for column in range(0, len(query), _LINE):
+                    _fetch(vectors, np.int64(seen[i + _ROWS_AHEAD]), column)
+            row = np.int64(seen[i])
+            value = score(metric, vectors, row, query, query_norm)
+            found = offer(best_scores, best_positions, by_position, found, value, row)
+        best_first(best_scores, best_positions, by_position, found)

@@ -1,0 +1,1095 @@
+"""What maintenance does to index files, and that through them nobody ever sees anything but the rows of the database."""
+
+import logging
+import os
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from apps.engine import registry, view
+from apps.engine.brute_force import BruteForce
+from apps.engine.index import NO_PARAMS, Params
+from apps.engine.metrics import Metric
+from apps.engine.registry import INDEX_TYPES
+from apps.engine.vectors import DTYPE, Float32
+from apps.libraries.errors import NotFound
+from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
+from apps.libraries.models import Change, Chunk, Embedding, Library
+from apps.libraries.services.chunks import delete_chunks
+from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
+from apps.search import indexing, maintenance
+from apps.search.cache import Current, ViewCache
+from apps.search.indexing import Indexer
+from apps.search.loading import index_folder
+from apps.search.snapshots import open_snapshot
+from apps.search.stats import library_stats
+from apps.search.verification import verify_library
+from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+
+SEAL, SEAL_WHEN_QUIET, COMPACT = 64, 16, 32
+
+
+@pytest.fixture(autouse=True)
+def index_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Index files in a folder of the test's own, and everything done for few rows already."""
+    monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
+    monkeypatch.setattr(indexing, "SEAL_CHANGES", SEAL)
+    monkeypatch.setattr(indexing, "_SEAL_CHANGES_WHEN_QUIET", SEAL_WHEN_QUIET)
+    monkeypatch.setattr(view, "_COMPACT_ROWS", COMPACT)
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No library is being written to, for what maintenance knows."""
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
+    return
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All libraries are being written to, for what maintenance knows."""
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 3600.0)
+    return
+
+
+@pytest.fixture
+def library() -> Library:
+    """An empty library of dimension 3, under L2 and brute force."""
+    return made()
+
+
+def made(library_id: str = "a", index_type: str = "brute_force") -> Library:
+    create = LibraryCreate(id=library_id, name="A", dimension=3, metric="euclidean", index_type=index_type)
+    return create_library(create=create)
+
+
+@pytest.fixture
+def indexer() -> Indexer:
+    return Indexer()
+
+
+def settle(indexer: Indexer) -> None:
+    """Let maintenance do what there is to do, jobs included."""
+    deadline = time.monotonic() + 30
+    while indexer.round() or indexer._job is not None:
+        assert time.monotonic() < deadline, "maintenance finds no end"
+
+
+def write(first: int, count: int = SEAL, library_id: str = "a") -> None:
+    """Rows c<first>, c<first + 1> and so on."""
+    upsert(noise([f"c{i}" for i in range(first, first + count)], seed=first), library_id)
+
+
+def remove(first: int, count: int) -> None:
+    delete_chunks(library_id="a", ids=[f"c{i}" for i in range(first, first + count)])
+
+
+def reopened(library_id: str = "a") -> Current:
+    """What who starts anew answers from; it is what the database says, row by row and in its answers."""
+    current = shown(ViewCache(), library_id)
+    assert verify_library(library_id=library_id, sample=20, k=5).faults == 0
+    return current
+
+
+def sizes(library_id: str = "a") -> list[tuple[int, int]]:
+    """Live and dead rows of the segments that have files."""
+    segments = () if (view := reopened(library_id).view) is None else view.segments
+    return [(segment.live, segment.dead) for segment in segments if segment.name]
+
+
+def live(library_id: str = "a") -> list[int]:
+    return [live for live, _ in sizes(library_id)]
+
+
+def pending(library_id: str = "a") -> int:
+    """How many rows are in no file."""
+    current = reopened(library_id)
+    assert current.view is not None
+    return len(current.view) - sum(segment.live for segment in current.view.segments if segment.name)
+
+
+def index_stats(library_id: str = "a") -> dict[str, Any]:
+    return dict(library_stats(library_id=library_id)["index"])
+
+
+# Sealing.
+
+
+def test_rows_are_sealed_when_there_are_many(library: Library, indexer: Indexer, busy: None) -> None:
+    write(0, SEAL - 1)
+    settle(indexer)
+    assert (live(), pending()) == ([], SEAL - 1)
+    write(SEAL, 1)
+    settle(indexer)
+    assert (live(), pending()) == ([SEAL], 0)
+    write(SEAL + 1, SEAL - 1)
+    settle(indexer)
+    assert (live(), pending()) == ([SEAL], SEAL - 1)
+
+
+@pytest.mark.parametrize(("index_type", "least"), [("brute_force", 1), ("auto", SEAL_WHEN_QUIET)])
+def test_fewer_rows_are_sealed_when_the_library_is_quiet(
+    indexer: Indexer, quiet: None, index_type: str, least: int
+) -> None:
+    made(index_type=index_type)
+    if least > 1:
+        write(0, least - 1)
+        settle(indexer)
+        assert live() == []
+    write(least - 1, 1)
+    settle(indexer)
+    assert (live(), pending()) == ([least], 0)
+
+
+def test_a_library_that_is_written_to_is_not_quiet(
+    library: Library, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for first in range(5):
+        write(first, 1)
+        indexer.round()
+        now[0] += 4.9
+        indexer.round()
+        assert live() == []
+    now[0] += 0.2
+    indexer.round()
+    assert live() == [5]
+
+
+def test_what_is_sealed_is_served_from_files_by_those_who_run_already(
+    library: Library, indexer: Indexer, quiet: None
+) -> None:
+    worker = ViewCache()
+    write(0)
+    before = shown(worker)
+    assert before.manifest is None
+    settle(indexer)
+    after = shown(worker)
+    assert after.manifest is not None
+    assert after.view is not None
+    assert [segment.name for segment in after.view.segments] == [record.name for record in after.manifest.segments]
+    assert (len(after.view), after.view.pending) == (SEAL, 0)
+    write(SEAL, 3)
+    again = shown(worker)
+    assert again.view is not None
+    assert again.view.segments == after.view.segments
+    assert again.view.pending == 3
+
+
+def test_changes_of_metadata_make_no_segment(library: Library, indexer: Indexer, quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    (name,) = [path.name for path in index_folder(library.uid)._segments.iterdir()]
+    Chunk.objects.update(metadata={"n": 1})
+    settle(indexer)
+    current = reopened()
+    assert current.manifest is not None
+    assert [record.name for record in current.manifest.segments] == [name]
+    assert current.manifest.seq == current.state.position.seq
+
+
+def test_when_there_is_nothing_to_do_nothing_is_done(library: Library, indexer: Indexer, quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+    for _ in range(3):
+        assert not indexer.round()
+    assert not Indexer().round()
+    assert reopened().manifest == before
+
+
+# Merging.
+
+
+def test_four_segments_of_a_tier_become_one(library: Library, indexer: Indexer, busy: None) -> None:
+    seen: dict[str, int] = {}
+    for batch in range(64):
+        write(batch * SEAL)
+        settle(indexer)
+        current = shown(ViewCache())
+        assert current.manifest is not None
+        seen |= {record.name: record.rows for record in current.manifest.segments}
+        # A number to the base of four: so many segments of each tier as its digit says.
+        digits = [(batch + 1) // 4**tier % 4 for tier in range(4)]
+        assert len(current.manifest.segments) == sum(digits)
+    assert live() == [64 * SEAL]
+    assert sum(seen.values()) == 4 * 64 * SEAL, "each row is written once when it is sealed, and once per tier"
+
+
+def test_a_quiet_library_is_merged_further(library: Library, indexer: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 3600.0)
+    for batch in range(6):
+        write(batch * SEAL)
+        settle(indexer)
+    assert live() == [4 * SEAL, SEAL, SEAL]
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
+    settle(indexer)
+    assert live() == [6 * SEAL]
+    write(6 * SEAL, 1)
+    settle(indexer)
+    assert sorted(live()) == [1, 6 * SEAL], "one row is not worth copying all"
+    write(6 * SEAL + 1, 1)
+    settle(indexer)
+    assert sorted(live()) == [2, 6 * SEAL]
+
+
+@pytest.mark.parametrize("kind", INDEX_TYPES)
+def test_merged_rows_are_in_an_index_of_the_wished_type(indexer: Indexer, quiet: None, kind: str) -> None:
+    made(index_type=kind)
+    for first in (0, 100, 200):
+        write(first, 100)
+        settle(indexer)
+    assert [(one["kind"], one["rows"]) for one in index_stats()["segments"]] == [(kind, 300)]
+    assert {**index_stats(), "bytes": 0, "built_at": "", "segments": []} == {
+        "kind": kind,
+        "state": "ready",
+        "error": None,
+        "rows_indexed": 300,
+        "rows_pending": 0,
+        "rows_dead": 0,
+        "bytes": 0,
+        "built_at": "",
+        "segments": [],
+    }
+
+
+def test_segments_with_many_dead_rows_are_copied_without_them(library: Library, indexer: Indexer, busy: None) -> None:
+    write(0, 4 * COMPACT)
+    settle(indexer)
+    remove(0, COMPACT - 1)
+    write(1000, SEAL)
+    settle(indexer)
+    assert sizes() == [(3 * COMPACT + 1, COMPACT - 1), (SEAL, 0)]
+    remove(COMPACT - 1, 1)
+    write(2000, SEAL)
+    settle(indexer)
+    assert sorted(sizes()) == [(SEAL, 0), (SEAL, 0), (3 * COMPACT, 0)]
+
+
+def test_a_segment_whose_rows_are_all_dead_is_dropped(library: Library, indexer: Indexer, quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    remove(0, SEAL)
+    settle(indexer)
+    current = reopened()
+    assert current.manifest is not None
+    assert (current.manifest.segments, live(), pending()) == ((), [], 0)
+    write(0)
+    settle(indexer)
+    assert live() == [SEAL]
+
+
+# What happens while a job is being done.
+
+
+@pytest.fixture
+def job(library: Library, indexer: Indexer, busy: None) -> Indexer:
+    """Maintenance that has begun to merge the rows c0 to c255, and has not looked yet whether that is done."""
+    for batch in range(4):
+        write(batch * SEAL)
+        indexer.round()
+    assert live() == [SEAL] * 4
+    assert indexer.round()
+    assert live() == [SEAL] * 4
+    return indexer
+
+
+def _delete_some() -> None:
+    remove(3, 10)
+
+
+def _delete_all() -> None:
+    remove(0, 4 * SEAL)
+
+
+def _write_some_over() -> None:
+    upsert(noise([f"c{i}" for i in range(0, 200, 3)], seed=77))
+
+
+def _write_over_and_back() -> None:
+    before = noise([f"c{i}" for i in range(SEAL)], seed=0)
+    upsert({name: vector + 1 for name, vector in before.items()})
+    shown(ViewCache())
+    upsert(before)
+
+
+def _delete_and_write_again() -> None:
+    remove(0, SEAL)
+    write(0)
+
+
+def _add_few() -> None:
+    write(5000, 5)
+
+
+def _add_many() -> None:
+    write(5000, 3 * SEAL)
+
+
+@pytest.mark.parametrize("seals", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [_delete_some, _delete_all, _write_some_over, _write_over_and_back, _delete_and_write_again, _add_few, _add_many],
+)
+def test_rows_that_change_while_a_job_is_done_are_right_afterwards(
+    job: Indexer, change: Callable[[], None], seals: bool
+) -> None:
+    worker = ViewCache()
+    shown(worker)
+    change()
+    if seals:
+        # What maintenance does in rounds that find the job still running.
+        with open_snapshot() as snapshot:
+            state = snapshot.library("a")
+        assert state is not None
+        job._seal_or_begin(state, least=1, quiet=False)
+        reopened()
+    shown(worker)
+    settle(job)
+    shown(worker)
+    reopened()
+    write(9000)
+    settle(job)
+    shown(worker)
+    reopened()
+
+
+def test_dead_rows_are_counted_until_they_are_left_out(job: Indexer) -> None:
+    _delete_some()
+    settle(job)
+    assert sizes() == [(4 * SEAL - 10, 10)]
+    assert index_stats()["rows_dead"] == 10
+
+
+def test_a_job_for_a_library_that_was_deleted_ends_in_nothing(job: Indexer, index_dir: Path) -> None:
+    delete_library(library_id="a")
+    settle(job)
+    with pytest.raises(NotFound):
+        shown(ViewCache())
+    (folder,) = index_dir.iterdir()
+    os.utime(folder, (0, 0))
+    job.sweep()
+    assert list(index_dir.iterdir()) == []
+
+
+def test_a_job_for_a_library_that_was_made_again_does_not_reach_it(
+    job: Indexer, caplog: pytest.LogCaptureFixture
+) -> None:
+    delete_library(library_id="a")
+    made()
+    upsert({"new": [1, 2, 3]})
+    settle(job)
+    assert (nearest(reopened(), [0, 0, 0]), live()) == ("new", [])
+    write(0)
+    settle(job)
+    assert live() == [SEAL + 1]
+    assert caplog.messages == []
+
+
+def test_a_job_whose_inputs_lose_their_files_harms_nothing(job: Indexer, index_dir: Path) -> None:
+    shutil.rmtree(index_dir)
+    settle(job)
+    assert (live(), pending()) == ([4 * SEAL], 0)
+
+
+def test_a_rebuild_that_is_asked_for_during_a_job_begins_with_the_rows(job: Indexer) -> None:
+    reindex_library(library_id="a", reindex=Reindex())
+    settle(job)
+    current = reopened()
+    assert current.manifest is not None
+    assert (live(), current.manifest.rebuild) == ([4 * SEAL], 1)
+    assert index_stats()["state"] == "ready"
+
+
+class Slow(BruteForce):
+    """A type whose index is built when the test says so, and as it says."""
+
+    kind = "slow"
+    may_end: ClassVar[threading.Event]
+    builds: ClassVar[int]
+    error: ClassVar[BaseException | None]
+
+    @classmethod
+    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> "Slow":
+        Slow.builds += 1
+        assert Slow.may_end.wait(30)
+        if Slow.error is not None:
+            raise Slow.error
+        built = super().build(vectors, metric, params)
+        assert isinstance(built, Slow)
+        return built
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Slow]]:
+    """A type of the registry that is built when the test says so."""
+    monkeypatch.setitem(sys.modules, "apps.engine.slow", sys.modules[__name__])
+    monkeypatch.setitem(registry._MODULES, "slow", ("slow", "Slow"))
+    Slow.may_end, Slow.builds, Slow.error = threading.Event(), 0, None
+    yield Slow
+    Slow.may_end.set()
+
+
+@pytest.fixture
+def slow_library(library: Library, slow: type[Slow]) -> Library:
+    """The library, of the type whose index is built when the test says so."""
+    execute("UPDATE library SET index_type = 'slow'")
+    return library
+
+
+def test_sealing_and_queries_go_on_while_an_index_is_built(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, busy: None
+) -> None:
+    write(0)
+    for _ in range(3):
+        indexer.round()
+    assert slow.builds == 1
+    assert (index_stats()["state"], index_stats()["rows_pending"]) == ("building", SEAL)
+    for batch in range(1, 6):
+        write(batch * SEAL)
+        remove(batch * SEAL - 20, 10)
+        indexer.round()
+        assert pending() == 0
+    assert (slow.builds, len(live())) == (1, 6)
+    slow.may_end.set()
+    settle(indexer)
+    assert index_stats()["state"] == "ready"
+    assert {one["kind"] for one in index_stats()["segments"]} == {"slow"}
+    assert sum(live()) == 6 * SEAL - 50
+
+
+def test_a_job_of_one_library_does_not_hold_up_another(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    write(0)
+    while not slow.builds:
+        indexer.round()
+    made("b")
+    write(0, SEAL, "b")
+    for _ in range(3):
+        indexer.round()
+    assert (live("a"), live("b")) == ([SEAL], [SEAL])
+    slow.may_end.set()
+    settle(indexer)
+
+
+def test_another_type_that_is_wished_during_a_job_is_what_comes_of_it(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    write(0)
+    while not slow.builds:
+        indexer.round()
+    update_library(library_id="a", update=LibraryUpdate(index_type="brute_force"))
+    slow.may_end.set()
+    settle(indexer)
+    assert {one["kind"] for one in index_stats()["segments"]} == {"brute_force"}
+    reopened()
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(28, "No space left on device"), RuntimeError("faiss says no"), ValueError("what?")]
+)
+def test_a_build_that_fails_is_told_and_not_tried_again_at_once(
+    slow_library: Library,
+    slow: type[Slow],
+    indexer: Indexer,
+    quiet: None,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slow.error = error
+    slow.may_end.set()
+    write(0)
+    for _ in range(3):
+        settle(indexer)
+    told = index_stats()
+    assert (told["state"], told["error"]) == ("failed", str(error) or type(error).__name__)
+    assert (slow.builds, told["rows_pending"]) == (1, SEAL)
+    assert [record.message for record in caplog.records if "library a: building failed" in record.message] != []
+    reopened()
+
+
+@pytest.mark.parametrize("wish", [LibraryUpdate(index_type="brute_force"), Reindex()])
+def test_another_wish_is_tried_at_once(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, wish: LibraryUpdate | Reindex
+) -> None:
+    slow.error = RuntimeError("not today")
+    slow.may_end.set()
+    write(0)
+    settle(indexer)
+    assert index_stats()["state"] == "failed"
+    slow.error = None
+    if isinstance(wish, Reindex):
+        reindex_library(library_id="a", reindex=wish)
+    else:
+        update_library(library_id="a", update=wish)
+    settle(indexer)
+    assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+    assert index_stats()["rows_pending"] == 0
+
+
+def test_a_failure_of_one_library_does_not_hold_up_another(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    slow.error = RuntimeError("not today")
+    slow.may_end.set()
+    write(0)
+    made("b")
+    write(0, SEAL, "b")
+    settle(indexer)
+    assert (live("b"), index_stats("b")["state"]) == ([SEAL], "ready")
+
+
+@pytest.fixture
+def no_room(library: Library, index_dir: Path) -> Path:
+    """A file where the folder of segments would be, so that none can be written."""
+    (index_dir / library.uid).mkdir(parents=True)
+    (index_dir / library.uid / "segments").touch()
+    return index_dir / library.uid / "segments"
+
+
+def test_a_seal_that_fails_is_told_and_tried_again_later(
+    no_room: Path, indexer: Indexer, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(0)
+    settle(indexer)
+    assert index_stats()["state"] == "failed"
+    assert "directory" in index_stats()["error"]
+    assert (live(), pending()) == ([], SEAL)
+    no_room.unlink()
+    settle(indexer)
+    assert index_stats()["state"] == "failed", "it is tried again after a minute"
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    settle(indexer)
+    assert (live(), pending()) == ([SEAL], 0)
+    assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+
+
+def test_who_waits_for_a_library_learns_why_it_failed(no_room: Path, indexer: Indexer) -> None:
+    write(0)
+    assert "directory" in (indexer.run_until_done("a") or "")
+    no_room.unlink()
+    assert Indexer().run_until_done("a") is None
+    assert live() == [SEAL]
+
+
+def test_who_waits_learns_of_a_failure_that_cannot_be_written_down(library: Library, index_dir: Path) -> None:
+    index_dir.touch()
+    write(0)
+    assert "directory" in (Indexer().run_until_done("a") or "")
+
+
+def test_who_waits_for_a_build_that_fails_waits_for_one(slow_library: Library, slow: type[Slow]) -> None:
+    slow.error = RuntimeError("not today")
+    slow.may_end.set()
+    write(0)
+    assert Indexer().run_until_done("a") == "not today"
+    assert slow.builds == 1
+
+
+# Rebuilds on request.
+
+
+@pytest.mark.parametrize("index_type", ["brute_force", "auto"])
+def test_a_rebuild_reads_the_rows_whatever_the_files_say(indexer: Indexer, busy: None, index_type: str) -> None:
+    made(index_type=index_type)
+    write(0, 10)
+    reindex_library(library_id="a", reindex=Reindex())
+    assert index_stats()["state"] == "building"
+    settle(indexer)
+    first = reopened().manifest
+    assert first is not None
+    assert (live(), index_stats()["state"]) == ([10], "ready")
+    reindex_library(library_id="a", reindex=Reindex())
+    settle(indexer)
+    second = reopened().manifest
+    assert second is not None
+    assert second.number > first.number
+    assert {record.name for record in first.segments}.isdisjoint(record.name for record in second.segments)
+
+
+def test_a_rebuild_of_an_empty_library_ends(library: Library, indexer: Indexer, busy: None) -> None:
+    reindex_library(library_id="a", reindex=Reindex())
+    assert Indexer().run_until_done("a") is None
+    settle(indexer)
+    assert index_stats()["state"] == "ready"
+    write(0)
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([SEAL], "ready")
+
+
+def test_a_rebuild_of_a_library_without_a_dimension_ends(indexer: Indexer, busy: None) -> None:
+    create_library(create=LibraryCreate(id="a", name="A"))
+    reindex_library(library_id="a", reindex=Reindex())
+    assert Indexer().run_until_done("a") is None
+    settle(indexer)
+    assert index_stats()["state"] == "ready"
+    write(0)
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([SEAL], "ready")
+
+
+def test_a_rebuild_of_an_emptied_library_ends(library: Library, indexer: Indexer, busy: None) -> None:
+    write(0)
+    settle(indexer)
+    remove(0, SEAL)
+    reindex_library(library_id="a", reindex=Reindex())
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([], "ready")
+
+
+# Files that are lost, damaged, or of another history.
+
+
+def test_files_that_are_lost_are_made_anew(
+    library: Library, indexer: Indexer, busy: None, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(0)
+    settle(indexer)
+    shutil.rmtree(index_dir)
+    assert pending() == SEAL
+    write(SEAL, 1)
+    settle(indexer)
+    assert (live(), pending()) == ([SEAL + 1], 0)
+    assert [message for message in caplog.messages if "files are gone; they are built anew" in message] == [
+        "index of library a: files are gone; they are built anew"
+    ]
+
+
+def damage(path: Path) -> None:
+    """Put another file in the place of one; who has mapped it keeps the old one."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").replace(path)
+
+
+def newest_files(library: Library) -> list[Path]:
+    """All files of the newest manifest."""
+    current = reopened()
+    assert current.manifest is not None
+    folder = settings.INDEX_DIR / library.uid
+    names = [record.name for record in current.manifest.segments]
+    found = [path for name in names for path in (folder / "segments" / name).rglob("*.npy")]
+    return [*found, *(folder / "manifests" / str(current.manifest.number)).iterdir()]
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "keys.npy", "vectors.npy", "norms.npy", "mask"])
+def test_damaged_files_are_told_of_once_and_made_anew_at_the_next_start(
+    library: Library, indexer: Indexer, busy: None, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    write(0)
+    settle(indexer)
+    remove(0, 1)
+    write(SEAL)
+    settle(indexer)
+    assert sizes() == [(SEAL - 1, 1), (SEAL, 0)]
+    # The older manifest goes, so that nobody can make do with it.
+    shutil.rmtree(settings.INDEX_DIR / library.uid / "manifests" / "1")
+    (path,) = [path for path in newest_files(library) if path.name == part or part == "mask" == _kind(path)][:1]
+    damage(path)
+    worker = ViewCache()
+    for _ in range(5):
+        shown(worker)
+    assert len(caplog.messages) == 1
+    assert "index of library a: " in caplog.messages[0]
+    assert "doing without it" in caplog.messages[0]
+    settle(Indexer())
+    assert (live(), pending()) == ([2 * SEAL - 1], 0)
+    caplog.clear()
+    for cache in (worker, ViewCache()):
+        assert shown(cache).manifest is not None
+    assert caplog.messages == []
+
+
+def _kind(path: Path) -> str:
+    return "mask" if path.suffix == ".npy" and path.parent.parent.name == "manifests" else path.name
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "keys.npy"])
+def test_an_older_manifest_serves_while_the_newest_is_damaged(
+    library: Library, indexer: Indexer, busy: None, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    write(0)
+    settle(indexer)
+    older = reopened().manifest
+    assert older is not None
+    write(SEAL)
+    settle(indexer)
+    known = {record.name for record in older.segments}
+    (path,) = [path for path in newest_files(library) if path.name == part and path.parent.name not in known]
+    damage(path)
+    assert reopened().manifest == older
+    assert pending() == SEAL
+    settle(Indexer())
+    caplog.clear()
+    current = reopened()
+    assert current.manifest is not None
+    assert current.manifest.number > older.number + 1
+    assert (pending(), caplog.messages) == (0, [])
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_a_damaged_manifest_is_replaced_though_nothing_changed_since_the_one_before(
+    library: Library, busy: None, indexer: Indexer, caplog: pytest.LogCaptureFixture, cold: bool
+) -> None:
+    write(0)
+    settle(indexer)
+    Chunk.objects.update(metadata={"n": 1})
+    settle(indexer)
+    older, newest = sorted((settings.INDEX_DIR / library.uid / "manifests").iterdir())
+    damage(newest / "manifest.json")
+    current = reopened()
+    assert current.manifest is not None
+    assert str(current.manifest.number) == older.name
+    settle(Indexer() if cold else indexer)
+    Chunk.objects.update(metadata={"n": 2})
+    settle(Indexer() if cold else indexer)
+    caplog.clear()
+    reopened()
+    assert caplog.messages == []
+
+
+def test_a_mask_that_is_lost_is_noticed_by_who_runs(
+    library: Library, indexer: Indexer, busy: None, index_dir: Path
+) -> None:
+    write(0)
+    settle(indexer)
+    remove(0, 1)
+    write(SEAL)
+    settle(indexer)
+    for mask in index_dir.glob("*/manifests/*/*.npy"):
+        mask.unlink()
+    write(2 * SEAL, 1)
+    settle(indexer)
+    assert (live(), pending()) == ([2 * SEAL], 0)
+
+
+def test_the_files_of_another_library_are_not_taken(library: Library, indexer: Indexer, quiet: None) -> None:
+    other = made("b")
+    write(0)
+    write(1000, SEAL, "b")
+    settle(indexer)
+    mine, theirs = (settings.INDEX_DIR / one.uid for one in (library, other))
+    shutil.rmtree(mine)
+    shutil.copytree(theirs, mine)
+    current = reopened()
+    assert current.manifest is None
+    settle(Indexer())
+    assert (live("a"), live("b")) == ([SEAL], [SEAL])
+
+
+def test_a_manifest_that_nobody_was_told_of_is_told_of_at_the_next_start(
+    library: Library, indexer: Indexer, quiet: None
+) -> None:
+    """Maintenance was killed after it wrote the files, and before it wrote the library's row."""
+    worker = ViewCache()
+    write(0)
+    settle(indexer)
+    shown(worker)
+    reindex_library(library_id="a", reindex=Reindex())
+    settle(indexer)
+    execute("UPDATE library SET manifest = manifest - 1")
+    behind = shown(worker)
+    assert behind.manifest is not None
+    assert behind.manifest.rebuild == 1
+    worker = ViewCache()
+    reindex_library(library_id="a", reindex=Reindex())
+    before = shown(worker)
+    settle(Indexer())
+    execute("UPDATE library SET manifest = %s", before.state.manifest)
+    assert shown(worker) is before
+    settle(Indexer())
+    after = shown(worker)
+    assert after.manifest is not None
+    assert after.manifest.rebuild == 2
+
+
+def test_a_change_of_the_generation_is_indexed_anew(library: Library, indexer: Indexer, quiet: None) -> None:
+    upsert({"x": [1, 1, 1], "y": [2, 2, 2]})
+    settle(indexer)
+    for chunk, value in ((Chunk.objects.get(public_id="x"), 7), (Chunk.objects.get(public_id="y"), 5)):
+        Embedding.objects.create(chunk=chunk, generation=2, vector=np.full(3, value, DTYPE).tobytes())
+    settle(indexer)
+    assert nearest(reopened(), [0, 0, 0]) == "x"
+    execute("UPDATE library SET generation = 2")
+    assert nearest(reopened(), [0, 0, 0]) == "y"
+    settle(indexer)
+    assert (nearest(reopened(), [0, 0, 0]), live(), pending()) == ("y", [2], 0)
+
+
+# Other histories.
+
+
+def _copy(source: str | Path, target: str | Path) -> None:
+    with closing(sqlite3.connect(source)) as from_, closing(sqlite3.connect(target)) as to:
+        from_.backup(to)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("sealed_before", [False, True])
+@pytest.mark.parametrize("rows", [0, 10, SEAL, SEAL + 10, 3 * SEAL])
+def test_a_database_that_was_put_back_and_written_to_is_indexed_as_it_is(
+    library: Library, busy: None, tmp_path: Path, sealed_before: bool, rows: int
+) -> None:
+    live_file, backup = connection.settings_dict["NAME"], tmp_path / "backup.sqlite3"
+    write(0)
+    if sealed_before:
+        settle(Indexer())
+    _copy(live_file, backup)
+    worker = ViewCache()
+    write(1000, SEAL + 10)
+    settle(Indexer())
+    lost = shown(worker).state.position.seq
+    connections.close_all()
+    _copy(backup, live_file)
+    if rows:
+        write(2000, rows)
+    current = reopened()
+    assert (current.state.position.seq == lost) == (rows == SEAL + 10)
+    assert current.view is not None
+    assert len(current.view) == SEAL + rows
+    settle(Indexer())
+    write(5000)
+    settle(Indexer())
+    assert sum(live()) == 2 * SEAL + rows
+    shown(worker)
+
+
+def _equal_numbers_but_other_tokens(seq: int) -> None:
+    execute("UPDATE change SET token = token / 2 + 1 WHERE seq = %s", seq)
+
+
+def _an_older_number(seq: int) -> None:
+    execute("DELETE FROM change WHERE seq >= %s", seq)
+
+
+def _no_log_at_all(seq: int) -> None:
+    execute("DELETE FROM change")
+
+
+@pytest.mark.parametrize("replace_history", [_equal_numbers_but_other_tokens, _an_older_number, _no_log_at_all])
+def test_another_history_is_indexed_anew(library: Library, quiet: None, replace_history: Callable[[int], None]) -> None:
+    upsert({"x": [1, 2, 3], "y": [4, 5, 6]})
+    settle(Indexer())
+    Embedding.objects.filter(chunk__public_id="x").update(vector=np.array([9, 9, 9], DTYPE).tobytes())
+    replace_history(Change.objects.latest("seq").seq)
+    replace_history(Change.objects.latest("seq").seq) if Change.objects.exists() else None
+    assert nearest(reopened(), [0, 0, 0]) == "y"
+    settle(Indexer())
+    assert nearest(reopened(), [0, 0, 0]) == "y"
+    upsert({"z": [0, 0, 0]})
+    settle(Indexer())
+    assert (nearest(reopened(), [0, 0, 0]), sum(live()), pending()) == ("z", 3, 0)
+
+
+def test_a_library_that_was_made_again_with_its_id_never_meets_the_old_files(
+    library: Library, indexer: Indexer, quiet: None, index_dir: Path
+) -> None:
+    write(0)
+    settle(indexer)
+    delete_library(library_id="a")
+    made()
+    assert live() == []
+    upsert({"new": [1, 2, 3]})
+    assert nearest(reopened(), [0, 0, 0]) == "new"
+    settle(indexer)
+    assert (nearest(reopened(), [0, 0, 0]), live()) == ("new", [1])
+    old, new = index_dir / library.uid, index_dir / Library.objects.get().uid
+    for folder in (old, new):
+        os.utime(folder, (0, 0))
+    indexer.sweep()
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+# Pruning and sweeping.
+
+
+def test_pruning_keeps_what_the_newest_manifest_needs(
+    library: Library, indexer: Indexer, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 20)
+    write(0)
+    settle(indexer)
+    manifest = reopened().manifest
+    assert manifest is not None
+    upsert({"c7": [9, 9, 9]})
+    grow_log(5)
+    assert maintenance.prune_changes() == SEAL - 1
+    assert Change.objects.earliest("seq").seq == manifest.seq
+    current = reopened()
+    assert (current.manifest, nearest(current, [9, 9, 9])) == (manifest, "c7")
+    assert maintenance.prune_changes() == 0
+    settle(indexer)
+    assert maintenance.prune_changes() > 0
+    assert Change.objects.count() == 20
+    assert reopened().manifest is not None
+
+
+def test_pruning_looks_at_the_manifest_that_can_be_read(
+    library: Library, indexer: Indexer, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 20)
+    write(0)
+    settle(indexer)
+    older = reopened().manifest
+    assert older is not None
+    write(SEAL)
+    settle(indexer)
+    (path,) = [path for path in newest_files(library) if path.name == "manifest.json"]
+    damage(path)
+    maintenance.prune_changes()
+    assert Change.objects.earliest("seq").seq == older.seq
+    assert reopened().manifest == older
+
+
+def test_sweeping_keeps_what_is_served(
+    library: Library, indexer: Indexer, quiet: None, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = ViewCache()
+    for first in range(0, 1000, 100):
+        write(first, 100)
+        settle(indexer)
+        shown(worker)
+    before = reopened()
+    for folder in index_dir.rglob("*"):
+        os.utime(folder, (0, 0))
+    indexer.sweep()
+    assert reopened().manifest == before.manifest
+    assert before.manifest is not None
+    (folder,) = index_dir.iterdir()
+    assert [path.name for path in (folder / "manifests").iterdir()] == [str(before.manifest.number)]
+    assert {path.name for path in (folder / "segments").iterdir()} == {one.name for one in before.manifest.segments}
+    write(1000, 100)
+    shown(worker)
+    settle(indexer)
+    shown(worker)
+
+
+# Memory.
+
+
+def fill_three_libraries() -> int:
+    """Libraries a, b and c of one size; answers how many bytes the view of one holds."""
+    for name in "abc":
+        made(name)
+        write(0, 500, name)
+    current = shown(ViewCache())
+    assert current.view is not None
+    return current.view.nbytes
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_past_the_budget_the_libraries_that_were_not_used_for_longest_go(quiet: None, with_files: bool) -> None:
+    held = fill_three_libraries()
+    if with_files:
+        settle(Indexer())
+    cache = ViewCache(budget=int(2.5 * held))
+    views = {name: weakref.ref(shown(cache, name).view) for name in "ab"}
+    shown(cache, "a")
+    shown(cache, "c")
+    assert [name for name, view in views.items() if view() is not None] == ["a"]
+    write(1000, 3, "b")
+    for name in "bacbca":
+        shown(cache, name)
+
+
+def test_a_library_larger_than_the_budget_is_held_alone(quiet: None) -> None:
+    fill_three_libraries()
+    cache = ViewCache(budget=1)
+    first = weakref.ref(shown(cache, "a").view)
+    assert first() is shown(cache, "a").view
+    shown(cache, "b")
+    assert first() is None
+
+
+# Readers.
+
+
+def test_readers_see_their_snapshot_while_maintenance_works(library: Library, indexer: Indexer, quiet: None) -> None:
+    done, failures = threading.Event(), []
+    worker = ViewCache()
+    write(0)
+
+    def read(cache: Callable[[], ViewCache]) -> None:
+        try:
+            while not done.is_set():
+                shown(cache())
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            connections.close_all()
+
+    readers = [threading.Thread(target=read, args=(cache,)) for cache in (lambda: worker, lambda: worker, ViewCache)]
+    for reader in readers:
+        reader.start()
+    try:
+        for step in range(30):
+            write(step * 40 % 700, 60)
+            remove(step * 70 % 700, 20)
+            indexer.round()
+            if step % 7 == 6:
+                reindex_library(library_id="a", reindex=Reindex())
+            if step % 10 == 9:
+                shutil.rmtree(settings.INDEX_DIR)
+        settle(indexer)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert not failures, failures[0]
+    reopened()
+
+
+def test_a_manifest_newer_than_a_readers_snapshot_is_no_damage(
+    library: Library, indexer: Indexer, quiet: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(0)
+    settle(indexer)
+    cache = ViewCache()
+    with open_snapshot() as snapshot:
+        state = snapshot.library("a")
+        assert state is not None
+        sealed = threading.Thread(target=_write_and_seal, args=(indexer,))
+        sealed.start()
+        sealed.join()
+        from apps.search import loading
+
+        opened, manifest = loading.open_view(snapshot, state)
+    assert manifest is not None
+    assert len(opened) == SEAL
+    assert caplog.messages == []
+    shown(cache)
+
+
+def _write_and_seal(indexer: Indexer) -> None:
+    try:
+        write(SEAL)
+        settle(indexer)
+    finally:
+        connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def warnings_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="apps")
