@@ -19,8 +19,11 @@ _MODULES = {
 }
 INDEX_TYPES: tuple[str, ...] = tuple(_MODULES)
 
-# From so many rows on, `auto` takes the type; docs/benchmarks.md has the measurements.
-_AUTO_FROM: tuple[tuple[int, str], ...] = ()
+# What `auto` takes, by the measurements in docs/benchmarks.md. In few dimensions a tree is exact and quickest; else a
+# whole scan is, of 8-bit codes while rows are few and of 4-bit codes then, until a graph looks at so few rows that its
+# long build pays.
+_FEW_DIMENSIONS, _TREE_FROM = 8, 1000
+_BY_ROWS = ((500_000, "hnsw"), (20_000, "quantized"))
 
 
 def index_type(name: str) -> type[VectorIndex]:
@@ -34,17 +37,13 @@ def index_type(name: str) -> type[VectorIndex]:
     return found
 
 
-def chosen_kind(name: str, rows: int) -> str:
+def chosen_kind(name: str, rows: int, dimension: int) -> str:
     """The type that `rows` rows of a library get whose index type is `name`, which may be `auto`."""
     if name != AUTO:
         return name
-    return next((kind for least, kind in _AUTO_FROM if rows >= least), BruteForce.kind)
-
-
-def is_wished(name: str, params: Params, kind: str, built_with: Params, rows: int) -> bool:
-    """Whether `rows` rows in an index of type `kind`, built with `built_with`, are as a library wishes whose index type
-    is `name` with `params`."""
-    return kind == chosen_kind(name, rows) and (name == AUTO or dict(params) == dict(built_with))
+    if dimension <= _FEW_DIMENSIONS and rows >= _TREE_FROM:
+        return "kd_tree"
+    return next((kind for least, kind in _BY_ROWS if rows >= least), BruteForce.kind)
 
 
 def check_params(name: str, params: dict[str, object]) -> None:
@@ -53,7 +52,6 @@ def check_params(name: str, params: dict[str, object]) -> None:
 
 
 def search_parameters(name: str) -> dict[str, Parameter]:
-    """The search parameters that a library takes whose index type is `name`; under `auto`, those of all types that it
-    may choose."""
-    kinds = [BruteForce.kind, *(kind for _, kind in _AUTO_FROM)] if name == AUTO else [name]
+    """The search parameters that a library takes whose index type is `name`; under `auto`, those of all types."""
+    kinds = INDEX_TYPES if name == AUTO else (name,)
     return {parameter.name: parameter for kind in kinds for parameter in index_type(kind).search_parameters}

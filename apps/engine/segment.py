@@ -22,7 +22,7 @@ from apps.engine.errors import Damaged
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
 from apps.engine.metrics import Metric
-from apps.engine.registry import index_type
+from apps.engine.registry import AUTO, chosen_kind, index_type
 from apps.engine.vectors import Float32, Int64, Mask
 
 _KEYS, _VECTORS, _EXACT, _INDEX = "keys.npy", "vectors.npy", "exact", "index"
@@ -80,6 +80,11 @@ class Segment:
         if not len(exact) == len(index) == len(keys):
             raise Damaged(f"{folder.name} holds indexes of another number of rows")
         return cls(folder.name, keys, vectors, exact, index, params)
+
+    def is_as_wished(self, name: str, params: Params) -> bool:
+        """Whether a library wishes the segment so whose index type is `name`, which may be `auto`, with `params`."""
+        rows, dimension = self.vectors.shape
+        return self.index.kind == chosen_kind(name, rows, dimension) and (name == AUTO or params == self.params)
 
     @property
     def dead(self) -> int:

@@ -26,7 +26,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from apps.engine.errors import EngineError
-from apps.engine.registry import AUTO, chosen_kind, is_wished
+from apps.engine.registry import AUTO, chosen_kind
 from apps.engine.segment import Segment, merged_rows
 from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
 from apps.engine.view import View, is_sparse
@@ -78,7 +78,7 @@ class _Job:
                 keys=keys,
                 vectors=vectors,
                 metric=self.state.metric,
-                kind=chosen_kind(name, len(keys)),
+                kind=chosen_kind(name, *vectors.shape),
                 params={} if name == AUTO else self.state.params,
             )
             self._done = loading.index_folder(self.state.uid).save(segment)
@@ -299,7 +299,7 @@ def _inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) ->
         if len(members) >= _TIER:
             return members
     for segment in segments:
-        is_other = not is_wished(state.index_type, state.params, segment.index.kind, segment.params, len(segment.keys))
+        is_other = not segment.is_as_wished(state.index_type, state.params)
         if is_other or is_sparse(segment.dead, len(segment.keys)):
             return [segment]
     if not quiet or len(segments) < 2:

@@ -3,11 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from apps.engine.registry import chosen_kind, is_wished
-from apps.engine.segment import Segment
+from apps.engine.registry import chosen_kind
 from apps.search.cache import Current, views
 from apps.search.loading import index_folder
-from apps.search.snapshots import LibraryState, open_snapshot
+from apps.search.snapshots import open_snapshot
 
 
 def library_stats(*, library_id: str) -> dict[str, Any]:
@@ -34,13 +33,13 @@ def _index(current: Current) -> dict[str, Any]:
     failure = index_folder(state.uid).failure()
     segments = () if view is None else view.segments
     rows = 0 if view is None else len(view)
-    wished = [segment for segment in segments if _is_wished(state, segment)]
+    wished = [segment for segment in segments if segment.is_as_wished(state.index_type, state.params)]
     indexed = sum(segment.live for segment in wished)
     is_building = any(segment.name and all(segment is not one for one in wished) for segment in segments) or (
         (0 if current.manifest is None else current.manifest.rebuild) < state.rebuild
     )
     return {
-        "kind": chosen_kind(state.index_type, rows),
+        "kind": chosen_kind(state.index_type, rows, state.dimension or 0),
         "state": "failed" if failure else "building" if is_building else "ready",
         "error": failure,
         "rows_indexed": indexed,
@@ -53,10 +52,6 @@ def _index(current: Current) -> dict[str, Any]:
             for segment in segments
         ],
     }
-
-
-def _is_wished(state: LibraryState, segment: Segment) -> bool:
-    return is_wished(state.index_type, state.params, segment.index.kind, segment.params, len(segment.keys))
 
 
 def _rfc3339(seconds: float) -> str:

@@ -55,7 +55,9 @@ def test_a_zero_vector_is_refused_under_cosine_only(zero: float) -> None:
 
 
 def test_index_types_have_names() -> None:
-    assert {chosen_kind(AUTO, rows) for rows in (0, 1000, 10**5, 10**7)} <= set(INDEX_TYPES)
+    chosen = {chosen_kind(AUTO, rows, dimension) for rows in (0, 1000, 10**5, 10**7) for dimension in (1, 8, 9, 384)}
+    assert chosen == {"brute_force", "kd_tree", "quantized", "hnsw"}
+    assert chosen < set(INDEX_TYPES)
     assert all(index_type(name).kind == name for name in INDEX_TYPES)
     with pytest.raises(InvalidParameter, match="'ivf' is not an index type; there are: auto, brute_force") as refused:
         index_type("ivf")

@@ -141,7 +141,8 @@ class LibraryAdmin(_Page):
         return _listed("chunk", f"{library.chunk_total:,}", library=library.public_id)
 
     def index(self, library: Any) -> str:
-        return f"auto ({chosen_kind(AUTO, library.chunk_total)})" if library.index_type == AUTO else library.index_type
+        chosen = chosen_kind(library.index_type, library.chunk_total, library.dimension or 0)
+        return f"auto ({chosen})" if library.index_type == AUTO else chosen
 
     @admin.display(description="index files")
     def index_files(self, library: Any) -> SafeString:
