@@ -15,5 +15,8 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 def map_array(path: Path) -> NDArray[Any]:
     """The array in `path`, mapped and read-only; raises ValueError or OSError for what is none."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{path.name} is empty") from error
     return np.asarray(array)

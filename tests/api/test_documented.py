@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 
 from apps.api.errors import CODES
+from apps.engine.registry import INDEX_TYPES, index_type
 from tests.server import ROOT, Server
 from vectordb.environment import SETTINGS
 
@@ -30,6 +31,17 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
     documented = {name: (_unquoted(cells[0]), cells[1]) for name, cells in rows("settings.md").items()}
     assert documented == {setting.name: (setting.default, setting.meaning) for setting in SETTINGS}
+
+
+def test_every_parameter_of_an_index_is_documented() -> None:
+    documented = {name: cells for name, cells in rows("indexes.md").items() if "." in name}
+    types = {name: index_type(name) for name in INDEX_TYPES}
+    assert documented == {
+        f"{name}.{parameter.name}": [str(parameter.low), str(parameter.high), parameter.default, parameter.meaning]
+        for name, kind in types.items()
+        for parameter in (*kind.build_parameters, *kind.search_parameters)
+    }
+    assert set(INDEX_TYPES) <= rows("indexes.md").keys()
 
 
 def test_every_path_is_documented_with_its_methods(server: Server) -> None:
