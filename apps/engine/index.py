@@ -74,6 +74,11 @@ class VectorIndex(ABC):
         check_parameters(params, known, f"{cls.kind} has no such search parameter")
 
     @classmethod
+    def warning(cls, dimension: int) -> str | None:
+        """Why this type does not suit vectors of `dimension`; None where it does."""
+        return None
+
+    @classmethod
     @abstractmethod
     def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
         """Index `vectors` [n, dimension]. The array is kept, not copied, and never written to.

@@ -57,12 +57,11 @@ _BUCKET_ROWS = 12
 _SHARE, _SHARE_POWER = 19.0, -0.4
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
-# Scoring this many elements of rows costs less than hashing.
-_SCAN_SIZE = 1 << 20
+# Rows of so many elements in all are searched exactly, which takes some 0.1 ms.
+_SCAN_SIZE = 1 << 19
 _BLOCK_SIZE = 1 << 20
 # Queries so many times longer than the rows are at one distance from all of them, in float32.
 _FAR = 2.0**30
-_METRICS = {Metric.COSINE: 0, Metric.DOT: 1, Metric.EUCLIDEAN: 2}
 
 
 class Arrays(NamedTuple):
@@ -92,23 +91,15 @@ class Lsh(VectorIndex):
 
     kind = "lsh"
     build_parameters = (
-        Parameter("tables", 1, 128, f"{_TABLES}", "hash tables: more of them find more, for 4 bytes a row each"),
+        Parameter("tables", 1, 128, str(_TABLES), "hash tables: more of them find more, for 4 bytes a row each"),
         Parameter(
-            "bits",
-            1,
-            _MOST_BITS,
-            f"as many as leave {_BUCKET_ROWS} rows to a bucket",
-            f"hyperplanes to a table; times `tables` at most {SIGNATURE_BITS}",
+            "bits", 1, _MOST_BITS, f"{_BUCKET_ROWS} rows to a bucket", "hyperplanes a table; times tables at most 512"
         ),
         Parameter("seed", 0, 2**32 - 1, "0", "chooses the hyperplanes"),
     )
     search_parameters = (
         Parameter(
-            "probes",
-            1,
-            1 << _MOST_BITS,
-            "those of a part of the rows that falls with their number: 19% of 100,000, 8% of a million",
-            "buckets to look into, in each table",
+            "probes", 1, 1 << _MOST_BITS, "for 19% of 100,000 rows, 8% of a million", "buckets to look into, a table"
         ),
         Parameter("shortlist", 1, 1_000_000, "100 + 10 k", "rows with the nearest signatures that are scored exactly"),
     )
@@ -135,7 +126,7 @@ class Lsh(VectorIndex):
         filling = max(1, round(np.log2(max(n, 1) / _BUCKET_ROWS)))
         bits = params.get("bits", min(filling, _MOST_BITS, SIGNATURE_BITS // tables))
         size = max(SIGNATURE_BITS, 1 << (d + 1).bit_length())
-        signs = np.random.default_rng(params.get("seed", 0)).choice(np.float32([-1, 1]), (_ROUNDS, size))
+        signs = np.random.default_rng(params.get("seed", 0)).choice(np.array([-1, 1], np.float32), (_ROUNDS, size))
         frame, factors, extras = _framed(vectors, metric)
         signatures = _signatures(vectors, factors, extras, frame, signs)
         starts = np.zeros((tables, (1 << bits) + 1), np.int32)
@@ -159,7 +150,7 @@ class Lsh(VectorIndex):
 
             bits = self._all if allowed is None else _packed(allowed)
             given = np.ascontiguousarray(queries), bits, probes, held, size
-            hashes.nearest(_METRICS[self._metric], self._vectors, *self._arrays, *given, positions, scores, compared)
+            hashes.nearest(self._metric.number, self._vectors, *self._arrays, *given, positions, scores, compared)
         else:
             mask = np.ones(len(self), np.bool_) if allowed is None else allowed
             projections = self._projected(queries)

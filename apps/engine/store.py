@@ -162,19 +162,17 @@ class IndexFolder:
             raise Damaged(f"manifest {number} is of another library, or of other vectors")
         return manifest
 
-    def has(self, manifest: Manifest) -> bool:
-        """Whether the files of a manifest are there, by their sizes."""
+    def stamps(self, manifest: Manifest) -> tuple[tuple[int, ...], ...] | None:
+        """What changes when somebody replaces a file of a manifest or writes into it; None where one is not there."""
         folder = self._manifests / str(manifest.number)
-        files = [
-            (self._segments / record.name / name, file)
-            for record in manifest.segments
-            for name, file in record.files.items()
-        ]
-        files += [(folder / f"{record.name}.npy", record.alive) for record in manifest.segments if record.alive]
+        paths = [folder / _MANIFEST]
+        paths += [self._segments / record.name / name for record in manifest.segments for name in record.files]
+        paths += [folder / f"{record.name}.npy" for record in manifest.segments if record.alive]
         try:
-            return (folder / _MANIFEST).is_file() and all(path.stat().st_size == file.bytes for path, file in files)
+            found = [path.stat() for path in paths]
         except OSError:
-            return False
+            return None
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found)
 
     def open(self, manifest: Manifest, known: Mapping[str, Segment]) -> tuple[Segment, ...]:
         """The segments of a manifest, mapped and checked; those in `known` are taken from there. Raises Damaged."""

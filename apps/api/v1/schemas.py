@@ -66,6 +66,7 @@ class Index(Output):
     kind: str
     state: Literal["ready", "building", "failed"]
     error: str | None
+    warning: str | None
     rows_indexed: Count
     rows_pending: Count
     rows_dead: Count

@@ -49,9 +49,14 @@ def load() -> None:
     """Import the kernels, compiling those that are not in the cache; one process compiles at a time."""
     global _loaded
     with _alone():
+        is_compiled = compiled()
+        if not is_compiled:
+            # numba looks at a function's own file only: what another module compiled into it may be of yesterday.
+            for cached in _STAMP.parent.glob("*.nb[ci]"):
+                cached.unlink(missing_ok=True)
         for name in _MODULES:
             importlib.import_module(f"{__name__}.{name}")
-        if not compiled():
+        if not is_compiled:
             _note_compiled()
     _loaded = True
 

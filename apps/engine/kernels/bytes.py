@@ -26,30 +26,17 @@ from apps.engine.kernels.exact import EUCLIDEAN, bar, best_first, loaded, norm, 
 _CHUNK = 512
 # Rows of which the bounds are compared at once.
 _GROUP = 16
-# So many queries share the unpacking of a row, and so many rows the loading of their codes.
+# So many rows ahead, a single query asks for the next.
+_AHEAD = 64
+# So many queries share the unpacking of two rows.
 _TOGETHER = 4
-_ROWS = 2
-# So many promising rows, and k more, are collected before some are tried.
-_PENDING = 1024
 
 _BYTES = ir.VectorType(ir.IntType(8), 64)
 _SUMS = ir.VectorType(ir.IntType(32), 16)
 _PRODUCTS = ir.VectorType(ir.IntType(32), 64)
 
-# A query as the scan uses it; the letters are those of the derivation in `scan`.
-_query = np.dtype(
-    [
-        ("norm", np.float64),  # |q|
-        ("shift", np.float64),  # by how much a bar for the score is above the one for T
-        ("along", np.float64),  # t
-        ("reach", np.float64),  # Z
-        ("step", np.float64),  # u
-        ("coarse", np.float64),  # what is added to a coarse product
-        ("fine", np.float64),  # and to a fine one
-    ]
-)
-# A row that may be among the best: a bound on T, its position, and its product with the coarse plane.
-_candidate = np.dtype([("bound", np.float64), ("row", np.int64), ("product", np.int32), ("refined", np.int32)])
+# What is held of a query, in this order; the letters are those of the derivation in `scan`.
+_NORM, _SHIFT, _ALONG, _REACH, _STEP, _COARSE, _FINE = range(7)
 
 
 def _accumulated(context: Any, builder: ir.IRBuilder, sums: ir.Value, numbers: ir.Value, codes: ir.Value) -> ir.Value:
@@ -68,8 +55,8 @@ def _constant(numbers: list[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
 
 
-def _four_totals(builder: ir.IRBuilder, sums: list[ir.Value]) -> list[ir.Value]:
-    """The totals of four vectors of sixteen lanes."""
+def _four_totals(builder: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
+    """A vector of the totals of four vectors of sixteen lanes."""
 
     def paired(one: ir.Value, other: ir.Value) -> ir.Value:
         """Of each four lanes: the sums of two pairs of `one`, then those of `other`."""
@@ -81,7 +68,7 @@ def _four_totals(builder: ir.IRBuilder, sums: list[ir.Value]) -> list[ir.Value]:
     for half in (8, 4):
         lanes = (list(range(half)), list(range(half, 2 * half)))
         total = builder.add(*(builder.shuffle_vector(total, total, _constant(of)) for of in lanes))
-    return [builder.extract_element(total, ir.Constant(ir.IntType(32), i)) for i in range(4)]
+    return total
 
 
 def _products(
@@ -110,7 +97,7 @@ def _products(
     return [[builder.load(total) for total in of_row] for of_row in totals]
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def _product(typing_context: Any, plane: Any, row: Any, codes: Any, query: Any) -> Any:
     """The product of a row of `plane` [n, w] and a query of `codes` [m, 2 * w], int32."""
 
@@ -124,30 +111,41 @@ def _product(typing_context: Any, plane: Any, row: Any, codes: Any, query: Any) 
     return types.int32(plane, row, codes, query), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _eight_products(typing_context: Any, plane: Any, row: Any, other: Any, codes: Any, query: Any) -> Any:
-    """The products of two rows of `plane` [n, w] and four queries of `codes` [m, 2 * w] from `query` on, int32."""
+@intrinsic
+def _multiply_eight(
+    typing_context: Any, plane: Any, row: Any, other: Any, codes: Any, query: Any, products: Any, i: Any, j: Any
+) -> Any:
+    """Write to rows i and j of `products` [c, 4] int32 those of two rows of `plane` [n, w] and four queries of `codes`
+    [m, 2 * w] from `query` on."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         arrays = [context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 3)]
         sums = _products(context, builder, arrays[0], list(arguments[1:3]), arrays[1], arguments[4], _TOGETHER)
-        totals = [_four_totals(builder, of_row) for of_row in sums]
-        return context.make_tuple(builder, signature.return_type, [*totals[0], *totals[1]])
+        out = context.make_array(signature.args[5])(context, builder, arguments[5])
+        for of_row, place in zip(sums, arguments[6:8], strict=True):
+            four = _four_totals(builder, of_row)
+            pointer = builder.gep(out.data, [builder.mul(place, ir.Constant(place.type, _TOGETHER))])
+            builder.store(four, builder.bitcast(pointer, four.type.as_pointer())).align = 4
+        return context.get_dummy_value()
 
-    return types.UniTuple(types.int32, _ROWS * _TOGETHER)(plane, row, other, codes, query), generate
+    return types.void(plane, row, other, codes, query, products, i, j), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _passing(typing_context: Any, products: Any, numbers: Any, at: Any, query: Any) -> Any:
+@intrinsic
+def _passing(typing_context: Any, products: Any, which: Any, numbers: Any, at: Any, query: Any) -> Any:
     """Of sixteen rows from `at` on, those whose bound is not below the floor, as the bits of a whole number.
 
-    `products` [c] int32, `numbers` [3, c] float32 as in `scan.Codes`; `query` is (step, coarse, along, reach, floor).
+    From row `which` of `products` [4, c] int32, the `numbers` [3, c] float32 of the rows, and those of a query.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         lanes = ir.VectorType(ir.DoubleType(), _GROUP)
-        whole, fields = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 1))
-        length = cgutils.unpack_tuple(builder, fields.shape)[1]
+        whole, fields = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2))
+
+        def sixteen(array: Any, row: ir.Value, element: ir.Type) -> ir.Value:
+            length = cgutils.unpack_tuple(builder, array.shape)[1]
+            place = builder.add(builder.mul(length, row), arguments[3])
+            return loaded(builder, builder.gep(array.data, [place]), ir.VectorType(element, _GROUP))
 
         def splat(value: ir.Value) -> ir.Value:
             undefined = ir.Constant(lanes, ir.Undefined)
@@ -155,23 +153,44 @@ def _passing(typing_context: Any, products: Any, numbers: Any, at: Any, query: A
             return builder.shuffle_vector(first, undefined, _constant([0] * _GROUP))
 
         def field(number: int) -> ir.Value:
-            place = builder.add(builder.mul(length, ir.Constant(length.type, number)), arguments[2])
-            floats = ir.VectorType(ir.FloatType(), _GROUP)
-            return builder.fpext(loaded(builder, builder.gep(fields.data, [place]), floats), lanes)
+            row = ir.Constant(ir.IntType(64), number)
+            return sixteen(fields, row, ir.DoubleType())
 
-        product = builder.sitofp(loaded(builder, builder.gep(whole.data, [arguments[2]]), _SUMS), lanes)
-        step, coarse, along, reach, floor = (splat(value) for value in cgutils.unpack_tuple(builder, arguments[3]))
+        place = builder.add(builder.mul(arguments[3], ir.Constant(ir.IntType(64), _TOGETHER)), arguments[1])
+        many = loaded(builder, builder.gep(whole.data, [place]), _PRODUCTS)
+        product = builder.sitofp(builder.shuffle_vector(many, many, _constant(list(range(0, 64, 4)))), lanes)
+        step, coarse, along, reach, floor = (splat(value) for value in cgutils.unpack_tuple(builder, arguments[4]))
         bound = builder.fmul(field(0), builder.fadd(builder.fmul(step, product), coarse))
         bound = builder.fadd(bound, builder.fmul(field(1), along))
         bound = builder.fadd(bound, builder.fmul(field(2), reach))
         passing = builder.fcmp_ordered(">=", bound, floor)
         return builder.zext(builder.bitcast(passing, ir.IntType(_GROUP)), ir.IntType(64))
 
-    return types.int64(products, numbers, at, query), generate
+    return types.int64(products, which, numbers, at, query), generate
+
+
+@intrinsic
+def _fetch(typing_context: Any, array: Any, row: Any) -> Any:
+    """Ask for the lines of the cache in which a row of `array` [n, w] lies; it need not exist."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
+        begin = builder.gep(builder.bitcast(matrix.data, cgutils.voidptr_t), [builder.mul(stride, arguments[1])])
+        function = ir.FunctionType(ir.VoidType(), [begin.type, *[ir.IntType(32)] * 3])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        # To read, to be kept, data.
+        how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]
+        first, step = (ir.Constant(stride.type, number) for number in (0, 64))
+        with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
+            builder.call(prefetch, [builder.gep(begin, [place]), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, row), generate
 
 
 @njit(nogil=True, forceinline=True)
-def _length(values):  # type: ignore[no-untyped-def]
+def _length(values):
     total = 0.0
     for value in values:
         total += value * value
@@ -179,118 +198,126 @@ def _length(values):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _prepared(metric, queries, wide, mean, longest, codes, prepared):  # type: ignore[no-untyped-def]
-    """Fill `codes` [m, w] int8 and `prepared` [m] from `queries` [m, d] and `wide`, the same in float64."""
+def _prepared(metric, queries, wide, mean, longest, codes, prepared):
+    """Fill `codes` [m, w] int8 and `prepared` [m, 7] from `queries` [m, d] and `wide`, the same in float64.
+
+    norm    |q|
+    shift   by how much a bar for the score is above the one for T
+    along   t
+    reach   Z
+    step    u
+    coarse  what is added to the product with a coarse plane, for the offset of its numbers and for |h|
+    fine    the same for both planes
+    """
     dimension = len(mean)
     centre = _length(mean)
     rest = np.empty(dimension)
     for j in range(len(queries)):
-        query = prepared[j]
-        query.norm = norm(queries, j, wide[j])
+        length, along = norm(queries, j, wide[j]), 1.0
         if metric == EUCLIDEAN:
             rest[:] = wide[j] - mean
-            length = _length(rest)
-            query.along = 1.0
-            query.shift = -0.5 * length * length * (1 - 2.0**-38)
-            query.reach = length * (1 + 2.0**-20)
+            reach = _length(rest)
+            shift = -0.5 * reach * reach * (1 - 2.0**-38)
         else:
             rest[:] = wide[j]
-            query.along = 0.0
+            along = 0.0
             if centre > 0.0:
                 for i in range(dimension):
-                    query.along += wide[j, i] * (mean[i] / centre)
+                    along += wide[j, i] * (mean[i] / centre)
                 for i in range(dimension):
-                    rest[i] -= query.along * (mean[i] / centre)
-            query.shift = query.along * centre + 2.0**-36 * centre * query.norm
-            query.reach = (_length(rest) + 2.0**-12 * query.norm) * (1 + 2.0**-20)
-        query.step, total = np.abs(rest).max() / 127.0, 0.0
-        if query.step > 0.0:
+                    rest[i] -= along * (mean[i] / centre)
+            shift = along * centre + 2.0**-36 * centre * length
+            reach = _length(rest) + 2.0**-12 * length
+        step, total = np.abs(rest).max() / 127.0, 0.0
+        if step > 0.0:
             for i in range(dimension):
-                code = np.rint(rest[i] / query.step)
+                code = np.rint(rest[i] / step)
                 codes[j, i] = np.int8(code)
-                rest[i] -= query.step * code
+                rest[i] -= step * code
                 total += code
         lost = longest * _length(rest)
-        query.coarse = lost - 112 * query.step * total
-        query.fine = lost - 120 * query.step * total
+        prepared[j, _NORM], prepared[j, _SHIFT], prepared[j, _ALONG] = length, shift, along
+        prepared[j, _REACH], prepared[j, _STEP] = reach * (1 + 2.0**-20), step
+        prepared[j, _COARSE], prepared[j, _FINE] = lost - 112 * step * total, lost - 120 * step * total
 
 
 @njit(nogil=True, forceinline=True)
-def _floor(metric, query, dimension, count, found):  # type: ignore[no-untyped-def]
-    """What the bound of a row must reach for it to be among the best, of which `count` are in the heap `found`."""
-    worst = found[0] if count == len(found) else np.float32(-np.inf)
-    return bar(metric, worst, query.norm, dimension) - query.shift
-
-
-@njit(nogil=True, forceinline=True)
-def _refined(fine_plane, numbers, codes, j, query, candidate):  # type: ignore[no-untyped-def]
-    """Replace the bound of a candidate by the one of the fine plane."""
-    product = 16 * candidate.product + _product(fine_plane, candidate.row, codes, j)
-    candidate.bound = (
-        numbers[candidate.row, 0] * (query.step * product + query.fine)
-        + numbers[candidate.row, 1] * query.along
-        + numbers[candidate.row, 3] * query.reach
+def _refined(plane, numbers, row, product, codes, query, j):
+    """The closer bound on a row, from its products with the coarse plane and with the fine one, `plane`."""
+    product = 16 * product + _product(plane, row, codes, j)
+    return (
+        numbers[row, 0] * (query[j, _STEP] * product + query[j, _FINE])
+        + numbers[row, 1] * query[j, _ALONG]
+        + numbers[row, 3] * query[j, _REACH]
     )
-    candidate.refined = True
+
+
+@njit(nogil=True, forceinline=True)
+def _floor(metric, query, dimension, worst):
+    """What the bound of a row must reach if its exact score is to be `worst` or better."""
+    return bar(metric, worst, query[_NORM], dimension) - query[_SHIFT]
 
 
 @njit(nogil=True)
-def _scored(  # type: ignore[no-untyped-def]
-    metric, planes, numbers, vectors, codes, j, query, wide, candidates, most, found, positions, count
-):
-    """Score the `most` candidates with the highest bounds, if they may be among the best, and give them up.
+def _settled(matrix, queries, waiting, best, j, left, count, floor, final):
+    """Score the most promising of the `left` rows that wait on query `j`, and all that may be among the best if this
+    is `final`, or else as many as it takes to be left with half of them.
 
-    Returns the size of the heap of the best, `found` and `positions`, which had `count` rows before.
+    Returns how many still wait, how many rows the heap of the best has, which had `count`, and what a bound must reach,
+    which was `floor`.
     """
-    none = np.empty(0, np.int64)
-    bounds, places = np.empty(most, np.float32), np.empty(most, np.int64)
-    chosen, floor = 0, _floor(metric, query, len(wide), count, found)
-    for i in range(len(candidates)):
-        chosen = offer(bounds, places, none, chosen, np.float32(candidates[i].bound), i)
-    for i in range(chosen):
-        candidate = candidates[places[i]]
-        if not candidate.refined:
-            _refined(planes[1], numbers, codes, j, query, candidate)
-        if candidate.bound >= floor:
-            value = score(metric, vectors, candidate.row, wide, query.norm)
-            count = offer(found, positions, none, count, value, candidate.row)
-            floor = _floor(metric, query, len(wide), count, found)
-        candidate.bound = -np.inf
-    return count
-
-
-@njit(nogil=True)
-def _kept(candidates, floor):  # type: ignore[no-untyped-def]
-    """Move the candidates whose bound is not below the floor to the front, in their order; returns how many."""
-    kept = 0
-    for i in range(len(candidates)):
-        if candidates[i].bound >= floor:
-            candidates[kept] = candidates[i]
-            kept += 1
-    return kept
-
-
-@njit(nogil=True)
-def _settled(  # type: ignore[no-untyped-def]
-    metric, planes, numbers, vectors, codes, j, query, wide, candidates, final, found, positions, count
-):
-    """Score the most promising candidates, and all that may be among the best if this is `final`; or else as many as
-    it takes to be left with half of them. Returns how many are left, and how many rows the heap of the best has."""
-    dimension, most, left = len(wide), len(found), len(candidates)
+    plane, numbers, vectors = matrix
+    metric, codes, prepared, wide = queries
+    bounds, rows, products = waiting[0][j], waiting[1][j], waiting[2][j]
+    found, positions = best[0][j], best[1][j]
+    query, none, dimension = prepared[j], np.empty(0, np.int64), vectors.shape[1]
+    enough, most, refined = left // 2, len(found), 0
     while left:
-        count = _scored(
-            metric, planes, numbers, vectors, codes, j, query, wide, candidates[:left], most, found, positions, count
-        )
-        left = _kept(candidates[:left], _floor(metric, query, dimension, count, found))
+        # The `most` highest bounds.
+        highest, places, chosen = np.empty(most, np.float32), np.empty(most, np.int64), 0
+        for i in range(left):
+            if chosen < most or bounds[i] >= highest[0]:
+                chosen = offer(highest, places, none, chosen, np.float32(bounds[i]), i)
+        for i in places[:chosen]:
+            if i >= refined:
+                _fetch(plane, rows[i])
+                _fetch(numbers, rows[i])
+        for i in places[:chosen]:
+            bound = bounds[i]
+            if i >= refined:
+                bound = _refined(plane, numbers, rows[i], products[i], codes, prepared, j)
+            if bound >= floor:
+                value = score(metric, vectors, rows[i], wide[j], query[_NORM])
+                count = offer(found, positions, none, count, value, rows[i])
+                if count == len(found):
+                    floor = max(floor, _floor(metric, query, dimension, found[0]))
+            bounds[i] = -np.inf
+        kept = 0
         if final:
-            for i in range(left):
-                if not candidates[i].refined:
-                    _refined(planes[1], numbers, codes, j, query, candidates[i])
-            left = _kept(candidates[:left], _floor(metric, query, dimension, count, found))
-        elif left <= len(candidates) // 2:
+            for i in range(refined, left):
+                if bounds[i] >= floor:
+                    _fetch(plane, rows[i])
+                    _fetch(numbers, rows[i])
+        for i in range(left):
+            bound = bounds[i]
+            if final and i >= refined and bound >= floor:
+                bound = _refined(plane, numbers, rows[i], products[i], codes, prepared, j)
+            if bound >= floor:
+                bounds[kept], rows[kept], products[kept] = bound, rows[i], products[i]
+                kept += 1
+        left = kept
+        if final:
+            refined = left
+        elif left <= enough:
             break
         most *= 2
-    return left, count
+    return left, count, floor
+
+
+@njit(types.int64(types.int64, types.int64), cache=True, nogil=True)
+def capacity(k, rows):
+    """How many candidates `nearest` holds for a query, of 20 bytes each."""
+    return 1024 + min(64 * k, rows)
 
 
 @njit(
@@ -305,25 +332,24 @@ def _settled(  # type: ignore[no-untyped-def]
         read_only(types.int64, 1),
         types.boolean,
         read_only(types.boolean, 1),
-        types.int64,
-        types.int64,
+        read_only(types.float32, 1),
         types.int64[:, ::1],
         types.float32[:, ::1],
     ),
     cache=True,
     nogil=True,
 )
-def nearest(  # type: ignore[no-untyped-def]
-    metric, planes, numbers, mean, longest, vectors, queries, rows, gather, allowed, begin, end, positions, found
-):
+def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gather, allowed, least, positions, found):
     """Write to `positions` and `found` [m, k] the k best rows for each of `queries` [m, d].
 
-    Looks at the rows from `begin` to `end`; where `gather` is true, at those of the list `rows`. Of these, only rows
-    that are true in `allowed` [n] are results, unless it is empty. The copy is that of `scan.Codes`.
+    Looks at all rows or, where `gather` is true, at those of the list `rows`, which ascends. Of these, only rows that
+    are true in `allowed` [n] are results, unless it is empty. `least` [m] are scores that k of these rows are known to
+    reach, or minus infinity. The copy is that of `scan.Codes`.
     """
     number, dimension = queries.shape
+    size = len(rows) if gather else planes.shape[1]
     wide = queries.astype(np.float64)
-    prepared = np.empty(number, _query)
+    prepared = np.empty((number, 7))
     # Codes of whole fours of queries, aligned to lines of the cache.
     fours, width = (number + _TOGETHER - 1) // _TOGETHER * _TOGETHER, 2 * planes.shape[2]
     memory = np.zeros(fours * width + 64, np.int8)
@@ -331,16 +357,24 @@ def nearest(  # type: ignore[no-untyped-def]
     codes = memory[aligned : aligned + fours * width].reshape(fours, width)
     _prepared(metric, queries, wide, mean, longest, codes, prepared)
 
-    plane = planes[0]
-    capacity = _PENDING + min(16 * positions.shape[1], end - begin)
-    candidates = np.empty((number, capacity), _candidate)
-    pending, counts, floors = np.zeros(number, np.int64), np.zeros(number, np.int64), np.full(number, -1e200)
-    here, fields = np.empty(_CHUNK, np.int64), np.zeros((3, _CHUNK), np.float32)
-    products = np.zeros((_TOGETHER, _CHUNK), np.int32)
-    for base in range(begin, end, _CHUNK):
-        chunk = min(_CHUNK, end - base)
-        for i in range(chunk):
-            here[i] = rows[base + i] if gather else base + i
+    plane, matrix, asked = planes[0], (planes[1], numbers, vectors), (metric, codes, prepared, wide)
+    most, best = capacity(positions.shape[1], size), (found, positions)
+    bounds, candidates, their_products = waiting = (
+        np.empty((number, most)),
+        np.empty((number, most), np.int64),
+        np.empty((number, most), np.int32),
+    )
+    left, counts, floors = np.zeros(number, np.int64), np.zeros(number, np.int64), np.empty(number)
+    for j in range(number):
+        floors[j] = _floor(metric, prepared[j], dimension, least[j])
+    here, fields = np.empty(_CHUNK + _AHEAD, np.int64), np.zeros((3, _CHUNK))
+    products = np.zeros((_CHUNK + 1, _TOGETHER), np.int32)
+    for base in range(0, size, _CHUNK):
+        chunk = min(_CHUNK, size - base)
+        for i in range(chunk + _AHEAD):
+            here[i] = rows[min(base + i, size - 1)] if gather else base + i
+        for i in range(base + _CHUNK, base + 2 * _CHUNK, 1 if gather else 4):
+            _fetch(numbers, rows[min(i, size - 1)] if gather else i)
         # The numbers of the chunk, by field; behind its end, such that no row passes.
         fields[2, chunk:] = -np.inf
         if gather:
@@ -353,70 +387,37 @@ def nearest(  # type: ignore[no-untyped-def]
                 for field in range(3):
                     fields[field, i] = these[i, field]
         for first in range(0, number, _TOGETHER):
-            if number == 1 and gather:
-                for i in range(chunk):
-                    products[0, i] = _product(plane, here[i], codes, 0)
-            elif number == 1:
-                for i in range(chunk):
-                    products[0, i] = _product(plane, base + i, codes, 0)
-            else:
-                for i in range(0, chunk, _ROWS):
+            if number > 1:
+                for i in range(0, chunk, 2):
                     other = min(i + 1, chunk - 1)
-                    eight = _eight_products(plane, here[i], here[other], codes, first)
-                    products[0, i], products[1, i], products[2, i], products[3, i] = eight[:4]
-                    products[0, other], products[1, other], products[2, other], products[3, other] = eight[4:]
+                    _multiply_eight(plane, here[i], here[other], codes, first, products, i, other)
+            else:
+                for i in range(chunk):
+                    _fetch(plane, here[i + _AHEAD])
+                    products[i, 0] = _product(plane, here[i], codes, 0)
             for j in range(first, min(first + _TOGETHER, number)):
-                query, its_products = prepared[j], products[j - first]
+                step, coarse = 16 * prepared[j, _STEP], prepared[j, _COARSE]
+                along, reach = prepared[j, _ALONG], prepared[j, _REACH]
                 for group in range(0, chunk, _GROUP):
-                    scalars = (16 * query.step, query.coarse, query.along, query.reach, floors[j])
-                    bits = _passing(its_products, fields, group, scalars)
+                    bits = _passing(products, j - first, fields, group, (step, coarse, along, reach, floors[j]))
                     i = group
                     while bits:
                         while not bits & 1:
                             bits >>= 1
                             i += 1
                         if len(allowed) == 0 or allowed[here[i]]:
-                            candidate = candidates[j, pending[j]]
-                            candidate.row, candidate.product, candidate.refined = here[i], its_products[i], False
-                            candidate.bound = (
-                                fields[0, i] * (16 * query.step * its_products[i] + query.coarse)
-                                + fields[1, i] * query.along
-                                + fields[2, i] * query.reach
+                            product, place = products[i, j - first], left[j]
+                            bounds[j, place] = (
+                                fields[0, i] * (step * product + coarse) + fields[1, i] * along + fields[2, i] * reach
                             )
-                            pending[j] += 1
+                            candidates[j, place], their_products[j, place] = here[i], product
+                            left[j] += 1
                         bits >>= 1
                         i += 1
-                    if pending[j] > capacity - _GROUP:
-                        pending[j], counts[j] = _settled(
-                            metric,
-                            planes,
-                            numbers,
-                            vectors,
-                            codes,
-                            j,
-                            query,
-                            wide[j],
-                            candidates[j, : pending[j]],
-                            False,
-                            found[j],
-                            positions[j],
-                            counts[j],
+                    if left[j] > most - _GROUP:
+                        left[j], counts[j], floors[j] = _settled(
+                            matrix, asked, waiting, best, j, left[j], counts[j], floors[j], False
                         )
-                        floors[j] = _floor(metric, query, dimension, counts[j], found[j])
     for j in range(number):
-        _, count = _settled(
-            metric,
-            planes,
-            numbers,
-            vectors,
-            codes,
-            j,
-            prepared[j],
-            wide[j],
-            candidates[j, : pending[j]],
-            True,
-            found[j],
-            positions[j],
-            counts[j],
-        )
+        _, count, _ = _settled(matrix, asked, waiting, best, j, left[j], counts[j], floors[j], True)
         best_first(found[j], positions[j], np.empty(0, np.int64), count)

@@ -52,7 +52,7 @@ def _sum_in_lanes(term: _Term, lanes: ir.VectorType) -> Any:
     are added once more; `query` is laid out for that by `_padded`.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def summed(typing_context: Any, vectors: types.Array, row: types.Integer, query: types.Array) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -128,7 +128,7 @@ _quick_products = _sum_in_lanes(_product_added, _FLOATS)
 
 
 @njit(nogil=True, forceinline=True)
-def inner_product(vectors, row, query):  # type: ignore[no-untyped-def]
+def inner_product(vectors, row, query):
     """x . q of row `row` of `vectors` [n, d] float32 and `query` [d] float64."""
     total = _products(vectors, row, query)
     for i in range(vectors.shape[1] // LANES * LANES, vectors.shape[1]):
@@ -137,7 +137,7 @@ def inner_product(vectors, row, query):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def norm(vectors, row, query):  # type: ignore[no-untyped-def]
+def norm(vectors, row, query):
     """|x| of row `row` of `vectors` [n, d] float32; of `query` [d] float64 nothing is used."""
     total = _squares(vectors, row, query)
     for i in range(vectors.shape[1] // LANES * LANES, vectors.shape[1]):
@@ -146,7 +146,7 @@ def norm(vectors, row, query):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def distance(vectors, row, query):  # type: ignore[no-untyped-def]
+def distance(vectors, row, query):
     """|x - q| of row `row` of `vectors` [n, d] float32 and `query` [d] float64."""
     total = _squared_differences(vectors, row, query)
     for i in range(vectors.shape[1] // LANES * LANES, vectors.shape[1]):
@@ -156,7 +156,7 @@ def distance(vectors, row, query):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def score(metric, vectors, row, query, query_norm):  # type: ignore[no-untyped-def]
+def score(metric, vectors, row, query, query_norm):
     """The exact score of a row, float32; `query_norm` is that of `query` [d] float64, for the cosine."""
     if metric == EUCLIDEAN:
         found = -distance(vectors, row, query)
@@ -180,7 +180,7 @@ def score(metric, vectors, row, query, query_norm):  # type: ignore[no-untyped-d
     cache=True,
     nogil=True,
 )
-def scores(metric, vectors, query, positions, gather, found):  # type: ignore[no-untyped-def]
+def scores(metric, vectors, query, positions, gather, found):
     """Write to `found` [m] the exact scores against `query` [1, d] of the rows at `positions` [m], or of all rows."""
     wide = query[0].astype(np.float64)
     query_norm = norm(query, 0, wide)
@@ -189,14 +189,14 @@ def scores(metric, vectors, query, positions, gather, found):  # type: ignore[no
 
 
 @njit(types.void(read_only(types.float32, 2), types.float64[::1]), cache=True, nogil=True)
-def norms(vectors, found):  # type: ignore[no-untyped-def]
+def norms(vectors, found):
     """Write to `found` [n] the L2 norms of all rows."""
     for i in range(len(found)):
         found[i] = norm(vectors, i, found)
 
 
 @njit(nogil=True, forceinline=True)
-def _is_worse(found, rows, order, one, other):  # type: ignore[no-untyped-def]
+def _is_worse(found, rows, order, one, other):
     if found[one] != found[other]:
         return found[one] < found[other]
     if len(order):
@@ -205,13 +205,13 @@ def _is_worse(found, rows, order, one, other):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _swap(found, rows, one, other):  # type: ignore[no-untyped-def]
+def _swap(found, rows, one, other):
     found[one], found[other] = found[other], found[one]
     rows[one], rows[other] = rows[other], rows[one]
 
 
 @njit(nogil=True, forceinline=True)
-def _sink(found, rows, order, count):  # type: ignore[no-untyped-def]
+def _sink(found, rows, order, count):
     """Put the top of the heap of `count` rows where it belongs."""
     place = 0
     while 2 * place + 1 < count:
@@ -225,7 +225,7 @@ def _sink(found, rows, order, count):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def offer(found, rows, order, count, value, row):  # type: ignore[no-untyped-def]
+def offer(found, rows, order, count, value, row):
     """Take `row` into the heap of the `count` best so far if it is one of them; returns how many there are now."""
     if count < len(rows):
         place = count
@@ -246,7 +246,7 @@ def offer(found, rows, order, count, value, row):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, forceinline=True)
-def best_first(found, rows, order, count):  # type: ignore[no-untyped-def]
+def best_first(found, rows, order, count):
     """Turn the heap of `count` rows into a list, best first, and mark the places behind them as empty."""
     for last in range(count - 1, 0, -1):
         _swap(found, rows, 0, last)
@@ -256,7 +256,7 @@ def best_first(found, rows, order, count):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def bar(metric, worst, query_norm, dimension):  # type: ignore[no-untyped-def]
+def bar(metric, worst, query_norm, dimension):
     """A row whose exact score is `worst` or better has x.q / |x| (cosine), x.q (dot; but for the rounding of a float64
     sum) or -|x - q|^2 / 2 (euclidean) at or above this number."""
     if worst == -np.inf:
@@ -272,7 +272,7 @@ def bar(metric, worst, query_norm, dimension):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _limits(metric, worst, query_norm, dimension):  # type: ignore[no-untyped-def]
+def _limits(metric, worst, query_norm, dimension):
     """Numbers (a, b, c): a row whose exact score is `worst` or better, whose L2 norm in float32 is n and whose product
     with the query in float32 is p, has p + (a * n + b) * n + c >= 0."""
     least = bar(metric, worst, query_norm, dimension)
@@ -290,7 +290,7 @@ def _limits(metric, worst, query_norm, dimension):  # type: ignore[no-untyped-de
 
 
 @njit(nogil=True, forceinline=True)
-def _quick_product(vectors, row, query):  # type: ignore[no-untyped-def]
+def _quick_product(vectors, row, query):
     """The product in float32 of a row of `vectors` [n, d] and a query that `_padded` has laid out."""
     dimension = vectors.shape[1]
     if dimension >= LANES:
@@ -302,7 +302,7 @@ def _quick_product(vectors, row, query):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _padded(query, laid_out):  # type: ignore[no-untyped-def]
+def _padded(query, laid_out):
     """Write to `laid_out` the elements of `query` [d] in blocks of sixteen, and then those that are left over as the
     end of one more block, which goes with the last sixteen elements of a row."""
     dimension = len(query)
@@ -332,7 +332,7 @@ def _padded(query, laid_out):  # type: ignore[no-untyped-def]
     cache=True,
     nogil=True,
 )
-def nearest(metric, vectors, norms, queries, rows, gather, order, positions, found):  # type: ignore[no-untyped-def]
+def nearest(metric, vectors, norms, queries, rows, gather, order, positions, found):
     """Write to `positions` and `found` [m, k] the k best for each of `queries` [m, d] of the rows of `vectors` [n, d]
     with L2 norms `norms` [n]: of those at `rows`, or of all where `gather` is false."""
     number, dimension = queries.shape

@@ -77,7 +77,7 @@ def _lowest(typing_context: Any, word: types.Integer) -> Any:
 
 
 @njit(nogil=True, forceinline=True)
-def _fill_point(vectors, row, factor, extra, frame, point):  # type: ignore[no-untyped-def]
+def _fill_point(vectors, row, factor, extra, frame, point):
     """Fill `point` with the centred and lifted point that stands for a row of `vectors` [n, d]; see `lsh.py`."""
     d = vectors.shape[1]
     point[d + 2 :] = np.float32(0.0)
@@ -88,7 +88,7 @@ def _fill_point(vectors, row, factor, extra, frame, point):  # type: ignore[no-u
 
 
 @njit(nogil=True, forceinline=True)
-def _rotated(point, signs, spare):  # type: ignore[no-untyped-def]
+def _rotated(point, signs, spare):
     """`point` after rounds of `signs` and a Hadamard transform; both arrays [size] are written to, one is the answer.
 
     Each pass puts the sums of neighbours into one half and the differences into the other.
@@ -108,7 +108,7 @@ def _rotated(point, signs, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _fill_code(projections, code):  # type: ignore[no-untyped-def]
+def _fill_code(projections, code):
     """Write to `code` [8] which of the first 512 `projections` are positive."""
     for word in range(WORDS):
         bits = np.uint64(0)
@@ -129,7 +129,7 @@ def _fill_code(projections, code):  # type: ignore[no-untyped-def]
     cache=True,
     nogil=True,
 )
-def fill_signatures(vectors, factors, extras, frame, signs, signatures):  # type: ignore[no-untyped-def]
+def fill_signatures(vectors, factors, extras, frame, signs, signatures):
     """Fill `signatures` [n, 8] with those of `vectors` [n, d], whose rows have `factors` and `extras` [n]."""
     point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
     for row in range(len(vectors)):
@@ -138,7 +138,7 @@ def fill_signatures(vectors, factors, extras, frame, signs, signatures):  # type
 
 
 @njit(nogil=True, forceinline=True)
-def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):  # type: ignore[no-untyped-def]
+def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):
     """Fill `flips` [probes] with the sets of bits whose `margins` [bits] have the least sums, ascending; answers how
     many there are. One bit after another is added to copies of the sets so far, and both ascending lists are merged.
     """
@@ -168,7 +168,7 @@ def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):  # type:
 
 
 @njit(nogil=True, forceinline=True)
-def _name_rows(starts, rows, buckets, probed, named):  # type: ignore[no-untyped-def]
+def _name_rows(starts, rows, buckets, probed, named):
     """Set the bits in `named` of all rows in the first `probed` [tables] of the `buckets` [tables, probes]."""
     named[:] = 0
     for table in range(len(rows)):
@@ -184,7 +184,7 @@ def _name_rows(starts, rows, buckets, probed, named):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, forceinline=True)
-def _compare(named, allowed, code, signatures, seen, distances, counts):  # type: ignore[no-untyped-def]
+def _compare(named, allowed, code, signatures, seen, distances, counts):
     """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `code` to
     `distances`, and to `counts` how many are at each distance; answers how many there are."""
     count = 0
@@ -205,7 +205,7 @@ def _compare(named, allowed, code, signatures, seen, distances, counts):  # type
 
 
 @njit(nogil=True, forceinline=True)
-def _nearest_codes(seen, distances, counts, count, size):  # type: ignore[no-untyped-def]
+def _nearest_codes(seen, distances, counts, count, size):
     """Move the `size` rows at the least distances to the front of `seen`, of the last distance those that come first;
     answers how many there are."""
     furthest, below = 0, 0
@@ -244,29 +244,14 @@ def _nearest_codes(seen, distances, counts, count, size):  # type: ignore[no-unt
     nogil=True,
     error_model="numpy",
 )
-def nearest(  # type: ignore[no-untyped-def]
-    metric,
-    vectors,
-    frame,
-    signs,
-    signatures,
-    starts,
-    rows,
-    queries,
-    allowed,
-    probes,
-    held,
-    size,
-    positions,
-    scores,
-    compared,
+def nearest(
+    metric, vectors, frame, signs, signatures, starts, rows, queries, allowed, probes, held, size, places, scores, met
 ):
     """Find the k best of the `size` rows of `vectors` with the nearest signatures, for each of `queries` [m, d].
 
-    Each table is probed at `probes` buckets at most, and no further than to `held` rows. `allowed` has a bit for each
-    row. Fills `positions` and `scores` [m, k] and `compared` [m], the number of
-    signatures. All are compared where the tables name fewer than k rows that are allowed, or n and more with
-    repetitions, or where `probes` is 0.
+    A query looks into up to `probes` buckets of each table, until they hold `held` rows. It is compared with all rows
+    where `probes` is 0, where the buckets hold n rows, counting repetitions, and where they hold fewer than k that are
+    `allowed`, which has a bit for each. Fills `places` and `scores` [m, k], and `met` [m]: the signatures compared.
     """
     tables, n = rows.shape
     bits = 0
@@ -310,16 +295,16 @@ def nearest(  # type: ignore[no-untyped-def]
         if entries < n:
             _name_rows(starts, rows, buckets, probed, named)
             count = _compare(named, allowed, code, signatures, seen, distances, counts)
-        if count < positions.shape[1]:
+        if count < places.shape[1]:
             count = _compare(allowed, allowed, code, signatures, seen, distances, counts)
-        compared[m] = count
+        met[m] = count
         chosen = _nearest_codes(seen, distances, counts, count, size)
-        best_scores, best_positions, found = scores[m], positions[m], 0
+        best_scores, best_places, found = scores[m], places[m], 0
         for i in range(chosen):
             if i + _ROWS_AHEAD < chosen:
                 for column in range(0, len(query), _LINE):
                     _fetch(vectors, np.int64(seen[i + _ROWS_AHEAD]), column)
             row = np.int64(seen[i])
             value = score(metric, vectors, row, query, query_norm)
-            found = offer(best_scores, best_positions, by_position, found, value, row)
-        best_first(best_scores, best_positions, by_position, found)
+            found = offer(best_scores, best_places, by_position, found, value, row)
+        best_first(best_scores, best_places, by_position, found)

@@ -20,7 +20,7 @@ _OFF = 2.0**-23
 
 
 @njit(nogil=True, forceinline=True)
-def _slack(metric, boxes, point):  # type: ignore[no-untyped-def]
+def _slack(metric, boxes, point):
     """More than what the float64 sums in two costs, or in a cost and an exact score, can err by: a part of them or,
     under dot, of sum |q_j| max |x_j|, where terms may cancel."""
     slack = (4 * len(point) + 64) * _ROUNDING
@@ -33,7 +33,7 @@ def _slack(metric, boxes, point):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _limit(metric, worst, slack):  # type: ignore[no-untyped-def]
+def _limit(metric, worst, slack):
     """The most that a row may cost, as computed here, whose exact score is `worst` or better.
 
     An exact score is a float64 value rounded to float32, so one that is `worst` or better comes from a value above the
@@ -52,7 +52,7 @@ def _limit(metric, worst, slack):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _box_cost(metric, boxes, node, point):  # type: ignore[no-untyped-def]
+def _box_cost(metric, boxes, node, point):
     """The cost of a node, by the box of its rows."""
     cost = 0.0
     for j in range(len(point)):
@@ -66,7 +66,7 @@ def _box_cost(metric, boxes, node, point):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def _fill_costs(metric, points, leaf, point, costs):  # type: ignore[no-untyped-def]
+def _fill_costs(metric, points, leaf, point, costs):
     """Costs of all `points` [leaves, d, width] of a leaf; the inner loops run over rows, which makes them vectors."""
     for i in range(points.shape[2]):
         costs[i] = 0.0
@@ -98,9 +98,7 @@ def _fill_costs(metric, points, leaf, point, costs):  # type: ignore[no-untyped-
     nogil=True,
     error_model="numpy",
 )
-def nearest(  # type: ignore[no-untyped-def]
-    metric, vectors, points, order, boxes, queries, allowed, positions, scores, compared
-):
+def nearest(metric, vectors, points, order, boxes, queries, allowed, positions, scores, compared):
     """Find the k nearest of `vectors` to each of `queries` [m, d] among those `allowed` [n], or all where it is empty.
 
     Fills `positions` and `scores` [m, k] and `compared` [m].

@@ -13,6 +13,7 @@ from apps.libraries.models import Library
 from apps.libraries.services.libraries import reindex_library
 from apps.operations.locks import only_one_maintains
 from apps.search.indexing import Indexer
+from apps.search.loading import index_folder
 from apps.search.stats import library_stats
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -28,26 +29,31 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
+        kernels.load()
         try:
             for library_id in named:
-                reindex_library(library_id=library_id, reindex=Reindex())
+                library = reindex_library(library_id=library_id, reindex=Reindex())
+                # What failed before is not what this waits for.
+                index_folder(library.uid).note_failure(None)
+            for library_id in tqdm(named, desc="rebuilding", unit="library", disable=None):
+                failure = _built(library_id)
+                if failure:
+                    raise CommandError(f"The index of library {library_id} could not be built: {failure}")
+                index = library_stats(library_id=library_id)["index"]
+                self.stdout.write(
+                    f"{library_id}: {index['rows_indexed']:,} rows in {len(index['segments'])} segments"
+                    f" ({index['kind']})"
+                )
         except LibraryError as error:
             raise CommandError(error.detail) from error
-        kernels.load()
-        for library_id in tqdm(named, desc="rebuilding", unit="library", disable=None):
-            with only_one_maintains() as alone:
-                failure = Indexer().run_until_done(library_id) if alone else _built_elsewhere(library_id)
-            if failure:
-                raise CommandError(f"The index of library {library_id} could not be built: {failure}")
-            index = library_stats(library_id=library_id)["index"]
-            self.stdout.write(
-                f"{library_id}: {index['rows_indexed']:,} rows in {len(index['segments'])} segments ({index['kind']})"
-            )
 
 
-def _built_elsewhere(library_id: str) -> str | None:
-    """Wait until the maintenance process of a running server has done it; answers why it failed, if it did."""
+def _built(library_id: str) -> str | None:
+    """Build, or wait until the maintenance process of a running server has; answers why that failed, if it did."""
     while True:
+        with only_one_maintains() as alone:
+            if alone:
+                return Indexer().run_until_done(library_id)
         index = library_stats(library_id=library_id)["index"]
         if index["state"] != "building":
             return str(index["error"]) if index["state"] == "failed" else None

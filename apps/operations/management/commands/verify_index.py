@@ -1,5 +1,6 @@
 """`manage.py verify_index`: compare indexes with the database, and their answers with those of exact search."""
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -18,8 +19,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("library", nargs="*", help="ids of libraries; all, if none is named")
-        parser.add_argument("--sample", type=int, default=100, help="how many stored vectors to search for (100)")
-        parser.add_argument("--k", type=int, default=10, help="how many neighbours of each (10)")
+        parser.add_argument("--sample", type=_positive, default=100, help="how many stored vectors to search for (100)")
+        parser.add_argument("--k", type=_positive, default=10, help="how many neighbours of each (10)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
@@ -36,3 +37,10 @@ class Command(BaseCommand):
             self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.kinds or 'no index'})")
         if faults:
             raise CommandError("Rebuild with manage.py rebuild_index; the database is right.")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError("must be 1 or more")
+    return number

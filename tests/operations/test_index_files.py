@@ -1,0 +1,498 @@
+"""Index files that are lost, damaged or half written, with the server stopped or running: the answers are right, nothing
+crashes, and the files are made anew by themselves."""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from apps.engine.registry import INDEX_TYPES
+from apps.engine.vectors import Float32
+from tests.api.vectors import base64_of
+from tests.server import Server, serving, until
+
+pytestmark = pytest.mark.sqlite
+
+DIMENSION = 8
+ROWS_PER_WRITE = 2000
+KILLS_OF_MAINTENANCE, KILLS_OF_ALL = 42, 8
+
+
+@dataclass
+class Library:
+    """A library whose vectors are whole numbers, so that a row is at distance 0 of its own vector and of no other."""
+
+    id: str
+    rows: dict[str, Float32] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return f"/libraries/{self.id}"
+
+    def create(self, client: httpx.Client, **settings: Any) -> "Library":
+        body = {"id": self.id, "name": "Files", "dimension": DIMENSION, "metric": "euclidean"}
+        client.post("/libraries", json=body | settings).raise_for_status()
+        return self
+
+    def write(self, client: httpx.Client, count: int, first: int = 0) -> None:
+        """Write the rows numbered from `first` on."""
+        vectors = np.random.default_rng(first).integers(1, 1 << 20, (count, DIMENSION)).astype(np.float32)
+        rows = {str(first + i): vector for i, vector in enumerate(vectors)}
+        chunks = [{"id": i, "embedding": base64_of(vector)} for i, vector in rows.items()]
+        for start in range(0, count, ROWS_PER_WRITE):
+            some = {"chunks": chunks[start : start + ROWS_PER_WRITE]}
+            client.post(f"{self.path}/chunks", json=some).raise_for_status()
+        self.rows |= rows
+
+    def delete(self, client: httpx.Client, row: str) -> None:
+        client.delete(f"{self.path}/chunks/{row}").raise_for_status()
+        del self.rows[row]
+
+    def build(self, client: httpx.Client) -> None:
+        """Ask for the index to be built."""
+        client.post(f"{self.path}/reindex", json={}).raise_for_status()
+
+    def index(self, client: httpx.Client) -> dict[str, Any]:
+        index: dict[str, Any] = client.get(f"{self.path}/stats").raise_for_status().json()["index"]
+        return index
+
+    def is_built(self, client: httpx.Client) -> bool:
+        index = self.index(client)
+        assert index["state"] != "failed", index["error"]
+        return index["state"] == "ready" and not index["rows_pending"]
+
+    def assert_answers(self, client: httpx.Client) -> None:
+        """Exact answers are right, others are sound."""
+        ids, matrix = list(self.rows), np.array(list(self.rows.values()), np.float64)
+        chosen = random.Random(len(ids)).sample(ids, min(len(ids), 12))
+        queries = [{"vector": self.rows[i].tolist(), "k": 5, "exact": True, "include": []} for i in chosen]
+        answer = client.post(f"{self.path}/query/batch", json={"queries": queries}).raise_for_status().json()
+        for one, query in zip(answer["results"], queries, strict=True):
+            nearest = np.argsort(np.linalg.norm(matrix - query["vector"], axis=1), kind="stable")[:5]
+            assert [result["id"] for result in one["results"]] == [ids[i] for i in nearest]
+            assert one["results"][0]["distance"] == 0
+        found = client.post(f"{self.path}/query", json={"vector": queries[0]["vector"], "k": 5}).raise_for_status()
+        assert len(found.json()["results"]) == 5
+        assert {result["id"] for result in found.json()["results"]} <= set(ids)
+
+    def folder(self, server: Server) -> Path:
+        """Where the index files are."""
+        with contextlib.closing(sqlite3.connect(server.folder / "vectordb.sqlite3")) as database:
+            (uid,) = database.execute("SELECT uid FROM library WHERE public_id = ?", [self.id]).fetchone()
+        return server.folder / "index" / uid
+
+    def manifest(self, server: Server) -> int:
+        """The number of the newest manifest; 0 where there is none."""
+        folder = self.folder(server) / "manifests"
+        numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.exists() else []
+        return max(numbers, default=0)
+
+    def files(self, server: Server) -> list[Path]:
+        """The files of the newest manifest and of its segments."""
+        folder, number = self.folder(server), self.manifest(server)
+        own = sorted((folder / "manifests" / str(number)).iterdir())
+        names = set(re.findall(r'"name":"([0-9a-f]+)"', own[-1].read_text()))
+        assert own[-1].name == "manifest.json"
+        parts = [path for name in sorted(names) for path in sorted((folder / "segments" / name).rglob("*"))]
+        return [path for path in [*own, *parts] if path.is_file()]
+
+
+def assert_equal_to_the_database(server: Server) -> None:
+    verified = server.manage("verify_index", "--sample", "10")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "DIFFER" not in verified.stdout
+
+
+def damage_told(server: Server, since: int = 0) -> Counter[str]:
+    """How many lines the log has about damaged files of each library, past `since` characters."""
+    return Counter(re.findall(r"WARNING apps\.search\S* .*?index of library (\S+): ", server.log.read_text()[since:]))
+
+
+def assert_nothing_crashed(server: Server) -> None:
+    log = server.log.read_text()
+    assert not [word for word in ("Traceback", "ERROR", "CRITICAL", "SIGBUS", "SIGSEGV") if word in log], log
+
+
+def _cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _flipped(path: Path, at: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+def _flipped_at_the_start(path: Path) -> None:
+    _flipped(path, 0)
+
+
+def _flipped_in_the_middle(path: Path) -> None:
+    _flipped(path, 0.5)
+
+
+def _flipped_at_the_end(path: Path) -> None:
+    _flipped(path, 1)
+
+
+def _removed(path: Path) -> None:
+    path.unlink()
+
+
+def _of_another_version(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"format":1', b'"format":9') if path.suffix == ".json" else b"\x93" + content)
+
+
+def _not_to_be_read(path: Path) -> None:
+    # root may read it all the same, so it is a folder for root.
+    path.chmod(0)
+    if os.geteuid() == 0:
+        path.unlink()
+        path.mkdir(mode=0)
+
+
+DAMAGES: list[Callable[[Path], None]] = [
+    _cut_in_half,
+    _emptied,
+    _flipped_at_the_start,
+    _flipped_in_the_middle,
+    _flipped_at_the_end,
+    _removed,
+    _of_another_version,
+    _not_to_be_read,
+]
+
+
+def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder: Path) -> None:
+    """Each library has one damaged file: every kind of file of every index type, and every kind of damage to each type.
+
+    The last library has all files of another.
+    """
+    with serving(folder, VECTORDB_THREADS=2) as server:
+        with server.client() as client:
+            damaged, libraries = [], []
+            for kind in INDEX_TYPES:
+                for number in range(2 * len(DAMAGES)):
+                    library = Library(f"{kind}-{number}").create(client, index_type=kind)
+                    library.write(client, 40)
+                    library.build(client)
+                    libraries.append(library)
+            until(lambda: all(library.is_built(client) for library in libraries), "all are built", seconds=60)
+            for library in libraries:
+                library.delete(client, "7")
+            # A quiet library is sealed, with the mask of its dead row.
+            before = {library.id: library.manifest(server) for library in libraries}
+            until(lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are written")
+        assert server.stop() == 0
+        seen: set[tuple[str, str]] = set()
+        for kind in INDEX_TYPES:
+            of_kind = [library for library in libraries if library.id.startswith(kind)]
+            for number, library in enumerate(of_kind[:-1]):
+                files = library.files(server)
+                path = files[number % len(files)]
+                damage = DAMAGES[number % len(DAMAGES)]
+                if path.name != "manifest.json" and damage is _of_another_version:
+                    damage = _removed
+                damage(path)
+                damaged.append(library)
+                seen.add((kind, path.name if path.suffix != ".npy" or "manifests" not in path.parts else "mask"))
+            last, other = of_kind[-1].folder(server), libraries[0].folder(server)
+            shutil.rmtree(last)
+            shutil.copytree(other, last)
+            damaged.append(of_kind[-1])
+        assert {name for _, name in seen} >= {"manifest.json", "mask", "keys.npy", "vectors.npy", "norms.npy"}
+        before = {library.id: library.manifest(server) for library in libraries}
+        since = len(server.log.read_text())
+
+        server.start()
+        with server.clients_of_each_worker(1) as clients:
+            for library in libraries:
+                for client in clients:
+                    library.assert_answers(client)
+            until(lambda: all(one.manifest(server) > before[one.id] for one in damaged), "files are made anew")
+            until(lambda: all(one.is_built(clients[0]) for one in libraries), "all are built", seconds=60)
+            for library in libraries:
+                for client in clients:
+                    library.assert_answers(client)
+        told = damage_told(server, since)
+        assert set(told) == {library.id for library in damaged}
+        assert max(told.values()) <= 3, "two workers and maintenance open a library, and each of them tells once"
+        assert server.stop() == 0
+        since = len(server.log.read_text())
+        assert_equal_to_the_database(server)
+        server.start()
+        with server.client() as client:
+            for library in libraries:
+                library.assert_answers(client)
+        assert damage_told(server, since) == {}
+        assert_nothing_crashed(server)
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Server]:
+    """A server whose workers keep connections."""
+    with serving(folder, VECTORDB_THREADS=2) as server:
+        yield server
+
+
+@pytest.fixture
+def libraries(running: Server) -> list[Library]:
+    """A library of each type, built, and open in both workers."""
+    with running.clients_of_each_worker(1) as clients:
+        made = [Library(kind).create(clients[0], index_type=kind) for kind in INDEX_TYPES]
+        for library in made:
+            library.write(clients[0], 500)
+            library.build(clients[0])
+        until(lambda: all(library.is_built(clients[0]) for library in made), "all are built")
+        for library in made:
+            for client in clients:
+                library.assert_answers(client)
+    return made
+
+
+def assert_made_anew(server: Server, libraries: list[Library]) -> None:
+    """All libraries answer, also after a write and after a new start; their files are made anew meanwhile."""
+    before = {library.id: library.manifest(server) for library in libraries}
+    with server.clients_of_each_worker(1) as clients:
+        for library in libraries:
+            for client in clients:
+                library.assert_answers(client)
+            # A library that nobody writes to is looked at once a minute.
+            library.write(clients[0], 20, first=10_000)
+            for client in clients:
+                library.assert_answers(client)
+        until(lambda: all(library.manifest(server) > before[library.id] for library in libraries), "files are new")
+        until(lambda: all(library.is_built(clients[0]) for library in libraries), "all are built")
+        for library in libraries:
+            for client in clients:
+                library.assert_answers(client)
+    assert server.stop() == 0
+    assert_equal_to_the_database(server)
+    since = len(server.log.read_text())
+    server.start()
+    with server.client() as client:
+        for library in libraries:
+            library.assert_answers(client)
+    assert damage_told(server, since) == {}
+    assert_nothing_crashed(server)
+
+
+def test_the_whole_folder_may_be_removed_while_the_server_runs(running: Server, libraries: list[Library]) -> None:
+    since = len(running.log.read_text())
+    shutil.rmtree(running.folder / "index")
+    assert_made_anew(running, libraries)
+    log = running.log.read_text()[since:]
+    for library in libraries:
+        assert log.count(f"index of library {library.id}: files are gone; they are built anew") == 1
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_files_may_be_removed_or_replaced_while_the_server_runs(
+    running: Server, libraries: list[Library], remove: bool
+) -> None:
+    for library in libraries:
+        for path in library.files(running):
+            if remove:
+                path.unlink()
+            else:
+                # Of the same size, so that only a look at the file itself can tell.
+                path.with_suffix(".other").write_bytes(os.urandom(path.stat().st_size))
+                path.with_suffix(".other").replace(path)
+    assert_made_anew(running, libraries)
+
+
+def test_files_that_are_damaged_before_a_worker_opens_them_are_made_anew(running: Server) -> None:
+    """Maintenance has opened them before, and notices that they are others now."""
+    with running.clients_of_each_worker(1) as (first, second):
+        library = Library("late").create(first, index_type="brute_force")
+        library.write(first, 500)
+        library.build(first)
+        until(lambda: library.is_built(first), "it is built")
+        for path in library.files(running):
+            if path.name == "vectors.npy":
+                path.with_suffix(".other").write_bytes(os.urandom(path.stat().st_size))
+                path.with_suffix(".other").replace(path)
+        before = library.manifest(running)
+        for client in (first, second):
+            library.assert_answers(client)
+        library.write(first, 20, first=10_000)
+        until(lambda: library.manifest(running) > before, "files are made anew")
+        for client in (first, second):
+            library.assert_answers(client)
+    assert_nothing_crashed(running)
+
+
+class IndexDisk:
+    """The disk under the index files: a small one of its own where the tests may mount one.
+
+    Elsewhere it is filled by a limit on the size of the files that maintenance writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "index"
+        self._folder.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(self._folder)]
+        self._is_mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+
+    def fill(self, server: Server) -> None:
+        if self._is_mounted:
+            with contextlib.suppress(OSError), (self._folder / "ballast").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        else:
+            self._limit(server, 100)
+
+    def make_room(self, server: Server) -> None:
+        if self._is_mounted:
+            (self._folder / "ballast").unlink()
+        else:
+            self._limit(server, psutil.RLIM_INFINITY)
+
+    def _limit(self, server: Server, size: int) -> None:
+        until(server.maintenance, "maintenance runs")
+        for process in server.maintenance():
+            process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+
+    def unmount(self) -> None:
+        if self._is_mounted:
+            subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
+
+
+@pytest.fixture
+def disk(folder: Path) -> Iterator[IndexDisk]:
+    """The disk under the index files of `folder`."""
+    disk = IndexDisk(folder)
+    yield disk
+    disk.unmount()
+
+
+def test_a_full_disk_is_told_and_harms_neither_reads_nor_writes(folder: Path, disk: IndexDisk) -> None:
+    with serving(folder) as server, server.client() as client:
+        library = Library("full").create(client)
+        library.write(client, 100)
+        library.build(client)
+        until(lambda: library.is_built(client), "it is built")
+        disk.fill(server)
+        library.write(client, 5000, first=1000)
+        until(lambda: library.index(client)["state"] == "failed", "the failure is told")
+        assert library.index(client)["error"]
+        library.assert_answers(client)
+        library.write(client, 10, first=20_000)
+        library.delete(client, "1000")
+        library.assert_answers(client)
+        disk.make_room(server)
+        library.build(client)
+        until(lambda: library.index(client)["state"] == "ready", "it is built", seconds=30)
+        index = library.index(client)
+        assert (index["error"], index["rows_pending"], index["rows_indexed"]) == (None, 0, len(library.rows))
+        library.assert_answers(client)
+        assert server.stop() == 0
+        assert_equal_to_the_database(server)
+
+
+# Forks a maintenance process for each line that it reads, and says when that has ended: nothing but the fork to wait for.
+MAINTAIN = """
+import os, sys
+import django
+django.setup()
+from django.core.management import call_command
+from apps.engine import kernels
+kernels.load()
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        call_command("maintain")
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+class Shell:
+    """Somebody who writes to the database directly, and asks for indexes to be built anew."""
+
+    def __init__(self, server: Server) -> None:
+        self._database = sqlite3.connect(server.folder / "vectordb.sqlite3", isolation_level=None, timeout=30)
+        self._rng = np.random.default_rng(3)
+
+    def change(self, rebuild: bool) -> None:
+        """Give enough rows of each library another vector that they are sealed at once; delete some."""
+        self._database.execute("BEGIN IMMEDIATE")
+        for (key,) in self._database.execute("SELECT id FROM library").fetchall():
+            rows = self._database.execute("SELECT id FROM chunk WHERE library_id = ?", [key]).fetchall()
+            keys = self._rng.permutation([row for (row,) in rows])
+            vectors = self._rng.integers(1, 1 << 20, (4200, DIMENSION)).astype("<f4")
+            changes = [(vector.tobytes(), int(row)) for vector, row in zip(vectors, keys, strict=False)]
+            self._database.executemany("UPDATE embedding SET vector = ? WHERE chunk_id = ?", changes)
+            self._database.execute("DELETE FROM chunk WHERE id = ?", [int(keys[0])])
+        if rebuild:
+            self._database.execute("UPDATE library SET rebuild = rebuild + 1")
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def half_done(server: Server) -> int:
+    """How many segments and manifests are there that no manifest was made of."""
+    folders = [path for path in (server.folder / "index").iterdir() if (path / "manifests").exists()]
+    manifests = [path for folder in folders for path in (folder / "manifests").iterdir()]
+    named = "".join((path / "manifest.json").read_text() for path in manifests if path.name.isdecimal())
+    segments = [path.name for folder in folders for path in (folder / "segments").iterdir()]
+    return sum(name not in named for name in segments) + sum(not path.name.isdecimal() for path in manifests)
+
+
+def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wrong(folder: Path) -> None:
+    chance = random.Random(50)
+    with serving(folder) as server, contextlib.ExitStack() as stack:
+        shell = Shell(server)
+        stack.callback(shell.close)
+        with server.client() as client:
+            libraries = [Library(kind).create(client, index_type=kind) for kind in ("auto", *INDEX_TYPES[-1:])]
+            for library in libraries:
+                library.write(client, 6500)
+        for _ in range(KILLS_OF_ALL):
+            shell.change(rebuild=True)
+            until(server.maintenance, "maintenance runs")
+            time.sleep(chance.uniform(0.3, 1.5))
+            server.kill()
+            server.start()
+        server.kill()
+        with server.python(MAINTAIN) as maintain:
+            assert maintain.stdin is not None
+            assert maintain.stdout is not None
+            for _ in range(KILLS_OF_MAINTENANCE):
+                shell.change(rebuild=chance.random() < 0.5)
+                print(file=maintain.stdin, flush=True)
+                process = psutil.Process(int(maintain.stdout.readline()))
+                time.sleep(chance.uniform(0, 0.8))
+                process.kill()
+                assert maintain.stdout.readline() == "ended\n"
+            maintain.stdin.close()
+        assert half_done(server) > 0, "nothing was killed while it wrote"
+        assert_equal_to_the_database(server)
+        server.start()
+        with server.client() as client:
+            until(lambda: all(library.is_built(client) for library in libraries), "all are built", seconds=30)
+        assert server.stop() == 0
+        assert_equal_to_the_database(server)
+        assert_nothing_crashed(server)

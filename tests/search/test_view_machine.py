@@ -1,0 +1,272 @@
+"""Whatever is written, sealed, merged, rebuilt, lost and opened again, in whatever order: exact search equals a
+dictionary, the index files equal the database, and approximate search finds most of what is near."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.conf import settings
+from django.db import connections
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from apps.engine import view as views
+from apps.engine.metrics import Metric, exact_scores
+from apps.engine.registry import AUTO, INDEX_TYPES
+from apps.engine.vectors import Float32
+from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
+from apps.libraries.models import Chunk
+from apps.libraries.services.chunks import delete_chunks, write_chunks
+from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
+from apps.search import indexing, loading, maintenance
+from apps.search.cache import Current, ViewCache
+from apps.search.indexing import Indexer
+from apps.search.snapshots import open_snapshot
+from apps.search.verification import verify_library
+from tests.engine.approximate import embeddings
+from tests.engine.data import bounded, ranking, seeds
+from tests.search.test_indexing import damage, settle
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+
+LIBRARY = "machine"
+DIMENSION = 12
+ROWS_PER_WRITE = 2000
+QUERIES, K = 8, 10
+# Each type finds nine of ten on such data; a few queries may find less.
+RECALL = 0.8
+
+kinds = st.sampled_from([AUTO, *INDEX_TYPES])
+counts = st.sampled_from([2500, 250, 60, 7, 1, 0, 6500])
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everything is done for few rows already, and each example has files of its own."""
+    monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
+    monkeypatch.setattr(indexing, "SEAL_CHANGES", 200)
+    monkeypatch.setattr(indexing, "_SEAL_CHANGES_WHEN_QUIET", 20)
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(views, "_COMPACT_ROWS", 32)
+    monkeypatch.setattr(loading, "_REPLAY_AT_MOST", 400)
+    monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 50)
+
+
+class Readers:
+    """Threads that read until they are stopped, and compare what they read from with the rows of their snapshot."""
+
+    def __init__(self, *caches: Callable[[], ViewCache]) -> None:
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._read, args=(cache,)) for cache in caches]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, cache: Callable[[], ViewCache]) -> None:
+        try:
+            while not self._stop.wait(0.01):
+                with open_snapshot() as snapshot:
+                    if snapshot.library(LIBRARY) is None:
+                        continue
+                    current = cache().current(snapshot, LIBRARY)
+                    rows = loading.load(snapshot, current.state)
+                assert current.view is not None
+                for one, other in zip(current.view.rows(), rows.rows(), strict=True):
+                    assert np.array_equal(one, other)
+        except BaseException as failure:
+            self._failures.append(failure)
+        finally:
+            connections.close_all()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        assert not self._failures, self._failures[0]
+
+
+class LibraryMachine(RuleBasedStateMachine):
+    """One library, the maintenance of its index files, and two processes that read it."""
+
+    @initialize(metric=st.sampled_from(Metric), kind=kinds, seed=seeds, count=counts)
+    def create(self, metric: Metric, kind: str, seed: int, count: int) -> None:
+        self.metric, self.rng = metric, np.random.default_rng(seed)
+        self.names = iter(range(10**9))
+        self.indexer, self.cache = Indexer(), ViewCache()
+        self.make(kind, count)
+        self.readers = Readers(lambda: self.cache, ViewCache)
+
+    def make(self, kind: str, count: int) -> None:
+        self.rows: dict[int, Float32] = {}
+        create = LibraryCreate(id=LIBRARY, name="M", dimension=DIMENSION, metric=self.metric.value, index_type=kind)
+        self.uid = create_library(create=create).uid
+        self.write_new(count)
+
+    def teardown(self) -> None:
+        if hasattr(self, "readers"):
+            self.readers.stop()
+            settle(self.indexer)
+            delete_library(library_id=LIBRARY)
+            shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
+
+    def upsert(self, ids: list[str], vectors: Float32) -> None:
+        for start in range(0, len(ids), ROWS_PER_WRITE):
+            some = slice(start, start + ROWS_PER_WRITE)
+            chunks = [{"id": i, "embedding": v.tolist()} for i, v in zip(ids[some], vectors[some], strict=True)]
+            write_chunks(library_id=LIBRARY, write=ChunksWrite.model_validate({"chunks": chunks}))
+        keys = dict(Chunk.objects.filter(library__public_id=LIBRARY).values_list("public_id", "pk"))
+        self.rows |= {keys[i]: vector for i, vector in zip(ids, vectors, strict=True)}
+
+    def vectors(self, count: int) -> Float32:
+        """Rows as embeddings are, some of them equal, so that there are ties between segments and tail."""
+        some = embeddings(count, DIMENSION, seed=int(self.rng.integers(2**32)))
+        copies = self.rng.random(count) < 0.1
+        some[copies] = some[:1]
+        return some
+
+    def some(self, count: int) -> list[tuple[int, str]]:
+        """Keys and ids of rows that are there."""
+        keys = self.rng.choice(list(self.rows), min(count, len(self.rows)), replace=False).tolist() if self.rows else []
+        return list(Chunk.objects.filter(pk__in=keys).values_list("pk", "public_id"))
+
+    # Writes.
+
+    @rule(count=counts)
+    def write_new(self, count: int) -> None:
+        count = min(count, max(1, 8000 - len(self.rows)))
+        self.upsert([f"c{next(self.names)}" for _ in range(count)], self.vectors(count))
+
+    @rule(count=st.sampled_from([1, 7, 60, 250]))
+    def write_over(self, count: int) -> None:
+        ids = [public_id for _, public_id in self.some(count)]
+        self.upsert(ids, self.vectors(len(ids)))
+
+    @rule(count=st.sampled_from([1, 60]))
+    def write_the_same_again(self, count: int) -> None:
+        chosen = self.some(count)
+        vectors = np.array([self.rows[key] for key, _ in chosen], np.float32).reshape(-1, DIMENSION)
+        self.upsert([public_id for _, public_id in chosen], vectors)
+
+    @rule(count=st.sampled_from([1, 60, 500]))
+    def change_metadata(self, count: int) -> None:
+        Chunk.objects.filter(pk__in=[key for key, _ in self.some(count)]).update(metadata={"n": count})
+
+    @rule(count=st.sampled_from([1, 7, 60, 500, 10_000]))
+    def delete(self, count: int) -> None:
+        chosen = self.some(count)
+        delete_chunks(library_id=LIBRARY, ids=[public_id for _, public_id in chosen])
+        for key, _ in chosen:
+            del self.rows[key]
+
+    # What the owner of the library asks for.
+
+    @rule(kind=kinds)
+    def wish_for_another_type(self, kind: str) -> None:
+        update_library(library_id=LIBRARY, update=LibraryUpdate(index_type=kind))
+
+    @rule()
+    def ask_for_a_rebuild(self) -> None:
+        reindex_library(library_id=LIBRARY, reindex=Reindex())
+
+    @rule(kind=kinds, count=counts)
+    def make_the_library_again(self, kind: str, count: int) -> None:
+        delete_library(library_id=LIBRARY)
+        self.make(kind, count)
+
+    # Maintenance.
+
+    @rule(quiet=st.booleans(), rounds=st.integers(1, 3))
+    def maintain(self, quiet: bool, rounds: int) -> None:
+        indexing._QUIET_SECONDS = 0.0 if quiet else 3600.0
+        for _ in range(rounds):
+            self.indexer.round()
+
+    @rule()
+    def maintain_until_all_is_done(self) -> None:
+        indexing._QUIET_SECONDS = 0.0
+        settle(self.indexer)
+        assert self.indexer.run_until_done(LIBRARY) is None
+
+    @rule()
+    def restart_maintenance(self) -> None:
+        self.end_job()
+        self.indexer = Indexer()
+
+    @rule()
+    def prune(self) -> None:
+        maintenance.prune_changes()
+
+    @rule()
+    def sweep(self) -> None:
+        self.end_job()
+        self.indexer.round()
+        self.indexer.sweep()
+
+    # Misfortunes.
+
+    @rule()
+    def reopen(self) -> None:
+        self.cache = ViewCache()
+
+    @rule()
+    def lose_all_files(self) -> None:
+        self.end_job()
+        shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
+
+    @rule(at=st.floats(0, 1, exclude_max=True))
+    def lose_or_damage_a_file(self, at: float) -> None:
+        self.end_job()
+        files = sorted(path for path in settings.INDEX_DIR.rglob("*") if path.is_file())
+        if files:
+            path = files[int(at * len(files))]
+            damage(path) if self.rng.random() < 0.5 else path.unlink()
+
+    def end_job(self) -> None:
+        if self.indexer._job is not None:
+            self.indexer._job.wait()
+
+    # What always holds.
+
+    @invariant()
+    def answers_equal_the_dictionary(self) -> None:
+        if not hasattr(self, "readers"):
+            return
+        queries = embeddings(QUERIES, DIMENSION, seed=5)
+        keys = np.array(sorted(self.rows), np.int64)
+        vectors = np.array([self.rows[key] for key in keys.tolist()], np.float32).reshape(-1, DIMENSION)
+        best = [keys[ranking(self.metric, vectors, query)].tolist() for query in queries]
+        all_scores = [exact_scores(self.metric, vectors, query) for query in queries]
+        for cache in (self.cache, ViewCache()):
+            view = current_of(cache).view
+            assert view is not None
+            for k, some in ((1, queries), (K, queries), (len(keys) + 5, queries[:1])):
+                for expected, hits in zip(best, view.search(some, k, exact=True), strict=False):
+                    assert hits.exact
+                    assert hits.keys.tolist() == expected[:k]
+            found = 0
+            for scores, hits in zip(all_scores, view.search(queries, K), strict=True):
+                assert len(set(hits.keys.tolist())) == len(hits.keys) == min(K, len(keys))
+                assert hits.scores.tobytes() == scores[np.searchsorted(keys, hits.keys)].tobytes()
+                if len(keys):
+                    found += int(np.count_nonzero(hits.scores >= np.sort(scores)[-len(hits.keys)]))
+            assert found >= RECALL * QUERIES * min(K, len(keys))
+
+    @invariant()
+    def files_equal_the_database(self) -> None:
+        if hasattr(self, "readers"):
+            report = verify_library(library_id=LIBRARY, sample=5, k=K)
+            assert (report.faults, report.rows) == (0, len(self.rows))
+            assert loading.index_folder(self.uid).failure() is None
+
+
+def current_of(cache: ViewCache) -> Current:
+    with open_snapshot() as snapshot:
+        return cache.current(snapshot, LIBRARY)
+
+
+def test_a_library_equals_a_dictionary_whatever_happens_to_its_index_files() -> None:
+    run_state_machine_as_test(LibraryMachine, settings=hypothesis_settings(bounded(20), stateful_step_count=20))
