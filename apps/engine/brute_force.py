@@ -49,8 +49,7 @@ class BruteForce(VectorIndex):
     @classmethod
     def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
         cls.check_params(params)
-        coded = vectors.shape[1] >= _CODED_DIMENSION and len(vectors) >= _CODED_ROWS
-        codes = Codes.build(vectors, metric) if coded else None
+        codes = Codes.build(vectors, metric) if _is_coded(vectors) else None
         return cls(vectors, metric, row_norms(vectors).astype(np.float32), codes)
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
@@ -63,8 +62,11 @@ class BruteForce(VectorIndex):
 
     @classmethod
     def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
-        codes = Codes.load(folder) if (folder / "planes.npy").exists() else None
-        return cls(vectors, metric, map_array(folder / "norms.npy"), codes)
+        norms = map_array(folder / "norms.npy")
+        if vectors.ndim != 2 or norms.shape != (len(vectors),) or norms.dtype != np.float32:
+            raise ValueError(f"{folder.name} holds norms of other rows")
+        codes = Codes.load(folder, *vectors.shape) if _is_coded(vectors) else None
+        return cls(vectors, metric, norms, codes)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -72,6 +74,10 @@ class BruteForce(VectorIndex):
     @property
     def nbytes(self) -> int:
         return self._norms.nbytes + (0 if self._codes is None else self._codes.nbytes)
+
+
+def _is_coded(vectors: Float32) -> bool:
+    return len(vectors) >= _CODED_ROWS and vectors.shape[1] >= _CODED_DIMENSION
 
 
 def search_matrix(

@@ -61,6 +61,8 @@ class VectorIndex(ABC):
     kind: ClassVar[str]
     build_parameters: ClassVar[tuple[Parameter, ...]] = ()
     search_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    # Past so many dimensions the type does not suit; None where it always does.
+    many_dimensions: ClassVar[int | None] = None
 
     @classmethod
     def check_params(cls, params: Params) -> None:
@@ -76,7 +78,12 @@ class VectorIndex(ABC):
     @classmethod
     def warning(cls, dimension: int) -> str | None:
         """Why this type does not suit vectors of `dimension`; None where it does."""
-        return None
+        if cls.many_dimensions is None or dimension <= cls.many_dimensions:
+            return None
+        return (
+            f"{cls.kind} is made for {cls.many_dimensions} dimensions and fewer; in {dimension} it compares nearly all "
+            "rows, and other index types are faster."
+        )
 
     @classmethod
     @abstractmethod

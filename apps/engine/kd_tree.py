@@ -30,9 +30,6 @@ from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorInd
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
-# Past this a k-d tree is of little use.
-MANY_DIMENSIONS = 20
-
 _LEAF_SIZE = 32
 _ALL = np.empty(0, np.bool_)
 # Of n rows with s allowed, the tree compares some k * n / s, a scan s. Where s * s is below so many k * n, a scan costs
@@ -60,6 +57,7 @@ class KdTree(VectorIndex):
     """Compares a query with the rows near it. Exact for every metric."""
 
     kind = "kd_tree"
+    many_dimensions = 20
     build_parameters = (
         Parameter("leaf_size", 8, 512, str(_LEAF_SIZE), "the most rows in a leaf; leaves have half of it or more"),
     )
@@ -68,15 +66,6 @@ class KdTree(VectorIndex):
         self._vectors = np.ascontiguousarray(vectors)
         self._metric = metric
         self._tree = tree
-
-    @classmethod
-    def warning(cls, dimension: int) -> str | None:
-        if dimension <= MANY_DIMENSIONS:
-            return None
-        return (
-            f"A k-d tree is made for {MANY_DIMENSIONS} dimensions and fewer; in {dimension} it compares nearly all rows, "
-            "and other index types are faster."
-        )
 
     @classmethod
     def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:

@@ -87,9 +87,9 @@ def exact_scores(
     if kernels.loaded() and is_plain(vectors):
         from apps.engine.kernels import exact
 
-        rows = _NO_ROWS if positions is None else np.ascontiguousarray(positions)
+        places = _NO_ROWS if positions is None else np.ascontiguousarray(positions)
         query = np.ascontiguousarray(query, np.float32)
-        exact.scores(metric.number, vectors, query[None], rows, positions is not None, scores)
+        exact.scores(metric.number, vectors, query[None], places, positions is not None, scores)
         return scores
     wide_query = query.astype(np.float64)
     query_norm = np.sqrt(_sums((wide_query * wide_query)[None]))

@@ -7,7 +7,7 @@ import importlib
 
 from apps.engine.brute_force import BruteForce
 from apps.engine.errors import InvalidParameter
-from apps.engine.index import Parameter, Params, VectorIndex
+from apps.engine.index import Parameter, VectorIndex
 
 AUTO = "auto"
 _MODULES = {

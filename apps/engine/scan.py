@@ -33,7 +33,8 @@ fine one, and 45 of these are scored exactly for k = 10. The idea of a small cop
 
 BLAS's own threads are set to one (`manage.py`, `vectordb/wsgi.py`): between calls they spin for milliseconds, which
 takes the cores from the other worker processes, and they start for products that are done sooner than a thread wakes.
-Here a thread sleeps between calls, and a small task starts none. numpy and the kernels let go of the interpreter's lock.
+Here a thread sleeps between calls, and a small product starts none. numpy lets go of the interpreter's lock meanwhile.
+A scan stays in one thread: two cores that share their caches answer one query no sooner than one does.
 """
 
 import os
@@ -86,7 +87,7 @@ class Codes:
     def build(cls, vectors: Float32, metric: Metric) -> Self:
         """Code `vectors` [n, d]; takes some 10 ns per element."""
         rows, dimension = vectors.shape
-        width = -(-dimension // 128) * 64
+        width = _width(dimension)
         planes = _aligned((2, rows, width))
         numbers = np.empty((rows, 4), np.float32)
         mean = _centre(vectors, metric)
@@ -95,7 +96,8 @@ class Codes:
             part = slice(start, start + _BLOCK_ROWS)
             codes, numbers[part], length = _coded(vectors[part], metric, mean)
             longest = max(longest, length)
-            planes[0, part], planes[1, part] = _packed(codes >> 4, width), _packed(codes & 15, width)
+            for plane, halves in zip(planes, np.divmod(codes, np.uint8(16)), strict=True):
+                plane[part] = _packed(halves, width)
         return cls(planes, numbers, mean, np.array([longest]))
 
     def nearest(
@@ -115,8 +117,9 @@ class Codes:
         from apps.engine.kernels import bytes as kernel
 
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-
-        def search(block: slice, rows: Int64 | None, least: Float32) -> None:
+        step = max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
+        for start in range(0, len(queries), step):
+            block = slice(start, start + step)
             kernel.nearest(
                 metric.number,
                 self.planes,
@@ -128,23 +131,9 @@ class Codes:
                 _NO_ROWS if rows is None else rows,
                 rows is not None,
                 _NO_MASK if allowed is None else allowed,
-                least,
                 positions[block],
                 scores[block],
             )
-
-        sample = None
-        if len(queries) >= 8:
-            sample = _sample(len(vectors) if rows is None else len(rows), SAMPLE)
-            sample = sample if rows is None else rows[sample]
-        step = max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
-        for start in range(0, len(queries), step):
-            block = slice(start, start + step)
-            least = np.full(len(queries[block]), -np.inf, np.float32)
-            if sample is not None:
-                search(block, sample, least)
-                least = scores[block, -1].copy()
-            search(block, rows, least)
         return positions, scores
 
     def save(self, folder: Path) -> None:
@@ -152,19 +141,24 @@ class Codes:
             save_array(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        return cls(*(map_array(folder / f"{name}.npy") for name in ("planes", "numbers", "mean", "longest")))
+    def load(cls, folder: Path, rows: int, dimension: int) -> Self:
+        """The copy that was saved in `folder`; raises ValueError for one of another shape, which would be read beyond
+        its end."""
+        arrays = [map_array(folder / f"{name}.npy") for name in ("planes", "numbers", "mean", "longest")]
+        shapes = [(2, rows, _width(dimension)), (rows, 4), (dimension,), (1,)]
+        types = ["uint8", "float32", "float64", "float64"]
+        if [array.shape for array in arrays] != shapes or [array.dtype.name for array in arrays] != types:
+            raise ValueError(f"{folder.name} holds a copy of other rows")
+        return cls(*arrays)
 
     @property
     def nbytes(self) -> int:
         return self.planes.nbytes + self.numbers.nbytes + self.mean.nbytes + self.longest.nbytes
 
 
-SAMPLE = 8192
-
-
-def _sample(n, m):
-    return np.arange(0, n, max(1, n // m))
+def _width(dimension: int) -> int:
+    """Bytes per row of a plane."""
+    return -(-dimension // 128) * 64
 
 
 def _centre(vectors: Float32, metric: Metric) -> Float64:
@@ -226,7 +220,8 @@ def _packed(numbers: Bytes, width: int) -> Bytes:
     padded = np.zeros((len(numbers), 2 * width), np.uint8)
     padded[:, : numbers.shape[1]] = numbers
     halves = padded.reshape(len(numbers), -1, 2, 64)
-    return (halves[:, :, 0] | halves[:, :, 1] << 4).reshape(len(numbers), width)
+    packed: Bytes = halves[:, :, 0] | halves[:, :, 1] << np.uint8(4)
+    return packed.reshape(len(numbers), width)
 
 
 def _aligned(shape: tuple[int, ...]) -> Bytes:

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,10 +48,12 @@ _NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseErr
 
 
 class _Job:
-    """Makes, in a thread, one segment of `inputs`, segments of the library that have files."""
+    """Makes, in a thread, one segment of `inputs`, segments of the library that have files; then calls `on_end`."""
 
-    def __init__(self, state: LibraryState, inputs: Sequence[Segment]) -> None:
+    def __init__(self, state: LibraryState, inputs: Sequence[Segment], on_end: Callable[[], None]) -> None:
         self.state, self.inputs = state, tuple(inputs)
+        self._on_end = on_end
+        self._ended = threading.Event()
         self._done: tuple[Segment, SegmentRecord] | None = None
         self._error: BaseException | None = None
         # A daemon: the process does not wait for it when it ends; what it has written then is swept some day.
@@ -59,10 +61,10 @@ class _Job:
         self._thread.start()
 
     def is_running(self) -> bool:
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     def wait(self) -> None:
-        self._thread.join()
+        self._ended.wait()
 
     def result(self) -> tuple[Segment, SegmentRecord]:
         """The segment, which has its files, and its record; raises what went wrong."""
@@ -85,6 +87,8 @@ class _Job:
             self._done = loading.index_folder(self.state.uid).save(segment)
         except BaseException as error:
             self._error = error
+        self._ended.set()
+        self._on_end()
 
 
 @dataclass
@@ -105,9 +109,13 @@ class _Watch:
 
 
 class Indexer:
-    """Looks after the index files of all libraries; there must be one at a time for a data folder."""
+    """Looks after the index files of all libraries; there must be one at a time for a data folder.
 
-    def __init__(self) -> None:
+    `on_job_end` is called, in another thread, when a job has ended whose result waits for the next round.
+    """
+
+    def __init__(self, on_job_end: Callable[[], None] = lambda: None) -> None:
+        self._on_job_end = on_job_end
         self._views = ViewCache(settings.MEMORY_BUDGET)
         self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
         self._job: _Job | None = None
@@ -186,7 +194,7 @@ class Indexer:
         segments = [segment for segment in view.segments if segment.name and segment.live]
         inputs = _inputs(state, segments, quiet=quiet)
         if inputs:
-            self._job = _Job(state, inputs)
+            self._job = _Job(state, inputs, self._on_job_end)
             return True
         if manifest.number > state.manifest:
             _tell(state, manifest)  # whoever published it did not come to that

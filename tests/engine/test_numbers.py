@@ -99,7 +99,9 @@ def test_spaces_and_exponents(array: str) -> None:
     (
         '[] [1,] [,1] [01] [-] [+1] [.5] [1.] [1e] [NaN] [null] [[1]] [true] ["1"] [1 [1, [1.5e [0x1] [1_0] [1e99] '
         "[123456789012345678901] [1__2]"
-    ).replace("__", "\t").split(" "),
+    )
+    .replace("__", "\t")
+    .split(" "),
 )
 def test_what_is_no_array_of_plain_numbers_is_not_read(array: str) -> None:
     assert read(f'{{"embedding":{array}') == []

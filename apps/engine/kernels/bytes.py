@@ -1,11 +1,11 @@
 """Search in the 8-bit copy of the rows that `scan.Codes` makes; its layout and the bound are derived there.
 
 A query is decided on in steps, each of which leaves few rows for the next:
-1. the product with a row's coarse plane gives a bound on its score (all rows; 2 ns for 384 dimensions, 1.5 in a batch);
-2. rows whose bound reaches the k-th best score known are collected, and from time to time the most promising of them
-   tried, which raises the bar for the others;
-3. the fine plane gives a closer bound (hundreds of rows);
-4. the exact score (tens of rows).
+1. the product with a row's coarse plane gives a bound on its score: all rows, 2 ns each for 384 dimensions;
+2. rows whose bound reaches the k-th best score known wait, and from time to time the most promising of them are scored,
+   which raises the bar for the others;
+3. the fine plane gives a closer bound: hundreds of rows;
+4. the exact score: tens of rows.
 Rows are taken in chunks, so that a batch reads each from memory once.
 
 Products of codes are whole numbers, added up without error in 32 bits. They are written as vectors of LLVM's. Where the
@@ -21,7 +21,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from apps.engine.kernels.exact import EUCLIDEAN, bar, best_first, loaded, norm, offer, read_only, score
+from apps.engine.kernels import exact
+from apps.engine.kernels.exact import bar, best_first, borrowed, loaded, norm, offer, product_added, read_only, score
 
 _CHUNK = 512
 # Rows of which the bounds are compared at once.
@@ -51,8 +52,8 @@ def _accumulated(context: Any, builder: ir.IRBuilder, sums: ir.Value, numbers: i
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), operands)
 
 
-def _constant(numbers: list[int]) -> ir.Constant:
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
+def _shuffled(builder: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: list[int]) -> ir.Value:
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _four_totals(builder: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
@@ -61,13 +62,13 @@ def _four_totals(builder: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
     def paired(one: ir.Value, other: ir.Value) -> ir.Value:
         """Of each four lanes: the sums of two pairs of `one`, then those of `other`."""
         even = [16 * source + quarter + i for quarter in (0, 4, 8, 12) for source in (0, 1) for i in (0, 2)]
-        lanes = (even, [i + 1 for i in even])
-        return builder.add(*(builder.shuffle_vector(one, other, _constant(of)) for of in lanes))
+        odd = [lane + 1 for lane in even]
+        return builder.add(_shuffled(builder, one, other, even), _shuffled(builder, one, other, odd))
 
     total = paired(paired(sums[0], sums[1]), paired(sums[2], sums[3]))
     for half in (8, 4):
-        lanes = (list(range(half)), list(range(half, 2 * half)))
-        total = builder.add(*(builder.shuffle_vector(total, total, _constant(of)) for of in lanes))
+        low, high = list(range(half)), list(range(half, 2 * half))
+        total = builder.add(_shuffled(builder, total, total, low), _shuffled(builder, total, total, high))
     return total
 
 
@@ -82,7 +83,8 @@ def _products(
 
     numbers = [builder.gep(plane.data, [builder.mul(row, width)]) for row in rows]
     begins = [builder.gep(codes.data, [builder.mul(builder.add(first, at(query)), stride)]) for query in range(queries)]
-    totals = [[cgutils.alloca_once_value(builder, ir.Constant(_SUMS, [0] * 16)) for _ in range(queries)] for _ in rows]
+    nothing = ir.Constant(_SUMS, [0] * 16)
+    totals = [[cgutils.alloca_once_value(builder, nothing) for _ in range(queries)] for _ in rows]
     with cgutils.for_range_slice(builder, at(0), width, at(64), width.type) as (place, _):
         packed = [loaded(builder, builder.gep(begin, [place]), _BYTES) for begin in numbers]
         low = [builder.and_(both, ir.Constant(_BYTES, [15] * 64)) for both in packed]
@@ -102,8 +104,8 @@ def _product(typing_context: Any, plane: Any, row: Any, codes: Any, query: Any) 
     """The product of a row of `plane` [n, w] and a query of `codes` [m, 2 * w], int32."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        arrays = [context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2)]
-        [[sums]] = _products(context, builder, arrays[0], [arguments[1]], arrays[1], arguments[3], 1)
+        planes, queries = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2))
+        [[sums]] = _products(context, builder, planes, [arguments[1]], queries, arguments[3], 1)
         function = ir.FunctionType(ir.IntType(32), [_SUMS])
         name = "llvm.vector.reduce.add.v16i32"
         return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [sums])
@@ -112,18 +114,19 @@ def _product(typing_context: Any, plane: Any, row: Any, codes: Any, query: Any) 
 
 
 @intrinsic
-def _multiply_eight(
+def _multiply(
     typing_context: Any, plane: Any, row: Any, other: Any, codes: Any, query: Any, products: Any, i: Any, j: Any
 ) -> Any:
-    """Write to rows i and j of `products` [c, 4] int32 those of two rows of `plane` [n, w] and four queries of `codes`
-    [m, 2 * w] from `query` on."""
+    """Write to rows `i` and `j` of `products` [c, 4] int32 those of `row` and `other` of `plane` [n, w] and the four
+    queries of `codes` [m, 2 * w] from `query` on."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        arrays = [context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 3)]
-        sums = _products(context, builder, arrays[0], list(arguments[1:3]), arrays[1], arguments[4], _TOGETHER)
-        out = context.make_array(signature.args[5])(context, builder, arguments[5])
-        for of_row, place in zip(sums, arguments[6:8], strict=True):
-            four = _four_totals(builder, of_row)
+        planes, queries, out = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]) for k in (0, 3, 5)
+        )
+        rows = _products(context, builder, planes, list(arguments[1:3]), queries, arguments[4], _TOGETHER)
+        for place, sums in zip(arguments[6:8], rows, strict=True):
+            four = _four_totals(builder, sums)
             pointer = builder.gep(out.data, [builder.mul(place, ir.Constant(place.type, _TOGETHER))])
             builder.store(four, builder.bitcast(pointer, four.type.as_pointer())).align = 4
         return context.get_dummy_value()
@@ -132,41 +135,50 @@ def _multiply_eight(
 
 
 @intrinsic
-def _passing(typing_context: Any, products: Any, which: Any, numbers: Any, at: Any, query: Any) -> Any:
-    """Of sixteen rows from `at` on, those whose bound is not below the floor, as the bits of a whole number.
+def _passing(
+    typing_context: Any, products: Any, which: Any, numbers: Any, at: Any, query: types.UniTuple, bounds: Any
+) -> Any:
+    """Write to `bounds` [16] those of the rows from `at` on, and return which are not below the floor, as bits.
 
-    From row `which` of `products` [4, c] int32, the `numbers` [3, c] float32 of the rows, and those of a query.
+    They are made of column `which` of `products` [c, 4] int32, of `numbers` [3, c] float64 by field, and of (step,
+    offset of a product, t, Z, floor) of the query.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         lanes = ir.VectorType(ir.DoubleType(), _GROUP)
-        whole, fields = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2))
-
-        def sixteen(array: Any, row: ir.Value, element: ir.Type) -> ir.Value:
-            length = cgutils.unpack_tuple(builder, array.shape)[1]
-            place = builder.add(builder.mul(length, row), arguments[3])
-            return loaded(builder, builder.gep(array.data, [place]), ir.VectorType(element, _GROUP))
+        whole, fields, out = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2, 5))
 
         def splat(value: ir.Value) -> ir.Value:
-            undefined = ir.Constant(lanes, ir.Undefined)
-            first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first, undefined, _constant([0] * _GROUP))
+            first = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            return _shuffled(builder, first, first, [0] * _GROUP)
 
         def field(number: int) -> ir.Value:
-            row = ir.Constant(ir.IntType(64), number)
-            return sixteen(fields, row, ir.DoubleType())
+            length = cgutils.unpack_tuple(builder, fields.shape)[1]
+            place = builder.add(builder.mul(length, ir.Constant(length.type, number)), arguments[3])
+            return loaded(builder, builder.gep(fields.data, [place]), lanes)
 
         place = builder.add(builder.mul(arguments[3], ir.Constant(ir.IntType(64), _TOGETHER)), arguments[1])
-        many = loaded(builder, builder.gep(whole.data, [place]), _PRODUCTS)
-        product = builder.sitofp(builder.shuffle_vector(many, many, _constant(list(range(0, 64, 4)))), lanes)
-        step, coarse, along, reach, floor = (splat(value) for value in cgutils.unpack_tuple(builder, arguments[4]))
-        bound = builder.fmul(field(0), builder.fadd(builder.fmul(step, product), coarse))
-        bound = builder.fadd(bound, builder.fmul(field(1), along))
-        bound = builder.fadd(bound, builder.fmul(field(2), reach))
+        columns = loaded(builder, builder.gep(whole.data, [place]), _PRODUCTS)
+        column = list(range(0, _TOGETHER * _GROUP, _TOGETHER))
+        product = builder.sitofp(_shuffled(builder, columns, columns, column), lanes)
+        step, offset, along, reach, floor = (splat(value) for value in cgutils.unpack_tuple(builder, arguments[4]))
+        rest = product_added(builder, field(1), along, builder.fmul(field(2), reach))
+        bound = product_added(builder, field(0), product_added(builder, step, product, offset), rest)
+        builder.store(bound, builder.bitcast(out.data, lanes.as_pointer())).align = 8
         passing = builder.fcmp_ordered(">=", bound, floor)
         return builder.zext(builder.bitcast(passing, ir.IntType(_GROUP)), ir.IntType(64))
 
-    return types.int64(products, which, numbers, at, query), generate
+    return types.int64(products, which, numbers, at, query, bounds), generate
+
+
+@intrinsic
+def _lowest(typing_context: Any, bits: Any) -> Any:
+    """The number of the lowest bit of `bits`, which are not all zero."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), True))
+
+    return types.int64(bits), generate
 
 
 @intrinsic
@@ -198,15 +210,15 @@ def _length(values):
 
 
 @njit(nogil=True, forceinline=True)
-def _prepared(metric, queries, wide, mean, longest, codes, prepared):
+def _prepare(metric, queries, wide, mean, longest, codes, prepared):
     """Fill `codes` [m, w] int8 and `prepared` [m, 7] from `queries` [m, d] and `wide`, the same in float64.
 
     norm    |q|
-    shift   by how much a bar for the score is above the one for T
+    shift   by how much what `exact.bar` asks of a row is more than what T must reach
     along   t
     reach   Z
     step    u
-    coarse  what is added to the product with a coarse plane, for the offset of its numbers and for |h|
+    coarse  what is added to u times a product with the coarse plane: for the offset of its numbers, and |c||h|
     fine    the same for both planes
     """
     dimension = len(mean)
@@ -214,7 +226,7 @@ def _prepared(metric, queries, wide, mean, longest, codes, prepared):
     rest = np.empty(dimension)
     for j in range(len(queries)):
         length, along = norm(queries, j, wide[j]), 1.0
-        if metric == EUCLIDEAN:
+        if metric == exact.EUCLIDEAN:
             rest[:] = wide[j] - mean
             reach = _length(rest)
             shift = -0.5 * reach * reach * (1 - 2.0**-38)
@@ -246,62 +258,55 @@ def _refined(plane, numbers, row, product, codes, query, j):
     """The closer bound on a row, from its products with the coarse plane and with the fine one, `plane`."""
     product = 16 * product + _product(plane, row, codes, j)
     return (
-        numbers[row, 0] * (query[j, _STEP] * product + query[j, _FINE])
-        + numbers[row, 1] * query[j, _ALONG]
-        + numbers[row, 3] * query[j, _REACH]
+        numbers[row, 0] * (query[_STEP] * product + query[_FINE])
+        + numbers[row, 1] * query[_ALONG]
+        + numbers[row, 3] * query[_REACH]
     )
 
 
-@njit(nogil=True, forceinline=True)
-def _floor(metric, query, dimension, worst):
-    """What the bound of a row must reach if its exact score is to be `worst` or better."""
-    return bar(metric, worst, query[_NORM], dimension) - query[_SHIFT]
-
-
 @njit(nogil=True)
-def _settled(matrix, queries, waiting, best, j, left, count, floor, final):
+def _settled(matrix, asked, waiting, best, j, left, count, floor, final):
     """Score the most promising of the `left` rows that wait on query `j`, and all that may be among the best if this
     is `final`, or else as many as it takes to be left with half of them.
 
-    Returns how many still wait, how many rows the heap of the best has, which had `count`, and what a bound must reach,
-    which was `floor`.
+    Returns how many still wait, how many rows the heap of the best has, which had `count`, and what a bound must reach
+    now, which was `floor`.
     """
-    plane, numbers, vectors = matrix
-    metric, codes, prepared, wide = queries
-    bounds, rows, products = waiting[0][j], waiting[1][j], waiting[2][j]
-    found, positions = best[0][j], best[1][j]
-    query, none, dimension = prepared[j], np.empty(0, np.int64), vectors.shape[1]
+    plane, numbers, vectors = borrowed(matrix[0]), borrowed(matrix[1]), borrowed(matrix[2])
+    metric, codes, query, wide = asked[0], borrowed(asked[1]), borrowed(asked[2])[j], borrowed(asked[3])[j]
+    bounds, rows, products = borrowed(waiting[0])[j], borrowed(waiting[1])[j], borrowed(waiting[2])[j]
+    found, positions, none = borrowed(best[0])[j], borrowed(best[1])[j], borrowed(waiting[5])
     enough, most, refined = left // 2, len(found), 0
     while left:
-        # The `most` highest bounds.
-        highest, places, chosen = np.empty(most, np.float32), np.empty(most, np.int64), 0
+        most = min(most, left)
+        highest, places, chosen = borrowed(waiting[3])[:most], borrowed(waiting[4])[:most], 0
         for i in range(left):
             if chosen < most or bounds[i] >= highest[0]:
                 chosen = offer(highest, places, none, chosen, np.float32(bounds[i]), i)
-        for i in places[:chosen]:
-            if i >= refined:
-                _fetch(plane, rows[i])
-                _fetch(numbers, rows[i])
-        for i in places[:chosen]:
+        for i in places:
+            _fetch(plane, rows[i])
+            _fetch(numbers, rows[i])
+        for i in places:
             bound = bounds[i]
             if i >= refined:
-                bound = _refined(plane, numbers, rows[i], products[i], codes, prepared, j)
+                bound = _refined(plane, numbers, rows[i], products[i], codes, query, j)
             if bound >= floor:
-                value = score(metric, vectors, rows[i], wide[j], query[_NORM])
+                value = score(metric, vectors, rows[i], wide, query[_NORM])
                 count = offer(found, positions, none, count, value, rows[i])
                 if count == len(found):
-                    floor = max(floor, _floor(metric, query, dimension, found[0]))
+                    reached = bar(metric, found[0], query[_NORM], vectors.shape[1]) - query[_SHIFT]
+                    floor = max(floor, reached)
             bounds[i] = -np.inf
-        kept = 0
         if final:
             for i in range(refined, left):
                 if bounds[i] >= floor:
                     _fetch(plane, rows[i])
                     _fetch(numbers, rows[i])
+        kept = 0
         for i in range(left):
             bound = bounds[i]
             if final and i >= refined and bound >= floor:
-                bound = _refined(plane, numbers, rows[i], products[i], codes, prepared, j)
+                bound = _refined(plane, numbers, rows[i], products[i], codes, query, j)
             if bound >= floor:
                 bounds[kept], rows[kept], products[kept] = bound, rows[i], products[i]
                 kept += 1
@@ -316,7 +321,7 @@ def _settled(matrix, queries, waiting, best, j, left, count, floor, final):
 
 @njit(types.int64(types.int64, types.int64), cache=True, nogil=True)
 def capacity(k, rows):
-    """How many candidates `nearest` holds for a query, of 20 bytes each."""
+    """How many rows may wait on a query, of 20 bytes each."""
     return 1024 + min(64 * k, rows)
 
 
@@ -332,22 +337,19 @@ def capacity(k, rows):
         read_only(types.int64, 1),
         types.boolean,
         read_only(types.boolean, 1),
-        read_only(types.float32, 1),
         types.int64[:, ::1],
         types.float32[:, ::1],
     ),
     cache=True,
     nogil=True,
 )
-def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gather, allowed, least, positions, found):
+def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gather, allowed, positions, found):
     """Write to `positions` and `found` [m, k] the k best rows for each of `queries` [m, d].
 
     Looks at all rows or, where `gather` is true, at those of the list `rows`, which ascends. Of these, only rows that
-    are true in `allowed` [n] are results, unless it is empty. `least` [m] are scores that k of these rows are known to
-    reach, or minus infinity. The copy is that of `scan.Codes`.
+    are true in `allowed` [n] are results, unless it is empty. The copy is that of `scan.Codes`.
     """
-    number, dimension = queries.shape
-    size = len(rows) if gather else planes.shape[1]
+    number, size = len(queries), len(rows) if gather else len(numbers)
     wide = queries.astype(np.float64)
     prepared = np.empty((number, 7))
     # Codes of whole fours of queries, aligned to lines of the cache.
@@ -355,28 +357,26 @@ def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gath
     memory = np.zeros(fours * width + 64, np.int8)
     aligned = -memory.ctypes.data % 64
     codes = memory[aligned : aligned + fours * width].reshape(fours, width)
-    _prepared(metric, queries, wide, mean, longest, codes, prepared)
+    _prepare(metric, queries, wide, mean, longest, codes, prepared)
 
-    plane, matrix, asked = planes[0], (planes[1], numbers, vectors), (metric, codes, prepared, wide)
-    most, best = capacity(positions.shape[1], size), (found, positions)
-    bounds, candidates, their_products = waiting = (
-        np.empty((number, most)),
-        np.empty((number, most), np.int64),
-        np.empty((number, most), np.int32),
-    )
-    left, counts, floors = np.zeros(number, np.int64), np.zeros(number, np.int64), np.empty(number)
-    for j in range(number):
-        floors[j] = _floor(metric, prepared[j], dimension, least[j])
+    plane, most = planes[0], capacity(positions.shape[1], size)
+    bounds, candidates = np.empty((number, most)), np.empty((number, most), np.int64)
+    their_products = np.empty((number, most), np.int32)
+    chosen = (np.empty(most, np.float32), np.empty(most, np.int64), np.empty(0, np.int64))
+    matrix, asked, best = (planes[1], numbers, vectors), (metric, codes, prepared, wide), (found, positions)
+    waiting = (bounds, candidates, their_products, chosen[0], chosen[1], chosen[2])
+    left, counts, floors = np.zeros(number, np.int64), np.zeros(number, np.int64), np.full(number, -1e200)
+
     here, fields = np.empty(_CHUNK + _AHEAD, np.int64), np.zeros((3, _CHUNK))
-    products = np.zeros((_CHUNK + 1, _TOGETHER), np.int32)
+    # One row more, as sixteen of a column are loaded with those of the columns beside it.
+    products, sixteen = np.zeros((_CHUNK + 1, _TOGETHER), np.int32), np.empty(_GROUP)
     for base in range(0, size, _CHUNK):
         chunk = min(_CHUNK, size - base)
         for i in range(chunk + _AHEAD):
             here[i] = rows[min(base + i, size - 1)] if gather else base + i
+        # A line of the cache holds the numbers of four rows.
         for i in range(base + _CHUNK, base + 2 * _CHUNK, 1 if gather else 4):
             _fetch(numbers, rows[min(i, size - 1)] if gather else i)
-        # The numbers of the chunk, by field; behind its end, such that no row passes.
-        fields[2, chunk:] = -np.inf
         if gather:
             for i in range(chunk):
                 for field in range(3):
@@ -386,34 +386,32 @@ def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gath
             for i in range(chunk):
                 for field in range(3):
                     fields[field, i] = these[i, field]
+        # No row passes that is not there.
+        fields[2, chunk:] = -np.inf
         for first in range(0, number, _TOGETHER):
             if number > 1:
                 for i in range(0, chunk, 2):
                     other = min(i + 1, chunk - 1)
-                    _multiply_eight(plane, here[i], here[other], codes, first, products, i, other)
+                    _multiply(plane, here[i], here[other], codes, first, products, i, other)
             else:
                 for i in range(chunk):
                     _fetch(plane, here[i + _AHEAD])
                     products[i, 0] = _product(plane, here[i], codes, 0)
             for j in range(first, min(first + _TOGETHER, number)):
-                step, coarse = 16 * prepared[j, _STEP], prepared[j, _COARSE]
+                step, offset = 16 * prepared[j, _STEP], prepared[j, _COARSE]
                 along, reach = prepared[j, _ALONG], prepared[j, _REACH]
                 for group in range(0, chunk, _GROUP):
-                    bits = _passing(products, j - first, fields, group, (step, coarse, along, reach, floors[j]))
-                    i = group
+                    query = (step, offset, along, reach, floors[j])
+                    bits = _passing(products, j - first, fields, group, query, sixteen)
                     while bits:
-                        while not bits & 1:
-                            bits >>= 1
-                            i += 1
-                        if len(allowed) == 0 or allowed[here[i]]:
-                            product, place = products[i, j - first], left[j]
-                            bounds[j, place] = (
-                                fields[0, i] * (step * product + coarse) + fields[1, i] * along + fields[2, i] * reach
-                            )
-                            candidates[j, place], their_products[j, place] = here[i], product
-                            left[j] += 1
-                        bits >>= 1
-                        i += 1
+                        i = _lowest(bits)
+                        bits &= bits - 1
+                        row = here[group + i]
+                        if len(allowed) == 0 or allowed[row]:
+                            place = left[j]
+                            bounds[j, place], candidates[j, place] = sixteen[i], row
+                            their_products[j, place] = products[group + i, j - first]
+                            left[j] = place + 1
                     if left[j] > most - _GROUP:
                         left[j], counts[j], floors[j] = _settled(
                             matrix, asked, waiting, best, j, left[j], counts[j], floors[j], False

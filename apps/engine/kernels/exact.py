@@ -45,6 +45,19 @@ def loaded(builder: ir.IRBuilder, pointer: ir.Value, vector: ir.VectorType) -> i
     return value
 
 
+@intrinsic
+def borrowed(typing_context: Any, array: types.Array) -> Any:
+    """The same array without a count of references, which costs more than a step of a heap. Only for an array that
+    the caller of the function holds, and never to be returned."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        made.meminfo = ir.Constant(made.meminfo.type, None)
+        return made._getvalue()
+
+    return array(array), generate
+
+
 def _sum_in_lanes(term: _Term, lanes: ir.VectorType) -> Any:
     """A function of (vectors [n, d] float32, row, query) that adds up `term` over the blocks of sixteen.
 
@@ -105,15 +118,15 @@ def _folded(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
     return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
 
-def _product_added(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
-    kind = "f64" if x.type is _DOUBLES else "f32"
+def product_added(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
+    """x * y + total of vectors of sixteen, fused where the machine does that as fast."""
     function = ir.FunctionType(x.type, [x.type] * 3)
-    name = f"llvm.fmuladd.v{LANES}{kind}"
+    name = f"llvm.fmuladd.v{LANES}f{32 if x.type == _FLOATS else 64}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [x, y, total])
 
 
 def _square_added(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
-    return _product_added(builder, x, x, total)
+    return product_added(builder, x, x, total)
 
 
 def _squared_difference_added(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
@@ -121,10 +134,10 @@ def _squared_difference_added(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, t
     return builder.fadd(total, builder.fmul(difference, difference))
 
 
-_products = _sum_in_lanes(_product_added, _DOUBLES)
+_products = _sum_in_lanes(product_added, _DOUBLES)
 _squares = _sum_in_lanes(_square_added, _DOUBLES)
 _squared_differences = _sum_in_lanes(_squared_difference_added, _DOUBLES)
-_quick_products = _sum_in_lanes(_product_added, _FLOATS)
+_quick_products = _sum_in_lanes(product_added, _FLOATS)
 
 
 @njit(nogil=True, forceinline=True)
@@ -335,6 +348,7 @@ def _padded(query, laid_out):
 def nearest(metric, vectors, norms, queries, rows, gather, order, positions, found):
     """Write to `positions` and `found` [m, k] the k best for each of `queries` [m, d] of the rows of `vectors` [n, d]
     with L2 norms `norms` [n]: of those at `rows`, or of all where `gather` is false."""
+    vectors, order, positions, found = borrowed(vectors), borrowed(order), borrowed(positions), borrowed(found)
     number, dimension = queries.shape
     size = len(rows) if gather else len(vectors)
     wide = queries.astype(np.float64)

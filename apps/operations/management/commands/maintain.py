@@ -1,8 +1,10 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
+import contextlib
 import itertools
 import logging
 import os
+import queue
 import signal
 import threading
 from typing import Any
@@ -34,13 +36,13 @@ class Command(BaseCommand):
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stop = threading.Event()
+        stop = _Stop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: stop.ask())
         if options["child"]:
             os.nice(10)
             threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
-        while not stop.is_set():
+        while not stop.asked:
             with only_one_maintains() as alone:
                 if alone:
                     _maintain(stop, once=options["once"])
@@ -55,20 +57,42 @@ class Command(BaseCommand):
         os._exit(0)
 
 
-def _maintain(stop: threading.Event, *, once: bool) -> None:
+class _Stop:
+    """Whether the process is asked to end, and a sleep that ends when it is or when there is news."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        # An event could be set by a signal while its own lock is held, for ever; a simple queue takes that.
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def ask(self) -> None:
+        self.asked = True
+        self.wake()
+
+    def wake(self) -> None:
+        self._news.put(None)
+
+    def wait(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=seconds)
+
+
+def _maintain(stop: _Stop, *, once: bool) -> None:
     kernels.load()
-    indexer = Indexer()
+    indexer = Indexer(on_job_end=stop.wake)
     for number in itertools.count():
         busy = _round(indexer, number)
-        if once or stop.wait(0 if busy else _INTERVAL):
+        if not once and not busy and not stop.asked:
+            stop.wait(_INTERVAL)
+        if once or stop.asked:
             return
 
 
-def _wait_for_end_of_input(stop: threading.Event) -> None:
+def _wait_for_end_of_input(stop: _Stop) -> None:
     # Not by sys.stdin: its lock, held by this thread at the end, would make the interpreter abort.
     while os.read(0, 1):
         pass
-    stop.set()
+    stop.ask()
 
 
 def _round(indexer: Indexer, number: int) -> bool:

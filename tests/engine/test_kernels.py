@@ -1,0 +1,223 @@
+"""The compiled functions give what numpy gives, bit for bit, whatever the data and the processor."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.engine import kernels
+from apps.engine.brute_force import search_matrix
+from apps.engine.index import Neighbors
+from apps.engine.metrics import Metric, exact_scores, row_norms
+from apps.engine.scan import Codes
+from apps.engine.vectors import MAX_COMPONENT, Float32
+from tests.engine.data import Problem, assert_k_best, bounded, metrics, problems, ranking, seeds, storable
+
+DIMENSIONS = [*range(1, 66), 96, 100, 127, 128, 129, 200, 384, 1000, 1536, 8192]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels() -> None:
+    kernels.load()
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """As in a process that has not loaded the kernels yet."""
+    kernels._loaded = False
+    try:
+        yield
+    finally:
+        kernels._loaded = True
+
+
+@st.composite
+def rows_of_any_magnitude(draw: st.DrawFn) -> Float32:
+    """A matrix [n, d] whose first row serves as a query; each row, or each component, has a magnitude of its own."""
+    dimension, rows = draw(st.one_of(st.integers(1, 200), st.sampled_from([384, 1536]))), draw(st.integers(1, 9))
+    rng = np.random.default_rng(draw(seeds))
+    magnitudes = 10.0 ** rng.uniform(-45, 15, (rows, dimension if draw(st.booleans()) else 1))
+    matrix = storable(rng.standard_normal((rows, dimension)) * magnitudes)
+    matrix[~matrix.any(axis=1), 0] = MAX_COMPONENT
+    return matrix
+
+
+@bounded(300)
+@given(matrix=rows_of_any_magnitude(), metric=metrics)
+def test_exact_scores_are_the_same_bits_with_and_without_kernels(matrix: Float32, metric: Metric) -> None:
+    places = np.array([len(matrix) - 1, 0, 0])
+    compiled = exact_scores(metric, matrix, matrix[0]), exact_scores(metric, matrix, matrix[0], places)
+    with without_kernels():
+        plain = exact_scores(metric, matrix, matrix[0]), exact_scores(metric, matrix, matrix[0], places)
+    assert [scores.tobytes() for scores in compiled] == [scores.tobytes() for scores in plain]
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_every_dimension_is_added_up_in_the_same_order(dimension: int) -> None:
+    rng = np.random.default_rng(dimension)
+    matrix = storable(rng.standard_normal((40, dimension)) * 10.0 ** rng.uniform(-3, 3, (40, dimension)))
+    for metric in Metric:
+        compiled = exact_scores(metric, matrix, matrix[3])
+        with without_kernels():
+            assert compiled.tobytes() == exact_scores(metric, matrix, matrix[3]).tobytes()
+    norms = row_norms(matrix)
+    with without_kernels():
+        assert norms.tobytes() == row_norms(matrix).tobytes()
+
+
+@bounded(100)
+@given(problem=problems(), seed=seeds)
+def test_rows_without_a_copy_are_ranked_the_same_in_any_order_of_ties(problem: Problem, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(problem.vectors))
+    compiled = _search_matrix(problem, order)
+    with without_kernels():
+        plain = _search_matrix(problem, order)
+    assert compiled.positions.tolist() == plain.positions.tolist()
+    assert compiled.scores.tobytes() == plain.scores.tobytes()
+
+
+def _search_matrix(problem: Problem, order: np.ndarray | None = None, codes: Codes | None = None) -> Neighbors:
+    norms = row_norms(problem.vectors).astype(np.float32)
+    return search_matrix(
+        problem.vectors, norms, problem.metric, problem.queries, problem.k, problem.allowed, order, codes
+    )
+
+
+@bounded(300)
+@given(problems())
+def test_a_scan_of_the_copy_finds_the_k_best(problem: Problem) -> None:
+    assert_k_best(_search_matrix(problem, codes=Codes.build(problem.vectors, problem.metric)), problem)
+
+
+@pytest.mark.parametrize("plane", ["coarse", "fine"])
+@pytest.mark.parametrize("metric", Metric)
+def test_what_the_codes_of_a_row_lose_is_covered_by_the_bound(metric: Metric, plane: str) -> None:
+    # The query is what the codes lost of a row: its product with the codes lacks all that the bound allows for.
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        row = rng.standard_normal(rng.integers(2, 140))
+        row /= np.linalg.norm(row)
+        step = (16 if plane == "coarse" else 1) * np.abs(row).max() / 119
+        lost = row - np.rint(row / step) * step
+        assert_found_before_worse(metric, row, lost, float(lost @ lost), rng)
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_what_the_codes_of_a_query_lose_is_covered_by_the_bound(metric: Metric) -> None:
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        query = rng.standard_normal(rng.integers(2, 140))
+        step = np.abs(query).max() / 127
+        row = query - np.rint(query / step) * step
+        lost = float(np.linalg.norm(row))
+        assert_found_before_worse(metric, row / lost, query, lost, rng)
+
+
+def assert_found_before_worse(
+    metric: Metric, row: np.ndarray, query: np.ndarray, lost: float, rng: np.random.Generator
+) -> None:
+    """`row`, of length one, is found before rows whose product with the query is less than its own by parts of `lost`.
+
+    Those lie such that they are scored first, and each row has its opposite, so that they are coded about zero.
+    """
+    worse = [_worse(metric, row, query, part * lost, rng) for part in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9)]
+    rows = storable(np.stack([*worse, row]))
+    rows = np.concatenate([rows, -rows])
+    query = storable(query)
+    best = np.lexsort((np.arange(len(rows)), -exact_scores(metric, rows, query)))[:3]
+    codes = Codes.build(rows, metric)
+    for count in (1, 3):
+        positions, _ = codes.nearest(rows, metric, np.stack([query] * count), 3)
+        assert positions.tolist() == [best.tolist()] * count
+
+
+def _worse(metric: Metric, row: np.ndarray, query: np.ndarray, by: float, rng: np.random.Generator) -> np.ndarray:
+    """A row whose product with the query is by so much less than that of `row`, or whose score is as if it were."""
+    length = np.linalg.norm(query)
+    if metric is Metric.DOT:
+        return query / length * (row @ query - by) / length
+    across = rng.standard_normal(len(row))
+    across -= across @ query / length * query / length
+    across /= np.linalg.norm(across)
+    if metric is Metric.EUCLIDEAN:
+        return query + across * np.sqrt((row - query) @ (row - query) + 2 * by)
+    cosine = np.clip((row @ query - by) / length, -1, 1)
+    return cosine * query / length + np.sqrt(1 - cosine * cosine) * across
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 511, 512, 513, 1023, 1025])
+def test_the_first_and_the_last_row_are_found_however_many_there_are(metric: Metric, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    vectors = storable(rng.standard_normal((rows, 33)))
+    index = Codes.build(vectors, metric)
+    for count in range(1, 10):
+        queries = storable(rng.standard_normal((count, 33)))
+        queries[:2] = 3 * vectors[0]
+        queries[2:] = 3 * vectors[-1]
+        for k in {1, min(2, rows), rows}:
+            positions, _ = index.nearest(vectors, metric, queries, k)
+            expected = [ranking(metric, vectors, query)[:k].tolist() for query in queries]
+            assert positions.tolist() == expected
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_rows_that_get_better_and_better_are_all_tried(metric: Metric, k: int) -> None:
+    # Each row is among the best so far; and of equal rows the first ones are the best.
+    angles = np.linspace(1, 0, 6000)[:, None]
+    one, other = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 2)))[0].T
+    better = storable(np.cos(angles) * one + np.sin(angles) * other)
+    for vectors in (better, better[::-1].copy(), np.tile(better[:1], (6000, 1))):
+        positions, _ = Codes.build(vectors, metric).nearest(vectors, metric, storable(one)[None], k)
+        assert positions[0].tolist() == ranking(metric, vectors, storable(one))[:k].tolist()
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric: Metric) -> None:
+    # Coded about zero, all rows would have the same codes.
+    rng = np.random.default_rng(0)
+    vectors = storable(rng.standard_normal(64) * 100 + rng.standard_normal((5000, 64)) * 0.01)
+    codes = Codes.build(vectors, metric)
+    assert len(np.unique(codes.planes[0], axis=0)) > 4900
+    query = vectors[17] + storable(rng.standard_normal(64) * 0.001)
+    positions, _ = codes.nearest(vectors, metric, query[None], 10)
+    assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
+
+
+def test_a_processor_without_special_instructions_finds_the_same(tmp_path: Path) -> None:
+    # numba compiles for the processor that it is told of; nothing of this process's cache is used.
+    program = """
+import numpy as np
+from apps.engine import kernels
+from apps.engine.kernels import bytes, exact
+kernels._loaded = True
+from apps.engine.metrics import Metric
+from apps.engine.scan import Codes
+rng = np.random.default_rng(0)
+vectors, queries = (rng.standard_normal((n, 200)).astype(np.float32) for n in (3000, 5))
+for metric in Metric:
+    codes = Codes.build(vectors, metric)
+    for some in (queries, queries[:1]):
+        positions, scores = codes.nearest(vectors, metric, some, 20)
+        print(positions.tolist(), scores.tobytes().hex())
+"""
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **processor},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for processor in ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, {})
+    ]
+    assert printed[0] == printed[1]
+    assert len(printed[0].splitlines()) == 6

@@ -1,0 +1,168 @@
+"""`manage.py rebuild_index` and `manage.py verify_index` as a person runs them, beside a server and without one."""
+
+import contextlib
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apps.engine.registry import INDEX_TYPES
+from tests.operations.test_index_files import Library
+from tests.server import Server, serving, until
+
+ROWS = 1500
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a library of each type, an empty one, and one that has no dimension yet."""
+    with serving(tmp_path_factory.mktemp("commands") / "data") as running:
+        with running.client() as client:
+            for kind in INDEX_TYPES:
+                Library(kind).create(client, index_type=kind).write(client, ROWS)
+            Library("empty").create(client)
+            client.post("/libraries", json={"id": "undecided", "name": "U"}).raise_for_status()
+        until(running.maintenance, "maintenance runs")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a server that has ended, with a library of rows, an empty one and one without dimension."""
+    folder = tmp_path_factory.mktemp("original") / "data"
+    with serving(folder) as server, server.client() as client:
+        library = Library("rows").create(client)
+        library.write(client, ROWS)
+        Library("empty").create(client)
+        client.post("/libraries", json={"id": "undecided", "name": "U"}).raise_for_status()
+        library.build(client)
+        until(lambda: library.is_built(client), "it is built")
+    return folder
+
+
+@pytest.fixture
+def stopped(original: Path, folder: Path) -> Server:
+    """A server that does not run, with a copy of that folder."""
+    shutil.copytree(original, folder)
+    return Server(folder)
+
+
+def lines(ended: "subprocess.CompletedProcess[str]") -> list[str]:
+    """What a command that succeeded wrote."""
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def assert_refused(ended: "subprocess.CompletedProcess[str]", sentence: str) -> None:
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == f"CommandError: {sentence}"
+    assert "Traceback" not in ended.stderr
+
+
+NOTHING_REBUILT = [f"{name}: 0 rows in 0 segments (brute_force)" for name in ("empty", "undecided")]
+NOTHING_VERIFIED = [f"{name}: 0 rows, equal to the database (no index)" for name in ("empty", "undecided")]
+REBUILT = ["rows: 1,500 rows in 1 segments (kd_tree)", *NOTHING_REBUILT]
+VERIFIED = ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (kd_tree)", *NOTHING_VERIFIED]
+
+
+def test_beside_a_server_all_libraries_are_rebuilt_as_they_wish_and_verified(server: Server) -> None:
+    of_types = [f"{kind}: 1,500 rows in 1 segments ({kind})" for kind in INDEX_TYPES]
+    assert lines(server.manage("rebuild_index")) == [*of_types, *NOTHING_REBUILT]
+    with server.client() as client:
+        for name in [*INDEX_TYPES, "empty", "undecided"]:
+            index = client.get(f"/libraries/{name}/stats").json()["index"]
+            assert (index["state"], index["rows_pending"]) == ("ready", 0)
+    verified = lines(server.manage("verify_index", "--k", "5", "--sample", "50"))
+    assert verified[len(INDEX_TYPES) :] == NOTHING_VERIFIED
+    for kind, line in zip(INDEX_TYPES, verified, strict=False):
+        found = re.fullmatch(rf"{kind}: 1,500 rows, equal to the database, recall@5 (\d\.\d{{4}}) \({kind}\)", line)
+        assert found, line
+        assert 0.8 < float(found[1]) <= 1
+
+
+@pytest.mark.parametrize("command", ["rebuild_index", "verify_index"])
+def test_a_library_that_is_not_there_is_told(server: Server, command: str) -> None:
+    assert_refused(server.manage(command, "rwos"), "There is no library 'rwos'.")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--k", "0"), ("--sample", "-1"), ("--sample", "many")])
+def test_numbers_that_make_no_sense_are_refused(server: Server, option: str, value: str) -> None:
+    ended = server.manage("verify_index", f"{option}={value}")
+    assert ended.returncode == 2
+    assert f"argument {option}" in ended.stderr
+
+
+def test_without_libraries_there_is_nothing_to_do(folder: Path) -> None:
+    server = Server(folder)
+    try:
+        assert server.manage("migrate").returncode == 0
+        for command in ("rebuild_index", "verify_index"):
+            assert lines(server.manage(command)) == []
+    finally:
+        server.drop_database()
+
+
+@pytest.mark.sqlite
+def test_a_failure_of_an_earlier_attempt_is_not_told_again(server: Server) -> None:
+    with server.client() as client:
+        library = Library("blocked").create(client)
+        library.write(client, 10)
+        segments = library.folder(server) / "segments"
+        segments.parent.mkdir(parents=True)
+        segments.touch()
+        library.build(client)
+        until(lambda: library.index(client)["state"] == "failed", "the failure is told")
+        segments.unlink()
+        assert lines(server.manage("rebuild_index", "blocked")) == ["blocked: 10 rows in 1 segments (brute_force)"]
+        assert library.index(client)["state"] == "ready"
+
+
+@pytest.mark.sqlite
+def test_without_a_server_all_libraries_are_rebuilt_and_verified(stopped: Server) -> None:
+    shutil.rmtree(stopped.folder / "index")
+    assert lines(stopped.manage("rebuild_index")) == REBUILT
+    assert lines(stopped.manage("verify_index")) == VERIFIED
+
+
+@pytest.mark.sqlite
+def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server) -> None:
+    """Somebody has removed the triggers, and with them the log of what changed."""
+    with contextlib.closing(sqlite3.connect(stopped.folder / "vectordb.sqlite3")) as database, database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f'DROP TRIGGER "{name}"')
+        keys = [key for (key,) in database.execute("SELECT id FROM chunk ORDER BY id LIMIT 3")]
+        other = "UPDATE embedding SET vector = (SELECT vector FROM embedding WHERE chunk_id = ?) WHERE chunk_id = ?"
+        database.execute(other, [keys[0], keys[1]])
+        database.execute("DELETE FROM embedding WHERE chunk_id = ?", [keys[2]])
+    ended = stopped.manage("verify_index")
+    assert_refused(ended, "Rebuild with manage.py rebuild_index; the database is right.")
+    assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, recall@10 ")
+    assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
+    assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segments (kd_tree)"]
+    assert "rows: 1,499 rows, equal to the database" in lines(stopped.manage("verify_index", "rows"))[0]
+
+
+@pytest.mark.sqlite
+def test_files_that_cannot_be_used_are_told_and_the_rows_are_verified(stopped: Server) -> None:
+    for path in (stopped.folder / "index").glob("*/segments/*/keys.npy"):
+        path.write_bytes(b"")
+    ended = stopped.manage("verify_index", "rows")
+    assert lines(ended) == ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (brute_force)"]
+    (told,) = ended.stderr.splitlines()
+    assert "index of library rows: " in told
+    assert "keys.npy does not have its size or checksum; the rows serve instead" in told
+
+
+@pytest.mark.sqlite
+def test_why_an_index_could_not_be_built_is_told(stopped: Server) -> None:
+    shutil.rmtree(stopped.folder / "index")
+    (stopped.folder / "index").touch()
+    ended = stopped.manage("rebuild_index", "rows")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("CommandError: The index of library rows could not be built: ")
+    assert "Not a directory" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,163 @@
+"""The maintenance process: one at a time, at work while others read, and gone when it must be, whatever it is doing."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.operations.test_index_files import Library, assert_equal_to_the_database
+from tests.server import Server, is_alive, serving, until
+
+pytestmark = pytest.mark.sqlite
+
+# With so many rows, an index that takes ten seconds and more to build.
+ROWS = 20_000
+SLOW = {"index_type": "hnsw", "index_params": {"m": 64, "ef_construction": 1024}}
+
+MAINTAIN = "from django.core.management import execute_from_command_line; execute_from_command_line(['', 'maintain'])"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    """A server that a test may harm."""
+    with serving(folder, VECTORDB_LOG_LEVEL="info") as running:
+        yield running
+
+
+def make_slow_library(client: httpx.Client, rows: int = ROWS) -> Library:
+    """A library for which maintenance builds an index, and will for some time."""
+    library = Library("slow").create(client, **SLOW)
+    library.write(client, rows)
+    library.build(client)
+    until(lambda: is_being_built(library, client), "the rows are sealed, and an index is being built")
+    return library
+
+
+def is_being_built(library: Library, client: httpx.Client) -> bool:
+    index = library.index(client)
+    sealed = sum(segment["rows"] for segment in index["segments"])
+    return index["state"] == "building" and sealed == index["rows_pending"] == len(library.rows)
+
+
+def the_maintenance(server: Server) -> psutil.Process:
+    until(server.maintenance, "maintenance runs")
+    (process,) = server.maintenance()
+    return process
+
+
+def test_reads_and_writes_go_on_while_an_index_is_built_and_maintenance_is_killed(server: Server) -> None:
+    with server.client() as client:
+        library = make_slow_library(client)
+        stop = threading.Event()
+        failures: list[BaseException] = []
+        answered = []
+
+        def read() -> None:
+            with server.client() as reader:
+                try:
+                    while not stop.is_set():
+                        library.assert_answers(reader)
+                        answered.append(True)
+                except BaseException as failure:
+                    failures.append(failure)
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            other = Library("other").create(client)
+            before = len(answered)
+            for first in range(0, 10_000, 5000):
+                other.write(client, 5000, first=first)
+                other.assert_answers(client)
+            until(lambda: other.manifest(server) > 0, "another library is sealed meanwhile")
+            until(lambda: len(answered) > before + 10, "readers get answers meanwhile")
+            assert is_being_built(library, client)
+            victim = the_maintenance(server)
+            victim.kill()
+            until(lambda: server.maintenance() not in ([], [victim]), "maintenance runs again")
+            other.write(client, 5000, first=10_000)
+            other.assert_answers(client)
+            before = len(answered)
+            until(lambda: len(answered) > before + 10, "readers get answers meanwhile")
+            assert library.index(client)["state"] == "building"
+        finally:
+            stop.set()
+            for reader in readers:
+                reader.join()
+        assert not failures, failures[0]
+    processes = server.processes()
+    assert server.stop() == 0, "an index is being built, and nobody waits for it"
+    assert not any(map(is_alive, processes))
+    assert_equal_to_the_database(server)
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_an_index_is_finished_in_the_end_though_its_building_was_broken_off(server: Server) -> None:
+    with server.client() as client:
+        library = make_slow_library(client, ROWS // 2)
+        the_maintenance(server).send_signal(signal.SIGTERM)
+        until(lambda: library.is_built(client), "the index is built", seconds=90)
+        assert [segment["kind"] for segment in library.index(client)["segments"]] == ["hnsw"]
+        library.assert_answers(client)
+    log = server.log.read_text()
+    assert "the maintenance process ended; starting another" in log
+    assert "Traceback" not in log
+
+
+def test_maintenance_ends_with_its_parent_while_an_index_is_built(server: Server) -> None:
+    with server.client() as client:
+        make_slow_library(client)
+        process = the_maintenance(server)
+        server.master().kill()
+        until(lambda: not is_alive(process), "maintenance has ended", seconds=15)
+    server.kill()
+    server.start()
+    server.kill()
+    assert_equal_to_the_database(server)
+
+
+def holders(folder: Path, *processes: psutil.Process) -> list[psutil.Process]:
+    """Those who have the lock of a data folder. A process that tries has the file open for an instant only."""
+    lock = str(folder / "maintain.lock")
+    return [one for one in processes if is_alive(one) and lock in {file.path for file in one.open_files()}]
+
+
+def test_of_two_that_maintain_one_data_folder_one_works_and_the_other_takes_over(folder: Path) -> None:
+    with serving(folder) as server:
+        with server.client() as client:
+            library = Library("a").create(client)
+            library.write(client, 1500)
+        server.kill()
+        with server.python(MAINTAIN) as first, server.python(MAINTAIN) as second:
+            try:
+                both = psutil.Process(first.pid), psutil.Process(second.pid)
+                until(lambda: holders(folder, *both), "one has the lock")
+                holder: list[psutil.Process] = []
+                until(lambda: holds_on(folder, holder, *both), "one keeps the lock")
+                assert "Another process maintains" in server.manage("maintain", "--once").stderr
+                assert "a: 1,500 rows in 1 segments" in server.manage("rebuild_index").stdout
+                (working,) = holders(folder, *both)
+                (waiting,) = set(both) - {working}
+                working.kill()
+                until(lambda: holders(folder, waiting), "the other has the lock")
+                assert "Another process maintains" in server.manage("maintain", "--once").stderr
+                assert "a: 1,500 rows in 1 segments" in server.manage("rebuild_index").stdout
+                waiting.terminate()
+                until(lambda: not is_alive(waiting), "it ends when it is asked to")
+            finally:
+                first.kill()
+                second.kill()
+        assert_equal_to_the_database(server)
+
+
+def holds_on(folder: Path, before: list[psutil.Process], *processes: psutil.Process) -> bool:
+    """Whether the same process has the lock as when this was asked before."""
+    now = holders(folder, *processes)
+    same = len(now) == 1 and now == before
+    before[:] = now
+    return same
