@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
+from django.utils.module_loading import import_string
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -57,9 +58,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from vectordb.wsgi import application
-
-        return application
+        return import_string(settings.WSGI_APPLICATION)
 
     def run(self) -> None:
         _Supervisor(self).run()
