@@ -112,9 +112,9 @@ def search_matrix(
     else:
         positions, scores = _by_products(vectors, norms, metric, queries, k_found, allowed, order)
     if k_found < k:
-        missing = ((0, 0), (0, k - k_found))
-        positions = np.pad(positions, missing, constant_values=-1)
-        scores = np.pad(scores, missing, constant_values=-np.inf)
+        few = positions, scores
+        positions, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
+        positions[:, :k_found], scores[:, :k_found] = few
     return Neighbors(positions, scores, np.full(len(queries), compared, np.int64), exact=True)
 
 

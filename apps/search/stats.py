@@ -36,9 +36,9 @@ def _index(current: Current) -> dict[str, Any]:
     kind = chosen_kind(state.index_type, rows, state.dimension or 0)
     wished = [segment for segment in segments if segment.is_as_wished(state.index_type, state.params)]
     indexed = sum(segment.live for segment in wished)
-    is_building = any(segment.name and all(segment is not one for one in wished) for segment in segments) or (
-        (0 if current.manifest is None else current.manifest.rebuild) < state.rebuild
-    )
+    rebuilt = 0 if current.manifest is None else current.manifest.rebuild
+    has_other = any(segment.name and all(segment is not one for one in wished) for segment in segments)
+    is_building = has_other or (view is not None and rebuilt < state.rebuild)
     return {
         "kind": kind,
         "state": "failed" if failure else "building" if is_building else "ready",

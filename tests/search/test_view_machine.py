@@ -1,6 +1,7 @@
 """Whatever is written, sealed, merged, rebuilt, lost and opened again, in whatever order: exact search equals a
 dictionary, the index files equal the database, and approximate search finds most of what is near."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from apps.engine import view as views
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.engine.vectors import Float32
+from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, write_chunks
@@ -69,14 +71,12 @@ class Readers:
     def _read(self, cache: Callable[[], ViewCache]) -> None:
         try:
             while not self._stop.wait(0.01):
-                with open_snapshot() as snapshot:
-                    if snapshot.library(LIBRARY) is None:
-                        continue
+                with open_snapshot() as snapshot, contextlib.suppress(NotFound):  # it may be made again just now
                     current = cache().current(snapshot, LIBRARY)
                     rows = loading.load(snapshot, current.state)
-                assert current.view is not None
-                for one, other in zip(current.view.rows(), rows.rows(), strict=True):
-                    assert np.array_equal(one, other)
+                    assert current.view is not None
+                    for one, other in zip(current.view.rows(), rows.rows(), strict=True):
+                        assert np.array_equal(one, other)
         except BaseException as failure:
             self._failures.append(failure)
         finally:
@@ -108,10 +108,12 @@ class LibraryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "readers"):
-            self.readers.stop()
-            settle(self.indexer)
-            delete_library(library_id=LIBRARY)
-            shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
+            try:
+                self.readers.stop()
+            finally:
+                self.end_job()
+                delete_library(library_id=LIBRARY)
+                shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
     def upsert(self, ids: list[str], vectors: Float32) -> None:
         for start in range(0, len(ids), ROWS_PER_WRITE):

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from apps.engine import kernels
 from apps.operations.locks import only_one_maintains
@@ -51,6 +51,8 @@ class Command(BaseCommand):
                 self.stderr.write("Another process maintains this data folder already.")
                 break
             stop.wait(_SECONDS_BETWEEN_TRIES)
+        # The last one to close the database moves its WAL into it.
+        connections.close_all()
         # A job that builds in compiled code cannot be told to end, and what it leaves is swept.
         self.stdout.flush()
         self.stderr.flush()
