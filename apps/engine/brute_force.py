@@ -113,7 +113,7 @@ def search_matrix(
         positions, scores = _by_products(vectors, norms, metric, queries, k_found, allowed, order)
     if k_found < k:
         few = positions, scores
-        positions, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
+        positions, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
         positions[:, :k_found], scores[:, :k_found] = few
     return Neighbors(positions, scores, np.full(len(queries), compared, np.int64), exact=True)
 
@@ -125,6 +125,8 @@ def _by_codes(
     rows = None
     if allowed is not None and compared * _GATHER_CODES_SHARE < len(vectors):
         rows, allowed = np.flatnonzero(allowed), None
+    elif allowed is not None:
+        allowed = np.ascontiguousarray(allowed)
     return codes.nearest(vectors, metric, queries, k, rows, allowed)
 
 
@@ -142,7 +144,7 @@ def _by_kernel(
 
     positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     rows = _NONE if allowed is None else np.flatnonzero(allowed)
-    order = _NONE if order is None else order
+    order = _NONE if order is None else np.ascontiguousarray(order, np.int64)
     exact.nearest(metric.number, vectors, norms, queries, rows, allowed is not None, order, positions, scores)
     return positions, scores
 

@@ -253,6 +253,12 @@ def products(queries: Float32, vectors: Float32) -> Float32:
     return found
 
 
+def use_one_thread() -> None:
+    """Let no search of this process start threads, for measurements."""
+    global _THREADS
+    _THREADS = 1
+
+
 def _helpers() -> ThreadPoolExecutor:
     global _pool
     with _lock:

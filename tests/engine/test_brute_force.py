@@ -1,14 +1,17 @@
-"""Exact search: the k best by the plain float64 product, ties by position, whatever the data."""
+"""Exact search: the k best by the plain float64 product, ties by position, whatever the data, with compiled kernels and
+without."""
 
 import itertools
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.engine import kernels
 from apps.engine.brute_force import BruteForce
 from apps.engine.errors import InvalidParameter
 from apps.engine.index import Neighbors
@@ -29,6 +32,14 @@ from tests.engine.data import (
 )
 
 MiB = 1 << 20
+
+
+@pytest.fixture(scope="module", params=["compiled", "numpy"], autouse=True)
+def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    kernels.load()
+    kernels._loaded = request.param == "compiled"
+    yield
+    kernels._loaded = True
 
 
 def search(problem: Problem) -> Neighbors:
@@ -164,6 +175,17 @@ def test_a_mask_is_a_search_among_its_rows_only(problem: Problem, share: float, 
     assert masked.compared.tolist() == alone.compared.tolist()
 
 
+@pytest.mark.parametrize("dimension", [4, 64])
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_the_layout_of_a_mask_makes_no_difference(dimension: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = storable(rng.standard_normal((1000, dimension))), storable(rng.standard_normal((2, dimension)))
+    allowed = rng.random(2000) < share
+    index = BruteForce.build(vectors, Metric.COSINE)
+    expected = index.search(queries, 9, allowed[::2].copy())
+    assert index.search(queries, 9, allowed[::2]).positions.tolist() == expected.positions.tolist()
+
+
 @pytest.mark.parametrize("metric", Metric)
 def test_a_mask_of_no_row_finds_nothing(metric: Metric) -> None:
     index = BruteForce.build(np.ones((50, 2), np.float32), metric)
@@ -259,12 +281,57 @@ def _peak(index: BruteForce, queries: Float32) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("shape", [(0, 3), (1, 40), (300, 3), (2000, 40), (600, 200)])
+def test_what_was_saved_answers_the_same_when_it_is_loaded(
+    metric: Metric, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = storable(rng.standard_normal(shape)), storable(rng.standard_normal((3, shape[1])))
+    index = BruteForce.build(vectors, metric)
+    index.save(tmp_path)
+    loaded = BruteForce.load(tmp_path, vectors, metric)
+    assert loaded.nbytes == index.nbytes
+    for allowed in (None, rng.random(shape[0]) < 0.1, rng.random(shape[0]) < 0.9):
+        expected, found = (one.search(queries, 7, allowed) for one in (index, loaded))
+        assert found.positions.tolist() == expected.positions.tolist()
+        assert found.scores.tobytes() == expected.scores.tobytes()
+
+
+@pytest.mark.parametrize("rows", [(599, 200), (601, 200), (600, 500), (3, 200)])
+def test_what_was_saved_of_other_rows_is_refused(rows: tuple[int, int], tmp_path: Path) -> None:
+    BruteForce.build(np.ones((600, 200), np.float32), Metric.DOT).save(tmp_path)
+    with pytest.raises(ValueError, match="other rows"):
+        BruteForce.load(tmp_path, np.ones(rows, np.float32), Metric.DOT)
+
+
+@bounded(60)
+@given(
+    kind=st.sampled_from(KINDS),
+    metric=metrics,
+    rows=st.integers(512, 3000),
+    dimension=st.sampled_from([32, 100, 128, 129]),
+    share=st.sampled_from([None, 0.01, 0.4, 0.6, 0.99]),
+    magnitude=st.sampled_from(MAGNITUDES),
+    seed=seeds,
+)
+def test_the_answer_is_the_k_best_of_rows_that_have_a_copy(
+    kind: str, metric: Metric, rows: int, dimension: int, share: float | None, magnitude: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries = storable(rng.standard_normal((rng.integers(1, 7), dimension)))
+    vectors = without_zeros(made(rng, kind, rows, queries[0], magnitude))
+    allowed = None if share is None else rng.random(rows) < share
+    problem = Problem(vectors, queries, metric, int(rng.integers(1, 40)), allowed)
+    assert_k_best(search(problem), problem)
+
+
 def test_it_says_what_it_holds() -> None:
-    index = BruteForce.build(np.ones((10, 3), np.float32), Metric.DOT)
-    assert len(index) == 10
-    assert index.nbytes == 10 * 4
-    coded = BruteForce.build(np.random.default_rng(0).standard_normal((1000, 384)).astype(np.float32), Metric.DOT)
-    assert coded.nbytes >= 1000 * (384 + 4)
+    small = BruteForce.build(np.ones((10, 3), np.float32), Metric.DOT)
+    assert len(small) == 10
+    assert small.nbytes == 10 * 4
+    coded = BruteForce.build(np.ones((1000, 384), np.float32), Metric.DOT)
+    assert coded.nbytes == 1000 * (4 + 384 + 16) + 384 * 8 + 8
 
 
 def test_it_takes_no_parameters() -> None:

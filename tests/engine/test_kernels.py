@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,14 +194,20 @@ def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric:
     assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
 
 
-def test_a_processor_without_special_instructions_finds_the_same(tmp_path: Path) -> None:
+PROCESSORS = [("generic", "")]
+if platform.machine() in ("x86_64", "AMD64"):
+    PROCESSORS.append(("x86-64-v3", "+avx2"))
+
+
+@pytest.mark.parametrize(("name", "features"), PROCESSORS)
+def test_other_processors_find_the_same(name: str, features: str, tmp_path: Path) -> None:
     # numba compiles for the processor that it is told of.
     program = "from tests.engine.test_kernels import answers; print(*answers(), sep='\\n')"
-    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    processor = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
     printed = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, **plain},
+        env={**os.environ, **processor},
         capture_output=True,
         text=True,
         check=True,

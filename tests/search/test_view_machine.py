@@ -271,4 +271,4 @@ def current_of(cache: ViewCache) -> Current:
 
 
 def test_a_library_equals_a_dictionary_whatever_happens_to_its_index_files() -> None:
-    run_state_machine_as_test(LibraryMachine, settings=hypothesis_settings(bounded(20), stateful_step_count=20))
+    run_state_machine_as_test(LibraryMachine, settings=hypothesis_settings(bounded(15), stateful_step_count=20))

@@ -8,9 +8,9 @@ A query is decided on in steps, each of which leaves few rows for the next:
 4. the exact score: tens of rows.
 Rows are taken in chunks, so that a batch reads each from memory once.
 
-Products of codes are whole numbers, added up without error in 32 bits. They are written as vectors of LLVM's. Where the
-machine has AVX-512 VNNI they are its `vpdpbusd`, which LLVM does not choose by itself; elsewhere they are what it makes
-of a sum of products, with some four times as many instructions.
+Products of codes are whole numbers, added up without error in 32 bits, and written as vectors of LLVM's, which does not
+choose the best instructions for them by itself. Where the machine has AVX-512 VNNI, `vpdpbusd` multiplies 64 numbers
+and adds them; with AVX2 that takes six instructions, and elsewhere what LLVM makes of a sum of products.
 """
 
 from typing import Any
@@ -41,15 +41,26 @@ _NORM, _SHIFT, _ALONG, _REACH, _STEP, _COARSE, _FINE = range(7)
 
 
 def _accumulated(context: Any, builder: ir.IRBuilder, sums: ir.Value, numbers: ir.Value, codes: ir.Value) -> ir.Value:
-    """`sums` and the products of 64 unsigned `numbers` with 64 signed `codes`, added in any order."""
-    _, _, features = context.codegen().magic_tuple()
-    if "+avx512vnni" in features.split(","):
-        name, operands = "llvm.x86.avx512.vpdpbusd.512", [sums, numbers, codes]
-    else:
-        products = builder.mul(builder.zext(numbers, _PRODUCTS), builder.sext(codes, _PRODUCTS))
-        name, operands = "llvm.vector.partial.reduce.add.v16i32.v64i32", [sums, products]
-    function = ir.FunctionType(_SUMS, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), operands)
+    """`sums` and the products of 64 unsigned `numbers` below 16 with 64 signed `codes`, added in any order."""
+
+    def called(name: str, result: ir.VectorType, *operands: ir.Value) -> ir.Value:
+        function = ir.FunctionType(result, [operand.type for operand in operands])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}"), operands)
+
+    features = context.codegen().magic_tuple()[2].split(",")
+    if "+avx512vnni" in features:
+        return called("x86.avx512.vpdpbusd.512", _SUMS, sums, numbers, codes)
+    if "+avx2" in features:
+        halves = []
+        for lanes in (list(range(32)), list(range(32, 64))):
+            # Sums of two products, which fit into 16 bits, and then of four.
+            parts = [_shuffled(builder, vector, vector, lanes) for vector in (numbers, codes)]
+            pairs = called("x86.avx2.pmadd.ub.sw", ir.VectorType(ir.IntType(16), 16), *parts)
+            ones = ir.Constant(pairs.type, [1] * 16)
+            halves.append(called("x86.avx2.pmadd.wd", ir.VectorType(ir.IntType(32), 8), pairs, ones))
+        return builder.add(sums, _shuffled(builder, halves[0], halves[1], list(range(16))))
+    products = builder.mul(builder.zext(numbers, _PRODUCTS), builder.sext(codes, _PRODUCTS))
+    return called("vector.partial.reduce.add.v16i32.v64i32", _SUMS, sums, products)
 
 
 def _shuffled(builder: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: list[int]) -> ir.Value:
