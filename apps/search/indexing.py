@@ -101,9 +101,9 @@ class _Watch:
     failed: tuple[Any, ...] | None = None
     reason: str = ""
     not_before: float = 0.0
-    # As of when the files of the manifest in use were looked at, and what they looked like.
+    # The manifest in use, and what its files looked like when they were opened.
     manifest: int = 0
-    stamps: Any = None
+    stamps: tuple[tuple[int, ...], ...] | None = None
     # There was nothing to do for this state, however quiet the library.
     settled: LibraryState | None = None
 
