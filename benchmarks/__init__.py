@@ -2,7 +2,8 @@
 
 Every figure stands beside a reference that is measured in the same run.
 
-ingest  query  request  catch_up  cold_start  memory  delete   the measurements: `run(stage)` gives rows of a table
+ingest  query  request  catch_up  cold_start  opening  maintenance  memory  delete
+               the measurements: `run(stage)` gives rows of a table
 peers          the same work given to another vector database
 stage          where measurements take place: scratch folders, servers, the folder that holds all rows
 dataset        the real rows, and request bodies made from them

@@ -1,13 +1,16 @@
-"""Memory: each process's share (PSS: what is shared counts by its share) once every worker has answered queries."""
+"""Memory: each process's share (PSS: what is shared counts by its share) once every worker has answered queries; and
+the workers' shares of a server with four beside that of a server with one, the index being `auto`.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
-from benchmarks.client import call
+from benchmarks.client import call, call_json
 from benchmarks.dataset import as_array
-from benchmarks.report import Row
-from benchmarks.stage import ALL, Stage, query_path, warm
+from benchmarks.report import Row, Wanted
+from benchmarks.stage import ALL, Stage, query_path, wait_until_built, warm
 from tests.server import Server
 
 _MIB = 1 << 20
@@ -24,7 +27,24 @@ def run(stage: Stage) -> list[Row]:
             Row(f"PSS, {name}", process.memory_full_info().pss / _MIB, "MiB", "the vectors", matrix)
             for name, process in _named(server)
         ]
-    return [*rows, Row("PSS, together", sum(row.value for row in rows), "MiB", "the vectors", matrix)]
+    rows.append(Row("PSS, together", sum(row.value for row in rows), "MiB", "the vectors", matrix))
+    folder = stage.copy_of_filled()
+    with stage.serving(folder) as server:
+        call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "auto"})
+        wait_until_built(server.port, ALL)
+    one, four = (_workers(stage, folder, count) for count in (1, 4))
+    wanted = Wanted("<= 1.3 x reference + 4 x 60", lambda value, reference: value <= 1.3 * (reference or 0) + 4 * 60)
+    return [*rows, Row("PSS, four workers, auto", four, "MiB", "one worker", one, wanted)]
+
+
+def _workers(stage: Stage, folder: Path, count: int) -> float:
+    """The workers' PSS together, in MiB, once all have answered."""
+    data = stage.data
+    with stage.serving(folder, VECTORDB_WORKERS=count) as server:
+        warm(server, data)
+        for query in range(stage.repeat(400, 40)):
+            call(server.port, "POST", query_path(ALL), data.query_body(query, as_array))
+        return float(sum(worker.memory_full_info().pss for worker in server.workers()) / _MIB)
 
 
 def _named(server: Server) -> Iterator[tuple[str, psutil.Process]]:

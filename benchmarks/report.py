@@ -37,6 +37,10 @@ def times_at_least(limit: float) -> Wanted:
     return Wanted(f">= {limit:g} x reference", lambda value, reference: value >= limit * (reference or np.inf))
 
 
+def times_at_most(limit: float) -> Wanted:
+    return Wanted(f"<= {limit:g} x reference", lambda value, reference: value <= limit * (reference or 0))
+
+
 def above_at_most(limit: float) -> Wanted:
     return Wanted(f"<= reference + {limit:g}", lambda value, reference: value <= (reference or 0) + limit)
 

@@ -156,7 +156,7 @@ def warm(server: Server, data: Dataset) -> None:
             raise TimeoutError("a worker did not load the library")
         # As many at once as there are workers: while one worker loads, another takes the next.
         queries = [
-            threading.Thread(target=call, args=(server.port, "POST", query_path(ALL), body)) for _ in range(WORKERS)
+            threading.Thread(target=call, args=(server.port, "POST", query_path(ALL), body)) for _ in server.workers()
         ]
         for query in queries:
             query.start()

@@ -1,0 +1,174 @@
+"""The cost of a row as a library grows: ingest through the service layer, index files, queries, memory, disk.
+
+`python -m benchmarks.growth [ROWS ...]` prints the table and draws docs/growth.svg; some half an hour for a million
+rows of 384 dimensions, clustered and synthetic. Sizes are reached one after the other in one library, and at each the
+index is built to its end. Each row is of the size at its end; `ingest` and `indexing` are of the rows added.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import orjson
+
+from benchmarks.report import machine, sentence
+from benchmarks.timing import milliseconds_each, quantile
+
+RESULTS = Path(__file__).with_name("results")
+_PICTURE = Path(__file__).parent.parent / "docs" / "growth.svg"
+_DIMENSION = 384
+_ROWS_PER_WRITE = 2000
+_SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+_COLUMNS = (
+    "rows",
+    "ingest",
+    "indexing",
+    "query_p50",
+    "query_p95",
+    "exact_p50",
+    "recall",
+    "memory",
+    "database",
+    "files",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("rows", nargs="*", type=int, default=_SIZES, help=f"sizes (default: {_SIZES})")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(orjson.dumps(_measured(*map(int, options.child.split(",")))).decode())
+        return
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as folder:
+        about = machine(Path(folder)) | {"command": f"python -m benchmarks.growth {' '.join(sys.argv[1:])}".strip()}
+        lines: list[dict[str, Any]] = []
+        print(sentence(about), "\n\n|", " | ".join(_COLUMNS), "|\n|" + "--:|" * len(_COLUMNS))
+        for before, rows in zip((0, *options.rows), options.rows, strict=False):
+            # A process of its own for each size: what it holds is what this size needs.
+            command = [sys.executable, "-m", "benchmarks.growth", "--child", f"{before},{rows},{max(options.rows)}"]
+            environ = os.environ | {"VECTORDB_DATA_DIR": folder, "DATABASE_URL": ""}
+            lines.append(orjson.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout))
+            print("|", " | ".join(str(lines[-1][column]) for column in _COLUMNS), "|", flush=True)
+    (RESULTS / f"growth-{about['date']}.json").write_bytes(
+        orjson.dumps(about | {"lines": lines}, option=orjson.OPT_INDENT_2)
+    )
+    _draw(lines)
+
+
+def _measured(before: int, rows: int, largest: int) -> dict[str, Any]:
+    """Add rows `before` to `rows` and measure."""
+    import django
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
+    django.setup()
+
+    import psutil
+    from django.conf import settings
+    from django.core.management import call_command
+    from django.db import connection
+
+    from apps.engine import kernels
+    from apps.libraries.inputs import ChunksWrite
+    from apps.libraries.models import Library
+    from apps.libraries.services.chunks import write_chunks
+    from apps.search.indexing import Indexer
+    from apps.search.services import query
+    from apps.search.specs import QuerySpec
+    from benchmarks.dataset import as_base64
+
+    kernels.load()
+    if not before:
+        call_command("migrate", verbosity=0)
+        Library.objects.create(public_id="growth", name="growth", dimension=_DIMENSION)
+    vectors, queries = _data(largest)
+    writing = 0.0
+    for start in range(before, rows, _ROWS_PER_WRITE):
+        chunks = [
+            {
+                "id": f"row-{row}",
+                "text": f"the text of row number {row}",
+                "metadata": {"number": row, "even": row % 2 == 0},
+                "embedding": as_base64(vectors[row]).decode().strip('"'),
+            }
+            for row in range(start, min(start + _ROWS_PER_WRITE, rows))
+        ]
+        began = time.perf_counter()
+        write_chunks(library_id="growth", write=ChunksWrite.model_validate({"chunks": chunks}))
+        writing += time.perf_counter() - began
+    del vectors  # what is held from here on is what searching needs
+    began = time.perf_counter()
+    failure = Indexer().run_until_done("growth")
+    assert failure is None, failure
+    indexing = time.perf_counter() - began
+
+    def ask(i: int, **options: Any) -> dict[str, Any]:
+        spec = QuerySpec.model_validate({"vector": as_base64(queries[i]).decode().strip('"'), "k": 10, **options})
+        return query(library_id="growth", spec=spec)
+
+    ask(0), ask(0, exact=True)
+    found = [{result["id"] for result in ask(i)["results"]} for i in range(100)]
+    best = [{result["id"] for result in ask(i, exact=True)["results"]} for i in range(100)]
+    times = milliseconds_each(ask, [i % len(queries) for i in range(1000)])
+    exact = milliseconds_each(lambda i: ask(i, exact=True), range(100))
+    process = psutil.Process().memory_full_info()
+    connection.close()
+    mib = 1 << 20
+    return {
+        "rows": rows,
+        "ingest": round((rows - before) / writing),
+        "indexing": round((rows - before) / indexing),
+        "query_p50": round(median(times), 3),
+        "query_p95": round(quantile(times, 0.95), 3),
+        "exact_p50": round(median(exact), 3),
+        "recall": round(sum(len(a & b) for a, b in zip(found, best, strict=True)) / 1000, 4),
+        "memory": round(process.pss / mib),
+        "database": round(Path(settings.DATA_DIR, "vectordb.sqlite3").stat().st_size / mib),
+        "files": round(sum(path.stat().st_size for path in settings.INDEX_DIR.rglob("*") if path.is_file()) / mib),
+    }
+
+
+def _data(rows: int) -> tuple[Any, Any]:
+    from benchmarks.engine.grids import clustered
+
+    return clustered(rows, _DIMENSION)
+
+
+def _draw(lines: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = np.array([line["rows"] for line in lines])
+    figure, axes = pyplot.subplots(1, 4, figsize=(16, 3.6), layout="constrained")
+    curves = {
+        "microseconds of ingest a row": [1e6 / line["ingest"] for line in lines],
+        "microseconds of indexing a row": [1e6 / line["indexing"] for line in lines],
+        "query p50, ms": [line["query_p50"] for line in lines],
+        "bytes on disk a row": [(line["database"] + line["files"]) * 2**20 / line["rows"] for line in lines],
+    }
+    for axis, (title, values) in zip(axes, curves.items(), strict=True):
+        axis.plot(rows, values, marker="o", label="auto")
+        axis.set(title=title, xlabel="rows", xscale="log", ylim=(0, None))
+        axis.grid(visible=True, alpha=0.3)
+    axes[2].plot(rows, [line["exact_p50"] for line in lines], marker="o", label="exact")
+    axes[2].set(yscale="log", ylim=(None, None))
+    axes[2].legend()
+    figure.savefig(_PICTURE)
+
+
+if __name__ == "__main__":
+    main()

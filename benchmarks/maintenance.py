@@ -1,0 +1,146 @@
+"""What maintenance costs others: writes while segments are sealed and merged, queries while a graph is built, queries
+while rows are written.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from statistics import median
+
+from benchmarks.client import call, call_json
+from benchmarks.dataset import as_array, as_base64, mapped
+from benchmarks.report import Row, times_at_least, times_at_most
+from benchmarks.stage import (
+    ALL,
+    ROWS_PER_WRITE,
+    Stage,
+    chunks_path,
+    create_library,
+    query_path,
+    wait_until_built,
+    warm,
+)
+from benchmarks.timing import middle_round, progress, quantile, seconds
+
+_WRITES_PER_SECOND = 200
+
+
+def run(stage: Stage) -> list[Row]:
+    return [_ingest(stage), *_queries_while_building(stage), *_queries_beside_writes(stage)]
+
+
+def _ingest(stage: Stage) -> Row:
+    """Ingest into an `auto` library, which is sealed and merged meanwhile, beside one into a `brute_force` library."""
+    data = stage.data
+    starts = range(0, len(data), ROWS_PER_WRITE)
+    path = stage.new_path("bodies")
+    bodies = mapped(
+        path, (data.chunks_body(range(start, min(start + ROWS_PER_WRITE, len(data))), as_base64) for start in starts)
+    )
+
+    def rate(index_type: str) -> float:
+        folder = stage.new_path("ingest")
+        with stage.serving(folder) as server:
+            create_library(server.port, ALL, data.dimension, index_type=index_type)
+
+            def write_all() -> None:
+                for body in progress(bodies, "ingest"):
+                    call(server.port, "POST", chunks_path(ALL), body)
+
+            found = len(data) / seconds(write_all)
+        shutil.rmtree(folder)
+        return found
+
+    rates = [(rate("auto"), rate("brute_force")) for _ in range(stage.repeat(3))]
+    ours, reference = middle_round(*zip(*rates, strict=True))
+    return Row("ingest, auto", ours, "rows/s", "brute_force", reference, times_at_least(0.7))
+
+
+def _queries_while_building(stage: Stage) -> list[Row]:
+    """Exact queries of all rows from one client, at rest and while their graph is built."""
+    data = stage.data
+    folder = stage.copy_of_filled()
+    with stage.serving(folder) as server:
+        warm(server, data)
+        ask = _asker(stage, server.port, ALL)
+        at_rest = _times(ask, stage.repeat(2000, 100))
+        call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "hnsw"})
+        built = threading.Event()
+        waiter = threading.Thread(target=lambda: built.set() if wait_until_built(server.port, ALL) else None)
+        waiter.start()
+        building: list[float] = []
+        while not built.is_set():
+            building.append(_one(ask, len(building)))
+        waiter.join()
+    shutil.rmtree(folder)
+    return [
+        Row("query p50 while hnsw is built", median(building), "ms", "at rest", median(at_rest)),
+        Row(
+            "query p95 while hnsw is built",
+            quantile(building, 0.95),
+            "ms",
+            "at rest",
+            quantile(at_rest, 0.95),
+            times_at_most(2),
+        ),
+    ]
+
+
+def _queries_beside_writes(stage: Stage) -> list[Row]:
+    """Queries of an `auto` library of all rows from one client, at rest and while another writes 200 rows a second."""
+    data = stage.data
+    folder = stage.copy_of_filled()
+    with stage.serving(folder) as server:
+        call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "auto"})
+        wait_until_built(server.port, ALL)
+        warm(server, data)
+        ask = _asker(stage, server.port, ALL)
+        rounds: list[tuple[list[float], list[float]]] = []
+        for turn in range(stage.repeat(3)):
+            at_rest = _times(ask, stage.repeat(2000, 100))
+            stop = threading.Event()
+            writer = threading.Thread(target=_write, args=(stage, server.port, stop, turn))
+            writer.start()
+            beside = _times(ask, stage.repeat(4000, 200))
+            stop.set()
+            writer.join()
+            rounds.append((beside, at_rest))
+    shutil.rmtree(folder)
+    rows = []
+    for share in (0.5, 0.95):
+        ours, reference = middle_round(*zip(*[[quantile(t, share) for t in pair] for pair in rounds], strict=True))
+        wanted = times_at_most(1.5) if share == 0.95 else None
+        name = f"query p{share:.0%} while 200 rows/s are written".replace("%", "")
+        rows.append(Row(name, ours, "ms", "at rest", reference, wanted))
+    return rows
+
+
+def _write(stage: Stage, port: int, stop: threading.Event, turn: int) -> None:
+    """Write ten rows twenty times a second; every second row replaces one that is there."""
+    data = stage.data
+    due = time.monotonic()
+    batches = 0
+    while not stop.is_set():
+        rows = [(turn * 7919 + batches * 10 + i) % len(data) for i in range(10)]
+        body = data.chunks_body(rows, as_base64)
+        if batches % 2:
+            body = body.replace(b'"id": "', b'"id": "new-').replace(b'"id":"', b'"id":"new-')
+        call(port, "POST", chunks_path(ALL), body)
+        batches += 1
+        due += 10 / _WRITES_PER_SECOND
+        stop.wait(max(0.0, due - time.monotonic()))
+
+
+def _asker(stage: Stage, port: int, library: str) -> Callable[[int], bytes]:
+    data = stage.data
+    bodies = [data.query_body(query, as_array) for query in range(500)]
+    return lambda i: call(port, "POST", query_path(library), bodies[i % len(bodies)])
+
+
+def _one(ask: Callable[[int], bytes], i: int) -> float:
+    return seconds(ask, i) * 1000
+
+
+def _times(ask: Callable[[int], bytes], count: int) -> list[float]:
+    return [_one(ask, i) for i in range(count)]
