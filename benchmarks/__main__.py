@@ -30,6 +30,8 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
         del os.environ[name]
     os.environ["DATABASE_URL"] = ""
+    # Servers start as they do for users, from compiled modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         data = Dataset.load(options.data)
     except MissingData as reason:

@@ -151,5 +151,7 @@ LOGGING = {
         "django": {"level": "WARNING", "propagate": True, "handlers": []},
         # A refused request is the client's affair, and its answer says why.
         "django.request": {"level": "ERROR"},
+        # It tells which of its builds it tries.
+        "faiss": {"level": "WARNING"},
     },
 }

@@ -1,7 +1,8 @@
 """faiss (Douze et al., The Faiss library, arXiv:2401.08281), used so that threads and forks do no harm.
 
 What always holds:
-- faiss is imported by the first index that needs it (some 0.15 s), not by the import of an index type.
+- faiss is imported by the first index that needs it, not by the import of an index type; a server imports it before it
+  forks, for the sake of memory.
 - It computes with one thread, the one that calls. With two, OpenMP keeps helpers that a forked child does not have, and
   the child's first search waits for them for ever. OpenMP keeps the number per calling thread, and a new thread starts
   from the environment's again; so every call goes through `library`, which sets it where that was not done yet.

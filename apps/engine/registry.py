@@ -7,6 +7,7 @@ import importlib
 
 from apps.engine.brute_force import BruteForce
 from apps.engine.errors import InvalidParameter
+from apps.engine.faiss_library import library
 from apps.engine.index import Parameter, VectorIndex
 
 AUTO = "auto"
@@ -35,6 +36,13 @@ def index_type(name: str) -> type[VectorIndex]:
         raise InvalidParameter("index_type", f"{name!r} is not an index type; there are: {known}") from None
     found: type[VectorIndex] = getattr(importlib.import_module(f"apps.engine.{module}"), attribute)
     return found
+
+
+def import_all() -> None:
+    """Import every type and what it needs, so that processes which are forked from this one share the memory."""
+    for name in INDEX_TYPES:
+        index_type(name)
+    library()
 
 
 def chosen_kind(name: str, rows: int, dimension: int) -> str:

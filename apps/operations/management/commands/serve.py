@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from apps.engine import kernels
+from apps.engine import kernels, registry
 from apps.libraries.models import Library
 from apps.operations import sample
 from vectordb import environment
@@ -36,6 +36,7 @@ class Command(BaseCommand):
         # Before the fork, so that the workers share them. Those that must be compiled first come later, in a thread.
         if kernels.compiled():
             kernels.load()
+        registry.import_all()
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
         self._greet(has_sample)
