@@ -61,6 +61,7 @@ class Hnsw(VectorIndex):
     """
 
     kind = "hnsw"
+    slow_to_build = True
     build_parameters = (
         Parameter("m", 4, 64, f"{_M}", "links per row and level, twice as many on the ground level"),
         Parameter("ef_construction", 8, 1024, f"{_EF_CONSTRUCTION}", "how many rows a walk keeps while linking a row"),

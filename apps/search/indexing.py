@@ -10,7 +10,8 @@ position of the snapshot that it read. A finished job keeps the newest manifest'
 place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
 position: the changes since are applied again by whoever opens it.) Only one thread publishes.
 
-Merging is tiered by a factor of four, so that a row is rewritten some log4(n) times; a quiet library is merged further.
+Merging is tiered by a factor of four, so that a row is rewritten some log4(n) times while rows are written. A quiet
+library is merged further, as far as building its index is quick.
 """
 
 import logging
@@ -26,7 +27,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from apps.engine.errors import EngineError
-from apps.engine.registry import AUTO, chosen_kind
+from apps.engine.registry import AUTO, chosen_kind, index_type
 from apps.engine.segment import Segment, merged_rows
 from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
 from apps.engine.view import View, is_sparse
@@ -42,6 +43,8 @@ SEAL_CHANGES = 4096
 _SEAL_CHANGES_WHEN_QUIET = 1000
 _QUIET_SECONDS = 5.0
 _TIER = 4
+# A quiet library's small segments join the largest from so small a share on: each costs every query some time.
+_QUIET_TIER = 32
 # After a failure the library is left alone for so long.
 _SECONDS_AFTER_FAILURE = 60.0
 _NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseError)
@@ -345,7 +348,9 @@ def _inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) ->
     if not quiet or len(segments) < 2:
         return []
     largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
-    if sum(segment.live for segment in others) * _TIER >= largest.live:
+    rows, dimension = sum(segment.live for segment in segments), largest.vectors.shape[1]
+    is_slow = index_type(chosen_kind(state.index_type, rows, dimension)).slow_to_build
+    if (rows - largest.live) * (_TIER if is_slow else _QUIET_TIER) >= largest.live:
         return [largest, *others]
     return others if len(others) > 1 else []
 

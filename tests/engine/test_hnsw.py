@@ -62,30 +62,6 @@ def test_a_mask_far_from_the_query_is_searched_all_the_same(metric: Metric) -> N
     assert recall(found, vectors, metric, away, 10, allowed) >= 0.9
 
 
-def test_masks_of_no_row_of_one_and_of_all() -> None:
-    _, queries, index = built(Metric.COSINE)
-    nothing = np.zeros(ROWS, np.bool_)
-    assert (index.search(queries, 3, nothing).positions == -1).all()
-    one = nothing.copy()
-    one[4321] = True
-    assert index.search(queries[:1], 3, one).positions.tolist() == [[4321, -1, -1]]
-    everything = index.search(queries, 10, np.ones(ROWS, np.bool_))
-    assert np.array_equal(everything.positions, index.search(queries, 10).positions)
-
-
-def test_as_many_as_there_are_where_k_is_large() -> None:
-    vectors, queries, index = built(Metric.DOT)
-    for k in (150, ROWS - 1, ROWS, ROWS + 5):
-        assert_sound(index.search(queries[:2], k), vectors, Metric.DOT, queries[:2], k)
-
-
-def test_a_query_has_the_same_answer_alone_and_in_a_batch() -> None:
-    _, queries, index = built(Metric.EUCLIDEAN)
-    together = index.search(queries, 10)
-    for i in range(len(queries)):
-        assert np.array_equal(index.search(queries[i : i + 1], 10).positions[0], together.positions[i])
-
-
 def test_threads_do_not_disturb_each_other() -> None:
     _, queries, index = built(Metric.COSINE)
     efs = [20, 40, 60, 80, 100, 120]
@@ -103,15 +79,6 @@ def test_any_dimension(metric: Metric, dimension: int) -> None:
     found = Hnsw.build(vectors, metric, QUICK).search(queries, 10)
     assert_sound(found, vectors, metric, queries, 10)
     assert recall(found, vectors, metric, queries, 10) >= 0.95
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2, 40, 3000])
-def test_few_rows_are_searched_exactly(rows: int) -> None:
-    vectors, queries = embeddings(rows, 5), embeddings(3, 5, seed=1)
-    found = Hnsw.build(vectors, Metric.COSINE).search(queries, 4)
-    assert found.exact
-    assert_sound(found, vectors, Metric.COSINE, queries, 4)
-    assert (found.compared == rows).all()
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -300,17 +267,6 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     (tmp_path / "graph.faiss").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         built(Metric.COSINE)[2].save(tmp_path)
-
-
-def test_nothing_that_the_caller_gives_is_written_to() -> None:
-    vectors, queries, allowed = embeddings(7000, 24), embeddings(5, 24, seed=1), np.arange(7000) % 2 > 0
-    before = vectors.copy(), queries.copy(), allowed.copy()
-    for array in (vectors, queries, allowed):
-        array.flags.writeable = False
-    index = Hnsw.build(vectors, Metric.COSINE, QUICK)
-    index.search(queries, 10, allowed)
-    for array, copy in zip((vectors, queries, allowed), before, strict=True):
-        assert np.array_equal(array, copy)
 
 
 def test_it_says_what_it_holds() -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,16 +164,6 @@ def test_rows_that_are_all_equal_are_found_in_order(metric: Metric) -> None:
     assert found.positions.tolist() == [list(range(10))] * 2
 
 
-@pytest.mark.parametrize("metric", Metric)
-def test_copies_of_a_row_are_found_wherever_they_lie(metric: Metric, vectors: Float32) -> None:
-    places = np.sort(np.random.default_rng(4).choice(ROWS, 30, replace=False))
-    row = embeddings(1, DIMENSION, seed=7) * np.float32(2)
-    changed = vectors.copy()
-    changed[places] = row
-    found = Lsh.build(changed, metric).search(row, 30)
-    assert found.positions[0].tolist() == places.tolist()
-
-
 @contextmanager
 def whatever_it_costs() -> Iterator[None]:
     """Hash also where a scan would cost less."""
@@ -277,18 +266,6 @@ def test_files_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> None:
         Lsh.load(tmp_path, vectors, Metric.DOT)
 
 
-def test_nothing_that_the_caller_gives_is_written_to(vectors: Float32, queries: Float32) -> None:
-    allowed = np.arange(ROWS) % 5 > 0
-    given_arrays = [array.copy() for array in (vectors, queries, allowed)]
-    for array in given_arrays:
-        array.flags.writeable = False
-    for metric in Metric:
-        Lsh.build(given_arrays[0], metric).search(given_arrays[1], 10, given_arrays[2])
-    assert all(
-        np.array_equal(array, copy) for array, copy in zip(given_arrays, (vectors, queries, allowed), strict=True)
-    )
-
-
 def _every_second_column(array: Float32) -> Float32:
     return np.repeat(array, 2, axis=1)[:, ::2]
 
@@ -299,22 +276,6 @@ def test_the_layout_in_memory_makes_no_difference(
 ) -> None:
     expected = Lsh.build(vectors, Metric.COSINE).search(queries, 10)
     assert same(Lsh.build(laid_out(vectors), Metric.COSINE).search(laid_out(queries), 10), expected)
-
-
-def test_threads_search_one_index_at_once(vectors: Float32, queries: Float32) -> None:
-    index = Lsh.build(vectors, Metric.COSINE)
-    expected = index.search(queries, 10).positions.tolist()
-    found: dict[int, list[list[int]]] = {}
-
-    def read(thread: int) -> None:
-        found[thread] = [index.search(query[None], 10).positions[0].tolist() for query in queries]
-
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [found.get(number) for number in range(4)] == [expected] * 4
 
 
 @pytest.mark.parametrize(

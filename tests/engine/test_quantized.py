@@ -60,31 +60,6 @@ def test_a_mask_far_from_the_query_costs_little_recall(metric: Metric) -> None:
     assert recall(found, vectors, metric, away, 10, allowed) >= 0.95
 
 
-def test_masks_of_no_row_of_one_and_of_all() -> None:
-    _, index = built(Metric.COSINE)
-    nothing = np.zeros(ROWS, np.bool_)
-    assert (index.search(QUERIES, 3, nothing).positions == -1).all()
-    one = nothing.copy()
-    one[4321] = True
-    assert index.search(QUERIES[:1], 3, one).positions.tolist() == [[4321, -1, -1]]
-    everything = index.search(QUERIES, 10, np.ones(ROWS, np.bool_))
-    assert np.array_equal(everything.positions, index.search(QUERIES, 10).positions)
-
-
-def test_as_many_as_there_are_where_k_is_large() -> None:
-    vectors, index = built(Metric.DOT)
-    for k in (ROWS - 1, ROWS, ROWS + 5):
-        assert_sound(index.search(QUERIES[:2], k), vectors, Metric.DOT, QUERIES[:2], k)
-
-
-def test_a_query_has_the_same_answer_alone_and_in_a_batch() -> None:
-    _, index = built(Metric.EUCLIDEAN)
-    together = index.search(QUERIES, 10)
-    for i in range(len(QUERIES)):
-        alone = index.search(QUERIES[i : i + 1], 10)
-        assert np.array_equal(alone.positions[0], together.positions[i])
-
-
 def test_threads_do_not_disturb_each_other() -> None:
     _, index = built(Metric.COSINE)
     masks = [np.random.default_rng(seed).random(ROWS) < 0.6 for seed in range(8)]
@@ -273,17 +248,6 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     (tmp_path / "codes.faiss").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         built(Metric.COSINE)[1].save(tmp_path)
-
-
-def test_nothing_that_the_caller_gives_is_written_to() -> None:
-    vectors, queries, allowed = embeddings(4000, 20), QUERIES[:, :20].copy(), np.arange(4000) % 2 > 0
-    before = vectors.copy(), queries.copy(), allowed.copy()
-    for array in (vectors, queries, allowed):
-        array.flags.writeable = False
-    index = Quantized.build(vectors, Metric.COSINE)
-    index.search(queries, 10, allowed)
-    for array, copy in zip((vectors, queries, allowed), before, strict=True):
-        assert np.array_equal(array, copy)
 
 
 def test_it_says_what_it_holds() -> None:
