@@ -22,7 +22,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from apps.engine.kernels import exact
-from apps.engine.kernels.exact import bar, best_first, borrowed, loaded, norm, offer, product_added, read_only, score
+from apps.engine.kernels.exact import (
+    bar,
+    best_first,
+    borrowed,
+    fetch,
+    loaded,
+    norm,
+    offer,
+    product_added,
+    read_only,
+    score,
+)
 
 _CHUNK = 512
 # Rows of which the bounds are compared at once.
@@ -192,26 +203,6 @@ def _lowest(typing_context: Any, bits: Any) -> Any:
     return types.int64(bits), generate
 
 
-@intrinsic
-def _fetch(typing_context: Any, array: Any, row: Any) -> Any:
-    """Ask for the lines of the cache in which a row of `array` [n, w] lies; it need not exist."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
-        stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
-        begin = builder.gep(builder.bitcast(matrix.data, cgutils.voidptr_t), [builder.mul(stride, arguments[1])])
-        function = ir.FunctionType(ir.VoidType(), [begin.type, *[ir.IntType(32)] * 3])
-        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        # To read, to be kept, data.
-        how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]
-        first, step = (ir.Constant(stride.type, number) for number in (0, 64))
-        with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
-            builder.call(prefetch, [builder.gep(begin, [place]), *how])
-        return context.get_dummy_value()
-
-    return types.void(array, row), generate
-
-
 @njit(nogil=True, forceinline=True)
 def _length(values):
     total = 0.0
@@ -295,8 +286,8 @@ def _settled(matrix, asked, waiting, best, j, left, count, floor, final):
             if chosen < most or bounds[i] >= highest[0]:
                 chosen = offer(highest, places, none, chosen, np.float32(bounds[i]), i)
         for i in places:
-            _fetch(plane, rows[i])
-            _fetch(numbers, rows[i])
+            fetch(plane, rows[i])
+            fetch(numbers, rows[i])
         for i in places:
             bound = bounds[i]
             if i >= refined:
@@ -311,8 +302,8 @@ def _settled(matrix, asked, waiting, best, j, left, count, floor, final):
         if final:
             for i in range(refined, left):
                 if bounds[i] >= floor:
-                    _fetch(plane, rows[i])
-                    _fetch(numbers, rows[i])
+                    fetch(plane, rows[i])
+                    fetch(numbers, rows[i])
         kept = 0
         for i in range(left):
             bound = bounds[i]
@@ -387,7 +378,7 @@ def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gath
             here[i] = rows[min(base + i, size - 1)] if gather else base + i
         # A line of the cache holds the numbers of four rows.
         for i in range(base + _CHUNK, base + 2 * _CHUNK, 1 if gather else 4):
-            _fetch(numbers, rows[min(i, size - 1)] if gather else i)
+            fetch(numbers, rows[min(i, size - 1)] if gather else i)
         if gather:
             for i in range(chunk):
                 for field in range(3):
@@ -406,7 +397,7 @@ def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gath
                     _multiply(plane, here[i], here[other], codes, first, products, i, other)
             else:
                 for i in range(chunk):
-                    _fetch(plane, here[i + _AHEAD])
+                    fetch(plane, here[i + _AHEAD])
                     products[i, 0] = _product(plane, here[i], codes, 0)
             for j in range(first, min(first + _TOGETHER, number)):
                 step, offset = 16 * prepared[j, _STEP], prepared[j, _COARSE]

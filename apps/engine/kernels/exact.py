@@ -26,6 +26,7 @@ COSINE, DOT, EUCLIDEAN = 0, 1, 2
 LANES = 16
 
 _CHUNK = 256
+_AHEAD = 4
 # Rows of a chunk that are looked at one by one where one of them may be among the best.
 _GROUP = 32
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -56,6 +57,26 @@ def borrowed(typing_context: Any, array: types.Array) -> Any:
         return made._getvalue()
 
     return array(array), generate
+
+
+@intrinsic
+def fetch(typing_context: Any, array: Any, row: Any) -> Any:
+    """Ask for the lines of the cache in which a row of `array` [n, w] lies; it need not exist."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
+        begin = builder.gep(builder.bitcast(matrix.data, cgutils.voidptr_t), [builder.mul(stride, arguments[1])])
+        function = ir.FunctionType(ir.VoidType(), [begin.type, *[ir.IntType(32)] * 3])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        # To read, to be kept, data.
+        how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]
+        first, step = (ir.Constant(stride.type, number) for number in (0, 64))
+        with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
+            builder.call(prefetch, [builder.gep(begin, [place]), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, row), generate
 
 
 def _sum_in_lanes(term: _Term, lanes: ir.VectorType) -> Any:
@@ -198,6 +219,9 @@ def scores(metric, vectors, query, positions, gather, found):
     wide = query[0].astype(np.float64)
     query_norm = norm(query, 0, wide)
     for i in range(len(found)):
+        # Rows that lie apart come from memory one after the other unless they are asked for before.
+        if gather and i + _AHEAD < len(found):
+            fetch(vectors, positions[i + _AHEAD])
         found[i] = score(metric, vectors, positions[i] if gather else i, wide, query_norm)
 
 
