@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 SEAL_CHANGES = 4096
 _SEAL_CHANGES_WHEN_QUIET = 1000
 _QUIET_SECONDS = 5.0
+_VERY_QUIET_SECONDS = 60.0
 _TIER = 4
 # A quiet library's small segments join the largest from so small a share on: each costs every query some time.
 _QUIET_TIER = 32
@@ -132,10 +133,13 @@ class Indexer:
                 watch.position, watch.since = state.position, time.monotonic()
             if watch.settled == state or (watch.failed == _wish(state) and time.monotonic() < watch.not_before):
                 continue
-            quiet = time.monotonic() - watch.since >= _QUIET_SECONDS
-            least = SEAL_CHANGES if not quiet else _SEAL_CHANGES_WHEN_QUIET if state.index_type == AUTO else 1
+            seconds = time.monotonic() - watch.since
+            quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
+            # A library of a few rows needs no files; one that has files is to have all of its rows there, some time.
+            few = state.index_type != AUTO or (very_quiet and state.manifest)
+            least = SEAL_CHANGES if not quiet else 1 if few else _SEAL_CHANGES_WHEN_QUIET
             found = self._look_after(state, least=least, quiet=quiet)
-            if not found and quiet and self._job is None and watch.failed is None:
+            if not found and very_quiet and self._job is None and watch.failed is None:
                 watch.settled = state
             did |= found
         return did

@@ -156,6 +156,28 @@ def test_fewer_rows_are_sealed_when_the_library_is_quiet(
     assert (live(), pending()) == ([least], 0)
 
 
+def test_the_last_few_rows_are_sealed_when_a_library_has_been_quiet_for_long(
+    indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    made(index_type="auto")
+    for first, rows, expected in ((0, SEAL_WHEN_QUIET - 1, []), (100, 1, [SEAL_WHEN_QUIET])):
+        write(first, rows)
+        for _ in range(3):
+            indexer.round()
+            now[0] += 70.0
+        assert live() == expected, "too few rows for files, if there are none"
+    write(200, 1)
+    indexer.round()
+    now[0] += 59.0
+    indexer.round()
+    assert pending() == 1
+    now[0] += 2.0
+    indexer.round()
+    assert (sorted(live()), pending()) == ([1, SEAL_WHEN_QUIET], 0)
+
+
 def test_a_library_that_is_written_to_is_not_quiet(
     library: Library, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
