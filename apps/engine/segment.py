@@ -106,8 +106,10 @@ class Segment:
         """The k nearest live rows to each of `queries` [m, dimension]; of `params`, those that the index takes."""
         if exact or self.index is self.exact:
             return self.exact.search(queries, k, self.alive)
-        known = {parameter.name for parameter in self.index.search_parameters}
-        return self.index.search(queries, k, self.alive, {name: params[name] for name in params if name in known})
+        if params:
+            known = {parameter.name for parameter in self.index.search_parameters}
+            params = {name: value for name, value in params.items() if name in known}
+        return self.index.search(queries, k, self.alive, params)
 
     def locate(self, keys: Int64) -> tuple[Int64, Mask]:
         """Positions of the live rows of `keys` and a mask over `keys` of those that have one."""
