@@ -59,7 +59,7 @@ def clustered(rows: int, dimension: int, seed: int = 2) -> tuple[Float32, Float3
     rng = np.random.default_rng(seed)
     count = max(1, rows // 100)
     inner = min(dimension, 64)
-    basis = rng.standard_normal((inner, dimension)).astype(np.float32) / np.sqrt(inner)
+    basis = (rng.standard_normal((inner, dimension)) / np.sqrt(inner)).astype(np.float32)
     centres = rng.standard_normal((count, inner)).astype(np.float32) @ basis
 
     def drawn(number: int) -> Float32:
@@ -78,7 +78,9 @@ def _clustered(rows: int, dimension: int) -> Callable[[Dataset], tuple[Float32, 
 DATA_SETS = [
     DataSet("wordnet, 1,000 x 384", Metric.COSINE, _wordnet(1000)),
     DataSet("wordnet, 10,000 x 384", Metric.COSINE, _wordnet(10_000)),
+    DataSet("wordnet, 30,000 x 384", Metric.COSINE, _wordnet(30_000)),
     DataSet("wordnet, 117,659 x 384", Metric.COSINE, _wordnet(None)),
+    DataSet("clustered, 500,000 x 384", Metric.COSINE, _clustered(500_000, 384)),
     DataSet("uniform, 1,000 x 3", Metric.EUCLIDEAN, _uniform(1000, 3)),
     DataSet("uniform, 100,000 x 3", Metric.EUCLIDEAN, _uniform(100_000, 3)),
     DataSet("uniform, 100,000 x 8", Metric.EUCLIDEAN, _uniform(100_000, 8)),
@@ -86,17 +88,19 @@ DATA_SETS = [
     DataSet("clustered, 10,000 x 1,536", Metric.COSINE, _clustered(10_000, 1536)),
 ]
 
+_GRAPH, _WALKS = {"m": 16, "ef_construction": 128}, [{"ef": ef} for ef in (32, 64, 128, 256)]
+
 ENTRIES = [
     Entry("brute_force"),
     Entry("kd_tree", most_dimensions=20),
-    Entry("lsh", searches=({}, {"probes": 1}, {"probes": 64})),
+    Entry("lsh", searches=({}, {"probes": 1}, {"probes": 64}), most_rows=200_000),
     Entry("quantized", least_rows=2000),
-    Entry("hnsw", {"m": 16, "ef_construction": 128}, [{"ef": ef} for ef in (32, 64, 128, 256)], least_rows=5000),
+    Entry("hnsw", _GRAPH, _WALKS, least_rows=5000),
 ]
 
 REFERENCES = [
     Entry("numpy"),
-    Entry("faiss hnsw", {"m": 16, "ef_construction": 128}, [{"ef": ef} for ef in (32, 64, 128, 256)], least_rows=5000),
-    Entry("hnswlib", {"m": 16, "ef_construction": 128}, [{"ef": ef} for ef in (32, 64, 128, 256)], least_rows=5000),
+    Entry("faiss hnsw", _GRAPH, _WALKS, least_rows=5000, most_rows=200_000),
+    Entry("hnswlib", _GRAPH, _WALKS, least_rows=5000, most_rows=200_000),
     Entry("scipy cKDTree", most_dimensions=20),
 ]
