@@ -25,7 +25,8 @@ _TOLERANCE = 1e-6
 @dataclass
 class Line:
     """One line of the table. `compared` is the share of rows that a query was compared with, by the index's own count;
-    times are medians over single queries, of one thread."""
+    times are medians over single queries, of one thread: through the view with text ids resolved, and, `by_itself`, of
+    the index's search alone, which is what a library's is compared with."""
 
     data: str
     kind: str
@@ -34,6 +35,7 @@ class Line:
     build_seconds: float
     bytes_per_row: float
     microseconds: float
+    by_itself: float
     times_numpy: float
     recall: float
     compared: float
@@ -52,6 +54,7 @@ class _Contender:
     nbytes: float
     view: View | None
     times: list[float]
+    times_by_itself: list[float]
 
 
 def run(data_set: DataSet, vectors: Float32, queries: Float32, entries: list[Entry], rounds: int) -> list[Line]:
@@ -62,6 +65,8 @@ def run(data_set: DataSet, vectors: Float32, queries: Float32, entries: list[Ent
         block = queries[at : at + _PER_BLOCK]
         for one in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
             one.times += _times(one.search, block)
+            if one.view is not None:
+                one.times_by_itself += _times(_by_itself(one.view, one.params), block)
     truth = [np.sort(exact_scores(data_set.metric, vectors, query))[-K:] for query in queries]
     numpy_time = next((median(one.times) for one in contenders if one.entry.kind == "numpy"), float("nan"))
     return [_line(data_set, one, vectors, queries, truth, numpy_time) for one in contenders]
@@ -89,7 +94,7 @@ def _built(entry: Entry, vectors: Float32, metric: Metric) -> list[_Contender]:
         print(f"{entry.kind}: {library} is not installed, so it is left out", file=sys.stderr)
         return []
     took = time.perf_counter() - began
-    return [_Contender(entry, params, with_params(params), took, nbytes, view, []) for params in entry.searches]
+    return [_Contender(entry, params, with_params(params), took, nbytes, view, [], []) for params in entry.searches]
 
 
 def _through(view: View, ids: list[str]) -> Callable[[Mapping[str, Any]], Search]:
@@ -104,6 +109,12 @@ def _through(view: View, ids: list[str]) -> Callable[[Mapping[str, Any]], Search
         return search
 
     return with_params
+
+
+def _by_itself(view: View, params: Mapping[str, Any]) -> Search:
+    """Searches of the index alone."""
+    index = view.segments[0].index
+    return lambda query, k: index.search(query[np.newaxis], k, None, params).positions
 
 
 def _times(search: Search, block: Float32) -> list[float]:
@@ -134,6 +145,7 @@ def _line(
         compared = [hit.compared for hit in one.view.search(queries[:50], K, params=one.params)]
         batches = median(_batch_times(one.view, queries, one.params)) * 1e6
     took = median(one.times)
+    by_itself = median(one.times_by_itself) if one.times_by_itself else took
     return Line(
         data=data_set.name,
         kind=one.entry.kind,
@@ -142,7 +154,8 @@ def _line(
         build_seconds=one.build_seconds,
         bytes_per_row=one.nbytes / len(vectors),
         microseconds=took * 1e6,
-        times_numpy=numpy_time / took,
+        by_itself=by_itself * 1e6,
+        times_numpy=numpy_time / by_itself,
         recall=min(1.0, hits / (len(queries) * min(K, len(vectors)))),
         compared=float(np.mean(compared)) / len(vectors) if compared else float("nan"),
         microseconds_in_batches=batches,
