@@ -6,6 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import DatabaseError, OperationalError, ProgrammingError
 
 # Before numpy is loaded; apps/engine/scan.py says why.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -15,13 +16,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
     try:
-        import vectordb.settings  # noqa: F401  (a bad setting is told here, before Django wraps it)
+        import vectordb.settings
 
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
+    except (OperationalError, ProgrammingError) as error:
+        if not _is_without_tables():
+            raise
+        sys.exit(
+            f"There is no database of a server in {vectordb.settings.DATA_DIR} yet ({error}). Set VECTORDB_DATA_DIR "
+            "and DATABASE_URL as for the server, or start it once: make serve."
+        )
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _is_without_tables() -> bool:
+    from django.db import connection
+
+    try:
+        return "library" not in connection.introspection.table_names()
+    except DatabaseError:
+        return False
 
 
 if __name__ == "__main__":

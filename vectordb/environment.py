@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -105,6 +106,19 @@ def _secret(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text.strip()
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise ValueError("must be an address such as http://localhost:11434/v1, without user, password or query")
+    return text
+
+
 def _hosts(text: str) -> list[str]:
     hosts = [host.strip() for host in text.split(",") if host.strip()]
     if not hosts:
@@ -141,6 +155,57 @@ SETTINGS: tuple[Setting, ...] = (
         "used for longest are let go. 0: half of the machine's memory.",
         _whole_number(0, 1 << 30),
     ),
+    Setting(
+        "VECTORDB_EMBEDDING_PROVIDER",
+        "hashing",
+        "Provider of the model that makes vectors of texts for a library that names none: hashing, "
+        "sentence_transformers, openai or cohere.",
+        _one_of("hashing", "sentence_transformers", "openai", "cohere"),
+    ),
+    Setting("VECTORDB_EMBEDDING_MODEL", "hashing-384", "Its model.", _not_blank),
+    Setting(
+        "VECTORDB_EMBEDDING_TIMEOUT",
+        "30",
+        "Seconds that embedding the texts of a request may take; below VECTORDB_REQUEST_TIMEOUT.",
+        _whole_number(1, 3600),
+    ),
+    Setting(
+        "VECTORDB_EMBEDDING_RETRIES",
+        "2",
+        "Further attempts after a provider's failure that may pass.",
+        _whole_number(0, 10),
+    ),
+    Setting(
+        "VECTORDB_EMBEDDING_QUERY_CACHE",
+        "1000",
+        "How many queries' vectors a worker keeps.",
+        _whole_number(0, 1_000_000),
+    ),
+    Setting(
+        "VECTORDB_OPENAI_BASE_URL",
+        "https://api.openai.com/v1",
+        "Where the provider openai is: OpenAI, or a compatible server (Ollama, vLLM, TEI).",
+        _base_url,
+    ),
+    Setting("OPENAI_API_KEY", "", "Its key.", str),
+    Setting(
+        "VECTORDB_OPENAI_DIMENSIONS", "0", "The dimension to ask it for; 0: the model's own.", _whole_number(0, 65536)
+    ),
+    Setting("VECTORDB_OPENAI_MAX_BATCH", "256", "Most texts in one request to it.", _whole_number(1, 2048)),
+    Setting("VECTORDB_COHERE_BASE_URL", "https://api.cohere.com", "Where the provider cohere is.", _base_url),
+    Setting("CO_API_KEY", "", "Its key.", str),
+    Setting(
+        "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE",
+        "cpu",
+        "Where sentence_transformers computes: cpu, cuda, cuda:1, mps.",
+        _not_blank,
+    ),
+    Setting(
+        "VECTORDB_SENTENCE_TRANSFORMERS_THREADS",
+        "1",
+        "Threads of a computation on the CPU, in each worker.",
+        _whole_number(1, 256),
+    ),
     Setting("VECTORDB_SAMPLE", "1", "Load the shipped sample library into an empty database.", _switch),
     Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _auth),
     Setting(
@@ -168,6 +233,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole_number(1, 100)),
     Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole_number(1024, 1 << 32)),
     Setting(
+        "VECTORDB_MAX_ANSWER_BYTES",
+        "134217728",
+        "Largest answer to a query or a batch of queries, in bytes, as it is estimated before it is made.",
+        _whole_number(1 << 20, 1 << 32),
+    ),
+    Setting(
         "DATABASE_URL",
         "",
         "Database to use instead of SQLite in the data folder, for example postgresql://user:password@host:5432/name.",
@@ -190,6 +261,7 @@ class Limits:
     metadata_bytes: int
     metadata_depth: int
     body_bytes: int
+    answer_bytes: int
 
 
 def read() -> dict[str, Any]:
@@ -207,11 +279,17 @@ def read() -> dict[str, Any]:
             f"VECTORDB_BUSY_TIMEOUT={values['VECTORDB_BUSY_TIMEOUT']} cannot be used: it must be below "
             f"VECTORDB_REQUEST_TIMEOUT={values['VECTORDB_REQUEST_TIMEOUT']}, or a waiting write is cut off unanswered."
         )
+    if values["VECTORDB_EMBEDDING_TIMEOUT"] >= values["VECTORDB_REQUEST_TIMEOUT"]:
+        raise ImproperlyConfigured(
+            f"VECTORDB_EMBEDDING_TIMEOUT={values['VECTORDB_EMBEDDING_TIMEOUT']} cannot be used: it must be below "
+            f"VECTORDB_REQUEST_TIMEOUT={values['VECTORDB_REQUEST_TIMEOUT']}, or the worker is replaced while it waits."
+        )
     return values
 
 
 def _shown(setting: Setting, text: str) -> str:
-    return "(hidden)" if setting.name in ("SECRET_KEY", "DATABASE_URL") else repr(text)
+    hidden = setting.name in ("SECRET_KEY", "DATABASE_URL") or setting.name.endswith(("_API_KEY", "_BASE_URL"))
+    return "(hidden)" if hidden else repr(text)
 
 
 def limits(values: dict[str, Any]) -> Limits:
@@ -226,6 +304,7 @@ def limits(values: dict[str, Any]) -> Limits:
         metadata_bytes=values["VECTORDB_MAX_METADATA_BYTES"],
         metadata_depth=values["VECTORDB_MAX_METADATA_DEPTH"],
         body_bytes=values["VECTORDB_MAX_BODY_BYTES"],
+        answer_bytes=values["VECTORDB_MAX_ANSWER_BYTES"],
     )
 
 

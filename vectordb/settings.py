@@ -5,6 +5,7 @@ from typing import Any
 
 import environ
 
+from apps.embeddings.config import Config
 from vectordb import environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -20,6 +21,21 @@ REQUEST_TIMEOUT: int = _values["VECTORDB_REQUEST_TIMEOUT"]
 BUSY_TIMEOUT: int = _values["VECTORDB_BUSY_TIMEOUT"]
 INDEX_DIR: Path = DATA_DIR / "index"
 MEMORY_BUDGET: int = environment.memory_budget(_values["VECTORDB_MEMORY_MB"])
+EMBEDDINGS = Config(
+    provider=_values["VECTORDB_EMBEDDING_PROVIDER"],
+    model=_values["VECTORDB_EMBEDDING_MODEL"],
+    timeout=_values["VECTORDB_EMBEDDING_TIMEOUT"],
+    retries=_values["VECTORDB_EMBEDDING_RETRIES"],
+    query_cache_size=_values["VECTORDB_EMBEDDING_QUERY_CACHE"],
+    openai_base_url=_values["VECTORDB_OPENAI_BASE_URL"],
+    openai_api_key=_values["OPENAI_API_KEY"],
+    openai_dimensions=_values["VECTORDB_OPENAI_DIMENSIONS"],
+    openai_max_batch=_values["VECTORDB_OPENAI_MAX_BATCH"],
+    cohere_base_url=_values["VECTORDB_COHERE_BASE_URL"],
+    cohere_api_key=_values["CO_API_KEY"],
+    sentence_transformers_device=_values["VECTORDB_SENTENCE_TRANSFORMERS_DEVICE"],
+    sentence_transformers_threads=_values["VECTORDB_SENTENCE_TRANSFORMERS_THREADS"],
+)
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 
@@ -153,5 +169,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # It tells which of its builds it tries.
         "faiss": {"level": "WARNING"},
+        # A line for each request to an embedding provider.
+        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
     },
 }

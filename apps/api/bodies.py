@@ -14,8 +14,11 @@ _BLOCK = 1 << 16
 _DRAIN = 1 << 28
 
 
-def parse(request: HttpRequest, model: type[Body]) -> Body:
-    """The request's JSON body as `model`; raises Problem, or pydantic's ValidationError."""
+def parse(request: HttpRequest, model: type[Body], *, empty: bytes | None = None) -> Body:
+    """The request's JSON body as `model`, `empty` standing in for none; raises Problem, or pydantic's
+    ValidationError."""
+    if empty is not None and not read(request).strip():
+        return validate(empty, model)
     return validate(json_body(request), model)
 
 

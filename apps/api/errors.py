@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
+from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.libraries.dialects import Failure, failure_of
 from apps.libraries.errors import (
     Conflict,
@@ -50,6 +51,7 @@ CODES: dict[str, tuple[int, str]] = {
     "precondition_failed": (412, "The resource has changed."),
     "body_too_large": (413, "The request body is too large."),
     "unsupported_media_type": (415, "The body's media type is not supported."),
+    "embedding_failed": (502, "The embedding provider failed."),
     "internal_error": (500, "The server made a mistake."),
     "busy": (503, "The database is busy."),
     "disk_full": (503, "The disk is full."),
@@ -82,6 +84,7 @@ _SENTENCES = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "list_type": "must be an array",
+    "tuple_type": "must be an array",
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
@@ -127,6 +130,11 @@ def problem_of(error: Exception) -> Problem | None:
     if isinstance(error, LibraryError):
         code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
         return Problem(code, error.detail if len(error.faults) != 1 else _sentence(error), error.faults)
+    if isinstance(error, TextRefused):
+        return Problem("invalid", str(error))
+    if isinstance(error, EmbeddingError):
+        logger.warning("%s", error)
+        return Problem("embedding_failed", f"{str(error).rstrip('.')}.")
     if isinstance(error, ValidationError):
         return _validation_problem(error)
     if isinstance(error, DatabaseError):

@@ -57,6 +57,8 @@ class RequestMiddleware:
             drain(request)
         if not response.streaming:
             response.headers.setdefault("Content-Length", str(len(response.content)))
+            if request.method == "HEAD":
+                response.content = b""
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

@@ -31,6 +31,7 @@ IF_MATCH = OpenApiParameter(
     description="Write only if this is still the ETag; 412 otherwise.",
 )
 INCLUDE = OpenApiParameter("include", {"type": "string", "enum": ["embedding"]}, description="What else to show.")
+FILTER = OpenApiParameter("filter", OpenApiTypes.STR, description="Only the chunks that match: a filter, as JSON.")
 DOCUMENT_ID = OpenApiParameter("document_id", OpenApiTypes.STR, description="Only the chunks of this document.")
 
 # Statuses that any operation may answer beside its own, with when that happens.
@@ -45,7 +46,7 @@ _PROBLEMS = {
 }
 _BODY_ONLY = {"413", "415"}
 _WRITE_ONLY = {"409", "412"}
-_READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks"}
+_READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_values"}
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
 
 
@@ -65,7 +66,7 @@ class AutoSchema(_AutoSchema):
     def get_tags(self) -> list[str]:
         parts = self.path.removeprefix("/api/v1/").split("/")
         if len(parts) > 2:
-            return ["queries" if parts[2] == "query" else parts[2] if parts[2] != "stats" else "libraries"]
+            return [{"query": "queries", "stats": "libraries", "reindex": "libraries"}.get(parts[2], parts[2])]
         return ["libraries" if parts[0] == "libraries" else "server"]
 
 

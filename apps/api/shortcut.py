@@ -1,23 +1,26 @@
 """The short way of a query: answered before Django's handler, whose request object, middleware and routes cost more
 than a small search does.
 
-It knows success only. A request that is unusual in any way, or that goes wrong, is handed to Django with its body put
-back, as if nothing had been tried: so each refusal is made in one place, and both ways give the same answers. Queries
-write nothing, so trying twice is safe.
+It knows success only, and the failure of an embedding provider, which is not asked twice. A request that is unusual in
+any other way, or that goes wrong, is handed to Django with its body put back, as if nothing had been tried: so each
+refusal is made in one place, and both ways give the same answers. Queries write nothing, so trying twice is safe.
 """
 
 import io
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
+from apps.api.errors import CONTENT_TYPE, problem_of
 from apps.api.middleware import FIXED_HEADERS, HEADER, request_id_of
 from apps.api.renderers import dumps
 from apps.api.v1.query import Query, QueryMany
+from apps.embeddings.errors import EmbeddingError
 from apps.libraries.ids import is_id
 from vectordb.logs import current_request_id
 
@@ -45,7 +48,10 @@ class QueryShortcut:
         request_id = request_id_of(environ)
         current_request_id.set(request_id)
         body = environ["wsgi.input"].read(length)
-        answer = _answer(library_id, body, is_batch=is_batch is not None) if len(body) == length else None
+        try:
+            answer = _answer(library_id, body, is_batch=is_batch is not None) if len(body) == length else None
+        except EmbeddingError as error:
+            return _refuse(error, request_id, start_response)
         if answer is None:
             environ["wsgi.input"] = io.BytesIO(body)
             return self._django(environ, start_response)
@@ -57,9 +63,22 @@ class QueryShortcut:
 def _answer(library_id: str, body: bytes, *, is_batch: bool) -> bytes | None:
     try:
         return dumps((QueryMany if is_batch else Query).answer_to(library_id, body))
+    except EmbeddingError:
+        raise
     except Exception:
         # Whatever it is, Django's way meets it again and says so properly.
         return None
+
+
+def _refuse(error: EmbeddingError, request_id: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The answer to a text that no provider made a vector of; asking the provider again would take as long again."""
+    problem = problem_of(error)
+    assert problem is not None
+    body = dumps(problem.body(request_id))
+    status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
+    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), (HEADER, request_id)]
+    start_response(status, headers + FIXED_HEADERS)
+    return [body]
 
 
 def _usual_length(environ: Environ) -> int | None:

@@ -8,6 +8,10 @@ scan        products of queries and a matrix, by several threads
 brute_force exact search
 kernels     compiled functions, with numpy in their place until they are loaded
 registry    index types by name
+filters     the language of filters
+columns     what filters look at, column by column
+lexical     words: full text search by BM25
+content     columns and words of the rows of a part
 segment     sealed rows with their index, in memory or mapped from files
 store       the index files of a library: segments and manifests, checked when they are opened
 tail        rows newer than the last segment, in a buffer that grows

@@ -182,8 +182,9 @@ class Trial:
         if metric is Metric.COSINE:
             one, other = _unit(one), _unit(other)
         gaps, lengths = np.linalg.norm(one - other, axis=1), np.linalg.norm(one, axis=1)
+        apart = gaps > 0.0
         separable = (
-            bool(np.median((gaps / np.maximum(lengths, gaps))[gaps > 0.0]) > _SEPARABLE) if gaps.any() else False
+            bool(np.median(gaps[apart] / np.maximum(lengths, gaps)[apart]) > _SEPARABLE) if apart.any() else False
         )
         middle = (one + other) / 2
         if metric is not Metric.EUCLIDEAN:

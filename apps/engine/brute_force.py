@@ -39,6 +39,7 @@ class BruteForce(VectorIndex):
     """Compares a query with every allowed row. Exact for every metric."""
 
     kind = "brute_force"
+    always_exact = True
 
     def __init__(self, vectors: Float32, metric: Metric, norms: Float32, codes: Codes | None) -> None:
         self._vectors = vectors

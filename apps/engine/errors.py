@@ -3,6 +3,7 @@
 EngineError
 ├── InvalidVector     a row that cannot be stored or searched; `.row` says which
 ├── InvalidParameter  an unknown index type, metric or parameter; `.name` says which
+├── InvalidFilter     a metadata filter that breaks a rule; `.path` says where in it
 └── Damaged           a file of an index is missing, corrupt, or of another version or library
 """
 
@@ -26,6 +27,15 @@ class InvalidParameter(EngineError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
         self.name = name
+        self.reason = reason
+
+
+class InvalidFilter(EngineError):
+    """The filter cannot be used, for `reason`; `path` leads there, by the keys and list positions of its JSON."""
+
+    def __init__(self, path: tuple[str | int, ...], reason: str) -> None:
+        super().__init__(f"filter{''.join(f'/{step}' for step in path)}: {reason}")
+        self.path = path
         self.reason = reason
 
 

@@ -61,6 +61,8 @@ class VectorIndex(ABC):
     kind: ClassVar[str]
     build_parameters: ClassVar[tuple[Parameter, ...]] = ()
     search_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    # Whether each answer is exact, and none is left to a scan.
+    always_exact: ClassVar[bool] = False
     # Whether building takes minutes where other types take seconds, so that rows are merged into an index less often.
     slow_to_build: ClassVar[bool] = False
     # Past so many dimensions the type does not suit; None where it always does.

@@ -57,6 +57,7 @@ class KdTree(VectorIndex):
     """Compares a query with the rows near it. Exact for every metric."""
 
     kind = "kd_tree"
+    always_exact = True
     many_dimensions = 20
     build_parameters = (
         Parameter("leaf_size", 8, 512, str(_LEAF_SIZE), "the most rows in a leaf; leaves have half of it or more"),

@@ -56,6 +56,8 @@ def chosen_kind(name: str, rows: int, dimension: int) -> str:
 
 def check_params(name: str, params: dict[str, object]) -> None:
     """Raise InvalidParameter for build parameters that the type does not take; `auto` takes none."""
+    if name == AUTO and params:
+        raise InvalidParameter(next(iter(params)), f"{AUTO} takes no parameters; name an index type that does")
     index_type(BruteForce.kind if name == AUTO else name).check_params(params)
 
 

@@ -1,4 +1,5 @@
-"""Sealed rows: their keys, their vectors, an exact index and the one that answers, with a mask of dead rows.
+"""Sealed rows: their keys, their vectors, an exact index and the one that answers, columns and words, with a mask of
+dead rows.
 
 What always holds: keys ascend; nothing but the mask ever changes, and a changed mask makes another Segment. A segment
 that was saved is named by its folder:
@@ -7,17 +8,20 @@ keys.npy      int64 [n], ascending
 vectors.npy   float32 [n, dimension]
 exact/        the files of its `brute_force`, which answers exact queries and those with few allowed rows
 index/        the files of its other index, where it has one
+content/      the files of its columns and words
 
 Loading maps the files, so that all processes of a host share one copy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from apps.engine.brute_force import BruteForce
+from apps.engine.content import Content, StoredContent
 from apps.engine.errors import Damaged
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
@@ -25,7 +29,7 @@ from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, chosen_kind, index_type
 from apps.engine.vectors import Float32, Int64, Mask
 
-_KEYS, _VECTORS, _EXACT, _INDEX = "keys.npy", "vectors.npy", "exact", "index"
+_KEYS, _VECTORS, _EXACT, _INDEX, _CONTENT = "keys.npy", "vectors.npy", "exact", "index", "content"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Segment:
     exact: BruteForce
     index: VectorIndex
     params: Params
+    content: Content
     alive: Mask | None = None
 
     @classmethod
@@ -47,17 +52,20 @@ class Segment:
         name: str = "",
         keys: Int64,
         vectors: Float32,
+        content: Content,
         metric: Metric,
         kind: str = BruteForce.kind,
         params: Params = NO_PARAMS,
     ) -> Self:
-        """A segment of the rows `vectors` [n, dimension] named by `keys` [n], which must ascend; keeps both arrays."""
+        """A segment of the rows `vectors` [n, dimension] with `content`, named by `keys` [n], which must ascend; keeps
+        both arrays."""
         exact = BruteForce.build(vectors, metric)
         index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params)
-        return cls(name, keys, vectors, exact, index, params)
+        return cls(name, keys, vectors, exact, index, params, content)
 
     def save(self, folder: Path) -> None:
-        """Write the files of the segment into `folder`, which must not exist."""
+        """Write the files of the segment, whose content must be stored content, into `folder`, which must not exist."""
+        assert isinstance(self.content, StoredContent)
         (folder / _EXACT).mkdir(parents=True)
         save_array(folder / _KEYS, self.keys)
         save_array(folder / _VECTORS, self.vectors)
@@ -65,6 +73,8 @@ class Segment:
         if self.index is not self.exact:
             (folder / _INDEX).mkdir()
             self.index.save(folder / _INDEX)
+        (folder / _CONTENT).mkdir()
+        self.content.save(folder / _CONTENT)
 
     @classmethod
     def load(cls, folder: Path, *, dimension: int, metric: Metric, kind: str, params: Params) -> Self:
@@ -73,13 +83,14 @@ class Segment:
             keys, vectors = map_array(folder / _KEYS), map_array(folder / _VECTORS)
             exact = BruteForce.load(folder / _EXACT, vectors, metric)
             index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric)
+            content = StoredContent.load(folder / _CONTENT)
         except (OSError, EOFError, ValueError, RuntimeError) as error:
             raise Damaged(f"{folder.name} cannot be loaded: {error}") from error
         if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), dimension):
             raise Damaged(f"{folder.name} holds arrays of another type or shape")
-        if not len(exact) == len(index) == len(keys):
+        if not len(exact) == len(index) == len(content) == len(keys):
             raise Damaged(f"{folder.name} holds indexes of another number of rows")
-        return cls(folder.name, keys, vectors, exact, index, params)
+        return cls(folder.name, keys, vectors, exact, index, params, content)
 
     def is_as_wished(self, name: str, params: Params) -> bool:
         """Whether a library wishes the segment so whose index type is `name`, which may be `auto`, with `params`."""
@@ -100,16 +111,24 @@ class Segment:
     def nbytes(self) -> int:
         """Memory or mapped files."""
         indexes = self.exact.nbytes + (0 if self.index is self.exact else self.index.nbytes)
-        return self.keys.nbytes + self.vectors.nbytes + indexes
+        return self.keys.nbytes + self.vectors.nbytes + indexes + self.content.nbytes
 
-    def search(self, queries: Float32, k: int, *, exact: bool, params: Params) -> Neighbors:
-        """The k nearest live rows to each of `queries` [m, dimension]; of `params`, those that the index takes."""
+    def search(
+        self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None = None
+    ) -> Neighbors:
+        """The k nearest to each of `queries` [m, dimension] of the rows that `allowed` names, all of which live; None
+        names all live rows. Of `params`, the index gets those that it takes."""
+        allowed = self.alive if allowed is None else allowed
         if exact or self.index is self.exact:
-            return self.exact.search(queries, k, self.alive)
+            return self.exact.search(queries, k, allowed)
         if params:
             known = {parameter.name for parameter in self.index.search_parameters}
             params = {name: value for name, value in params.items() if name in known}
-        return self.index.search(queries, k, self.alive, params)
+        return self.index.search(queries, k, allowed, params)
+
+    def answered_by(self, found: Neighbors) -> str:
+        """The type of index that made `found`: one that is not exact leaves it to a scan where that is quicker."""
+        return self.index.kind if self.index.always_exact or not found.exact else BruteForce.kind
 
     def locate(self, keys: Int64) -> tuple[Int64, Mask]:
         """Positions of the live rows of `keys` and a mask over `keys` of those that have one."""
@@ -133,21 +152,47 @@ class Segment:
         """The keys of the live rows."""
         return self.keys if self.alive is None else self.keys[self.alive]
 
-    def rows(self) -> tuple[Int64, Float32]:
-        """Keys and vectors of the live rows."""
-        return self.live_keys(), self.vectors if self.alive is None else self.vectors[self.alive]
+    def part(self) -> "Part":
+        """The rows."""
+        return Part(self.keys, self.vectors, self.content, self.alive)
 
 
-def merged_rows(parts: list[tuple[Int64, Float32]]) -> tuple[Int64, Float32]:
-    """Keys and vectors of several parts that have no key in common, in ascending order of the keys."""
-    keys = np.concatenate([keys for keys, _ in parts])
+class Part(NamedTuple):
+    """Rows in any order of their keys; `alive` says which of them count, None that all do."""
+
+    keys: Int64
+    vectors: Float32
+    content: Content
+    alive: Mask | None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Live rows of several parts in ascending order of their `keys`; `places` says where they are in the parts, counted
+    through, dead rows included."""
+
+    keys: Int64
+    vectors: Float32
+    places: Int64
+
+    def content(self, parts: Sequence[Part]) -> StoredContent:
+        """What the rows hold besides."""
+        return StoredContent.merged([(part.content, len(part.keys)) for part in parts], self.places)
+
+
+def merged_rows(parts: Sequence[Part], dimension: int) -> Merged:
+    """The live rows of several parts that have no live key in common."""
+    live = [np.flatnonzero(np.ones(len(part.keys), np.bool_) if part.alive is None else part.alive) for part in parts]
+    keys = np.concatenate([np.empty(0, np.int64), *(part.keys[rows] for part, rows in zip(parts, live, strict=True))])
     order = np.argsort(keys, kind="stable")
+    target = np.empty(len(keys), np.int64)
+    target[order] = np.arange(len(keys))
+    vectors = np.empty((len(keys), dimension), np.float32)
     places = np.empty(len(keys), np.int64)
-    places[order] = np.arange(len(keys))
-    vectors = np.empty((len(keys), parts[0][1].shape[1]), np.float32)
-    start = 0
+    before = start = 0
     # Part by part: all vectors are held twice at no time.
-    for part_keys, part in parts:
-        vectors[places[start : start + len(part_keys)]] = part
-        start += len(part_keys)
-    return keys[order], vectors
+    for part, rows in zip(parts, live, strict=True):
+        vectors[target[start : start + len(rows)]] = part.vectors[rows]
+        places[start : start + len(rows)] = before + rows
+        before, start = before + len(part.keys), start + len(rows)
+    return Merged(keys[order], vectors, places[order])

@@ -33,7 +33,7 @@ from apps.engine.index import Params
 from apps.engine.metrics import Metric
 from apps.engine.segment import Segment
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 22
 # Another process may be about to open what nothing refers to any more.
@@ -210,8 +210,10 @@ class IndexFolder:
             return str(orjson.loads(self._failure.read_bytes())["reason"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return "unknown"
+        except OSError as error:
+            return f"index files cannot be read: {error.strerror or error}"
+        except (ValueError, KeyError, TypeError):
+            return "the reason could not be written, as on a full disk; the log has it"
 
     def note_failure(self, reason: str | None) -> None:
         """Keep a reason for `failure`, or forget it. A disk that takes no file keeps none."""
@@ -220,14 +222,16 @@ class IndexFolder:
                 self._failure.unlink(missing_ok=True)
             else:
                 self._failure.parent.mkdir(parents=True, exist_ok=True)
+                # On a full disk there is room for an empty file at least.
+                self._failure.touch()
                 self._failure.write_bytes(orjson.dumps({"reason": reason}))
 
-    def sweep(self, identity: Identity, building: frozenset[str] = frozenset()) -> int:
+    def sweep(self, identity: Identity) -> int:
         """Delete what nothing has referred to for ten minutes; answers how many folders.
 
-        A manifest is referred to until a newer one is there. `building` names segments that are being written.
+        A manifest is referred to until a newer one is there. A segment that is being written is younger.
         """
-        kept, names, newer = set(), set(building), self._manifests
+        kept, names, newer = set(), set[str](), self._manifests
         for i, number in enumerate(self.numbers()):
             folder = self._manifests / str(number)
             if i == 0 or not _is_old(newer):

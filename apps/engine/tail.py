@@ -7,11 +7,13 @@ thread that catches a library up may append.
 Holds [capacity, d] float32, one float32 norm and one int64 key per row, and a dict of the live rows' positions.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine.content import LooseContent, Row
 from apps.engine.metrics import row_norms
 from apps.engine.vectors import Float32, Int64
 
@@ -27,9 +29,10 @@ class TailBuffer:
         self._keys = np.empty(_FIRST_CAPACITY, np.int64)
         self._length = 0
         self.positions: dict[int, int] = {}
+        self.content = LooseContent()
 
-    def append(self, keys: Int64, vectors: Float32) -> None:
-        """Add rows `vectors` [n, d] for `keys` [n]; a key that has a row already leaves that one dead."""
+    def append(self, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> None:
+        """Add `vectors` [n, d] and `rows` [n] for `keys` [n]; a key that has a row already leaves that one dead."""
         start, end = self._length, self._length + len(keys)
         if end > len(self._keys):
             capacity = max(2 * len(self._keys), end)
@@ -40,6 +43,7 @@ class TailBuffer:
         self._norms[start:end] = row_norms(vectors)
         self._keys[start:end] = keys
         self.positions.update(zip(keys.tolist(), range(start, end), strict=True))
+        self.content.append(rows)
         self._length = end
 
     def rows(self) -> tuple[Int64, Float32, Float32]:
@@ -51,7 +55,7 @@ class TailBuffer:
 
     @property
     def nbytes(self) -> int:
-        return self._vectors.nbytes + self._norms.nbytes + self._keys.nbytes
+        return self._vectors.nbytes + self._norms.nbytes + self._keys.nbytes + self.content.nbytes
 
 
 def _grown(array: NDArray[Any], length: int, capacity: int) -> NDArray[Any]:

@@ -10,6 +10,7 @@ maintenance, which does the same.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -17,16 +18,22 @@ from typing import Self
 import numpy as np
 
 from apps.engine.brute_force import BruteForce, search_matrix
+from apps.engine.columns.values import encoded
+from apps.engine.content import LooseContent, Row
+from apps.engine.filters import Filter, Scalar
 from apps.engine.index import NO_PARAMS, Neighbors, Params
+from apps.engine.lexical.postings import TextIndex
+from apps.engine.lexical.search import Part as WordsPart
+from apps.engine.lexical.search import search
+from apps.engine.lexical.words import TextQuery
 from apps.engine.metrics import Metric
-from apps.engine.segment import Segment, merged_rows
+from apps.engine.segment import Part, Segment, merged_rows
 from apps.engine.selection import best
 from apps.engine.tail import TailBuffer
 from apps.engine.vectors import Float32, Int64, Mask
 
 _COMPACT_ROWS = 1024
 _COMPACT_SHARE = 4
-_EXACT_KIND = frozenset([BruteForce.kind])
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,11 @@ class View:
     built_at: float
 
     @classmethod
-    def build(cls, *, dimension: int, metric: Metric, keys: Int64, vectors: Float32) -> Self:
-        """A view of the rows `vectors` [n, dimension] named by `keys` [n], which must ascend. Keeps both arrays."""
-        segments = (Segment.build(keys=keys, vectors=vectors, metric=metric),) if len(keys) else ()
+    def build(cls, *, dimension: int, metric: Metric, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> Self:
+        """A view of the rows with `vectors` [n, dimension] and what `rows` [n] says besides, named by `keys` [n], which
+        must ascend. Keeps both arrays."""
+        content = LooseContent(rows)
+        segments = (Segment.build(keys=keys, vectors=vectors, content=content, metric=metric),) if len(keys) else ()
         return cls.of(dimension=dimension, metric=metric, segments=segments, built_at=time.time())
 
     @classmethod
@@ -87,13 +96,9 @@ class View:
         """Memory and mapped files that this view holds; the tail's buffer is shared with earlier views."""
         return sum(segment.nbytes for segment in self.segments) + self.tail.nbytes
 
-    def advanced(self, *, keys: Int64, vectors: Float32, gone: Int64) -> "View":
-        """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and those of `gone` are no more.
-
-        A row whose vector did not change stays where it is. `keys` and `gone` must not have a key in common.
-        """
-        changed = ~self._holds(keys, vectors)
-        keys, vectors = keys[changed], vectors[changed]
+    def advanced(self, *, keys: Int64, vectors: Float32, rows: Sequence[Row], gone: Int64) -> "View":
+        """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and `rows` [n], and those of `gone` are
+        no more. `keys` and `gone` must not have a key in common."""
         touched = np.concatenate([keys, gone])
         if not len(touched):
             return self
@@ -101,53 +106,108 @@ class View:
         alive = np.ones(len(self.tail_alive) + len(keys), np.bool_)
         alive[: len(self.tail_alive)] = self.tail_alive
         alive[[self.tail.positions.pop(key) for key in touched.tolist() if key in self.tail.positions]] = False
-        self.tail.append(keys, vectors)
+        self.tail.append(keys, vectors, rows)
         return replace(self, segments=segments, tail_rows=self.tail.rows(), tail_alive=alive)._compacted()
 
-    def search(self, queries: Float32, k: int, *, exact: bool = False, params: Params = NO_PARAMS) -> list[Hits]:
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        *,
+        exact: bool = False,
+        params: Params = NO_PARAMS,
+        allowed: Sequence[Mask] | None = None,
+    ) -> list[Hits]:
         """The k nearest chunks to each of `queries` [m, dimension], best first; ties go to the lower key.
 
         `exact` asks no approximate index; of the search parameters `params`, each index takes those that it knows.
+        `allowed`, as `matching` gives it, limits the search to some of the live rows.
         """
-        parts = [(s.keys, s.search(queries, k, exact=exact, params=params)) for s in self.segments]
-        kinds = frozenset(BruteForce.kind if exact else segment.index.kind for segment in self.segments)
+        masks: Sequence[Mask | None] = [None] * len(self.segments) if allowed is None else allowed
+        parts, kinds = [], set()
+        for segment, mask in zip(self.segments, masks, strict=False):
+            if mask is None or mask.any():
+                found = segment.search(queries, k, exact=exact, params=params, allowed=mask)
+                parts.append((segment.keys, found))
+                kinds.add(BruteForce.kind if exact else segment.answered_by(found))
         keys, vectors, norms = self.tail_rows
-        if len(keys):
-            parts.append((keys, search_matrix(vectors, norms, self.metric, queries, k, self.tail_alive, keys)))
-            kinds |= _EXACT_KIND
-        return [_merged(parts, query, k, kinds) for query in range(len(queries))]
+        tail_mask = self.tail_alive if allowed is None else allowed[-1]
+        if len(keys) and (allowed is None or tail_mask.any()):
+            parts.append((keys, search_matrix(vectors, norms, self.metric, queries, k, tail_mask, keys)))
+            kinds.add(BruteForce.kind)
+        return [_merged(parts, query, k, frozenset(kinds)) for query in range(len(queries))]
+
+    def matching(self, filter: Filter) -> list[Mask]:
+        """Of each segment, and last of the tail, the live rows that match."""
+        found = []
+        for part in self._parts():
+            columns = part.content.columns(len(part.keys))
+            mask = np.concatenate([some.mask(filter) for some in columns] or [np.empty(0, np.bool_)])[: len(part.keys)]
+            found.append(mask if part.alive is None else mask & part.alive)
+        return found
+
+    def keys(self, allowed: Sequence[Mask]) -> Int64:
+        """The keys of rows that `matching` gave, in ascending order."""
+        some = [part.keys[mask] for part, mask in zip(self._parts(), allowed, strict=True)]
+        return np.sort(np.concatenate(some))
+
+    def facets(self, field: str, allowed: Sequence[Mask]) -> list[tuple[Scalar, int]]:
+        """The values of a field among rows that `matching` gave, with the number of rows that have each: the most
+        frequent first, equally frequent ones by type and value; those of `Columns.facet`."""
+        # In Python, 1 and true are equal.
+        counts: Counter[tuple[bytes, Scalar]] = Counter()
+        for part, mask in zip(self._parts(), allowed, strict=True):
+            start = 0
+            for columns in part.content.columns(len(part.keys)):
+                some = np.zeros(len(columns), np.bool_)
+                here = mask[start : start + len(columns)]
+                some[: len(here)] = here
+                for value, count in columns.facet(field, some):
+                    counts[encoded(value), value] += count
+                start += len(columns)
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0][0]))
+        return [(value, count) for (_, value), count in ordered]
+
+    def search_words(self, words: TextQuery, k: int, *, allowed: Sequence[Mask] | None = None) -> Hits:
+        """The k best rows for `words` by BM25, whose statistics are those of all live rows; `allowed`, as `matching`
+        gives it, limits the search."""
+        parts = []
+        masks: Sequence[Mask | None] = [None] * (len(self.segments) + 1) if allowed is None else allowed
+        for part, mask in zip(self._parts(), masks, strict=True):
+            start, count = 0, len(part.keys)
+            for index in part.content.words(count):
+                end = min(start + len(index), count)
+                parts.append(_words_part(index, part, mask, start, end))
+                start = end
+        found = search(parts, words, k)
+        return Hits(found.keys, found.scores, found.matched, True, frozenset())
 
     def rows(self) -> tuple[Int64, Float32]:
         """Keys and vectors of all live rows, in ascending order of the keys; a copy."""
-        return self._rows_of(self.segments)
+        merged = merged_rows(self._parts(), self.dimension)
+        return merged.keys, merged.vectors
 
-    def loose_rows(self) -> tuple[Int64, Float32]:
-        """Keys and vectors of the live rows that are in no file, in ascending order of the keys; a copy."""
-        return self._rows_of([segment for segment in self.segments if not segment.name])
+    def loose_segment(self) -> Segment | None:
+        """A segment of the live rows that are in no file; None where there are none."""
+        parts = [*(segment.part() for segment in self.segments if not segment.name), self._tail_part()]
+        merged = merged_rows(parts, self.dimension)
+        if not len(merged.keys):
+            return None
+        content = merged.content(parts)
+        return Segment.build(keys=merged.keys, vectors=merged.vectors, content=content, metric=self.metric)
 
-    def _rows_of(self, segments: Sequence[Segment]) -> tuple[Int64, Float32]:
-        """The live rows of `segments` and of the tail."""
+    def _parts(self) -> list[Part]:
+        return [*(segment.part() for segment in self.segments), self._tail_part()]
+
+    def _tail_part(self) -> Part:
         keys, vectors, _ = self.tail_rows
-        tail = keys[self.tail_alive], vectors[self.tail_alive]
-        return merged_rows([*(segment.rows() for segment in segments), tail])
-
-    def _holds(self, keys: Int64, vectors: Float32) -> Mask:
-        """Which of `keys` have a live row with exactly these `vectors`."""
-        same = np.zeros(len(keys), np.bool_)
-        for segment in self.segments:
-            positions, found = segment.locate(keys)
-            same[found] = (segment.vectors[positions] == vectors[found]).all(axis=1)
-        for i, key in enumerate(keys.tolist()):
-            position = self.tail.positions.get(key)
-            if position is not None:
-                same[i] = np.array_equal(self.tail_rows[1][position], vectors[i])
-        return same
+        return Part(keys, vectors, self.tail.content, self.tail_alive)
 
     def _compacted(self) -> "View":
         """This view, with the live rows of every part in memory copied where a quarter of the part is dead."""
         segments = tuple(
-            Segment.build(keys=segment.keys[segment.alive], vectors=segment.vectors[segment.alive], metric=self.metric)
-            if segment.alive is not None and not segment.name and is_sparse(segment.dead, len(segment.keys))
+            self._copied(segment)
+            if isinstance(segment.content, LooseContent) and is_sparse(segment.dead, len(segment.keys))
             else segment
             for segment in self.segments
         )
@@ -156,9 +216,30 @@ class View:
             return view
         keys, vectors, _ = self.tail_rows
         tail = TailBuffer(self.dimension)
-        tail.append(keys[self.tail_alive], vectors[self.tail_alive])
+        tail.append(keys[self.tail_alive], vectors[self.tail_alive], self.tail.content.rows(self.tail_alive))
         rows = tail.rows()
         return replace(view, tail=tail, tail_rows=rows, tail_alive=np.ones(len(rows[0]), np.bool_))
+
+    def _copied(self, segment: Segment) -> Segment:
+        """The live rows of a segment in memory."""
+        assert isinstance(segment.content, LooseContent)
+        assert segment.alive is not None
+        content = LooseContent(segment.content.rows(segment.alive))
+        keys, vectors = segment.keys[segment.alive], segment.vectors[segment.alive]
+        return Segment.build(keys=keys, vectors=vectors, content=content, metric=self.metric)
+
+
+def _words_part(index: TextIndex, part: Part, allowed: Mask | None, start: int, end: int) -> WordsPart:
+    """The rows `start` to `end` of a part, as a search for words takes them; `index` may reach beyond."""
+    keys = np.full(len(index), -1, np.int64)
+    alive = np.zeros(len(index), np.bool_)
+    keys[: end - start] = part.keys[start:end]
+    alive[: end - start] = True if part.alive is None else part.alive[start:end]
+    mask = None
+    if allowed is not None:
+        mask = np.zeros(len(index), np.bool_)
+        mask[: end - start] = allowed[start:end]
+    return WordsPart(index, keys, alive, mask)
 
 
 def is_sparse(dead: int, rows: int) -> bool:

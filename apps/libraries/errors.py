@@ -6,6 +6,7 @@ LibraryError
 │   └── NotSupported       a part of the contract that this version does not have
 ├── NotFound             what was named does not exist
 ├── Conflict             an id that is taken
+│   └── ModelChanged     vectors made by another model than the library's
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
 
@@ -57,6 +58,10 @@ class NotFound(LibraryError):
 
 class Conflict(LibraryError):
     """An id is taken."""
+
+
+class ModelChanged(Conflict):
+    """Vectors were made by another model than the library has by now."""
 
 
 class PreconditionFailed(LibraryError):

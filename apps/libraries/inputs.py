@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, WithJsonSchema
 from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
+from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH
 from apps.libraries.values import (
     Fixed,
     Identifier,
@@ -23,8 +24,6 @@ from apps.libraries.values import (
     refusal,
 )
 
-# Index types of the contract that this version does not have yet.
-
 MetricName = Literal["cosine", "dot", "euclidean"]
 
 
@@ -39,8 +38,15 @@ IndexParams = dict[str, Any]
 Dimension = Annotated[int, Whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
 
+class Embedding(Input):
+    """The model that makes vectors of a library's texts."""
+
+    provider: Annotated[str, Field(max_length=64)]
+    model: Annotated[str, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH)]
+
+
 class LibraryCreate(Input):
-    """A new library. Without `dimension`, the first vector written fixes it."""
+    """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
 
     id: Identifier = Field(default_factory=new_id)
     name: Name
@@ -49,7 +55,7 @@ class LibraryCreate(Input):
     metric: MetricName = Metric.COSINE.value
     index_type: IndexType = AUTO
     index_params: IndexParams = {}
-    embedding: Unbuilt = None
+    embedding: Annotated[Embedding | None, NotNull, WithJsonSchema(TypeAdapter(Embedding).json_schema())] = None
     metadata: Metadata = {}
 
 
@@ -64,6 +70,7 @@ class LibraryUpdate(Input):
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
+    embedding: Fixed = None
 
 
 class Reindex(Input):

@@ -6,7 +6,7 @@ keys say DO_NOTHING, and whoever deletes, with whatever tool, leaves no orphan.
 """
 
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from django.db import models
@@ -18,6 +18,7 @@ from apps.engine.metrics import Metric
 
 ID_MAX_LENGTH = 128
 NAME_MAX_LENGTH = 200
+EMBEDDING_MODEL_MAX_LENGTH = 500
 
 
 def new_uid() -> str:
@@ -40,6 +41,13 @@ class ExactJSONField(models.JSONField):
         return super().from_db_value(value, expression, connection) if isinstance(value, str) else value
 
 
+class EmbeddingModel(NamedTuple):
+    """A model that makes vectors of texts, and the provider that has it (`apps.embeddings`)."""
+
+    provider: str
+    model: str
+
+
 class Library(models.Model):
     """A named set of chunks whose embeddings have one dimension and are compared by one metric."""
 
@@ -53,6 +61,9 @@ class Library(models.Model):
     )
     index_type = models.CharField(max_length=32, default="auto")
     index_params = ExactJSONField(default=dict, blank=True)
+    # Which model makes vectors of texts; both empty where none does.
+    embedding_provider = models.CharField(max_length=64, blank=True, default="", editable=False)
+    embedding_model = models.CharField(max_length=EMBEDDING_MODEL_MAX_LENGTH, blank=True, default="", editable=False)
     metadata = ExactJSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1, editable=False)
     # The newest of the library's manifests (apps/engine/store.py), and how often a rebuild of its index was asked for.
@@ -77,6 +88,11 @@ class Library(models.Model):
 
     def __str__(self) -> str:
         return self.public_id
+
+    @property
+    def embedding(self) -> EmbeddingModel | None:
+        """The model that makes vectors of texts."""
+        return EmbeddingModel(self.embedding_provider, self.embedding_model) if self.embedding_provider else None
 
 
 class Document(models.Model):

@@ -43,7 +43,7 @@ def library_data(library: Library) -> dict[str, Any]:
         "metric": library.metric,
         "index_type": library.index_type,
         "index_params": library.index_params,
-        "embedding": None,
+        "embedding": None if library.embedding is None else library.embedding._asdict(),
         "metadata": library.metadata,
         "created_at": timestamp(library.created_at),
         "updated_at": timestamp(library.updated_at),
@@ -105,7 +105,7 @@ def chunks_by_id(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Those of the chunks that exist, in the order asked, and the ids of those that do not."""
     library = library_row(library_id)
-    stored = {row.public_id: row for row in _chunk_rows(library, embedding).filter(public_id__in=ids)}
+    stored = {row.public_id: row for row in _chunk_rows(embedding).filter(library=library, public_id__in=ids)}
     found = [_chunk_data(stored[public_id], embedding) for public_id in ids if public_id in stored]
     return found, [public_id for public_id in ids if public_id not in stored]
 
@@ -114,15 +114,32 @@ def chunks(*, library_id: str, limit: int, after: int, document_id: str | None =
     """Chunks whose key is above `after`, of one document if it is named; raises NotFound for the library, Invalid for
     the document."""
     library = library_row(library_id)
-    rows = _chunk_rows(library, embedding).filter(id__gt=after)
+    rows = _chunk_rows(embedding).filter(library=library, id__gt=after)
     if document_id is not None:
-        document = (
-            Document.objects.filter(library=library, public_id=document_id).first() if is_id(document_id) else None
-        )
-        if document is None:
-            raise Invalid.at("/document_id", "names no document of this library")
-        rows = rows.filter(document=document)
+        check_document(library_id=library_id, document_id=document_id)
+        rows = rows.filter(document__public_id=document_id)
     return _page(rows, limit, lambda row: _chunk_data(row, embedding))
+
+
+def check_document(*, library_id: str, document_id: str) -> None:
+    """Raise Invalid where a query parameter names no document of the library, NotFound where there is no library."""
+    found = Document.objects.filter(library=library_row(library_id), public_id=document_id)
+    if not is_id(document_id) or not found.exists():
+        raise Invalid.at("/document_id", "names no document of this library")
+
+
+def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[dict[str, Any]]:
+    """The chunks of some keys, by creation, read from the database connection `using`."""
+    rows = _chunk_rows(embedding).using(using).filter(id__in=keys).order_by("id")
+    return [_chunk_data(row, embedding) for row in rows]
+
+
+def vectors_by_text(*, library: Library, document_id: str) -> dict[str, np.ndarray]:
+    """The stored vectors of a document's chunks by their texts; none where there is no such document."""
+    found = Embedding.objects.filter(
+        chunk__library=library, chunk__document__public_id=document_id, generation=library.generation
+    )
+    return {text: vector_array(vector) for text, vector in found.values_list("chunk__text", "vector")}
 
 
 def count_chunks(*, library_id: str) -> int:
@@ -168,9 +185,9 @@ def check_match(if_match: str | None, current: Callable[[], str]) -> None:
         )
 
 
-def _chunk_rows(library: Library, embedding: bool) -> QuerySet[Chunk]:
-    """A library's chunks with all that is shown of them, in one statement, so that no chunk is seen half old."""
-    rows = Chunk.objects.filter(library=library).select_related("document")
+def _chunk_rows(embedding: bool) -> QuerySet[Chunk]:
+    """Chunks with all that is shown of them, in one statement, so that no chunk is seen half old."""
+    rows = Chunk.objects.select_related("document")
     if embedding:
         current = Embedding.objects.filter(chunk=OuterRef("pk"), generation=OuterRef("library__generation"))
         rows = rows.annotate(vector=Subquery(current.values("vector")))

@@ -1,6 +1,7 @@
 """/health: the process answers. /ready: it can serve."""
 
 import os
+import tempfile
 
 import orjson
 from django.conf import settings
@@ -24,7 +25,7 @@ def health(request: HttpRequest) -> HttpResponse:
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
     """200 when requests can be served, 503 with what is missing otherwise."""
-    checks = {"database": _database(), "data_dir": _data_dir()}
+    checks = {"database": _database(), "data_dir": _data_dir(), "index": _index_dir()}
     ok = all(check == "ok" for check in checks.values())
     response = HttpResponse(
         orjson.dumps({"status": "ready" if ok else "not ready", "checks": checks}),
@@ -51,3 +52,16 @@ def _database() -> str:
 def _data_dir() -> str:
     writable = os.access(settings.DATA_DIR, os.R_OK | os.W_OK | os.X_OK)
     return "ok" if writable else "VECTORDB_DATA_DIR cannot be written"
+
+
+def _index_dir() -> str:
+    """Whether an index file could be written; the disk may be full, or the folder something else."""
+    folder = settings.INDEX_DIR
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        return f"index files cannot be written: {error.strerror or error}"
+    return "ok"

@@ -79,13 +79,15 @@ class _Job:
 
     def _run(self) -> None:
         try:
-            keys, vectors = merged_rows([segment.rows() for segment in self.inputs])
+            parts = [segment.part() for segment in self.inputs]
+            merged = merged_rows(parts, self.inputs[0].vectors.shape[1])
             name = self.state.index_type
             segment = Segment.build(
-                keys=keys,
-                vectors=vectors,
+                keys=merged.keys,
+                vectors=merged.vectors,
+                content=merged.content(parts),
                 metric=self.state.metric,
-                kind=chosen_kind(name, *vectors.shape),
+                kind=chosen_kind(name, *merged.vectors.shape),
                 params={} if name == AUTO else self.state.params,
             )
             self._done = loading.index_folder(self.state.uid).save(segment)
@@ -282,9 +284,9 @@ def _seal(current: Current) -> None:
     segments = [segment for segment in view.segments if segment.name and segment.live]
     known = {} if manifest is None else {record.name: record for record in manifest.segments}
     records = [known[segment.name] for segment in segments]
-    keys, vectors = view.loose_rows()
-    if len(keys):
-        segment, record = folder.save(Segment.build(keys=keys, vectors=vectors, metric=state.metric))
+    loose = view.loose_segment()
+    if loose is not None:
+        segment, record = folder.save(loose)
         segments.append(segment)
         records.append(record)
     rebuild = state.rebuild if manifest is None else manifest.rebuild

@@ -8,22 +8,30 @@ no search can use, or of another length than the library's dimension, are left o
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import compress
+from typing import Any
 
 import numpy as np
 from django.conf import settings
 
+from apps.engine.columns import Attributes
+from apps.engine.content import Row
 from apps.engine.errors import Damaged
 from apps.engine.metrics import Metric
 from apps.engine.segment import Segment
 from apps.engine.store import Identity, IndexFolder, Manifest
 from apps.engine.vectors import DTYPE, Float32, Int64, usable
 from apps.engine.view import View
+from apps.libraries.dialects.base import Dialect
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_PAGE = 2000
 _BELOW_ALL_KEYS = -(2**63)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Past so many changes, or half as many as there are rows, reading all rows is quicker than replaying.
 _REPLAY_AT_MOST = 20_000
 
@@ -31,16 +39,20 @@ _COUNT = """
     SELECT count(*) FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
-_PAGE = """
-    SELECT chunk.id, embedding.vector
+_ROW = "embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, chunk.text"
+
+_PAGE = f"""
+    SELECT chunk.id, {_ROW}
     FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    LEFT JOIN document ON document.id = chunk.document_id
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s
     ORDER BY chunk.id LIMIT %s"""
 
-_CHANGED = """
-    SELECT changed.chunk_key, embedding.vector
+_CHANGED = f"""
+    SELECT changed.chunk_key, {_ROW}
     FROM (SELECT DISTINCT chunk_key FROM change WHERE library_key = %s AND seq > %s) AS changed
     LEFT JOIN chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
+    LEFT JOIN document ON document.id = chunk.document_id
     LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
                        AND length(embedding.vector) = %s"""
 
@@ -126,14 +138,17 @@ def load(snapshot: Snapshot, state: LibraryState) -> View:
     [(count,)] = snapshot.rows(_COUNT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
+    rows: list[Row] = []
     end, last = 0, _BELOW_ALL_KEYS
+    statement = _statement(_PAGE, snapshot.dialect)
     # By pages: a client of PostgreSQL would hold all rows at once.
-    while block := snapshot.rows(_PAGE, [*params, last, _ROWS_PER_PAGE]):
+    while block := snapshot.rows(statement, [*params, last, _ROWS_PER_PAGE]):
         last = block[-1][0]
-        found, matrix = _usable(block, state.metric, state.dimension)
+        found, matrix, besides = _usable(block, state.metric, state.dimension)
         start, end = end, end + len(found)
         keys[start:end], vectors[start:end] = found, matrix
-    return View.build(dimension=state.dimension, metric=state.metric, keys=keys[:end], vectors=vectors[:end])
+        rows += besides
+    return View.build(dimension=state.dimension, metric=state.metric, keys=keys[:end], vectors=vectors[:end], rows=rows)
 
 
 def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Position) -> View | None:
@@ -144,17 +159,39 @@ def catch_up(snapshot: Snapshot, state: LibraryState, view: View, since: Positio
     if snapshot.count_changes(state.key, since.seq) > max(_REPLAY_AT_MOST, len(view) // 2):
         return None
     changed = snapshot.rows(
-        _CHANGED, [state.key, since.seq, state.key, state.generation, view.dimension * DTYPE.itemsize]
+        _statement(_CHANGED, snapshot.dialect),
+        [state.key, since.seq, state.key, state.generation, view.dimension * DTYPE.itemsize],
     )
-    keys, vectors = _usable([row for row in changed if row[1] is not None], state.metric, view.dimension)
-    touched = np.array([key for key, _ in changed], np.int64)
-    return view.advanced(keys=keys, vectors=vectors, gone=np.setdiff1d(touched, keys))
+    keys, vectors, rows = _usable([row for row in changed if row[1] is not None], state.metric, view.dimension)
+    touched = np.array([row[0] for row in changed], np.int64)
+    return view.advanced(keys=keys, vectors=vectors, rows=rows, gone=np.setdiff1d(touched, keys))
 
 
-def _usable(rows: list[tuple[int, bytes]], metric: Metric, dimension: int) -> tuple[Int64, Float32]:
-    """Keys and vectors of rows of the database, without those that no search could use: what a service has checked
-    may have been written past it."""
-    keys = np.array([key for key, _ in rows], np.int64)
-    vectors = np.frombuffer(b"".join([vector for _, vector in rows]), DTYPE).reshape(len(rows), dimension)
+@lru_cache(maxsize=4096)
+def _microseconds(moment: str | datetime) -> int:
+    """A time of the database in microseconds since the epoch; what is no time, which no service writes, is 0."""
+    try:
+        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        return 0
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+
+
+@lru_cache
+def _statement(sql: str, dialect: Dialect) -> str:
+    return sql.format(metadata=dialect.json_text("chunk.metadata"))
+
+
+def _usable(found: list[tuple[Any, ...]], metric: Metric, dimension: int) -> tuple[Int64, Float32, list[Row]]:
+    """Keys, vectors and what is besides, of rows of the database, without those that no search could use: what a
+    service has checked may have been written past it."""
+    vectors = np.frombuffer(b"".join([row[1] for row in found]), DTYPE).reshape(len(found), dimension)
     fine = usable(vectors, metric)
-    return (keys, vectors) if fine.all() else (keys[fine], vectors[fine])
+    if not fine.all():
+        found, vectors = list(compress(found, fine)), vectors[fine]
+    keys = np.array([row[0] for row in found], np.int64)
+    rows = [
+        Row(Attributes(id, document_id, _microseconds(created_at), metadata), text)
+        for _, _, id, document_id, created_at, metadata, text in found
+    ]
+    return keys, vectors, rows

@@ -18,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
 from apps.libraries.dialects.base import Dialect
+from apps.libraries.models import EmbeddingModel
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class LibraryState:
     index_type: str
     params: Mapping[str, Any]
     generation: int
+    embedding: EmbeddingModel | None
     manifest: int
     rebuild: int
     position: Position
@@ -52,7 +54,8 @@ class LibraryState:
 
 _STATES = """
     SELECT library.id, library.public_id, library.uid, library.dimension, library.metric, library.index_type,
-           {index_params}, library.generation, library.manifest, library.rebuild, change.seq, change.token
+           {index_params}, library.generation, library.embedding_provider, library.embedding_model,
+           library.manifest, library.rebuild, change.seq, change.token
     FROM library LEFT JOIN change ON change.seq = (SELECT max(seq) FROM change WHERE library_key = library.id)"""
 
 
@@ -122,7 +125,8 @@ def _states(dialect: Dialect) -> str:
 
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
-    key, public_id, uid, dimension, metric, index_type, params, generation, manifest, rebuild, seq, token = row
+    key, public_id, uid, dimension, metric, index_type, params, generation, provider, model, *rest = row
+    manifest, rebuild, seq, token = rest
     return LibraryState(
         key,
         public_id,
@@ -132,6 +136,7 @@ def _state_of(row: tuple[Any, ...]) -> LibraryState:
         index_type,
         orjson.loads(params),
         generation,
+        EmbeddingModel(provider, model) if provider else None,
         manifest,
         rebuild,
         Position(seq or 0, token or 0),

@@ -1,71 +1,90 @@
 """What a query may say: one strict model, parsed once from the request."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import orjson
 from django.conf import settings
-from pydantic import AfterValidator, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from apps.libraries.values import NOT_SUPPORTED, Identifier, Input, Several, Unbuilt, Vector, Whole, refusal
+from apps.engine import filters
+from apps.engine.errors import InvalidFilter
+from apps.libraries.errors import Invalid, pointer
+from apps.libraries.values import Identifier, Input, Several, Text, Vector, Whole, refusal
 
 Include = Literal["text", "metadata", "embedding", "document"]
+Mode = Literal["vector", "lexical", "hybrid"]
 
 
-def _empty_filter(value: dict[str, Any]) -> dict[str, Any]:
-    if value:
-        raise refusal("is not supported by this version; only {} (all chunks) is", NOT_SUPPORTED)
-    return value
+def parsed_filter(value: Any) -> filters.Filter:
+    """The filter of a request; faults carry the path into it."""
+    try:
+        return filters.parse(value)
+    except InvalidFilter as error:
+        raise refusal(error.reason, path=error.path) from None
 
 
-def _vector_mode(value: str) -> str:
-    if value != "vector":
-        raise refusal(f"{value!r} is not supported by this version; only 'vector' is", NOT_SUPPORTED)
-    return value
-
-
-def _auto_filter_mode(value: str) -> str:
-    if value != "auto":
-        raise refusal(f"{value!r} is not supported by this version, which has no filters", NOT_SUPPORTED)
-    return value
-
-
-def _no_grouping(value: Any) -> Any:
-    if value is not None:
-        raise refusal("is not supported by this version; leave it out or null", NOT_SUPPORTED)
-    return value
-
-
+EVERYTHING = filters.parse({})
+# Conditions on metadata; docs/filters.md.
 Filter = Annotated[
-    dict[str, Any], AfterValidator(_empty_filter), Field(json_schema_extra={"maxProperties": 0, "default": {}})
+    Any,
+    BeforeValidator(parsed_filter),
+    WithJsonSchema({"type": "object", "default": {}, "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
 ]
 
 
+def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
+    """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
+    try:
+        return filters.parse(orjson.loads(query.get("filter", "{}")))
+    except InvalidFilter as error:
+        raise Invalid.at(pointer(["filter", *error.path]), error.reason) from None
+    except ValueError:
+        raise Invalid.at(
+            "/filter", 'must be a filter as URL-encoded JSON, for example {"topic": "noun.animal"}'
+        ) from None
+
+
+def parsed_field(value: str) -> str:
+    """A field's path, as filters name fields."""
+    parsed_filter({value: {"$exists": True}})
+    return value
+
+
+class Hybrid(Input):
+    """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
+
+    rrf_k: Annotated[int, Whole(1, 10_000, "of reciprocal rank fusion")] = 60
+    vector_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+
+
+class Mmr(Input):
+    """Maximal marginal relevance: of the `fetch_k` nearest, each result is chosen for being near the query (`lambda`)
+    and unlike those chosen before (1 - `lambda`)."""
+
+    lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 0.5
+    fetch_k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 50
+
+
 class QuerySpec(Input):
-    """One query: exactly one of `vector` and `chunk_id`, how many results, and what to show of them."""
+    """One query: by `vector`, `text` or `chunk_id`, how many results, and what to show of them."""
 
     vector_key = "vector"
 
     vector: Vector = ""
+    text: Text = ""
     chunk_id: Identifier = ""
-    text: Unbuilt = None
     k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
     offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
-    filter: Filter = Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
-    filter_mode: Annotated[
-        Literal["auto", "pre", "post"],
-        AfterValidator(_auto_filter_mode),
-        Field(json_schema_extra={"enum": ["auto"]}),
-    ] = "auto"
-    mode: Annotated[
-        Literal["vector", "lexical", "hybrid"],
-        AfterValidator(_vector_mode),
-        Field(json_schema_extra={"enum": ["vector"]}),
-    ] = "vector"
-    hybrid: Unbuilt = None
-    group_by: SkipJsonSchema[Annotated[Any, AfterValidator(_no_grouping)]] = None
-    group_size: Unbuilt = None
-    mmr: SkipJsonSchema[Annotated[Any, AfterValidator(_no_grouping)]] = None
+    filter: Filter = EVERYTHING
+    filter_mode: Literal["auto", "pre", "post"] = "auto"
+    mode: Mode = "vector"
+    hybrid: Hybrid = Hybrid()
+    group_by: Literal["document"] | None = None
+    group_size: Annotated[int, Whole(1, 100, "of chunks in a group")] = 1
+    mmr: Mmr | None = None
     exact: bool = False
     search_params: Annotated[
         dict[str, Any], Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
@@ -74,11 +93,22 @@ class QuerySpec(Input):
 
     @model_validator(mode="after")
     def _consistent(self) -> "QuerySpec":
-        if self.names("vector") == self.names("chunk_id"):
-            raise refusal("needs exactly one of vector, text and chunk_id")
+        given = [name for name in ("vector", "text", "chunk_id") if self.names(name)]
+        if len(given) != 1 and not (self.mode == "hybrid" and given == ["vector", "text"]):
+            raise refusal("needs exactly one of vector, text and chunk_id; hybrid takes text with a vector too")
+        if self.names("text") and not self.text.strip():
+            raise refusal("must not be blank", path=("text",))
+        if self.mode != "vector" and given == ["vector"]:
+            raise refusal(f"is required in mode {self.mode}, or a chunk_id", path=("text",))
         if self.offset + self.k > settings.LIMITS.window:
             limit = settings.LIMITS.window
             raise refusal(f"and k must be at most {limit} together (limit VECTORDB_MAX_WINDOW)", path=("offset",))
+        if self.mmr is not None and self.mode == "lexical":
+            raise refusal("needs vectors; use mode vector or hybrid", path=("mmr",))
+        if self.mmr is not None and self.group_by is not None:
+            raise refusal("cannot be used together with group_by; leave one of them out", path=("mmr",))
+        if self.mmr is not None and self.mmr.fetch_k < self.offset + self.k:
+            raise refusal("must be at least offset + k", path=("mmr", "fetch_k"))
         return self
 
 

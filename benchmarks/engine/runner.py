@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from apps.engine import registry
+from apps.engine.content import LooseContent
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.segment import Segment
 from apps.engine.view import View
@@ -84,7 +85,12 @@ def _built(entry: Entry, vectors: Float32, metric: Metric) -> list[_Contender]:
             nbytes = float("nan")
         else:
             segment = Segment.build(
-                keys=np.arange(rows), vectors=vectors, metric=metric, kind=entry.kind, params=entry.build
+                keys=np.arange(rows),
+                vectors=vectors,
+                content=LooseContent(),
+                metric=metric,
+                kind=entry.kind,
+                params=entry.build,
             )
             view = View.of(dimension=dimension, metric=metric, segments=(segment,), built_at=0.0)
             nbytes = segment.index.nbytes

@@ -166,7 +166,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "{library}/chunks/get", {"ids": ["alone"], "include": ["text"]}, "/include/0"),
     ("POST", "{library}/chunks/get", {"ids": ["alone"], "include": "embedding"}, "/include"),
     *(("POST", "{library}/chunks/delete", {"ids": value}, "/ids") for value in ([], "alone", None, {})),
-    ("POST", "{library}/chunks/delete", {}, "/ids"),
+    ("POST", "{library}/chunks/delete", {}, ""),
     *(("POST", "{library}/chunks/count", {"filter": value}, "/filter") for value in NOT_OBJECTS),
     *(("POST", "{library}/query/batch", {"queries": value}, "/queries") for value in ([], *NOT_LISTS)),
     *(("POST", "{library}/query/batch", {"queries": [{"vector": X}, value]}, "/queries/1") for value in (5, None, [])),

@@ -83,7 +83,8 @@ def test_a_type_is_built_and_answers(client: httpx.Client, built: tuple[str, str
     assert sum(segment["rows"] for segment in index["segments"]) == ROWS
     assert all(segment["bytes"] > 0 for segment in index["segments"])
     meta = client.post(f"{path}/query", json={"vector": rows()[0].tolist()}).json()["meta"]
-    assert meta["index"] == kind
+    # Where a scan is quicker, or all rows are compared, that is what answered.
+    assert meta["index"] == (kind if kind in EXACT or not meta["exact"] else "brute_force")
     assert 0 < meta["scanned"] <= ROWS * 2
     if kind in EXACT:
         assert meta["exact"]

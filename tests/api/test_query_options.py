@@ -199,3 +199,15 @@ def test_an_unknown_chunk_id_is_404(client: httpx.Client, path: str) -> None:
     refused(client.post(f"{path}/query", json={"chunk_id": "no"}), 404, "not_found", "/chunk_id")
     batch = client.post(f"{path}/query/batch", json={"queries": [V, {"chunk_id": "no"}]})
     refused(batch, 404, "not_found", "/queries/1/chunk_id")
+
+
+def test_an_answer_too_large_to_make_is_refused(client: httpx.Client) -> None:
+    path = f"/libraries/{client.post('/libraries', json={'name': 'Wide', 'dimension': 2000}).json()['id']}"
+    chunks = [{"embedding": [1.0] * 1999 + [float(i)]} for i in range(1000)]
+    client.post(f"{path}/chunks", json={"chunks": chunks}).raise_for_status()
+    query = {"vector": [1.0] * 2000, "k": 1000, "include": ["embedding"]}
+    # Each query makes some 24 MB.
+    assert client.post(f"{path}/query/batch", json={"queries": [query] * 2}).status_code == 200
+    response = client.post(f"{path}/query/batch", json={"queries": [query] * 8})
+    refused(response, 400, "invalid")
+    assert "VECTORDB_MAX_ANSWER_BYTES" in response.json()["detail"]

@@ -6,9 +6,12 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from apps.engine.columns import Attributes, Columns
+from apps.engine.content import Row, StoredContent
 from apps.engine.index import Neighbors
+from apps.engine.lexical.postings import TextIndex
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.vectors import MAX_COMPONENT, Float32, Mask
+from apps.engine.vectors import MAX_COMPONENT, Float32, Int64, Mask
 
 metrics = st.sampled_from(Metric)
 seeds = st.integers(0, 2**32 - 1)
@@ -73,6 +76,18 @@ def without_zeros(vectors: Float32) -> Float32:
     vectors = vectors.copy()
     vectors[~vectors.any(axis=1), :1] = 1
     return vectors
+
+
+def rows_of(keys: Int64) -> list[Row]:
+    """What the rows of `keys` hold besides their vectors."""
+    return [Row(Attributes(f"row-{key}", None, key, b'{"key": %d}' % key), f"row {key}") for key in keys.tolist()]
+
+
+def content_of(keys: Int64) -> StoredContent:
+    """The same, as a segment has it."""
+    rows = rows_of(keys)
+    columns = Columns.build([row.attributes for row in rows])
+    return StoredContent(columns, TextIndex.build([row.text for row in rows]))
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ def assert_refused(ended: "subprocess.CompletedProcess[str]", sentence: str) -> 
 
 NOTHING_REBUILT = [f"{name}: 0 rows in 0 segments (brute_force)" for name in ("empty", "undecided")]
 NOTHING_VERIFIED = [f"{name}: 0 rows, equal to the database (no index)" for name in ("empty", "undecided")]
-REBUILT = ["rows: 1,500 rows in 1 segments (kd_tree)", *NOTHING_REBUILT]
+REBUILT = ["rows: 1,500 rows in 1 segment (kd_tree)", *NOTHING_REBUILT]
 VERIFIED = ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (kd_tree)", *NOTHING_VERIFIED]
 
 
 def test_beside_a_server_all_libraries_are_rebuilt_as_they_wish_and_verified(server: Server) -> None:
-    of_types = [f"{kind}: 1,500 rows in 1 segments ({kind})" for kind in INDEX_TYPES]
+    of_types = [f"{kind}: 1,500 rows in 1 segment ({kind})" for kind in INDEX_TYPES]
     assert lines(server.manage("rebuild_index")) == [*of_types, *NOTHING_REBUILT]
     with server.client() as client:
         for name in [*INDEX_TYPES, "empty", "undecided"]:
@@ -117,7 +117,7 @@ def test_a_failure_of_an_earlier_attempt_is_not_told_again(server: Server) -> No
         library.build(client)
         until(lambda: library.index(client)["state"] == "failed", "the failure is told")
         segments.unlink()
-        assert lines(server.manage("rebuild_index", "blocked")) == ["blocked: 10 rows in 1 segments (brute_force)"]
+        assert lines(server.manage("rebuild_index", "blocked")) == ["blocked: 10 rows in 1 segment (brute_force)"]
         assert library.index(client)["state"] == "ready"
 
 
@@ -142,7 +142,7 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
     assert_refused(ended, "Rebuild with manage.py rebuild_index; the database is right.")
     assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, recall@10 ")
     assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
-    assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segments (kd_tree)"]
+    assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segment (kd_tree)"]
     assert "rows: 1,499 rows, equal to the database" in lines(stopped.manage("verify_index", "rows"))[0]
 
 

@@ -182,8 +182,11 @@ DAMAGES: list[Callable[[Path], None]] = [
 ]
 
 
+NAMES = {"manifest.json", "mask", "keys.npy", "vectors.npy", "norms.npy", "columns.npy", "columns.json", "tokens.npy"}
+
+
 def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder: Path) -> None:
-    """Each library has one damaged file: every kind of file of every index type, and every kind of damage to each type.
+    """Each library has one damaged file: every kind of file, and every kind of damage to each index type.
 
     The last library has all files of another.
     """
@@ -204,11 +207,11 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder
             until(lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are written")
         assert server.stop() == 0
         seen: set[tuple[str, str]] = set()
-        for kind in INDEX_TYPES:
+        for turn, kind in enumerate(INDEX_TYPES):
             of_kind = [library for library in libraries if library.id.startswith(kind)]
             for number, library in enumerate(of_kind[:-1]):
                 files = library.files(server)
-                path = files[number % len(files)]
+                path = files[(number + turn * len(DAMAGES)) % len(files)]
                 damage = DAMAGES[number % len(DAMAGES)]
                 if path.name != "manifest.json" and damage is _of_another_version:
                     damage = _removed
@@ -219,7 +222,7 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder
             shutil.rmtree(last)
             shutil.copytree(other, last)
             damaged.append(of_kind[-1])
-        assert {name for _, name in seen} >= {"manifest.json", "mask", "keys.npy", "vectors.npy", "norms.npy"}
+        assert {name for _, name in seen} >= NAMES
         before = {library.id: library.manifest(server) for library in libraries}
         since = len(server.log.read_text())
 
@@ -350,7 +353,7 @@ class IndexDisk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "index"
         self._folder.mkdir(parents=True)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(self._folder)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(self._folder)]
         self._is_mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
 
     def fill(self, server: Server) -> None:

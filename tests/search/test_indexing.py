@@ -20,6 +20,7 @@ from django.db import connection, connections
 
 from apps.engine import registry, view
 from apps.engine.brute_force import BruteForce
+from apps.engine.filters import parse
 from apps.engine.index import NO_PARAMS, Params
 from apps.engine.metrics import Metric
 from apps.engine.registry import INDEX_TYPES
@@ -32,7 +33,6 @@ from apps.libraries.services.libraries import create_library, delete_library, re
 from apps.search import indexing, loading, maintenance
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
-from apps.search.loading import index_folder
 from apps.search.snapshots import Snapshot, open_snapshot
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
@@ -214,16 +214,17 @@ def test_what_is_sealed_is_served_from_files_by_those_who_run_already(
     assert again.view.pending == 3
 
 
-def test_changes_of_metadata_make_no_segment(library: Library, indexer: Indexer, quiet: None) -> None:
+def test_changes_of_metadata_are_in_the_files(library: Library, indexer: Indexer, quiet: None) -> None:
     write(0)
     settle(indexer)
-    (name,) = [path.name for path in index_folder(library.uid)._segments.iterdir()]
     Chunk.objects.update(metadata={"n": 1})
     settle(indexer)
     current = reopened()
+    assert current.view is not None
     assert current.manifest is not None
-    assert [record.name for record in current.manifest.segments] == [name]
     assert current.manifest.seq == current.state.position.seq
+    assert current.view.pending == 0
+    assert len(current.view.keys(current.view.matching(parse({"n": 1})))) == len(current.view)
 
 
 def test_when_there_is_nothing_to_do_nothing_is_done(library: Library, indexer: Indexer, quiet: None) -> None:
@@ -1004,11 +1005,15 @@ def test_sweeping_keeps_what_is_served(
 # Memory.
 
 
-def fill_three_libraries() -> int:
-    """Libraries a, b and c of one size; answers how many bytes the view of one holds."""
+def fill_three_libraries() -> None:
+    """Libraries a, b and c of one size."""
     for name in "abc":
         made(name)
         write(0, 500, name)
+
+
+def held() -> int:
+    """How many bytes the view of library a holds."""
     current = shown(ViewCache())
     assert current.view is not None
     return current.view.nbytes
@@ -1016,10 +1021,10 @@ def fill_three_libraries() -> int:
 
 @pytest.mark.parametrize("with_files", [False, True])
 def test_past_the_budget_the_libraries_that_were_not_used_for_longest_go(quiet: None, with_files: bool) -> None:
-    held = fill_three_libraries()
+    fill_three_libraries()
     if with_files:
         settle(Indexer())
-    cache = ViewCache(budget=int(2.5 * held))
+    cache = ViewCache(budget=int(2.5 * held()))
     views = {name: weakref.ref(shown(cache, name).view) for name in "ab"}
     shown(cache, "a")
     shown(cache, "c")

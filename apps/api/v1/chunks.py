@@ -4,20 +4,22 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from drf_spectacular.utils import extend_schema
+from pydantic import AfterValidator, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import DOCUMENT_ID, IF_MATCH, INCLUDE, LIST, example
+from apps.api.openapi import DOCUMENT_ID, FILTER, IF_MATCH, INCLUDE, LIST, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged, wants_embedding
 from apps.libraries import selectors
-from apps.libraries.errors import Fault, NotSupported
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
-from apps.libraries.values import Identifier, Input, Unbuilt
-from apps.search.specs import Filter
+from apps.libraries.values import Identifier, Input, Whole, refusal
+from apps.search import chunks as search
+from apps.search import writes
+from apps.search.specs import EVERYTHING, Filter, filter_parameter, parsed_field
 
 Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 
@@ -30,16 +32,32 @@ class ChunksGet(Input):
 
 
 class ChunksDelete(Input):
-    """Chunks to delete by their ids."""
+    """Chunks to delete, by their ids or by a filter."""
 
-    ids: Ids
-    filter: Unbuilt = None
+    ids: Ids = []
+    filter: Filter = EVERYTHING
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ChunksDelete":
+        if self.names("ids") == self.names("filter"):
+            raise refusal("needs exactly one of ids and filter")
+        if self.names("filter") and self.filter.is_everything:
+            raise refusal("must not be empty; delete the library instead, or name all ids", path=("filter",))
+        return self
 
 
 class ChunksCount(Input):
-    """What to count: all chunks."""
+    """Which chunks to count."""
 
-    filter: Filter = {}
+    filter: Filter = EVERYTHING
+
+
+class ChunksFacets(Input):
+    """The field whose values are counted, among which chunks, and how many values to show."""
+
+    field: Annotated[str, AfterValidator(parsed_field)]
+    filter: Filter = EVERYTHING
+    limit: Annotated[int, Whole(1, 1000, "of values")] = 50
 
 
 class Chunks(ApiView):
@@ -51,16 +69,15 @@ class Chunks(ApiView):
     @extend_schema(
         operation_id="list_chunks",
         summary="List chunks",
-        parameters=[*LIST, DOCUMENT_ID, INCLUDE],
+        parameters=[*LIST, DOCUMENT_ID, INCLUDE, FILTER],
         responses=schemas.ChunkPage,
     )
     def get(self, request: Request, library_id: str) -> Response:
         query = request.query_params
         page = page_request(query)
-        if "".join(query.get("filter", "{}").split()) != "{}":
-            raise NotSupported("This version has no filters yet.", [Fault("/filter", "is not supported")])
-        found = selectors.chunks(
+        found = search.list_chunks(
             library_id=library_id,
+            filter=filter_parameter(query),
             limit=page.limit,
             after=page.after,
             document_id=query.get("document_id"),
@@ -76,7 +93,7 @@ class Chunks(ApiView):
         examples=[example(samples.CHUNKS)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        written = services.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))
+        written = writes.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))
         return answer({"ids": written.ids, "created": written.created, "updated": written.updated})
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
@@ -108,9 +125,7 @@ class Chunk(ApiView):
     )
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
-        chunk = services.update_chunk(
-            library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request)
-        )
+        chunk = writes.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request))
         return tagged(chunk)
 
     @extend_schema(
@@ -153,21 +168,23 @@ class ChunkGet(Chunk):
 
 
 class ChunkDelete(Chunk):
-    """Deletes chunks by their ids. `delete` stays a valid id for the other methods."""
+    """Deletes chunks by their ids, or by a filter. `delete` stays a valid id for the other methods."""
 
     examples = {"POST": samples.CHUNKS_DELETE, **Chunk.examples}
     documented = frozenset({"POST"})
 
     @extend_schema(
         operation_id="delete_chunks",
-        summary="Delete chunks by their ids",
+        summary="Delete chunks by their ids, or by a filter",
         request=ChunksDelete,
         responses=schemas.Deleted,
         examples=[example(samples.CHUNKS_DELETE)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         delete = parse(request, ChunksDelete)
-        return answer({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
+        if delete.names("ids"):
+            return answer({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
+        return answer({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
 
 
 class ChunkCount(Chunk):
@@ -184,5 +201,24 @@ class ChunkCount(Chunk):
         examples=[example({})],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        parse(request, ChunksCount)
-        return answer({"count": selectors.count_chunks(library_id=library_id)})
+        count = parse(request, ChunksCount)
+        return answer({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
+
+
+class ChunkFacets(Chunk):
+    """Counts the values of a field. `facets` stays a valid id for the other methods."""
+
+    examples = {"POST": samples.CHUNKS_FACETS, **Chunk.examples}
+    documented = frozenset({"POST"})
+
+    @extend_schema(
+        operation_id="count_values",
+        summary="Count the values of a field",
+        request=ChunksFacets,
+        responses=schemas.Facets,
+        examples=[example(samples.CHUNKS_FACETS)],
+    )
+    def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
+        asked = parse(request, ChunksFacets)
+        found = search.facets(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)
+        return answer(found)

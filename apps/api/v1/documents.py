@@ -17,6 +17,7 @@ from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tag
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
 from apps.libraries.services import documents as services
+from apps.search import writes
 
 
 class Documents(ApiView):
@@ -40,7 +41,7 @@ class Documents(ApiView):
         examples=[example(samples.DOCUMENT)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
+        document = writes.create_document(library_id=library_id, document=parse(request, DocumentInput))
         return answer(document, 201, path_to("libraries", library_id, "documents", document["id"]))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
@@ -71,7 +72,7 @@ class Document(ApiView):
         examples=[example(samples.DOCUMENT)],
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
-        replaced = services.replace_document(
+        replaced = writes.replace_document(
             library_id=library_id,
             document_id=document_id,
             document=parse(request, DocumentInput),
@@ -129,7 +130,7 @@ class DocumentBatch(Document):
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         write = parse(request, DocumentsWrite)
-        documents = services.create_documents(library_id=library_id, documents=write.documents)
+        documents = writes.create_documents(library_id=library_id, documents=write.documents)
         return answer({"ids": [document["id"] for document in documents], "documents": documents}, 201)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:

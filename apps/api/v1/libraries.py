@@ -17,6 +17,7 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.search.stats import library_stats
+from apps.search.writes import create_library
 
 
 class Root(ApiView):
@@ -48,7 +49,7 @@ class Libraries(ApiView):
         examples=[example(samples.LIBRARY)],
     )
     def post(self, request: Request) -> Response:
-        library = services.create_library(create=parse(request, LibraryCreate))
+        library = create_library(create=parse(request, LibraryCreate))
         return tagged(selectors.library_data(library), 201, path_to("libraries", library.public_id))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
@@ -90,8 +91,8 @@ class Library(ApiView):
         return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        for name in ("documents", "chunks", "query", "stats"):
-            yield name, path_to("libraries", self.kwargs["library_id"], name)
+        for name in ("documents", "chunks", "query", "query/batch", "stats", "reindex"):
+            yield name, path_to("libraries", self.kwargs["library_id"], *name.split("/"))
 
 
 class Stats(ApiView):
@@ -115,7 +116,7 @@ class Reindex(ApiView):
         examples=[example(samples.REINDEX)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput))
+        services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
         return answer(library_stats(library_id=library_id)["index"], status=202)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ CHUNKS: Body = {
 CHUNK_UPDATE: Body = {"metadata": {"kind": "fruit", "colour": "red"}}
 CHUNKS_GET: Body = {"ids": ["apple", "rose"], "include": ["embedding"]}
 CHUNKS_DELETE: Body = {"ids": ["rose"]}
+CHUNKS_FACETS: Body = {"field": "topic"}
 DOCUMENT: Body = {
     "id": "proverbs",
     "title": "Proverbs",

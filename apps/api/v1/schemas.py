@@ -152,6 +152,17 @@ class Counted(Output):
     count: Count
 
 
+class Facet(Output):
+    value: Any
+    count: Count
+
+
+class Facets(Output):
+    facets: Annotated[list[Facet], Field(description="Values with the number of chunks that have them, most first.")]
+    values: Annotated[Count, Field(description="How many different values there are.")]
+    chunks: Annotated[Count, Field(description="How many chunks the filter matches.")]
+
+
 class ResultDocument(Output):
     id: str
     title: str
@@ -162,8 +173,23 @@ class ResultDocument(Output):
 class Result(Output):
     id: str
     document_id: str | None
-    score: Annotated[float, Field(description="Higher is better: cosine, inner product, or minus the L2 distance.")]
-    distance: Annotated[float, Field(description="Lower is better: 1 - cosine, minus the inner product, or L2.")]
+    score: Annotated[
+        float,
+        Field(
+            description="Higher is better: cosine, inner product, or minus the L2 distance; by words BM25, by both the "
+            "sum of reciprocal ranks."
+        ),
+    ]
+    distance: Annotated[
+        float,
+        Field(
+            description="Lower is better: 1 - cosine, minus the inner product, or L2; by words or both minus the score."
+        ),
+    ]
+    vector_rank: Annotated[
+        int | None, Field(description="In mode hybrid: the rank by vector, from 1; null behind those that were fused.")
+    ] = None
+    lexical_rank: Annotated[int | None, Field(description="In mode hybrid: the rank by words, likewise.")] = None
     text: str | SkipJsonSchema[None] = None
     metadata: dict[str, Any] | SkipJsonSchema[None] = None
     embedding: list[float] | SkipJsonSchema[None] = None
@@ -177,6 +203,12 @@ class QueryMeta(Output):
     plan: str
     scanned: Annotated[Count, Field(description="How many vectors the query was compared with.")]
     took_ms: float
+    incomplete: Annotated[
+        bool | SkipJsonSchema[None],
+        Field(
+            description="With filter_mode post: whether matching chunks may be missing though fewer than k are shown."
+        ),
+    ] = None
 
 
 class QueryAnswer(Output):

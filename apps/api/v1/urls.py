@@ -22,5 +22,6 @@ urlpatterns = [
     path(f"{_LIBRARY}/chunks/get", chunks.ChunkGet.as_view(), {"chunk_id": "get"}),
     path(f"{_LIBRARY}/chunks/delete", chunks.ChunkDelete.as_view(), {"chunk_id": "delete"}),
     path(f"{_LIBRARY}/chunks/count", chunks.ChunkCount.as_view(), {"chunk_id": "count"}),
+    path(f"{_LIBRARY}/chunks/facets", chunks.ChunkFacets.as_view(), {"chunk_id": "facets"}),
     path(f"{_LIBRARY}/chunks/<str:chunk_id>", chunks.Chunk.as_view()),
 ]

@@ -9,9 +9,9 @@ from django.db import transaction
 
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound, NotSupported
+from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk
-from apps.libraries.models import Library
+from apps.libraries.models import EmbeddingModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.rows import ChunkRow, StoredChunk
 from apps.libraries.vectors import parse_vectors
@@ -27,12 +27,13 @@ class Written:
 
 
 @transaction.atomic
-def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
-    """Upsert, insert or update chunks.
+def write_chunks(*, library_id: str, write: ChunksWrite, model: EmbeddingModel | None = None) -> Written:
+    """Upsert, insert or update chunks; `model` has made vectors of them, if any has.
 
     Raises NotFound (library; in mode update also a chunk), Conflict (insert of an id in use), Invalid.
     """
     library = rows.locked_library(library_id)
+    rows.bind_model(library, model)
     ids = [chunk.id for chunk in write.chunks]
     check_distinct(ids, [f"/chunks/{i}/id" for i in range(len(ids))])
     stored = rows.stored_chunks(library, ids)
@@ -55,9 +56,18 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 
 
 @transaction.atomic
-def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None = None) -> dict[str, Any]:
-    """Change the named fields of one chunk, and show it. Raises NotFound, PreconditionFailed, Invalid."""
+def update_chunk(
+    *,
+    library_id: str,
+    chunk_id: str,
+    update: ChunkUpdate,
+    if_match: str | None = None,
+    model: EmbeddingModel | None = None,
+) -> dict[str, Any]:
+    """Change the named fields of one chunk, and show it; `model` has made its vector, if any has. Raises NotFound,
+    PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
+    rows.bind_model(library, model)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
     stored = rows.stored_chunks(library, [chunk_id])
     if not stored:
@@ -109,11 +119,6 @@ def new_vectors(
     missing = [
         f"{pointer}/embedding" for chunk, pointer in zip(chunks, pointers, strict=True) if not chunk.names("embedding")
     ]
-    if missing and library.dimension is None:
-        raise NotSupported(
-            "This version does not make embeddings from text.",
-            [Fault(pointer, "is required: this version makes none from text; send a vector") for pointer in missing],
-        )
     if missing:
         raise EmbeddingRequired(
             "A chunk has no embedding, and this library has no embedding model to make one.",

@@ -12,7 +12,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentUpdate
-from apps.libraries.models import Document, Library
+from apps.libraries.models import Document, EmbeddingModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.chunks import check_distinct, new_vectors
 from apps.libraries.services.rows import ChunkRow, StoredChunk
@@ -31,15 +31,21 @@ class Replaced:
 
 
 @transaction.atomic
-def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
-    """Make a document with its chunks. Raises NotFound (library), Conflict (an id in use), Invalid."""
-    return _create(rows.locked_library(library_id), [document], pointers=[""])[0]
+def create_document(*, library_id: str, document: DocumentInput, model: EmbeddingModel | None = None) -> dict[str, Any]:
+    """Make a document with its chunks; `model` has made vectors of them, if any has. Raises NotFound (library),
+    Conflict (an id in use), Invalid."""
+    library = rows.locked_library(library_id)
+    rows.bind_model(library, model)
+    return _create(library, [document], pointers=[""])[0]
 
 
 @transaction.atomic
-def create_documents(*, library_id: str, documents: Sequence[DocumentInput]) -> list[dict[str, Any]]:
+def create_documents(
+    *, library_id: str, documents: Sequence[DocumentInput], model: EmbeddingModel | None = None
+) -> list[dict[str, Any]]:
     """Make documents with their chunks, all or none. Raises as `create_document`."""
     library = rows.locked_library(library_id)
+    rows.bind_model(library, model)
     total, limit = sum(len(document.chunks) for document in documents), settings.LIMITS.chunks_per_write
     if total > limit:
         detail = f"must have at most {limit} chunks in all, not {total} (limit VECTORDB_MAX_CHUNKS_PER_WRITE)"
@@ -49,7 +55,12 @@ def create_documents(*, library_id: str, documents: Sequence[DocumentInput]) -> 
 
 @transaction.atomic
 def replace_document(
-    *, library_id: str, document_id: str, document: DocumentInput, if_match: str | None = None
+    *,
+    library_id: str,
+    document_id: str,
+    document: DocumentInput,
+    if_match: str | None = None,
+    model: EmbeddingModel | None = None,
 ) -> Replaced:
     """Make the document exactly this.
 
@@ -57,6 +68,7 @@ def replace_document(
     is kept; its position may change. Raises NotFound (library), Conflict (a chunk's id in use elsewhere), Invalid.
     """
     library = rows.locked_library(library_id)
+    rows.bind_model(library, model)
     if document.names("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
     _check_match(if_match, library_id, document_id)

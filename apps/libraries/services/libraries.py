@@ -22,6 +22,8 @@ def create_library(*, create: LibraryCreate) -> Library:
         metric=create.metric,
         index_type=create.index_type,
         index_params=create.index_params,
+        embedding_provider="" if create.embedding is None else create.embedding.provider,
+        embedding_model="" if create.embedding is None else create.embedding.model,
         metadata=create.metadata,
     )
     try:

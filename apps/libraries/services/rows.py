@@ -16,8 +16,8 @@ from django.utils import timezone
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from apps.libraries.dialects import dialect_of
-from apps.libraries.errors import NotFound
-from apps.libraries.models import Library
+from apps.libraries.errors import ModelChanged, NotFound
+from apps.libraries.models import EmbeddingModel, Library
 from apps.libraries.signals import announce
 
 # Well below the number of parameters that either database takes in one statement.
@@ -62,6 +62,17 @@ def locked_library(public_id: str) -> Library:
         raise NotFound(f"There is no library {public_id!r}.")
     announce(library.pk)
     return library
+
+
+def bind_model(library: Library, model: EmbeddingModel | None) -> None:
+    """Make sure that vectors made by `model`, if there is one, belong into the library: it is the library's, or becomes
+    it where there never was a vector. Raises ModelChanged."""
+    if model is None or model == library.embedding:
+        return
+    if library.embedding is not None or library.dimension is not None:
+        raise ModelChanged("The library's embedding model has changed while texts were embedded; send them again.")
+    library.embedding_provider, library.embedding_model = model
+    library.save(update_fields=["embedding_provider", "embedding_model", "updated_at"])
 
 
 def metric_of(library: Library) -> Metric:

@@ -40,10 +40,9 @@ class Command(BaseCommand):
                 if failure:
                     raise CommandError(f"The index of library {library_id} could not be built: {failure}")
                 index = library_stats(library_id=library_id)["index"]
-                self.stdout.write(
-                    f"{library_id}: {index['rows_indexed']:,} rows in {len(index['segments'])} segments"
-                    f" ({index['kind']})"
-                )
+                count = len(index["segments"])
+                segments = f"{count} segment{'' if count == 1 else 's'}"
+                self.stdout.write(f"{library_id}: {index['rows_indexed']:,} rows in {segments} ({index['kind']})")
         except LibraryError as error:
             raise CommandError(error.detail) from error
 

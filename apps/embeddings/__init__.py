@@ -1,0 +1,10 @@
+"""Embeddings: text in, vectors out, by a provider that a library names.
+
+services   `embed`: batches, checks, retries, a time-out, and the vectors of recent queries
+registry   providers by name; their modules and packages are imported when they are first asked for
+provider   the interface of every provider
+providers  one module for each
+cache      the vectors of recent queries
+config     the settings of all of them
+errors     what can go wrong, and whose fault it is
+"""

@@ -1,0 +1,73 @@
+"""The settings of this app: `settings.EMBEDDINGS` is a `Config`. API keys are in no `repr`."""
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+
+@dataclass(frozen=True)
+class Config:
+    """How text is embedded; raises ValueError, with one sentence, for a value that cannot be used.
+
+    Attributes:
+        provider, model: what a library gets that names no provider of its own.
+        timeout: seconds that one call of `embed` may take, all batches and attempts together.
+        retries: further attempts after a failure that may pass.
+        first_wait: seconds before the first of them, if the provider names no time; doubled for each further one.
+        query_cache_size: how many queries' vectors a process keeps.
+        openai_dimensions: the dimension to ask for; 0: the model's own.
+        openai_max_batch: most texts in one request; some servers take only 32.
+        sentence_transformers_device: PyTorch's name of a device: cpu, cuda, cuda:1, mps.
+        sentence_transformers_threads: threads for one computation of PyTorch on the CPU, in each process.
+    """
+
+    provider: str = "hashing"
+    model: str = "hashing-384"
+    timeout: float = 30.0
+    retries: int = 2
+    first_wait: float = 0.5
+    query_cache_size: int = 1000
+    openai_base_url: str = "https://api.openai.com/v1"
+    openai_api_key: str = field(default="", repr=False)
+    openai_dimensions: int = 0
+    openai_max_batch: int = 256
+    cohere_base_url: str = "https://api.cohere.com"
+    cohere_api_key: str = field(default="", repr=False)
+    sentence_transformers_device: str = "cpu"
+    sentence_transformers_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("openai_base_url", "cohere_base_url"):
+            check_base_url(name, getattr(self, name))
+        for name, least in (
+            ("timeout", 0.001),
+            ("retries", 0),
+            ("first_wait", 0),
+            ("query_cache_size", 0),
+            ("openai_dimensions", 0),
+            ("openai_max_batch", 1),
+            ("sentence_transformers_threads", 1),
+        ):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}")
+
+
+def check_base_url(name: str, url: str) -> None:
+    """Raise ValueError, without showing `url`, unless it is an http(s) address without a user or password.
+
+    The libraries of providers log the addresses they call, so a password in one would be in the log.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"{name} must begin with http:// or https:// and a host, for example http://localhost:11434/v1"
+        )
+    if "@" in parts.netloc or parts.query:
+        raise ValueError(f"{name} must hold no user, password or query; a key has a setting of its own")
+
+
+def config() -> Config:
+    """The server's settings."""
+    found: Config = settings.EMBEDDINGS
+    return found

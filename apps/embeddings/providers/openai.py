@@ -1,0 +1,86 @@
+"""OpenAI's embeddings API by OpenAI's own library: also Ollama, vLLM, TEI and other servers that speak it.
+
+Vectors are asked for in base64, a third of the size of numbers in JSON; a server that sends numbers all the same is
+understood. Models are not told documents from queries: the API has no word for it.
+"""
+
+import base64
+from collections.abc import Sequence
+from operator import itemgetter
+
+import numpy as np
+import openai
+import orjson
+
+from apps.embeddings.config import Config
+from apps.embeddings.provider import Kind, Provider
+from apps.embeddings.providers.network import Service
+from apps.engine.vectors import DTYPE, Float32, to_float32
+
+# OpenAI takes 300,000 tokens in a request; a character is rarely more than one.
+_MOST_CHARACTERS = 250_000
+
+
+class OpenAI(Provider):
+    """Any model of the server at the setting's address."""
+
+    name = "openai"
+    max_batch_characters = _MOST_CHARACTERS
+
+    def __init__(self, model: str, config: Config) -> None:
+        super().__init__(model, config)
+        self.max_batch = config.openai_max_batch
+        self.dimension = config.openai_dimensions or None
+        self._asked = {"dimensions": config.openai_dimensions} if config.openai_dimensions else None
+        self._service = Service(
+            self.name,
+            model,
+            config.openai_base_url,
+            "VECTORDB_OPENAI_BASE_URL",
+            "OPENAI_API_KEY",
+            config.openai_api_key,
+        )
+        # The library insists on a key, which a server at home does not need.
+        self._client = openai.OpenAI(
+            api_key=config.openai_api_key or "none", base_url=config.openai_base_url, max_retries=0
+        )
+
+    def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
+        """Vectors [n, dimension] of n texts, as the server sends them."""
+        try:
+            answer = self._client.embeddings.with_raw_response.create(
+                input=list(texts),
+                model=self.model,
+                encoding_format="base64",
+                extra_body=self._asked,
+                timeout=timeout,
+            )
+        except openai.APITimeoutError:
+            raise self._service.timed_out() from None
+        except openai.APIConnectionError:
+            raise self._service.unreachable() from None
+        except openai.APIStatusError as error:
+            raise self._service.refused(error.status_code, error.body, error.response.headers) from None
+        try:
+            return rows(answer.content)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise self._service.garbled() from None
+
+
+def rows(body: bytes) -> Float32:
+    """The vectors [n, dimension] in the body of an answer, by their `index`.
+
+    Raises AttributeError, LookupError, TypeError or ValueError for anything else.
+    """
+    items = orjson.loads(body)["data"]
+    if [item.get("index", i) for i, item in enumerate(items)] != list(range(len(items))):
+        items = sorted(items, key=itemgetter("index"))
+        if [item["index"] for item in items] != list(range(len(items))):
+            raise ValueError("the vectors are not numbered from 0")
+    return np.array([_row(item["embedding"]) for item in items], np.float32)
+
+
+def _row(embedding: str | list[float]) -> Float32:
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), DTYPE)
+    return to_float32(embedding)

@@ -1,0 +1,88 @@
+"""Models of the library sentence-transformers on this machine: a name that was downloaded before, or a folder.
+
+What always holds:
+- Nothing is downloaded, no code that comes with a model is run, and weights are read from safetensors files only: a
+  request may name any model.
+- A model is loaded when it first embeds, in the process that does, so never before the server forks its workers. Each
+  worker has its own copy in memory.
+- One text or batch is embedded at a time: the tokenizers cannot be shared by threads that run at once. PyTorch computes
+  with the threads of the setting, 1 unless it says otherwise; several workers use several cores anyway.
+
+Where a model has prompts for documents and queries, or parts of its own for each, they are used. A text longer than the
+model reads is cut at its end.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import sentence_transformers
+import torch
+from transformers.utils import logging as transformers_logging
+
+from apps.embeddings.config import Config
+from apps.embeddings.errors import ProviderFailed, UnknownModel
+from apps.embeddings.provider import Kind, Provider
+from apps.engine.vectors import Float32, to_float32
+
+logger = logging.getLogger(__name__)
+_progress: Any = transformers_logging
+_progress.disable_progress_bar()
+
+_TOGETHER = 32
+
+
+class SentenceTransformers(Provider):
+    """Any model of sentence-transformers that is on this machine."""
+
+    name = "sentence_transformers"
+    # Between batches the time-out is looked at.
+    max_batch = 128
+
+    def __init__(self, model: str, config: Config) -> None:
+        super().__init__(model, config)
+        self._device = config.sentence_transformers_device
+        self._threads = config.sentence_transformers_threads
+        self._lock = threading.Lock()
+        self._loaded: sentence_transformers.SentenceTransformer | None = None
+
+    def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
+        """Vectors [n, dimension]; the first call loads the model, however long that takes."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            encode = self._loaded.encode_query if kind == "query" else self._loaded.encode_document
+            try:
+                return to_float32(encode(list(texts), batch_size=_TOGETHER, show_progress_bar=False))
+            except Exception as error:
+                raise self._failed("run", error) from None
+
+    def _load(self) -> sentence_transformers.SentenceTransformer:
+        torch.set_num_threads(self._threads)
+        try:
+            return sentence_transformers.SentenceTransformer(
+                self.model,
+                device=self._device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError) as error:
+            remedy = (
+                "There are the folders of models, and the names of models that were downloaded on this machine before, "
+                f"for example by: hf download sentence-transformers/all-MiniLM-L6-v2. ({_first_line(error)})"
+            )
+            raise UnknownModel(self.name, self.model, remedy) from None
+        except Exception as error:
+            raise self._failed("loaded", error) from None
+
+    def _failed(self, what: str, error: Exception) -> ProviderFailed:
+        """What PyTorch or a model's own parts could not do: any kind of error, for which the log has a traceback."""
+        logger.error("sentence_transformers, model %r", self.model, exc_info=error)
+        reason = f"the model {self.model!r} could not be {what} on {self._device}: {_first_line(error)}"
+        return ProviderFailed(self.name, reason)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,313 @@
+"""The filter language: JSON, already parsed, to a small tree that `columns` evaluates.
+
+The tree has fewer kinds of nodes than the language has operators: `$ne`, `$nin` and `$exists: false` are a `Not`, `$eq`
+is a `OneOf` of one value. What always holds in a tree: operands are immutable, hold no object, no NaN, no integer
+beyond 64 bits, and text that is Unicode; operands of `@created_at` are whole microseconds since the epoch, UTC.
+
+Parsing costs time by the size of the JSON, stops at the limits below, and recurses no deeper than they allow.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from apps.engine.errors import InvalidFilter
+
+MAX_DEPTH = 16  # of $and, $or and $not within each other, and of arrays within an operand
+MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one
+MAX_IN_VALUES = 10_000  # in one $in or $nin
+MAX_VALUES = 100_000  # in all operands of a filter, members of arrays included
+
+ID, DOCUMENT_ID, CREATED_AT = "@id", "@document_id", "@created_at"
+OWN_FIELDS = (ID, DOCUMENT_ID, CREATED_AT)
+
+Scalar: TypeAlias = bool | int | float | str | None
+Operand: TypeAlias = "Scalar | tuple[Operand, ...]"
+Path: TypeAlias = tuple[str | int, ...]
+
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Filter:
+    """Any node of the tree."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the filter has no condition, as `{}`; it then matches all rows."""
+        return False
+
+
+@dataclass(frozen=True)
+class And(Filter):
+    """All of `parts` match; without parts, everything does."""
+
+    parts: tuple[Filter, ...]
+
+    @property
+    def is_everything(self) -> bool:
+        return all(part.is_everything for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Or(Filter):
+    """At least one of `parts`, which are not empty, matches."""
+
+    parts: tuple[Filter, ...]
+
+    @property
+    def is_everything(self) -> bool:
+        return any(part.is_everything for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Not(Filter):
+    """`part` does not match."""
+
+    part: Filter
+
+
+@dataclass(frozen=True)
+class OneOf(Filter):
+    """The value at `path`, or a member of it if it is an array, is one of `values`."""
+
+    path: str
+    values: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Compare(Filter):
+    """The value at `path` is a scalar of the operand's type, and stands to it as `operator` says."""
+
+    path: str
+    operator: str
+    operand: int | float | str
+
+
+@dataclass(frozen=True)
+class Prefix(Filter):
+    """The value at `path` is a string that starts with `text`."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Contains(Filter):
+    """The value at `path` is a string that `scalar` is a part of, or an array that it is a member of."""
+
+    path: str
+    scalar: Scalar
+
+
+@dataclass(frozen=True)
+class Exists(Filter):
+    """There is a value at `path`; null is one."""
+
+    path: str
+
+
+def parse(raw: object) -> Filter:
+    """The filter that `raw`, parsed JSON, stands for; raises InvalidFilter for what is none."""
+    return _Parser().filter(raw, (), 0)
+
+
+class _Parser:
+    """Reads one filter and counts what it holds. Methods take a piece of it and the path that leads there."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+        self._values = 0
+
+    def filter(self, raw: object, at: Path, depth: int) -> Filter:
+        """`depth` is the number of $and, $or and $not around this filter."""
+        if not isinstance(raw, dict):
+            raise InvalidFilter(at, 'must be a filter, which is an object such as {"field": value}')
+        if not raw:
+            self._count_condition(at)
+        parts: list[Filter] = []
+        for key, value in raw.items():
+            if key in _COMBINED:
+                parts.append(self._combined(key, value, (*at, key), depth + 1))
+            else:
+                parts.extend(self._conditions_of(key, value, (*at, key)))
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+    def _combined(self, key: str, raw: object, at: Path, depth: int) -> Filter:
+        if depth > MAX_DEPTH:
+            raise InvalidFilter(at, f"nests deeper than {MAX_DEPTH}; use fewer $and, $or and $not within each other")
+        if key == "$not":
+            return Not(self.filter(raw, at, depth))
+        if not isinstance(raw, list) or not raw:
+            raise InvalidFilter(at, "takes a non-empty list of filters")
+        parts = tuple(self.filter(one, (*at, i), depth) for i, one in enumerate(raw))
+        return And(parts) if key == "$and" else Or(parts)
+
+    def _conditions_of(self, name: object, raw: object, at: Path) -> list[Filter]:
+        """The conditions on one field."""
+        if not isinstance(name, str) or not _is_unicode(name):
+            raise InvalidFilter(at[:-1], "has a key that is no Unicode text")
+        if name.startswith("$"):
+            if name in OPERATORS:
+                raise InvalidFilter(at, f'belongs to a field, as in {{"field": {{"{name}": ...}}}}')
+            raise InvalidFilter(at, f"is no operator; at this place there are {', '.join(_COMBINED)}")
+        if name.startswith("@") and name not in OWN_FIELDS:
+            raise InvalidFilter(at, f"is no field of a chunk; there are {', '.join(OWN_FIELDS)}")
+        if not isinstance(raw, dict):
+            return [self._condition(name, OPERATORS["$eq"], raw, at)]
+        if not raw:
+            raise InvalidFilter(at, 'takes a value or operators such as {"$eq": value}, not an empty object')
+        made = []
+        for key, operand in raw.items():
+            if not isinstance(key, str) or not _is_unicode(key):
+                raise InvalidFilter(at, "has a key that is no Unicode text")
+            if key in _COMBINED:
+                raise InvalidFilter((*at, key), f'stands around filters, as in {{"{key}": ...}}, not within a field')
+            if key not in OPERATORS:
+                known = ", ".join(OPERATORS)
+                raise InvalidFilter((*at, key), f"is no operator; there are {known}, and a.b reaches into objects")
+            made.append(self._condition(name, OPERATORS[key], operand, (*at, key)))
+        return made
+
+    def _condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
+        self._count_condition(at)
+        read = operator.read_time if name == CREATED_AT else operator.read
+        if read is None:
+            raise InvalidFilter(at, f"is not for times; {CREATED_AT} is compared by the other operators")
+        return operator.make(name, read(self, raw, at))
+
+    def _count_condition(self, at: Path) -> None:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise InvalidFilter(at, f"is one condition too many; a filter has at most {MAX_CONDITIONS}")
+
+    def _count_value(self, at: Path) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise InvalidFilter(at, f"is one value too many; a filter has at most {MAX_VALUES}")
+
+    def value(self, raw: object, at: Path, depth: int = 0) -> Operand:
+        """An operand of any type but object."""
+        self._count_value(at)
+        if not isinstance(raw, list):
+            return self.scalar(raw, at, "takes a string, a number, true, false, null or an array of such")
+        if depth == MAX_DEPTH:
+            raise InvalidFilter(at, f"nests deeper than {MAX_DEPTH}; use fewer arrays within each other")
+        return tuple(self.value(one, (*at, i), depth + 1) for i, one in enumerate(raw))
+
+    def scalar(self, raw: object, at: Path, takes: str = "takes a string, a number, true, false or null") -> Scalar:
+        if raw is None or isinstance(raw, bool):
+            return raw
+        if isinstance(raw, str):
+            if not _is_unicode(raw):
+                raise InvalidFilter(at, "is no Unicode text: half of a surrogate pair is missing")
+            return raw
+        if isinstance(raw, int):
+            if not -(2**63) <= raw < 2**64:
+                raise InvalidFilter(at, "is an integer beyond 64 bits; give it as a floating-point number")
+            return raw
+        if isinstance(raw, float):
+            if not math.isfinite(raw):
+                raise InvalidFilter(at, "is NaN or infinite; takes finite numbers only")
+            return raw
+        raise InvalidFilter(at, f"{takes}; a.b reaches into objects" if isinstance(raw, dict) else takes)
+
+    def ordered(self, raw: object, at: Path) -> int | float | str:
+        if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+            raise InvalidFilter(at, "takes a number or a string")
+        self.scalar(raw, at)
+        return raw
+
+    def text(self, raw: object, at: Path) -> str:
+        if not isinstance(raw, str):
+            raise InvalidFilter(at, "takes a string")
+        self.scalar(raw, at)
+        return raw
+
+    def flag(self, raw: object, at: Path) -> bool:
+        if not isinstance(raw, bool):
+            raise InvalidFilter(at, "takes true or false")
+        return raw
+
+    def values(self, raw: object, at: Path) -> tuple[Operand, ...]:
+        return tuple(self.value(one, (*at, i)) for i, one in enumerate(self._listed(raw, at)))
+
+    def time(self, raw: object, at: Path) -> int:
+        """Microseconds since the epoch, of an RFC 3339 text with offset."""
+        self._count_value(at)
+        found = _TIME.fullmatch(raw) if isinstance(raw, str) else None
+        if found is None:
+            raise InvalidFilter(at, 'takes an RFC 3339 time with an offset, such as "2026-01-31T12:00:00Z"')
+        day, clock, fraction, sign, hours, minutes = found.groups()
+        fraction = (fraction or "").rstrip("0")
+        if len(fraction) > 6:
+            raise InvalidFilter(at, "has more than six digits after the second; chunks have microseconds")
+        try:
+            since = datetime.fromisoformat(f"{day}T{clock}+00:00") - _EPOCH
+        except ValueError as error:
+            raise InvalidFilter(at, f"is no time: {error}") from error
+        if int(hours or 0) > 23 or int(minutes or 0) > 59:
+            raise InvalidFilter(at, "is no time: its offset must be below 24:00")
+        offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+        instant = since + offset if sign == "-" else since - offset
+        return instant // timedelta(microseconds=1) + int(fraction.ljust(6, "0"))
+
+    def times(self, raw: object, at: Path) -> tuple[int, ...]:
+        return tuple(self.time(one, (*at, i)) for i, one in enumerate(self._listed(raw, at)))
+
+    def _listed(self, raw: object, at: Path) -> list[object]:
+        if not isinstance(raw, list):
+            raise InvalidFilter(at, "takes a list of values")
+        if len(raw) > MAX_IN_VALUES:
+            raise InvalidFilter(at, f"takes at most {MAX_IN_VALUES} values, not {len(raw)}")
+        return raw
+
+
+_Read: TypeAlias = Callable[[_Parser, object, Path], Any]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator within a field: how its operand is read, how for times (None: not at all), and what they make."""
+
+    name: str
+    read: _Read
+    read_time: _Read | None
+    make: Callable[[str, Any], Filter]
+
+
+def _comparison(name: str) -> Operator:
+    return Operator(name, _Parser.ordered, _Parser.time, lambda path, operand: Compare(path, name, operand))
+
+
+OPERATORS = {
+    operator.name: operator
+    for operator in (
+        Operator("$eq", _Parser.value, _Parser.time, lambda path, value: OneOf(path, (value,))),
+        Operator("$ne", _Parser.value, _Parser.time, lambda path, value: Not(OneOf(path, (value,)))),
+        _comparison("$gt"),
+        _comparison("$gte"),
+        _comparison("$lt"),
+        _comparison("$lte"),
+        Operator("$in", _Parser.values, _Parser.times, OneOf),
+        Operator("$nin", _Parser.values, _Parser.times, lambda path, values: Not(OneOf(path, values))),
+        Operator("$exists", _Parser.flag, _Parser.flag, lambda path, yes: Exists(path) if yes else Not(Exists(path))),
+        Operator("$contains", _Parser.scalar, None, Contains),
+        Operator("$prefix", _Parser.text, None, Prefix),
+    )
+}
+_COMBINED = ("$and", "$or", "$not")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,140 @@
+"""From ranked keys to results as the API shows them: one statement for the rows, and no ORM instance per row."""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import orjson
+from django.conf import settings
+
+from apps.engine.metrics import Metric
+from apps.engine.vectors import Float32
+from apps.libraries.dialects.base import Dialect
+from apps.libraries.errors import Invalid
+from apps.libraries.selectors import vector_array
+from apps.search.execution import Ranked
+from apps.search.snapshots import LibraryState, Snapshot
+from apps.search.specs import QuerySpec
+
+_KEYS_PER_STATEMENT = 2000
+# Without metadata, text and vector.
+_RESULT_BYTES = 150
+_FEW_RESULTS = 1000
+
+# Makes a field of a result from a row of the statement that reads it.
+_Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
+
+
+def shown(
+    snapshot: Snapshot, state: LibraryState, found: Sequence[Ranked], specs: Sequence[QuerySpec]
+) -> list[list[dict[str, Any]]]:
+    """The results of each query, with the fields it asked for."""
+    columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
+    keys = list({key for ranked in found for key in ranked.keys})
+    rows: dict[int, tuple[Any, ...]] = {}
+    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+        some = keys[start : start + _KEYS_PER_STATEMENT]
+        params = [state.generation, *some] if columns.of_generation else some
+        rows.update((row[0], row) for row in snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params))
+    _check_size(found, rows)
+    return [
+        _results(ranked, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)
+        for ranked, spec in zip(found, specs, strict=True)
+    ]
+
+
+def _check_size(found: Sequence[Ranked], rows: dict[int, tuple[Any, ...]]) -> None:
+    """Raise Invalid for an answer too large to be made in memory; a chunk counts as often as it is shown."""
+    if sum(len(ranked.keys) for ranked in found) <= _FEW_RESULTS:
+        return
+    sizes = {key: _RESULT_BYTES + sum(_size(value) for value in row) for key, row in rows.items()}
+    size, limit = sum(sizes[key] for ranked in found for key in ranked.keys), settings.LIMITS.answer_bytes
+    if size > limit:
+        raise Invalid(
+            f"The answer would have some {size >> 20} MiB, and may have at most {limit >> 20} (limit "
+            "VECTORDB_MAX_ANSWER_BYTES): ask for fewer results at once, or for fewer fields in include."
+        )
+
+
+def _size(value: Any) -> int:
+    """About how many bytes of JSON a column makes."""
+    if isinstance(value, str):
+        return len(value)
+    # Four bytes of a vector are some twelve characters.
+    return 3 * len(value) if isinstance(value, bytes | memoryview) else 0
+
+
+def _results(
+    ranked: Ranked,
+    rows: dict[int, tuple[Any, ...]],
+    fields: list[tuple[str, _Render]],
+    spec: QuerySpec,
+    metric: Metric,
+) -> list[dict[str, Any]]:
+    results = []
+    # The scores of words and of fused ranks are no similarities of vectors.
+    distance = metric.distance if spec.mode == "vector" else operator.neg
+    for key, score in zip(ranked.keys, ranked.scores, strict=True):
+        row = rows[key]
+        result = {"id": row[1], "document_id": row[2], "score": score, "distance": distance(score)}
+        if spec.mode == "hybrid":
+            result["vector_rank"], result["lexical_rank"] = ranked.ranks[key]
+        for field, render in fields:
+            result[field] = render(row)
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is read of chunks: a statement with a place for the keys' marks, and how each field comes from its row.
+
+    The first three columns are the chunk's key, its id and its document's id.
+    """
+
+    sql: str
+    of_generation: bool
+    render: dict[str, _Render]
+
+
+@lru_cache(maxsize=64)
+def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
+    columns = ["chunk.id", "chunk.public_id", "document.public_id"]
+    joins = "LEFT JOIN document ON document.id = chunk.document_id"
+    render: dict[str, _Render] = {}
+    for field in sorted(fields):
+        at = len(columns)
+        if field == "text":
+            columns.append("chunk.text")
+            render[field] = itemgetter(at)
+        elif field == "metadata":
+            columns.append(dialect.json_text("chunk.metadata"))
+            render[field] = partial(_json_at, at)
+        elif field == "embedding":
+            columns.append("embedding.vector")
+            joins += " LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            render[field] = partial(_vector_at, at)
+        else:
+            columns += ["document.title", "document.source", dialect.json_text("document.metadata")]
+            render[field] = partial(_document_at, at)
+    sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({{}})"
+    return _Columns(sql, "embedding" in fields, render)
+
+
+def _json_at(at: int, row: tuple[Any, ...]) -> orjson.Fragment:
+    return orjson.Fragment(row[at])
+
+
+def _vector_at(at: int, row: tuple[Any, ...]) -> Float32:
+    return vector_array(row[at])
+
+
+def _document_at(at: int, row: tuple[Any, ...]) -> dict[str, Any] | None:
+    if row[2] is None:
+        return None
+    title, source, metadata = row[at : at + 3]
+    return {"id": row[2], "title": title, "source": source, "metadata": orjson.Fragment(metadata)}
