@@ -18,6 +18,8 @@ _KEYS_PER_STATEMENT = 2000
 def window(ranked: Ranked, spec: QuerySpec, left_out: int | None) -> Ranked:
     """The results from `offset` on, without the chunk `left_out` and what scores less than the threshold."""
     if spec.score_threshold is None and left_out is None:
+        if spec.offset == 0 and len(ranked.keys) <= spec.k:
+            return ranked
         return _taken(ranked, range(spec.offset, min(spec.offset + spec.k, len(ranked.keys))))
     threshold = -np.inf if spec.score_threshold is None else spec.score_threshold
     pairs = enumerate(zip(ranked.keys, ranked.scores, strict=True))

@@ -61,10 +61,13 @@ NOTHING = Ranked([], [], exact=True, scanned=0, kinds=frozenset(), plan="no vect
 
 @dataclass(frozen=True)
 class _Allowed:
-    """The rows that match a filter, by part of the view; `masks` is None for all."""
+    """The rows that match a filter, by part of the view, and their number; `masks` is None for all, not counted."""
 
     masks: list[Mask] | None
     count: int
+
+
+_ALL = _Allowed(None, 0)
 
 
 class Execution:
@@ -78,7 +81,7 @@ class Execution:
     def allowed(self, filter: Filter) -> _Allowed:
         """The rows that match."""
         if filter.is_everything:
-            return _Allowed(None, len(self.view))
+            return _ALL
         found = self._allowed.get(repr(filter))
         if found is None:
             masks = self.view.matching(filter)
