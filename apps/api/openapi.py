@@ -42,6 +42,7 @@ _PROBLEMS = {
     "412": "The resource has changed since its ETag was read.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
+    "502": "The embedding provider failed; nothing was written.",
     "503": "Busy, disk full, or the database cannot be reached; try again after Retry-After.",
 }
 _BODY_ONLY = {"413", "415"}

@@ -539,7 +539,7 @@ def test_why_a_build_failed_is_kept_until_it_is_forgotten(tmp_path: Path) -> Non
     folder.note_failure("no space, for the “moment”")
     assert IndexFolder(tmp_path / "not" / "there").failure() == "no space, for the “moment”"
     (tmp_path / "not" / "there" / "failure.json").write_bytes(b"{")
-    assert folder.failure() == "unknown"
+    assert "the log has it" in (folder.failure() or "")
     folder.note_failure(None)
     assert folder.failure() is None
 

@@ -36,6 +36,11 @@ class Problem(Output):
     errors: list[Fault]
 
 
+class Model(Output):
+    provider: str
+    model: str
+
+
 class Library(Output):
     id: str
     name: str
@@ -44,7 +49,7 @@ class Library(Output):
     metric: MetricName
     index_type: str
     index_params: dict[str, Any]
-    embedding: None
+    embedding: Annotated[Model | None, Field(description="Which model makes vectors of texts.")]
     metadata: dict[str, Any]
     created_at: Timestamp
     updated_at: Timestamp
