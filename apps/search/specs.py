@@ -59,6 +59,10 @@ class Hybrid(Input):
     lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
 
 
+# A factory answers with these themselves; a default would be copied, whole, for every query.
+_EVENLY = Hybrid()
+
+
 class Mmr(Input):
     """Maximal marginal relevance: of the `fetch_k` nearest, each result is chosen for being near the query (`lambda`)
     and unlike those chosen before (1 - `lambda`)."""
@@ -78,10 +82,10 @@ class QuerySpec(Input):
     k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
     offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
-    filter: Filter = EVERYTHING
+    filter: Annotated[Filter, Field(default_factory=lambda: EVERYTHING)]
     filter_mode: Literal["auto", "pre", "post"] = "auto"
     mode: Mode = "vector"
-    hybrid: Hybrid = Hybrid()
+    hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY)]
     group_by: Literal["document"] | None = None
     group_size: Annotated[int, Whole(1, 100, "of chunks in a group")] = 1
     mmr: Mmr | None = None
