@@ -19,7 +19,7 @@ import numpy as np
 
 from apps.engine import kernels, selection
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Params, VectorIndex, go_on
 from apps.engine.metrics import TINY_NORM, Metric, exact_scores, is_plain, relative_bound, row_norms, underflow_bound
 from apps.engine.scan import Codes, products
 from apps.engine.vectors import Float32, Int64, Mask
@@ -48,7 +48,9 @@ class BruteForce(VectorIndex):
         self._codes = codes
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         cls.check_params(params)
         codes = Codes.build(vectors, metric) if _is_coded(vectors) else None
         return cls(vectors, metric, row_norms(vectors).astype(np.float32), codes)

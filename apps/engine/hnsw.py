@@ -34,7 +34,7 @@ from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
 from apps.engine.brute_force import search_matrix
 from apps.engine.faiss_library import library, metric_number, read, write
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, exact_scores, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -49,6 +49,7 @@ _ENOUGH = 0.93
 _WALK_COST = 48
 _GATHER_COST = 5
 _WIDER = 4
+_ROWS_PER_STEP = 1000
 # So many of the kept rows, or 4 k, are scored exactly.
 _SHORTEST = 32
 
@@ -83,19 +84,21 @@ class Hnsw(VectorIndex):
         self._graph = graph
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         cls.check_params(params)
         norms = row_norms(vectors).astype(np.float32)
         index = cls(vectors, metric, norms, None)
         if len(vectors) >= _WALK_COST * _EF:
-            index._grow(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION))
+            index._grow(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
         return index
 
-    def _grow(self, m: int, ef_construction: int) -> None:
+    def _grow(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
         """Make the graph, set its default `ef` to what a trial takes, and give it up where that does not pay."""
         trial = Trial.over(self._vectors, self._norms, self._metric)
         if trial.separable:
-            self._graph = _Graph.grown(self._vectors, self._norms, self._metric, m, ef_construction)
+            self._graph = _Graph.grown(self._vectors, self._norms, self._metric, m, ef_construction, checkpoint)
         while self._graph is not None:
             if not self._pays(self._graph.ef, len(self)):
                 self._graph = None
@@ -171,7 +174,15 @@ class _Graph:
         self.ef = ef
 
     @classmethod
-    def grown(cls, vectors: Float32, norms: Float32, metric: Metric, m: int, ef_construction: int) -> Self | None:
+    def grown(
+        cls,
+        vectors: Float32,
+        norms: Float32,
+        metric: Metric,
+        m: int,
+        ef_construction: int,
+        checkpoint: Checkpoint,
+    ) -> Self | None:
         """The graph of all rows; None where there are too few different ones."""
         faiss = library()
         frame = Frame.fitting(metric, norms, rounded_up(vectors.shape[1], _WIDTH_STEP))
@@ -186,9 +197,11 @@ class _Graph:
         copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
         if copies.count < _FEWEST_NODES:
             return None
-        # In blocks, so that a signal to stop is heard soon.
+        # In steps, so that the build can be broken off. It takes no longer for that, and finds as much.
         for block in frame.blocks(vectors, copies.firsts()):
-            index.add(block)
+            for start in range(0, len(block), _ROWS_PER_STEP):
+                checkpoint()
+                index.add(block[start : start + _ROWS_PER_STEP])
         return cls(index, copies, frame, _EF)
 
     @classmethod

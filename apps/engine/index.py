@@ -5,7 +5,7 @@ files are derived: `save` writes what `load` needs besides the matrix itself, wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +16,12 @@ from apps.engine.vectors import Float32, Int64, Mask
 
 Params = Mapping[str, Any]
 NO_PARAMS: Params = {}
+# Asked between the steps of a long build; what it raises ends the build.
+Checkpoint = Callable[[], None]
+
+
+def go_on() -> None:
+    """The checkpoint of a build that nobody breaks off."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,13 @@ class VectorIndex(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         """Index `vectors` [n, dimension]. The array is kept, not copied, and never written to.
 
-        Raises InvalidParameter as `check_params` does.
+        Types that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter as `check_params`
+        does.
         """
 
     @abstractmethod

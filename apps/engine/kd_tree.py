@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from apps.engine import kernels
 from apps.engine.brute_force import search_matrix
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -69,7 +69,9 @@ class KdTree(VectorIndex):
         self._tree = tree
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         cls.check_params(params)
         rows = _unit_vectors(vectors) if metric is Metric.COSINE else vectors
         levels = 0

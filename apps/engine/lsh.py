@@ -38,7 +38,7 @@ from apps.engine import kernels, selection
 from apps.engine.brute_force import search_matrix
 from apps.engine.errors import InvalidParameter
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, exact_scores, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -118,7 +118,9 @@ class Lsh(VectorIndex):
             raise InvalidParameter("bits", f"times tables must be at most {SIGNATURE_BITS}, not {bits} * {tables}")
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         cls.check_params(params)
         vectors = np.ascontiguousarray(vectors)
         n, d = vectors.shape

@@ -33,7 +33,7 @@ from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
 from apps.engine.brute_force import search_matrix
 from apps.engine.faiss_library import library, metric_number, read, write
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, exact_scores, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -93,7 +93,9 @@ class Quantized(VectorIndex):
         self._codes = codes
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> Self:
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> Self:
         cls.check_params(params)
         norms = row_norms(vectors).astype(np.float32)
         pieces: Sequence[int] = (params["piece"],) if "piece" in params else _PIECES

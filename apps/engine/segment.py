@@ -24,7 +24,7 @@ from apps.engine.brute_force import BruteForce
 from apps.engine.content import Content, StoredContent
 from apps.engine.errors import Damaged
 from apps.engine.files import map_array, save_array
-from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
+from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, chosen_kind, index_type
 from apps.engine.vectors import Float32, Int64, Mask
@@ -56,11 +56,12 @@ class Segment:
         metric: Metric,
         kind: str = BruteForce.kind,
         params: Params = NO_PARAMS,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         """A segment of the rows `vectors` [n, dimension] with `content`, named by `keys` [n], which must ascend; keeps
-        both arrays."""
+        both arrays. What `checkpoint` raises ends the build, as `VectorIndex.build` says."""
         exact = BruteForce.build(vectors, metric)
-        index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params)
+        index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params, checkpoint)
         return cls(name, keys, vectors, exact, index, params, content)
 
     def save(self, folder: Path) -> None:

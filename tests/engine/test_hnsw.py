@@ -287,3 +287,24 @@ def test_parameters_it_does_not_take_are_refused() -> None:
         Hnsw.check_search_params({"ef": True})
     with pytest.raises(InvalidParameter, match=r"^probes: hnsw has no such search parameter; there are: ef$"):
         Hnsw.check_search_params({"probes": 1})
+
+
+def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close() -> None:
+    vectors, queries, index = built(Metric.COSINE)
+    asked: list[int] = []
+    again = Hnsw.build(vectors, Metric.COSINE, QUICK, lambda: asked.append(1))
+    assert np.array_equal(again.search(queries, 10).positions, index.search(queries, 10).positions)
+    assert len(asked) >= ROWS // 1000
+
+    class Enough(Exception):
+        pass
+
+    def checkpoint() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise Enough
+
+    asked.clear()
+    with pytest.raises(Enough):
+        Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint)
+    assert len(asked) == 3
