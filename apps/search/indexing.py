@@ -2,8 +2,8 @@
 request workers, which never build.
 
 Rows that are in no file yet are *sealed* into a segment that is quick to build, when there are many of them or the
-library is quiet. *Jobs* then make one segment of others: of the wished type, without dead rows, or of several. A job
-may take minutes, so it runs in a thread, one at a time, while sealing goes on; it reads files only.
+library is quiet. *Jobs* then make one segment of others: of the wished type, without dead rows, or of several. They run
+in threads while sealing goes on, a slow one and a quick one at a time, never two on the same segment.
 
 What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
 position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
@@ -15,11 +15,11 @@ library is merged further, as far as building its index is quick.
 """
 
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,13 @@ from django.db import DatabaseError, connection
 
 from apps.engine.errors import EngineError
 from apps.engine.registry import AUTO, chosen_kind, index_type
-from apps.engine.segment import Segment, merged_rows
+from apps.engine.segment import Segment
 from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
 from apps.engine.view import View, is_sparse
 from apps.libraries.errors import NotFound
 from apps.search import loading
 from apps.search.cache import Current, ViewCache
+from apps.search.jobs import Job
 from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
 
 logger = logging.getLogger(__name__)
@@ -46,55 +47,23 @@ _VERY_QUIET_SECONDS = 60.0
 _TIER = 4
 # A quiet library's small segments join the largest from so small a share on: each costs every query some time.
 _QUIET_TIER = 32
-# After a failure the library is left alone for so long.
-_SECONDS_AFTER_FAILURE = 60.0
+# What failed is tried again after so long, then after twice as long each time.
+_SECONDS_AFTER_FAILURE, _MOST_SECONDS_AFTER_FAILURE = 5.0, 60.0
+_SECONDS_BETWEEN_LOOKS = 0.5
 _NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseError)
 
 
-class _Job:
-    """Makes, in a thread, one segment of `inputs`, segments of the library that have files; then calls `on_end`."""
+@dataclass(frozen=True)
+class _Failure:
+    """What failed is left alone until `not_before`, unless something else is wished for then."""
 
-    def __init__(self, state: LibraryState, inputs: Sequence[Segment], on_end: Callable[[], None]) -> None:
-        self.state, self.inputs = state, tuple(inputs)
-        self._on_end = on_end
-        self._ended = threading.Event()
-        self._done: tuple[Segment, SegmentRecord] | None = None
-        self._error: BaseException | None = None
-        # A daemon: the process does not wait for it when it ends; what it has written then is swept some day.
-        self._thread = threading.Thread(target=self._run, name="index job", daemon=True)
-        self._thread.start()
+    wish: tuple[Any, ...]
+    reason: str
+    attempts: int
+    not_before: float
 
-    def is_running(self) -> bool:
-        return not self._ended.is_set()
-
-    def wait(self) -> None:
-        self._ended.wait()
-
-    def result(self) -> tuple[Segment, SegmentRecord]:
-        """The segment, which has its files, and its record; raises what went wrong."""
-        if self._error is not None:
-            raise self._error
-        assert self._done is not None
-        return self._done
-
-    def _run(self) -> None:
-        try:
-            parts = [segment.part() for segment in self.inputs]
-            merged = merged_rows(parts, self.inputs[0].vectors.shape[1])
-            name = self.state.index_type
-            segment = Segment.build(
-                keys=merged.keys,
-                vectors=merged.vectors,
-                content=merged.content(parts),
-                metric=self.state.metric,
-                kind=chosen_kind(name, *merged.vectors.shape),
-                params={} if name == AUTO else self.state.params,
-            )
-            self._done = loading.index_folder(self.state.uid).save(segment)
-        except BaseException as error:
-            self._error = error
-        self._ended.set()
-        self._on_end()
+    def holds(self, state: LibraryState) -> bool:
+        return self.wish == _wish(state) and time.monotonic() < self.not_before
 
 
 @dataclass
@@ -103,15 +72,29 @@ class _Watch:
 
     position: Position | None = None
     since: float = field(default_factory=time.monotonic)
-    # What was wished for when something failed last, why it did, and when it is tried again.
-    failed: tuple[Any, ...] | None = None
-    reason: str = ""
-    not_before: float = 0.0
+    # Rows could not be read or sealed; a job failed. Sealing goes on while a job waits.
+    sealing: _Failure | None = None
+    building: _Failure | None = None
     # The manifest in use, and what its files looked like when they were opened.
     manifest: int = 0
     stamps: tuple[tuple[int, ...], ...] | None = None
     # There was nothing to do for this state, however quiet the library.
     settled: LibraryState | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why something fails; None if nothing does."""
+        failure = self.sealing or self.building
+        return None if failure is None else failure.reason
+
+
+class _Found(Enum):
+    """What there was to do for a library."""
+
+    DONE = 1
+    # A job is at work, there is no thread for another, or one has failed and is tried again later.
+    WAITS = 2
+    NOTHING = 3
 
 
 class Indexer:
@@ -124,16 +107,19 @@ class Indexer:
         self._on_job_end = on_job_end
         self._views = ViewCache(settings.MEMORY_BUDGET)
         self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
-        self._job: _Job | None = None
+        # By whether they are slow, so that minutes of one library hold up no seconds of another.
+        self._jobs: dict[bool, Job] = {}
 
     def round(self) -> bool:
-        """Look after every library once; answers whether there was something to do. A job goes on afterwards."""
-        did = self._finish_job()
-        for state in _states():
+        """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
+        did = self._finish_jobs()
+        states = _states()
+        self._abandon_jobs(states)
+        for state in states:
             watch = self._watches[state.uid]
             if watch.position != state.position:
                 watch.position, watch.since = state.position, time.monotonic()
-            if watch.settled == state or (watch.failed == _wish(state) and time.monotonic() < watch.not_before):
+            if watch.settled == state or (watch.sealing is not None and watch.sealing.holds(state)):
                 continue
             seconds = time.monotonic() - watch.since
             quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
@@ -141,23 +127,27 @@ class Indexer:
             few = state.index_type != AUTO or (very_quiet and state.manifest)
             least = SEAL_CHANGES if not quiet else 1 if few else _SEAL_CHANGES_WHEN_QUIET
             found = self._look_after(state, least=least, quiet=quiet)
-            if not found and very_quiet and self._job is None and watch.failed is None:
+            if found is _Found.NOTHING and very_quiet:
                 watch.settled = state
-            did |= found
+            did |= found is _Found.DONE
         return did
 
     def run_until_done(self, library_id: str) -> str | None:
         """Do all there is to do for one library, however few rows it concerns; answers why that failed, if it did."""
         while True:
-            did = self._finish_job(wait=True)
-            for state in _states():
-                watch = self._watches[state.uid]
+            did = self._finish_jobs()
+            states = _states()
+            self._abandon_jobs(states)
+            for state in states:
                 if state.public_id == library_id:
-                    did |= watch.failed is None and self._look_after(state, least=1, quiet=True)
-                    if watch.failed is not None:
+                    watch = self._watches[state.uid]
+                    did |= watch.reason is None and self._look_after(state, least=1, quiet=True) is _Found.DONE
+                    if watch.reason is not None:
                         return watch.reason
-            if not did:
+            if not did and not self._jobs:
                 return None
+            for job in list(self._jobs.values()):
+                job.wait(_SECONDS_BETWEEN_LOOKS)
 
     def sweep(self) -> None:
         """Delete files that nothing refers to any more, and look whether the others are there at the next round."""
@@ -169,24 +159,33 @@ class Indexer:
             uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
         sweep_libraries(settings.INDEX_DIR, uids)
 
-    def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> bool:
+    def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> _Found:
+        """Seal rows, if there are `least` changes or more; else begin a job, if there is one to do."""
+        watch = self._watches[state.uid]
         try:
-            return self._seal_or_begin(state, least=least, quiet=quiet)
+            current = self._sealed(state, least)
         except NotFound:
-            return False
+            return _Found.NOTHING
         except Exception as error:
-            self._failed(state, error)
-            return False
+            watch.sealing = self._failed(state, watch.sealing, error)
+            return _Found.WAITS
+        watch.sealing = None
+        if isinstance(current, _Found):
+            return current
+        if watch.building is not None and watch.building.holds(current.state):
+            return _Found.WAITS
+        return self._begun(current, quiet=quiet)
 
-    def _seal_or_begin(self, state: LibraryState, *, least: int, quiet: bool) -> bool:
+    def _sealed(self, state: LibraryState, least: int) -> Current | _Found:
+        """Seal if that is due. Otherwise, the library with its files, or that it has none."""
         with open_snapshot() as snapshot:
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
-                return False  # without loading its rows
+                return _Found.NOTHING  # without loading its rows
             current = self._current(snapshot, state)
-            manifest, view, state = current.manifest, current.view, current.state
+            manifest, state = current.manifest, current.state
             changes = snapshot.count_changes(state.key, 0 if manifest is None else manifest.seq)
-            if view is None:
-                return False
+            if current.view is None:
+                return _Found.NOTHING
             numbers = loading.index_folder(state.uid).numbers()
             if manifest is None and (state.manifest or numbers):
                 least = 1  # there were files, which are lost
@@ -197,18 +196,33 @@ class Indexer:
                 current, least = Current(state, loading.load(snapshot, state)), 0
         if changes >= least:
             _seal(current)
-            return True
-        if manifest is None or self._job is not None:
-            return False
-        segments = [segment for segment in view.segments if segment.name and segment.live]
-        inputs = _inputs(state, segments, quiet=quiet)
+            return _Found.DONE
+        return _Found.NOTHING if manifest is None else current
+
+    def _begun(self, current: Current, *, quiet: bool) -> _Found:
+        """Begin a job of the library, if there is one to do and a thread for it."""
+        state, view, manifest = current.state, current.view, current.manifest
+        assert view is not None
+        assert manifest is not None
+        watch = self._watches[state.uid]
+        own = [job for job in self._jobs.values() if job.state.uid == state.uid and not job.is_abandoned]
+        taken = {segment.name for job in own for segment in job.inputs}
+        free = [one for one in view.segments if one.name and one.live and one.name not in taken]
+        inputs = _inputs(state, free, quiet=quiet)
         if inputs:
-            self._job = _Job(state, inputs, self._on_job_end)
-            return True
+            job = Job(state, inputs, self._on_job_end)
+            if job.is_slow in self._jobs:
+                return _Found.WAITS
+            self._jobs[job.is_slow] = job
+            job.start()
+            return _Found.DONE
+        if own:
+            return _Found.WAITS
         if manifest.number > state.manifest:
             _tell(state, manifest)  # whoever published it did not come to that
-        self._succeeded(state)
-        return False
+        watch.building = None
+        loading.index_folder(state.uid).note_failure(None)
+        return _Found.NOTHING
 
     def _current(self, snapshot: Snapshot, state: LibraryState) -> Current:
         """The library's view, from files that are still there and those that were opened."""
@@ -228,41 +242,50 @@ class Indexer:
         self._views.forget(state.key)
         return self._views.current(snapshot, state.public_id)
 
-    def _finish_job(self, *, wait: bool = False) -> bool:
-        job = self._job
-        if job is None:
-            return False
-        if wait:
-            job.wait()
-        if job.is_running():
-            return False
-        self._job = None
+    def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
+        """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""
+        known = {state.uid: state for state in states}
+        for job in self._jobs.values():
+            state = known.get(job.state.uid)
+            if not job.is_abandoned and (state is None or not job.is_wished(state)):
+                job.abandon()
+                why = "the library is deleted" if state is None else "something else is wished for"
+                logger.info("index of library %s: a build is abandoned, for %s", job.state.public_id, why)
+
+    def _finish_jobs(self) -> bool:
+        ended = [(is_slow, job) for is_slow, job in self._jobs.items() if not job.is_running()]
+        for is_slow, job in ended:
+            del self._jobs[is_slow]
+            if not job.is_abandoned:
+                self._finish(job)
+        return bool(ended)
+
+    def _finish(self, job: Job) -> None:
+        watch = self._watches[job.state.uid]
         try:
             segment, record = job.result()
             with open_snapshot() as snapshot:
                 current = self._current(snapshot, job.state)
-            if current.view is None or current.manifest is None or current.state.vectors != job.state.vectors:
-                return True
+            if current.view is None or current.manifest is None or not job.is_wished(current.state):
+                return
             _replace_inputs(current, current.view, current.manifest, job, segment, record)
-            self._succeeded(job.state)
         except NotFound:
-            pass
+            return
         except Exception as error:
-            self._failed(job.state, error)
-        return True
+            watch.building = self._failed(job.state, watch.building, error)
+            return
+        watch.building = None
+        loading.index_folder(job.state.uid).note_failure(watch.reason)
 
-    def _failed(self, state: LibraryState, error: Exception) -> None:
-        """Note a failure, whatever it is: one library's must not hold up the others."""
-        watch = self._watches[state.uid]
-        watch.failed, watch.reason = _wish(state), str(error) or type(error).__name__
-        watch.not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
+    def _failed(self, state: LibraryState, before: _Failure | None, error: Exception) -> _Failure:
+        """Tell of a failure, whatever it is: one library's must not hold up the others. `before` is the last one."""
+        reason = str(error) or type(error).__name__
         trace = None if isinstance(error, _NOT_OUR_MISTAKE) else error
-        logger.error("index of library %s: building failed: %s", state.public_id, watch.reason, exc_info=trace)
-        loading.index_folder(state.uid).note_failure(watch.reason)
-
-    def _succeeded(self, state: LibraryState) -> None:
-        self._watches[state.uid].failed = None
-        loading.index_folder(state.uid).note_failure(None)
+        logger.error("index of library %s: building failed: %s", state.public_id, reason, exc_info=trace)
+        loading.index_folder(state.uid).note_failure(reason)
+        attempts = 1 if before is None or before.wish != _wish(state) else before.attempts + 1
+        seconds = min(_MOST_SECONDS_AFTER_FAILURE, _SECONDS_AFTER_FAILURE * 2 ** (attempts - 1))
+        return _Failure(_wish(state), reason, attempts, time.monotonic() + seconds)
 
 
 def _states() -> list[LibraryState]:
@@ -294,7 +317,7 @@ def _seal(current: Current) -> None:
 
 
 def _replace_inputs(
-    current: Current, view: View, manifest: Manifest, job: _Job, segment: Segment, record: SegmentRecord
+    current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
 ) -> None:
     """Put the result of a job in the place of its inputs, as far as they live."""
     names = {one.name for one in job.inputs}

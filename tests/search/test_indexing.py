@@ -21,7 +21,7 @@ from django.db import connection, connections
 from apps.engine import registry, view
 from apps.engine.brute_force import BruteForce
 from apps.engine.filters import parse
-from apps.engine.index import NO_PARAMS, Params
+from apps.engine.index import NO_PARAMS, Checkpoint, Params, go_on
 from apps.engine.metrics import Metric
 from apps.engine.registry import INDEX_TYPES
 from apps.engine.vectors import DTYPE, Float32
@@ -30,13 +30,14 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, loading, maintenance
+from apps.search import indexing, jobs, loading, maintenance
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot, open_snapshot
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
+from tests.server import until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
@@ -49,6 +50,7 @@ def index_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
     monkeypatch.setattr(indexing, "SEAL_CHANGES", SEAL)
     monkeypatch.setattr(indexing, "_SEAL_CHANGES_WHEN_QUIET", SEAL_WHEN_QUIET)
+    monkeypatch.setattr(jobs, "_SLOW_ROWS", SEAL)
     monkeypatch.setattr(view, "_COMPACT_ROWS", COMPACT)
     return tmp_path / "index"
 
@@ -86,7 +88,7 @@ def indexer() -> Indexer:
 def settle(indexer: Indexer) -> None:
     """Let maintenance do what there is to do, jobs included."""
     deadline = time.monotonic() + 30
-    while indexer.round() or indexer._job is not None:
+    while indexer.round() or indexer._jobs:
         assert time.monotonic() < deadline, "maintenance finds no end"
 
 
@@ -381,7 +383,7 @@ def test_rows_that_change_while_a_job_is_done_are_right_afterwards(
         with open_snapshot() as snapshot:
             state = snapshot.library("a")
         assert state is not None
-        job._seal_or_begin(state, least=1, quiet=False)
+        job._look_after(state, least=1, quiet=False)
         reopened()
     shown(worker)
     settle(job)
@@ -426,8 +428,8 @@ def test_a_job_for_a_library_that_was_made_again_does_not_reach_it(
 
 
 def test_a_job_whose_inputs_lose_their_files_harms_nothing(job: Indexer, index_dir: Path) -> None:
-    assert job._job is not None
-    job._job.wait()
+    (running,) = job._jobs.values()
+    running.wait()
     shutil.rmtree(index_dir)
     settle(job)
     assert (live(), pending()) == ([4 * SEAL], 0)
@@ -446,17 +448,31 @@ class Slow(BruteForce):
     """A type whose index is built when the test says so, and as it says."""
 
     kind = "slow"
+    slow_to_build = True
     may_end: ClassVar[threading.Event]
+    # Whether a build can be broken off, and what became of those that were begun.
+    asks: ClassVar[bool]
     builds: ClassVar[int]
+    broken_off: ClassVar[int]
     error: ClassVar[BaseException | None]
 
     @classmethod
-    def build(cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS) -> "Slow":
+    def build(
+        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+    ) -> "Slow":
         Slow.builds += 1
-        assert Slow.may_end.wait(30)
+        deadline = time.perf_counter() + 30
+        while not Slow.may_end.wait(0.005):
+            assert time.perf_counter() < deadline
+            if Slow.asks:
+                try:
+                    checkpoint()
+                except BaseException:
+                    Slow.broken_off += 1
+                    raise
         if Slow.error is not None:
             raise Slow.error
-        built = super().build(vectors, metric, params)
+        built = super().build(vectors, metric)
         assert isinstance(built, Slow)
         return built
 
@@ -466,7 +482,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Slow]]:
     """A type of the registry that is built when the test says so."""
     monkeypatch.setitem(sys.modules, "apps.engine.slow", sys.modules[__name__])
     monkeypatch.setitem(registry._MODULES, "slow", ("slow", "Slow"))
-    Slow.may_end, Slow.builds, Slow.error = threading.Event(), 0, None
+    Slow.may_end, Slow.asks, Slow.builds, Slow.broken_off, Slow.error = threading.Event(), True, 0, 0, None
     yield Slow
     Slow.may_end.set()
 
@@ -513,17 +529,150 @@ def test_a_job_of_one_library_does_not_hold_up_another(
     settle(indexer)
 
 
-def test_another_type_that_is_wished_during_a_job_is_what_comes_of_it(
+def begin_slow_build(indexer: Indexer, slow: type[Slow]) -> None:
+    """Let maintenance begin a build of library a that goes on."""
+    write(0)
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
+
+
+def rounds_until(indexer: Indexer, condition: Callable[[], Any], what: str) -> None:
+    """Let maintenance go round until something comes true; slow builds go on."""
+    until(lambda: (indexer.round(), condition())[1], what)
+
+
+def test_a_slow_build_holds_up_no_quick_job_of_another_library(
     slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
 ) -> None:
-    write(0)
-    while not slow.builds:
-        indexer.round()
-    update_library(library_id="a", update=LibraryUpdate(index_type="brute_force"))
+    begin_slow_build(indexer, slow)
+    made("b", index_type="kd_tree")
+    write(0, SEAL, "b")
+    rounds_until(indexer, lambda: index_stats("b")["rows_indexed"] == SEAL, "b is indexed")
+    for batch in range(1, 6):
+        write(batch * SEAL, SEAL, "b")
+        rounds_until(indexer, lambda count=batch + 1: live("b") == [count * SEAL], "b is merged")
+    assert (slow.builds, index_stats("a")["rows_indexed"]) == (1, 0)
     slow.may_end.set()
     settle(indexer)
-    assert {one["kind"] for one in index_stats()["segments"]} == {"brute_force"}
+    assert index_stats("a")["rows_indexed"] == SEAL
+
+
+def test_one_slow_build_is_done_at_a_time(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    begin_slow_build(indexer, slow)
+    made("b")
+    execute("UPDATE library SET index_type = 'slow'")
+    write(0, SEAL, "b")
+    for _ in range(5):
+        indexer.round()
+    assert (slow.builds, live("b")) == (1, [SEAL])
+    slow.may_end.set()
+    settle(indexer)
+    assert {index_stats(name)["rows_indexed"] for name in "ab"} == {SEAL}
+
+
+def test_a_few_rows_are_not_slow_to_index_whatever_the_type(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    begin_slow_build(indexer, slow)
+    made("b")
+    execute("UPDATE library SET index_type = 'slow'")
+    write(0, SEAL - 1, "b")
+    rounds_until(indexer, lambda: slow.builds == 2, "b is being built beside a")
+    slow.may_end.set()
+    settle(indexer)
+
+
+def test_segments_of_a_library_are_merged_beside_its_slow_build(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `auto` only the largest segment is of a type that is slow to build."""
+    monkeypatch.setattr(registry, "_BY_ROWS", ((5 * SEAL, "slow"),))
+    monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
+    execute("UPDATE library SET index_type = 'auto'")
+    write(0, 5 * SEAL)
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
+    for batch in range(10, 13):
+        write(batch * SEAL)
+        indexer.round()
+    assert sorted(live()) == [SEAL] * 3 + [5 * SEAL]
+    write(20 * SEAL, SEAL - 1)
+    remove(10 * SEAL, COMPACT)
+    assert (SEAL - COMPACT, COMPACT) in sizes()
+    rounds_until(indexer, lambda: not [dead for _, dead in sizes() if dead], "dead rows are left out")
+    assert slow.builds == 1
+    remove(5, 10)
+    slow.may_end.set()
+    settle(indexer)
+    assert (5 * SEAL - 10, 10) in sizes()
     reopened()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("wish", [LibraryUpdate(index_type="kd_tree"), Reindex(index_type="kd_tree")])
+def test_another_wish_during_a_slow_build_is_fulfilled_at_once(
+    slow_library: Library,
+    slow: type[Slow],
+    indexer: Indexer,
+    quiet: None,
+    wish: LibraryUpdate | Reindex,
+    asks: bool,
+) -> None:
+    slow.asks = asks
+    begin_slow_build(indexer, slow)
+    if isinstance(wish, Reindex):
+        reindex_library(library_id="a", reindex=wish)
+    else:
+        update_library(library_id="a", update=wish)
+    rounds_until(indexer, lambda: index_stats()["rows_indexed"] == SEAL, "it is of the other type")
+    until(lambda: slow.broken_off == asks, "a build that can be broken off is")
+    slow.may_end.set()
+    settle(indexer)
+    assert {one["kind"] for one in index_stats()["segments"]} == {"kd_tree"}
+    reopened()
+
+
+def test_other_parameters_that_are_wished_during_a_slow_build_are_begun_when_it_is_broken_off(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    begin_slow_build(indexer, slow)
+    execute("UPDATE library SET index_params = %s", '{"m": 8}')
+    rounds_until(indexer, lambda: slow.builds == 2, "a build with the other parameters has begun")
+    assert slow.broken_off == 1
+    slow.may_end.set()
+    settle(indexer)
+    assert (index_stats()["rows_indexed"], index_stats()["state"]) == (SEAL, "ready")
+
+
+def test_a_build_that_is_wished_for_still_goes_on(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_BY_ROWS", ((SEAL, "slow"),))
+    monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
+    begin_slow_build(indexer, slow)
+    execute("UPDATE library SET index_type = 'auto'")
+    update_library(library_id="a", update=LibraryUpdate(name="Renamed"))
+    for _ in range(3):
+        indexer.round()
+    slow.may_end.set()
+    settle(indexer)
+    assert (slow.builds, slow.broken_off, index_stats()["rows_indexed"]) == (1, 0, SEAL)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_slow_build_for_a_library_that_was_deleted_is_given_up(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, asks: bool
+) -> None:
+    slow.asks = asks
+    begin_slow_build(indexer, slow)
+    delete_library(library_id="a")
+    indexer.round()
+    if asks:
+        until(lambda: slow.broken_off, "it is broken off")
+    slow.may_end.set()
+    settle(indexer)
+    with pytest.raises(NotFound):
+        shown(ViewCache())
 
 
 # Failures.
@@ -571,6 +720,37 @@ def test_another_wish_is_tried_at_once(
     assert index_stats()["rows_pending"] == 0
 
 
+def test_rows_are_sealed_though_the_index_of_their_library_cannot_be_built(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    slow.error = RuntimeError("not today")
+    slow.may_end.set()
+    for batch in range(3):
+        write(batch * SEAL)
+        settle(indexer)
+        assert (pending(), index_stats()["error"]) == (0, "not today")
+    assert (slow.builds, index_stats()["state"]) == (1, "failed")
+
+
+def test_a_build_that_fails_is_tried_again_later_and_ever_later(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    slow.error = RuntimeError("not today")
+    slow.may_end.set()
+    write(0)
+    for builds, seconds in enumerate((5, 10, 20, 40, 60, 60), start=1):
+        settle(indexer)
+        now[0] += seconds - 1
+        settle(indexer)
+        assert slow.builds == builds
+        now[0] += 1
+    slow.error = None
+    settle(indexer)
+    assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+
+
 def test_a_failure_of_one_library_does_not_hold_up_another(
     slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
 ) -> None:
@@ -601,8 +781,8 @@ def test_a_seal_that_fails_is_told_and_tried_again_later(
     assert (live(), pending()) == ([], SEAL)
     no_room.unlink()
     settle(indexer)
-    assert index_stats()["state"] == "failed", "it is tried again after a minute"
-    later = time.monotonic() + 61
+    assert index_stats()["state"] == "failed", "it is tried again after some seconds"
+    later = time.monotonic() + 6
     monkeypatch.setattr(time, "monotonic", lambda: later)
     settle(indexer)
     assert (live(), pending()) == ([SEAL], 0)
