@@ -29,8 +29,6 @@ SMALL_ROWS = 1000
 
 _WAIT_SECONDS = 120
 _BUILD_SECONDS = 1800
-# A library is merged further when it has been quiet for five seconds.
-_QUIET_SECONDS = 8
 
 
 class Stage:
@@ -90,19 +88,13 @@ def create_library(port: int, library: str, dimension: int, index_type: str = "b
 
 
 def wait_until_built(port: int, library: str) -> float:
-    """The seconds until all rows of a library are in segments of the wished type, merged as far as they will be."""
+    """The seconds until maintenance has nothing left to do for a library."""
     began = time.monotonic()
-    quiet_since = began
-    last: Any = None
-    while time.monotonic() - quiet_since < _QUIET_SECONDS:
-        index = call_json(port, "GET", f"/api/v1/libraries/{library}/stats")["index"]
-        now = index["rows_pending"], index["state"], index["segments"]
-        if now != last or index["rows_pending"] or index["state"] == "building":
-            last, quiet_since = now, time.monotonic()
+    while (index := call_json(port, "GET", f"/api/v1/libraries/{library}/stats")["index"])["state"] != "ready":
         if time.monotonic() - began > _BUILD_SECONDS or index["state"] == "failed":
             raise TimeoutError(f"the index of {library} was not built: {index}")
         time.sleep(0.2)
-    return quiet_since - began
+    return time.monotonic() - began
 
 
 def chunks_path(library: str) -> str:

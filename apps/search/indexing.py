@@ -1,17 +1,14 @@
 """Keeps the index files of all libraries in shape: seals, merges, rebuilds, sweeps. One process does, beside the
 request workers, which never build.
 
-Rows that are in no file yet are *sealed* into a segment that is quick to build, when there are many of them or the
-library is quiet. *Jobs* then make one segment of others: of the wished type, without dead rows, or of several. They run
-in threads while sealing goes on, a slow one and a quick one at a time, never two on the same segment.
+Rows that are in no file yet are *sealed* into a segment that is quick to build. *Jobs* then make one segment of others:
+of the wished type, without dead rows, or of several. They run in threads while sealing goes on, a slow one and a quick
+one at a time, never two on the same segment. What is due, `planning` says.
 
 What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
 position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
 place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
 position: the changes since are applied again by whoever opens it.) Only one thread publishes.
-
-Merging is tiered by a factor of four, so that a row is rewritten some log4(n) times while rows are written. A quiet
-library is merged further, as far as building its index is quick.
 """
 
 import logging
@@ -27,26 +24,19 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from apps.engine.errors import EngineError
-from apps.engine.registry import AUTO, chosen_kind, index_type
 from apps.engine.segment import Segment
 from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
-from apps.engine.view import View, is_sparse
+from apps.engine.view import View
 from apps.libraries.errors import NotFound
-from apps.search import loading
+from apps.search import loading, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.jobs import Job
 from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
 
 logger = logging.getLogger(__name__)
 
-# So many changes are sealed at once; fewer, when the library has been quiet for so long.
-SEAL_CHANGES = 4096
-_SEAL_CHANGES_WHEN_QUIET = 1000
 _QUIET_SECONDS = 5.0
 _VERY_QUIET_SECONDS = 60.0
-_TIER = 4
-# A quiet library's small segments join the largest from so small a share on: each costs every query some time.
-_QUIET_TIER = 32
 # What failed is tried again after so long, then after twice as long each time.
 _SECONDS_AFTER_FAILURE, _MOST_SECONDS_AFTER_FAILURE = 5.0, 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -123,9 +113,7 @@ class Indexer:
                 continue
             seconds = time.monotonic() - watch.since
             quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
-            # A library of a few rows needs no files; one that has files is to have all of its rows there, some time.
-            few = state.index_type != AUTO or (very_quiet and state.manifest)
-            least = SEAL_CHANGES if not quiet else 1 if few else _SEAL_CHANGES_WHEN_QUIET
+            least = planning.least_changes(state, quiet=quiet, very_quiet=very_quiet)
             found = self._look_after(state, least=least, quiet=quiet)
             if found is _Found.NOTHING and very_quiet:
                 watch.settled = state
@@ -169,7 +157,9 @@ class Indexer:
         except Exception as error:
             watch.sealing = self._failed(state, watch.sealing, error)
             return _Found.WAITS
-        watch.sealing = None
+        if watch.sealing is not None:
+            watch.sealing = None
+            loading.index_folder(state.uid).note_failure(watch.reason)
         if isinstance(current, _Found):
             return current
         if watch.building is not None and watch.building.holds(current.state):
@@ -182,22 +172,17 @@ class Indexer:
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
                 return _Found.NOTHING  # without loading its rows
             current = self._current(snapshot, state)
-            manifest, state = current.manifest, current.state
-            changes = snapshot.count_changes(state.key, 0 if manifest is None else manifest.seq)
             if current.view is None:
                 return _Found.NOTHING
+            state, changes = current.state, planning.count_unsealed(snapshot, current)
             numbers = loading.index_folder(state.uid).numbers()
-            if manifest is None and (state.manifest or numbers):
-                least = 1  # there were files, which are lost
-            elif manifest is not None and manifest.number < max(numbers, default=0):
-                least = 0  # there are newer files, which cannot be used
-            if state.rebuild > (0 if manifest is None else manifest.rebuild):
-                # From the rows, whatever the files say; a job makes it of the wished type afterwards.
-                current, least = Current(state, loading.load(snapshot, state)), 0
-        if changes >= least:
-            _seal(current)
-            return _Found.DONE
-        return _Found.NOTHING if manifest is None else current
+            if not planning.wants_sealing(current, changes, numbers, least=least):
+                return _Found.NOTHING if current.manifest is None else current
+            if planning.wants_rebuild(current):
+                # A job makes it of the wished type afterwards.
+                current = Current(state, loading.load(snapshot, state))
+        _seal(current)
+        return _Found.DONE
 
     def _begun(self, current: Current, *, quiet: bool) -> _Found:
         """Begin a job of the library, if there is one to do and a thread for it."""
@@ -207,12 +192,15 @@ class Indexer:
         watch = self._watches[state.uid]
         own = [job for job in self._jobs.values() if job.state.uid == state.uid and not job.is_abandoned]
         taken = {segment.name for job in own for segment in job.inputs}
-        free = [one for one in view.segments if one.name and one.live and one.name not in taken]
-        inputs = _inputs(state, free, quiet=quiet)
+        free = [segment for segment in planning.sealed_segments(view) if segment.name not in taken]
+        inputs = planning.inputs(state, free, quiet=quiet)
         if inputs:
             job = Job(state, inputs, self._on_job_end)
             if job.is_slow in self._jobs:
                 return _Found.WAITS
+            if watch.building is not None and watch.building.wish != _wish(state):
+                watch.building = None
+                loading.index_folder(state.uid).note_failure(None)
             self._jobs[job.is_slow] = job
             job.start()
             return _Found.DONE
@@ -304,7 +292,7 @@ def _seal(current: Current) -> None:
     state, view, manifest = current.state, current.view, current.manifest
     assert view is not None
     folder = loading.index_folder(state.uid)
-    segments = [segment for segment in view.segments if segment.name and segment.live]
+    segments = planning.sealed_segments(view)
     known = {} if manifest is None else {record.name: record for record in manifest.segments}
     records = [known[segment.name] for segment in segments]
     loose = view.loose_segment()
@@ -324,7 +312,7 @@ def _replace_inputs(
     inputs = [one for one in view.segments if one.name in names]
     living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
     alive = np.isin(segment.keys, living)
-    segments = [one for one in view.segments if one.name and one.live and one.name not in names]
+    segments = [one for one in planning.sealed_segments(view) if one.name not in names]
     known = {one.name: one for one in manifest.segments}
     records = [known[one.name] for one in segments]
     if alive.any():
@@ -360,33 +348,3 @@ def _tell(state: LibraryState, manifest: Manifest) -> None:
     """Let all processes know of a manifest."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
-
-
-def _inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> list[Segment]:
-    """The segments to make one of; none where all is well."""
-    tiers: defaultdict[int, list[Segment]] = defaultdict(list)
-    for segment in segments:
-        tiers[_tier(segment.live)].append(segment)
-    for _, members in sorted(tiers.items()):
-        if len(members) >= _TIER:
-            return members
-    for segment in segments:
-        is_other = not segment.is_as_wished(state.index_type, state.params)
-        if is_other or is_sparse(segment.dead, len(segment.keys)):
-            return [segment]
-    if not quiet or len(segments) < 2:
-        return []
-    largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
-    rows, dimension = sum(segment.live for segment in segments), largest.vectors.shape[1]
-    is_slow = index_type(chosen_kind(state.index_type, rows, dimension)).slow_to_build
-    if (rows - largest.live) * (_TIER if is_slow else _QUIET_TIER) >= largest.live:
-        return [largest, *others]
-    return others if len(others) > 1 else []
-
-
-def _tier(rows: int) -> int:
-    tier = 0
-    while rows >= SEAL_CHANGES * _TIER:
-        rows //= _TIER
-        tier += 1
-    return tier

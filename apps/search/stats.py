@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apps.engine.registry import chosen_kind, index_type
+from apps.search import planning
 from apps.search.cache import Current, views
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot
@@ -13,35 +14,34 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
     """Counts, revision and the state of the index, from one snapshot. Raises NotFound.
 
     Brings this process's view up to date first, and describes that. Pending rows are those that are not yet in a file
-    of the wished type; they are found like all others, by an exact scan: nothing is stale.
+    of the wished type; they are found like all others, by an exact scan: nothing is stale. The state is `building`
+    exactly while maintenance has something to do that no further write is needed for.
     """
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
         state = current.state
         [(documents,)] = snapshot.rows("SELECT count(*) FROM document WHERE library_id = %s", [state.key])
         [(chunks,)] = snapshot.rows("SELECT count(*) FROM chunk WHERE library_id = %s", [state.key])
+        is_settled = planning.is_settled(snapshot, current, index_folder(state.uid))
     return {
         "documents": documents,
         "chunks": chunks,
         "revision": state.position.seq,
-        "index": _index(current),
+        "index": _index(current, is_settled),
     }
 
 
-def _index(current: Current) -> dict[str, Any]:
+def _index(current: Current, is_settled: bool) -> dict[str, Any]:
     state, view = current.state, current.view
     failure = index_folder(state.uid).failure()
     segments = () if view is None else view.segments
     rows = 0 if view is None else len(view)
     kind = chosen_kind(state.index_type, rows, state.dimension or 0)
-    wished = [segment for segment in segments if segment.is_as_wished(state.index_type, state.params)]
+    wished = [one for one in segments if one.name and one.is_as_wished(state.index_type, state.params)]
     indexed = sum(segment.live for segment in wished)
-    rebuilt = 0 if current.manifest is None else current.manifest.rebuild
-    has_other = any(segment.name and all(segment is not one for one in wished) for segment in segments)
-    is_building = has_other or (view is not None and rebuilt < state.rebuild)
     return {
         "kind": kind,
-        "state": "failed" if failure else "building" if is_building else "ready",
+        "state": "failed" if failure else "ready" if is_settled else "building",
         "error": failure,
         "warning": index_type(kind).warning(state.dimension or 0),
         "rows_indexed": indexed,

@@ -30,7 +30,7 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, jobs, loading, maintenance
+from apps.search import indexing, jobs, loading, maintenance, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -48,8 +48,8 @@ SEAL, SEAL_WHEN_QUIET, COMPACT = 64, 16, 32
 def index_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Index files in a folder of the test's own, and everything done for few rows already."""
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(indexing, "SEAL_CHANGES", SEAL)
-    monkeypatch.setattr(indexing, "_SEAL_CHANGES_WHEN_QUIET", SEAL_WHEN_QUIET)
+    monkeypatch.setattr(planning, "SEAL_CHANGES", SEAL)
+    monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", SEAL_WHEN_QUIET)
     monkeypatch.setattr(jobs, "_SLOW_ROWS", SEAL)
     monkeypatch.setattr(view, "_COMPACT_ROWS", COMPACT)
     return tmp_path / "index"
@@ -237,6 +237,112 @@ def test_when_there_is_nothing_to_do_nothing_is_done(library: Library, indexer: 
         assert not indexer.round()
     assert not Indexer().round()
     assert reopened().manifest == before
+
+
+# What stats say of it.
+
+
+@pytest.fixture
+def very_quiet(quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has written to a library for long, for what maintenance knows."""
+    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(("index_type", "rows"), [("auto", SEAL_WHEN_QUIET - 1), ("auto", 0), ("brute_force", 0)])
+def test_a_library_too_small_for_files_is_ready(indexer: Indexer, very_quiet: None, index_type: str, rows: int) -> None:
+    made(index_type=index_type)
+    if rows:
+        write(0, rows)
+    assert (index_stats()["state"], index_stats()["rows_pending"]) == ("ready", rows)
+    settle(indexer)
+    assert live() == []
+
+
+@pytest.mark.parametrize(("index_type", "rows"), [("auto", SEAL_WHEN_QUIET), ("brute_force", 1)])
+def test_a_library_is_building_until_its_rows_are_in_files(
+    indexer: Indexer, very_quiet: None, index_type: str, rows: int
+) -> None:
+    made(index_type=index_type)
+    for first in (0, 100):
+        write(first, rows)
+        assert (index_stats()["state"], index_stats()["rows_pending"]) == ("building", rows)
+        settle(indexer)
+        assert (index_stats()["state"], index_stats()["rows_pending"]) == ("ready", 0)
+
+
+def _remove_one() -> None:
+    remove(0, 1)
+
+
+def _remove_many() -> None:
+    remove(0, COMPACT)
+
+
+def _write_one() -> None:
+    write(1000, 1)
+
+
+def _change_metadata() -> None:
+    Chunk.objects.filter(public_id="c1").update(metadata={"n": 1})
+
+
+def _wish_for_another_type() -> None:
+    update_library(library_id="a", update=LibraryUpdate(index_type="kd_tree"))
+
+
+def _ask_for_a_rebuild() -> None:
+    reindex_library(library_id="a", reindex=Reindex())
+
+
+def _add_one_by_one() -> None:
+    for first in (1000, 2000):
+        write(first, 1)
+
+
+def _lose_the_files() -> None:
+    shutil.rmtree(settings.INDEX_DIR)
+
+
+@pytest.mark.parametrize("kind", ["auto", "brute_force"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        _remove_one,
+        _remove_many,
+        _write_one,
+        _change_metadata,
+        _add_one_by_one,
+        _wish_for_another_type,
+        _ask_for_a_rebuild,
+        _lose_the_files,
+    ],
+)
+def test_state_is_building_exactly_while_there_is_something_to_do(
+    indexer: Indexer, very_quiet: None, change: Callable[[], None], kind: str
+) -> None:
+    made(index_type=kind)
+    write(0, 2 * COMPACT)
+    settle(indexer)
+    change()
+    indexer.sweep()
+    states = [index_stats()["state"]]
+    while indexer.round() or indexer._jobs:
+        states.append(index_stats()["state"])
+    # The last state of those was seen before maintenance had found nothing more to do.
+    assert set(states[:-1]) == {"building"}
+    assert index_stats()["state"] == "ready"
+
+
+def test_segments_that_will_be_merged_when_the_library_is_quiet_are_not_ready(
+    library: Library, indexer: Indexer, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for batch in range(2):
+        write(batch * SEAL)
+        settle(indexer)
+    assert (live(), index_stats()["rows_pending"], index_stats()["state"]) == ([SEAL, SEAL], 0, "building")
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([2 * SEAL], "ready")
 
 
 # Merging.
@@ -860,6 +966,18 @@ def test_a_rebuild_of_an_emptied_library_ends(library: Library, indexer: Indexer
     reindex_library(library_id="a", reindex=Reindex())
     settle(indexer)
     assert (live(), index_stats()["state"]) == ([], "ready")
+
+
+def test_a_rebuild_is_done_though_rows_are_written_all_the_time(indexer: Indexer, busy: None) -> None:
+    made(index_type="kd_tree")
+    write(0)
+    reindex_library(library_id="a", reindex=Reindex())
+    while not planning.is_rebuilt(reopened()):
+        indexer.round()
+    assert index_stats()["rows_indexed"] == SEAL
+    write(1000, 10)
+    assert planning.is_rebuilt(reopened())
+    assert index_stats()["state"] == "building"
 
 
 # Files that are lost, damaged, or of another history.

@@ -24,7 +24,7 @@ from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Rei
 from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, loading, maintenance
+from apps.search import indexing, loading, maintenance, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import open_snapshot
@@ -50,8 +50,8 @@ counts = st.sampled_from([2500, 250, 60, 7, 1, 0, 6500])
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is done for few rows already, and each example has files of its own."""
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(indexing, "SEAL_CHANGES", 200)
-    monkeypatch.setattr(indexing, "_SEAL_CHANGES_WHEN_QUIET", 20)
+    monkeypatch.setattr(planning, "SEAL_CHANGES", 200)
+    monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", 20)
     monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(views, "_COMPACT_ROWS", 32)
     monkeypatch.setattr(loading, "_REPLAY_AT_MOST", 400)

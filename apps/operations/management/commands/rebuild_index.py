@@ -12,8 +12,11 @@ from apps.libraries.inputs import Reindex
 from apps.libraries.models import Library
 from apps.libraries.services.libraries import reindex_library
 from apps.operations.locks import only_one_maintains
+from apps.search import planning
+from apps.search.cache import views
 from apps.search.indexing import Indexer
 from apps.search.loading import index_folder
+from apps.search.snapshots import open_snapshot
 from apps.search.stats import library_stats
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -53,7 +56,10 @@ def _built(library_id: str) -> str | None:
         with only_one_maintains() as alone:
             if alone:
                 return Indexer().run_until_done(library_id)
-        index = library_stats(library_id=library_id)["index"]
-        if index["state"] != "building":
-            return str(index["error"]) if index["state"] == "failed" else None
+        with open_snapshot() as snapshot:
+            current = views.current(snapshot, library_id)
+        failure = index_folder(current.state.uid).failure()
+        # Rows that are written meanwhile are not what this waits for.
+        if failure or planning.is_rebuilt(current):
+            return failure
         time.sleep(_SECONDS_BETWEEN_LOOKS)
