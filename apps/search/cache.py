@@ -11,12 +11,14 @@ speed and memory. Correctness is the revision's, which every query reads.
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
 
+from apps.engine.segment import Segment
 from apps.engine.store import Manifest
 from apps.engine.view import View
 from apps.libraries.errors import NotFound
@@ -90,12 +92,13 @@ class ViewCache:
                     # The step may have touched the tail that the old view shares: load all anew.
                     entry.current = None
                     raise
-                entry.current = current
-                self._keep_to_budget(entry)
-                return current
+                if current is not None:
+                    entry.current = current
+                    self._keep_to_budget(entry)
+                    return current
         finally:
             entry.lock.release()
-        # The library was deleted and made again in between.
+        # The library was deleted, and perhaps made again, in between; or it has other vectors.
         return self.current(snapshot, library_id)
 
     def _keep_to_budget(self, newest: _Entry) -> None:
@@ -139,21 +142,26 @@ def _state(snapshot: Snapshot, library_id: str) -> LibraryState:
     return state
 
 
-def _brought_up(snapshot: Snapshot, state: LibraryState, cached: Current | None) -> Current:
+def _brought_up(snapshot: Snapshot, state: LibraryState, cached: Current | None) -> Current | None:
+    """The library's view in `snapshot`, which is in `state`; or in a later one, or None, as `loading.open_view`."""
     if cached is not None and cached.state == state:
         return cached
     if state.dimension is None:
         return Current(state, None)
     if cached is None or cached.view is None or cached.state.vectors != state.vectors:
-        return Current(state, *loading.open_view(snapshot, state))
-    if cached.state.manifest != state.manifest:
-        return Current(state, *loading.open_view(snapshot, state, cached.view.segments))
-    if cached.state.position == state.position:
-        return replace(cached, state=state)
-    view = loading.catch_up(snapshot, state, cached.view, cached.state.position)
-    if view is None:
-        return Current(state, *loading.open_view(snapshot, state, cached.view.segments))
-    return Current(state, view, cached.manifest)
+        return _opened(snapshot, state)
+    if cached.state.manifest == state.manifest:
+        if cached.state.position == state.position:
+            return replace(cached, state=state)
+        view = loading.catch_up(snapshot, state, cached.view, cached.state.position)
+        if view is not None:
+            return Current(state, view, cached.manifest)
+    return _opened(snapshot, state, cached.view.segments)
+
+
+def _opened(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()) -> Current | None:
+    opened = loading.open_view(snapshot, state, known)
+    return None if opened is None else Current(*opened)
 
 
 views = ViewCache(settings.MEMORY_BUDGET)

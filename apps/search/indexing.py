@@ -180,7 +180,10 @@ class Indexer:
                 return _Found.NOTHING if current.manifest is None else current
             if planning.wants_rebuild(current):
                 # A job makes it of the wished type afterwards.
-                current = Current(state, loading.load(snapshot, state))
+                loaded = loading.load_in_steps(snapshot, state)
+                if loaded is None:
+                    return _Found.NOTHING
+                current = Current(*loaded)
         _seal(current)
         return _Found.DONE
 

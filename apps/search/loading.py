@@ -1,13 +1,15 @@
-"""From index files or rows to a view, and from changes to the next one; always from one snapshot.
+"""From index files or rows to a view, and from changes to the next one; what comes out is always of one snapshot.
 
 Opening maps the newest manifest's files and applies the changes since. Loading, where there is no manifest that can be
-used, costs one pass over the library's rows, and its vectors' memory once. Catching up costs what changed. Vectors that
-no search can use, or of another length than the library's dimension, are left out: no service has written them.
+used, costs one pass over the library's rows, and its vectors' memory once; it reads each page in a snapshot of its own
+and then applies the changes since the first, so that no snapshot is held for as long as that takes. Catching up costs
+what changed. Vectors that no search can use, or of another length than the library's dimension, are left out: no
+service has written them.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import compress
@@ -35,8 +37,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Past so many changes, or half as many as there are rows, reading all rows is quicker than replaying.
 _REPLAY_AT_MOST = 20_000
 
-_COUNT = """
-    SELECT count(*) FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+_EXTENT = """
+    SELECT count(*), max(chunk.id)
+    FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
 _ROW = "embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, chunk.text"
@@ -45,7 +48,7 @@ _PAGE = f"""
     SELECT chunk.id, {_ROW}
     FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     LEFT JOIN document ON document.id = chunk.document_id
-    WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s
+    WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s AND chunk.id <= %s
     ORDER BY chunk.id LIMIT %s"""
 
 _CHANGED = f"""
@@ -57,20 +60,26 @@ _CHANGED = f"""
                        AND length(embedding.vector) = %s"""
 
 
-def open_view(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()) -> tuple[View, Manifest | None]:
-    """The view of `state`, from index files where they can be used, and their manifest; else from the rows. `known` are
-    segments of this library that are mapped already."""
+def open_view(
+    snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()
+) -> tuple[LibraryState, View, Manifest | None] | None:
+    """The view of `state`, from index files where they can be used, and their manifest; else from the rows, and of the
+    state in which `snapshot` is then. None as `load_in_steps`. `known` are segments of this library that are mapped
+    already."""
     manifest, segments = _newest_manifest(snapshot, state, {segment.name: segment for segment in known if segment.name})
-    if manifest is None or not manifest.seq:
-        return load(snapshot, state), manifest
-    view = View.of(
-        dimension=manifest.identity.dimension,
-        metric=state.metric,
-        segments=segments,
-        built_at=manifest.created_at,
-    )
-    caught_up = catch_up(snapshot, state, view, Position(manifest.seq, manifest.token))
-    return (load(snapshot, state), None) if caught_up is None else (caught_up, manifest)
+    if manifest is not None and manifest.seq:
+        view = View.of(
+            dimension=manifest.identity.dimension,
+            metric=state.metric,
+            segments=segments,
+            built_at=manifest.created_at,
+        )
+        caught_up = catch_up(snapshot, state, view, Position(manifest.seq, manifest.token))
+        if caught_up is not None:
+            return state, caught_up, manifest
+        manifest = None
+    loaded = load_in_steps(snapshot, state)
+    return None if loaded is None else (*loaded, manifest)
 
 
 def _newest_manifest(
@@ -131,21 +140,46 @@ def identity_of(state: LibraryState) -> Identity:
     return Identity(state.uid, state.dimension, state.metric.value, state.generation)
 
 
+def load_in_steps(snapshot: Snapshot, state: LibraryState) -> tuple[LibraryState, View] | None:
+    """The view of all rows, and the state that it shows: that of `snapshot`, which has been renewed many times.
+
+    None where the library is gone by then, or its vectors are others than those of `state`.
+    """
+    if not snapshot.has(state.key, state.position):
+        return state, load(snapshot, state)
+    view = _read(snapshot, state, between_pages=snapshot.renew)
+    now = snapshot.library(state.public_id)
+    if now is None or now.vectors != state.vectors:
+        return None
+    # A row that has changed since the first page may have been read before that or after; now it is read again.
+    caught_up = catch_up(snapshot, now, view, state.position)
+    return now, load(snapshot, now) if caught_up is None else caught_up
+
+
 def load(snapshot: Snapshot, state: LibraryState) -> View:
-    """The view of all rows; `state.dimension` must not be None."""
+    """The view of all rows, in one snapshot; `state.dimension` must not be None."""
+    return _read(snapshot, state, between_pages=lambda: None)
+
+
+def _read(snapshot: Snapshot, state: LibraryState, between_pages: Callable[[], None]) -> View:
     assert state.dimension is not None
     params = [state.generation, state.key, state.dimension * DTYPE.itemsize]
-    [(count,)] = snapshot.rows(_COUNT, params)
+    [(count, greatest)] = snapshot.rows(_EXTENT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
     rows: list[Row] = []
     end, last = 0, _BELOW_ALL_KEYS
     statement = _statement(_PAGE, snapshot.dialect)
-    # By pages: a client of PostgreSQL would hold all rows at once.
-    while block := snapshot.rows(statement, [*params, last, _ROWS_PER_PAGE]):
+    # By pages: a client of PostgreSQL would hold all rows at once. Rows are added at the end, perhaps faster than this.
+    while count and last != greatest and (block := snapshot.rows(statement, [*params, last, greatest, _ROWS_PER_PAGE])):
+        between_pages()
         last = block[-1][0]
         found, matrix, besides = _usable(block, state.metric, state.dimension)
         start, end = end, end + len(found)
+        if end > len(keys):
+            # Rows were added among these since they were counted; they are few.
+            keys.resize(end, refcheck=False)
+            vectors.resize((end, state.dimension), refcheck=False)
         keys[start:end], vectors[start:end] = found, matrix
         rows += besides
     return View.build(dimension=state.dimension, metric=state.metric, keys=keys[:end], vectors=vectors[:end], rows=rows)

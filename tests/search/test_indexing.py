@@ -1404,9 +1404,11 @@ def test_a_manifest_newer_than_a_readers_snapshot_is_no_damage(
         sealed = threading.Thread(target=_write_and_seal, args=(indexer,))
         sealed.start()
         sealed.join()
-        opened, manifest = loading.open_view(snapshot, state)
+        opened = loading.open_view(snapshot, state)
+    assert opened is not None
+    shown_state, shown_view, manifest = opened
     assert manifest is not None
-    assert len(opened) == SEAL
+    assert (shown_state, len(shown_view)) == (state, SEAL)
     assert caplog.messages == []
     shown(cache)
 

@@ -24,10 +24,11 @@ from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Rei
 from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, loading, maintenance, planning
+from apps.search import indexing, jobs, loading, maintenance, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import open_snapshot
+from apps.search.stats import library_stats
 from apps.search.verification import verify_library
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
@@ -53,6 +54,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(planning, "SEAL_CHANGES", 200)
     monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", 20)
     monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "_SLOW_ROWS", 200)
+    monkeypatch.setattr(loading, "_ROWS_PER_PAGE", 300)
     monkeypatch.setattr(views, "_COMPACT_ROWS", 32)
     monkeypatch.setattr(loading, "_REPLAY_AT_MOST", 400)
     monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 50)
@@ -111,7 +114,7 @@ class LibraryMachine(RuleBasedStateMachine):
             try:
                 self.readers.stop()
             finally:
-                self.end_job()
+                self.end_jobs()
                 delete_library(library_id=LIBRARY)
                 shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
@@ -192,10 +195,11 @@ class LibraryMachine(RuleBasedStateMachine):
         indexing._QUIET_SECONDS = 0.0
         settle(self.indexer)
         assert self.indexer.run_until_done(LIBRARY) is None
+        assert library_stats(library_id=LIBRARY)["index"]["state"] == "ready"
 
     @rule()
     def restart_maintenance(self) -> None:
-        self.end_job()
+        self.end_jobs()
         self.indexer = Indexer()
 
     @rule()
@@ -204,7 +208,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.end_job()
+        self.end_jobs()
         self.indexer.round()
         self.indexer.sweep()
 
@@ -216,20 +220,20 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_all_files(self) -> None:
-        self.end_job()
+        self.end_jobs()
         shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
     @rule(at=st.floats(0, 1, exclude_max=True))
     def lose_or_damage_a_file(self, at: float) -> None:
-        self.end_job()
+        self.end_jobs()
         files = sorted(path for path in settings.INDEX_DIR.rglob("*") if path.is_file())
         if files:
             path = files[int(at * len(files))]
             damage(path) if self.rng.random() < 0.5 else path.unlink()
 
-    def end_job(self) -> None:
-        if self.indexer._job is not None:
-            self.indexer._job.wait()
+    def end_jobs(self) -> None:
+        for job in self.indexer._jobs.values():
+            job.wait()
 
     # What always holds.
 
