@@ -1,6 +1,7 @@
 """The index files of one library: segments, and manifests that say which segments are the library.
 
 <folder>/segments/<name>/        one segment (`segment.py`), written once, named at random
+<folder>/damage.txt              what somebody found wrong with the files, until they are looked at
 <folder>/failure.json            why the last attempt to build an index failed, until one succeeds
 <folder>/manifests/<number>/     manifest.json, and <name>.npy, the rows that still live, for segments with dead ones
 
@@ -91,6 +92,7 @@ class IndexFolder:
     """The index files of one library."""
 
     def __init__(self, path: Path) -> None:
+        self._damage = path / "damage.txt"
         self._failure = path / "failure.json"
         self._segments = path / "segments"
         self._manifests = path / "manifests"
@@ -203,6 +205,32 @@ class IndexFolder:
         if bits.dtype != np.uint8 or len(bits) != (record.rows + 7) // 8:
             raise Damaged(f"{path.name} is no mask of {record.rows} rows")
         return replace(known, alive=np.unpackbits(bits, count=record.rows).astype(np.bool_))
+
+    def note_damage(self, reason: str) -> bool:
+        """Leave a mark for who keeps the files in shape; answers whether it is news: nobody else has left the same.
+
+        Where no file can be written, it always is.
+        """
+        try:
+            with open(self._damage, "x", encoding="utf-8") as file:
+                file.write(reason)
+        except FileExistsError:
+            return self.damage() != reason
+        except OSError:
+            pass
+        return True
+
+    def damage(self) -> str | None:
+        """What was found wrong with the files; None if nothing was since they were looked at."""
+        try:
+            return self._damage.read_text("utf-8", "replace")
+        except OSError:
+            return None
+
+    def forget_damage(self) -> None:
+        """The files have been looked at."""
+        with contextlib.suppress(OSError):
+            self._damage.unlink(missing_ok=True)
 
     def failure(self) -> str | None:
         """Why the last attempt to build an index failed; None if it did not."""

@@ -109,7 +109,8 @@ class Indexer:
             watch = self._watches[state.uid]
             if watch.position != state.position:
                 watch.position, watch.since = state.position, time.monotonic()
-            if watch.settled == state or (watch.sealing is not None and watch.sealing.holds(state)):
+            is_settled = watch.settled == state and loading.index_folder(state.uid).damage() is None
+            if is_settled or (watch.sealing is not None and watch.sealing.holds(state)):
                 continue
             seconds = time.monotonic() - watch.since
             quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
@@ -216,7 +217,8 @@ class Indexer:
         return _Found.NOTHING
 
     def _current(self, snapshot: Snapshot, state: LibraryState) -> Current:
-        """The library's view, from files that are still there and those that were opened."""
+        """The library's view, from files that are still there, are those that were opened, and are whole for all that
+        others have found."""
         current = self._views.current(snapshot, state.public_id)
         state, manifest = current.state, current.manifest
         if manifest is None:
@@ -225,13 +227,17 @@ class Indexer:
         stamps = folder.stamps(manifest)
         if watch.manifest != manifest.number:
             watch.manifest, watch.stamps = manifest.number, stamps
-        if stamps is not None and stamps == watch.stamps:
+        damage = folder.damage()
+        if stamps is not None and stamps == watch.stamps and damage is None:
             return current
         watch.manifest = 0
         if not folder.numbers():
             logger.warning("index of library %s: files are gone; they are built anew", state.public_id)
         self._views.forget(state.key)
-        return self._views.current(snapshot, state.public_id)
+        current = self._views.current(snapshot, state.public_id)
+        if damage is not None and current.manifest is not None and current.manifest.number == max(folder.numbers()):
+            folder.forget_damage()  # mended, or whole after all
+        return current
 
     def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
         """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""

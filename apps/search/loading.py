@@ -109,7 +109,9 @@ def _newest_manifest(
             damages.append(str(error))
     if damages:
         instead = "the rows serve" if found[0] is None else f"manifest {found[0].number} serves"
-        logger.warning("index of library %s: %s; %s instead", state.public_id, damages[0], instead)
+        # Maintenance looks for the mark; of several processes that find the same, one tells.
+        level = logging.WARNING if folder.note_damage(damages[0]) else logging.INFO
+        logger.log(level, "index of library %s: %s; %s instead", state.public_id, damages[0], instead)
     return found
 
 

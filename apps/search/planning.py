@@ -49,8 +49,8 @@ def wants_sealing(current: Current, changes: int, numbers: Sequence[int], *, lea
     if wants_rebuild(current):
         return True
     if manifest is None:
-        # There were files, which are lost.
-        return changes >= (1 if state.manifest or numbers else least)
+        # Files that cannot be used, or are lost, are made anew.
+        return changes >= (0 if numbers else 1 if state.manifest else least)
     # There are newer files, which cannot be used.
     return changes >= least or manifest.number < max(numbers, default=0)
 
@@ -86,7 +86,7 @@ def is_settled(snapshot: Snapshot, current: Current, folder: IndexFolder) -> boo
     """Whether the library's files, which are in `folder`, stay as they are, however long nobody writes to it."""
     if current.view is None:
         return True
-    if current.manifest is not None and folder.stamps(current.manifest) is None:
+    if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
         return False
     least = least_changes(current.state, quiet=True, very_quiet=True)
     if wants_sealing(current, count_unsealed(snapshot, current), folder.numbers(), least=least):

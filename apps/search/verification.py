@@ -9,14 +9,20 @@ from apps.search import loading
 from apps.search.cache import ViewCache
 from apps.search.snapshots import open_snapshot
 
+_NO_FILES = "no index files yet"
+_BAD_FILES = "index files cannot be used"
+
 
 @dataclass(frozen=True)
 class Report:
-    """`faults` counts rows that are missing, too many, or of another vector; `recall` is None without rows."""
+    """`faults` counts rows that are missing, too many, or of another vector; `recall` is None without rows.
+
+    `searched` says what was compared: the types of the index, or why it was only the rows.
+    """
 
     rows: int
     faults: int
-    kinds: str
+    searched: str
     recall: float | None
 
 
@@ -28,19 +34,21 @@ def verify_library(*, library_id: str, sample: int, k: int) -> Report:
     with open_snapshot() as snapshot:
         current = ViewCache().current(snapshot, library_id)
         if current.view is None:
-            return Report(0, 0, "", None)
+            return Report(0, 0, _NO_FILES, None)
         rows = loading.load(snapshot, current.state)
     keys, vectors = current.view.rows()
     true_keys, true_vectors = rows.rows()
-    kinds = ", ".join(sorted({segment.index.kind for segment in current.view.segments}))
+    searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
+    if current.manifest is None and loading.index_folder(current.state.uid).numbers():
+        searched = _BAD_FILES
     faults = _differing(keys, vectors, true_keys, true_vectors)
     if not len(true_keys):
-        return Report(0, faults, kinds, None)
+        return Report(0, faults, searched, None)
     chosen = np.random.default_rng(0).choice(len(true_keys), min(sample, len(true_keys)), replace=False)
     found = current.view.search(true_vectors[chosen], k)
     exact = rows.search(true_vectors[chosen], k, exact=True)
     hits = sum(int(np.count_nonzero(one.scores >= best.scores[-1])) for one, best in zip(found, exact, strict=True))
-    return Report(len(true_keys), faults, kinds, hits / sum(len(best.scores) for best in exact))
+    return Report(len(true_keys), faults, searched, hits / sum(len(best.scores) for best in exact))
 
 
 def _differing(keys: Int64, vectors: Float32, true_keys: Int64, true_vectors: Float32) -> int:

@@ -64,7 +64,7 @@ def assert_refused(ended: "subprocess.CompletedProcess[str]", sentence: str) -> 
 
 
 NOTHING_REBUILT = [f"{name}: 0 rows in 0 segments (brute_force)" for name in ("empty", "undecided")]
-NOTHING_VERIFIED = [f"{name}: 0 rows, equal to the database (no index)" for name in ("empty", "undecided")]
+NOTHING_VERIFIED = [f"{name}: 0 rows, equal to the database (no index files yet)" for name in ("empty", "undecided")]
 REBUILT = ["rows: 1,500 rows in 1 segment (kd_tree)", *NOTHING_REBUILT]
 VERIFIED = ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (kd_tree)", *NOTHING_VERIFIED]
 
@@ -151,10 +151,12 @@ def test_files_that_cannot_be_used_are_told_and_the_rows_are_verified(stopped: S
     for path in (stopped.folder / "index").glob("*/segments/*/keys.npy"):
         path.write_bytes(b"")
     ended = stopped.manage("verify_index", "rows")
-    assert lines(ended) == ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (brute_force)"]
+    line = "rows: 1,500 rows, equal to the database, recall@10 1.0000 (index files cannot be used)"
+    assert lines(ended) == [line]
     (told,) = ended.stderr.splitlines()
     assert "index of library rows: " in told
     assert "keys.npy does not have its size or checksum; the rows serve instead" in told
+    assert lines(stopped.manage("verify_index", "rows")) == [line]
 
 
 @pytest.mark.sqlite

@@ -1044,6 +1044,59 @@ def test_damaged_files_are_told_of_once_and_made_anew_at_the_next_start(
     assert caplog.messages == []
 
 
+def test_damage_that_a_worker_finds_is_told_of_once_and_mended_at_the_next_round(
+    library: Library, indexer: Indexer, very_quiet: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Maintenance has mapped the file, and nothing about it looks other than it did."""
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+    (path,) = [path for path in newest_files(library) if path.name == "vectors.npy"]
+    stamp = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert not indexer.round()
+    workers = [ViewCache() for _ in range(3)]
+    for worker in workers:
+        assert shown(worker).manifest is None
+    assert len(caplog.messages) == 1
+    assert "vectors.npy does not have its size or checksum; the rows serve instead" in caplog.messages[0]
+    assert index_stats()["state"] == "building"
+    settle(indexer)
+    for worker in workers:
+        after = shown(worker).manifest
+        assert after is not None
+        assert before is not None
+        assert after.number > before.number
+    settle(indexer)
+    assert (live(), index_stats()["state"], len(caplog.messages)) == ([SEAL], "ready", 1)
+    assert loading.index_folder(library.uid).damage() is None
+
+
+def test_files_that_turn_out_to_be_whole_are_kept(library: Library, indexer: Indexer, very_quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+    assert loading.index_folder(library.uid).note_damage("a disk that answers later")
+    settle(indexer)
+    assert (reopened().manifest, index_stats()["state"]) == (before, "ready")
+
+
+def test_damage_is_told_of_where_no_mark_can_be_left(
+    library: Library, indexer: Indexer, very_quiet: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(0)
+    settle(indexer)
+    (path,) = [path for path in newest_files(library) if path.name == "vectors.npy"]
+    damage(path)
+    # No file can be written where a folder is.
+    (settings.INDEX_DIR / library.uid / "damage.txt").mkdir()
+    shown(ViewCache())
+    assert len(caplog.messages) == 1
+
+
 def _kind(path: Path) -> str:
     return "mask" if path.suffix == ".npy" and path.parent.parent.name == "manifests" else path.name
 

@@ -34,7 +34,7 @@ class Command(BaseCommand):
             faults += report.faults
             recall = "" if report.recall is None else f", recall@{options['k']} {report.recall:.4f}"
             found = "equal to the database" if not report.faults else f"{report.faults:,} ROWS DIFFER"
-            self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.kinds or 'no index'})")
+            self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.searched})")
         if faults:
             raise CommandError("Rebuild with manage.py rebuild_index; the database is right.")
 
