@@ -6,5 +6,9 @@ cache        the views of this process, brought up to date before they answer
 specs        what a query may say
 services     queries: snapshot -> view -> engine -> rows
 stats        what there is to know about a library and its index
+admin        the index of a library on the admin's pages
+planning     what is to be done about a library's index files
+jobs         making one segment of others, in a thread
+indexing     sealing, merging and rebuilding of all libraries
 maintenance  pruning the change log
 """

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -17,12 +20,15 @@ from django.test.utils import CaptureQueriesContext
 from apps.libraries.errors import NotFound
 from apps.libraries.models import Chunk, Document, Embedding, Library
 from apps.search import services, stats
+from apps.search.indexing import Indexer
+from apps.search.loading import index_folder
 from apps.search.specs import QuerySpec
 from tests.factories import ChunkFactory, DocumentFactory, LibraryFactory
 
 pytestmark = pytest.mark.django_db
-# For tests that ask a query: its snapshot is a transaction of its own, which sees only what is committed.
-asks_queries = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+# For tests that ask a query, or look at a library's page: the snapshot is a transaction of its own, which sees only
+# what is committed.
+asks_snapshots = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
 LIBRARIES, DOCUMENTS, CHUNKS = (f"/admin/libraries/{model}/" for model in ("library", "document", "chunk"))
 
@@ -110,7 +116,7 @@ def test_the_first_page_leads_to_everything(admin_client: Client) -> None:
         assert f'href="{path}"' in page.content.decode()
 
 
-@asks_queries
+@asks_snapshots
 def test_libraries_are_listed_with_their_counts_and_the_state_of_their_index(
     admin_client: Client, library: Library
 ) -> None:
@@ -120,10 +126,37 @@ def test_libraries_are_listed_with_their_counts_and_the_state_of_their_index(
     rows = re.findall(r"<tr>(.*?)</tr>", admin_client.get(LIBRARIES).content.decode(), re.DOTALL)
     cells = [re.sub(r"<[^>]*>", "|", row) for row in rows]
     zoo = next(row for row in cells if "zoo" in row)
-    assert re.findall(r"[^|\s]+", zoo)[-5:] == ["auto", "(brute_force)", "1", "3", f"{revision(library):,}"]
+    assert re.findall(r"[^|\s]+", zoo)[-6:] == ["auto", "(brute_force)", "1", "3", f"{revision(library):,}", "-"]
     empty = next(row for row in cells if "empty" in row)
-    assert re.findall(r"[^|\s]+", empty)[-4:] == ["brute_force", "0", "0", "0"]
+    assert re.findall(r"[^|\s]+", empty)[-5:] == ["brute_force", "0", "0", "0", "-"]
     assert f'href="{CHUNKS}?library=zoo"' in "".join(rows)
+
+
+@asks_snapshots
+def test_the_index_of_a_library_is_shown(
+    admin_client: Client, library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
+    Library.objects.update(index_type="hnsw", index_params={"m": 8, "ef_construction": 99})
+    chunks = ChunkFactory.create_batch(3, library=library)
+    assert re.search(r"State building .* Rows in the index 0 Rows not in it yet 3", index_shown(admin_client, library))
+    assert Indexer().run_until_done("zoo") is None
+    assert "1 segment," in text_of(admin_client.get(LIBRARIES))
+    ChunkFactory(library=library)
+    chunks[0].delete()
+    page = index_shown(admin_client, library)
+    assert "Type hnsw Parameters m 8, ef_construction 99" in page
+    assert "Rows in the index 2 Rows not in it yet 1 Rows in the tail 1 Dead rows 1 Size" in page
+    assert re.search(r"Segment Type Rows Dead Size 1 hnsw 2 1 [\d.]+.(bytes|KB)", page)
+    shutil.rmtree(tmp_path / "index")
+    (tmp_path / "index").write_text("")
+    assert Indexer().run_until_done("zoo") is not None
+    assert f"The last build failed: {index_folder(library.uid).failure()}" in index_shown(admin_client, library)
+    assert "failed" in text_of(admin_client.get(LIBRARIES))
+
+
+def index_shown(client: Client, library: Library) -> str:
+    return text_of(client.get(change(library))).partition("State of the index:")[2]
 
 
 @pytest.mark.parametrize("path", [LIBRARIES, DOCUMENTS, CHUNKS])
@@ -208,6 +241,7 @@ def test_a_list_reads_the_beginning_of_a_text_only(admin_client: Client, library
         assert "end" not in re.findall(r"[a-z]+", page)
 
 
+@asks_snapshots
 def test_the_page_of_a_library_leads_to_what_is_in_it(admin_client: Client, chunk: Chunk) -> None:
     page = admin_client.get(change(chunk.library)).content.decode()
     assert f'href="{CHUNKS}?library=zoo"' in page
@@ -265,7 +299,7 @@ def test_the_page_of_a_chunk_without_an_embedding_says_so(admin_client: Client, 
     assert "no query finds this chunk" in text_of(admin_client.get(change(chunk)))
 
 
-@asks_queries
+@asks_snapshots
 def test_an_edited_text_moves_the_revision_and_is_what_queries_show(admin_client: Client, chunk: Chunk) -> None:
     before, vector = revision(chunk.library), bytes(Embedding.objects.get().vector)
     assert found(chunk.library) == {"cat": "A cat"}
@@ -275,7 +309,7 @@ def test_an_edited_text_moves_the_revision_and_is_what_queries_show(admin_client
     assert bytes(Embedding.objects.get().vector) == vector
 
 
-@asks_queries
+@asks_snapshots
 def test_edited_metadata_moves_the_revision(admin_client: Client, chunk: Chunk) -> None:
     before = revision(chunk.library)
     assert saved(save(admin_client, chunk, metadata='{"legs": 3, "big": 18446744073709551615}'))
@@ -284,7 +318,7 @@ def test_edited_metadata_moves_the_revision(admin_client: Client, chunk: Chunk) 
     assert revision(chunk.library) > before
 
 
-@asks_queries
+@asks_snapshots
 def test_saving_without_a_change_keeps_the_revision(admin_client: Client, chunk: Chunk) -> None:
     before = revision(chunk.library), Chunk.objects.get().updated_at
     assert saved(save(admin_client, chunk))
@@ -332,6 +366,7 @@ REFUSED_METADATA = [
 ]
 
 
+@asks_snapshots
 @pytest.mark.parametrize(("typed", "complaint"), REFUSED_METADATA, ids=[typed[:20] for typed, _ in REFUSED_METADATA])
 def test_metadata_obeys_the_rules_of_the_api(
     admin_client: Client, chunk: Chunk, library: Library, typed: str, complaint: str
@@ -345,6 +380,7 @@ def test_metadata_obeys_the_rules_of_the_api(
         assert type(row).objects.get().metadata == before
 
 
+@asks_snapshots
 @pytest.mark.parametrize(
     ("typed", "complaint"), [("x" * 262_145, "(limit VECTORDB_MAX_TEXT_BYTES)"), ("a\0b", "Null characters")]
 )
@@ -355,6 +391,7 @@ def test_texts_obey_the_rules_of_the_api(admin_client: Client, chunk: Chunk, typ
     assert Chunk.objects.get().text == "A cat"
 
 
+@asks_snapshots
 @pytest.mark.parametrize("model", ["chunk", "document", "library"])
 def test_what_a_program_has_written_meanwhile_is_not_overwritten(
     admin_client: Client, chunk: Chunk, model: str
@@ -419,6 +456,7 @@ def test_a_new_library_obeys_the_rules_of_the_api(
     assert Library.objects.count() == 1
 
 
+@asks_snapshots
 def test_what_makes_a_library_cannot_be_changed_later(admin_client: Client, library: Library) -> None:
     typed = {"public_id": "other", "dimension": "5", "metric": "dot", "name": "Renamed", "index_type": "brute_force"}
     assert saved(save(admin_client, library, **typed))
@@ -427,6 +465,7 @@ def test_what_makes_a_library_cannot_be_changed_later(admin_client: Client, libr
     assert (library.name, library.index_type) == ("Renamed", "brute_force")
 
 
+@asks_snapshots
 def test_a_dimension_can_be_set_while_there_is_none(admin_client: Client) -> None:
     library = LibraryFactory(dimension=None)
     assert "(limit VECTORDB_MAX_DIMENSION)" in complaints(save(admin_client, library, dimension="9000"), "dimension")
@@ -474,7 +513,7 @@ def confirm(client: Client, path: str, asked: HttpResponse) -> HttpResponse:
     return client.post(path, typed)
 
 
-@asks_queries
+@asks_snapshots
 def test_deleting_a_library_says_what_goes_with_it_and_loads_none_of_it(admin_client: Client, full: Library) -> None:
     assert set(found(full)) > {"alone"}
     path = change(full).replace("change", "delete")
@@ -490,7 +529,7 @@ def test_deleting_a_library_says_what_goes_with_it_and_loads_none_of_it(admin_cl
         found(full)
 
 
-@asks_queries
+@asks_snapshots
 def test_deleting_a_document_takes_its_chunks(admin_client: Client, full: Library) -> None:
     before = revision(full)
     path = change(Document.objects.get(public_id="one")).replace("change", "delete")
@@ -501,7 +540,7 @@ def test_deleting_a_document_takes_its_chunks(admin_client: Client, full: Librar
     assert revision(full) > before
 
 
-@asks_queries
+@asks_snapshots
 def test_deleting_a_chunk_moves_the_revision(admin_client: Client, full: Library) -> None:
     before = revision(full)
     admin_client.post(change(Chunk.objects.get(public_id="alone")).replace("change", "delete"), {"post": "yes"})
@@ -530,7 +569,7 @@ def test_deleting_selected_rows_asks_first(
     assert left() == remaining
 
 
-@asks_queries
+@asks_snapshots
 def test_all_that_match_are_deleted_without_being_listed_or_loaded(admin_client: Client, library: Library) -> None:
     for i in range(130):
         ChunkFactory(library=library, public_id=f"c{i}", text="old" if i < 120 else "new")
@@ -558,6 +597,7 @@ def test_if_more_match_by_the_time_of_the_answer_it_asks_again(admin_client: Cli
     assert Chunk.objects.count() == 0
 
 
+@asks_snapshots
 def test_an_odd_id_is_shown_as_text(admin_client: Client) -> None:
     odd = "<b>&amp;\"'<script>"
     library = LibraryFactory(public_id=odd, name=odd)
@@ -581,6 +621,7 @@ def member(*permissions: str) -> Client:
     return client
 
 
+@asks_snapshots
 def test_who_may_only_look_gets_no_form(chunk: Chunk) -> None:
     client = member("view_library", "view_document", "view_chunk")
     document = DocumentFactory(library=chunk.library)

@@ -25,7 +25,6 @@ from apps.engine.vectors import Float32
 from apps.libraries.admin.deletion import LeanDeletion
 from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
 from apps.libraries.admin.forms import ChunkForm, DocumentForm, LibraryForm
-from apps.libraries.admin.index_files import summary
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
 from apps.libraries.selectors import vector_array
 
@@ -94,11 +93,19 @@ def _listed(model: str, text: str, **filters: Any) -> SafeString:
 
 @admin.register(Library)
 class LibraryAdmin(_Page):
-    """Libraries with their counts and the state of their index."""
+    """Libraries with their counts; `search` adds the state of their index."""
 
     form = LibraryForm
+    state_fields: ClassVar[tuple[str, ...]] = (
+        "document_count",
+        "chunk_count",
+        "index",
+        "revision",
+        "created_at",
+        "updated_at",
+    )
     library_id = "public_id"
-    list_display = ("public_id", "name", "dimension", "metric", "index", "document_count", "chunk_count", "revision")
+    list_display = ["public_id", "name", "dimension", "metric", "index", "document_count", "chunk_count", "revision"]
     sortable_by = ("public_id", "name", "dimension", "metric", "document_count", "chunk_count")
     search_fields = ("public_id", "name", "description")
     search_help_text = "Part of an id, a name or a description."
@@ -118,15 +125,13 @@ class LibraryAdmin(_Page):
 
     def sections(self, obj: Library | None) -> list[tuple[str | None, dict[str, Any]]]:
         fields = ["public_id", "name", "description", "dimension", "metric", "index_type", "metadata"]
-        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
-        return [(None, {"fields": fields}), *([("State", {"fields": state})] if obj else [])]
+        return [(None, {"fields": fields}), *([("State", {"fields": self.state_fields})] if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> list[str]:
         if obj is None:
             return []
         fixed = ["public_id", "metric", *([] if obj.dimension is None else ["dimension"])]
-        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
-        return [*fixed, *state]
+        return [*fixed, *self.state_fields]
 
     def belonging(self, chosen: QuerySet[Library]) -> Sequence[QuerySet[Any]]:
         keys = chosen.values("pk")
@@ -143,10 +148,6 @@ class LibraryAdmin(_Page):
     def index(self, library: Any) -> str:
         chosen = chosen_kind(library.index_type, library.chunk_total, library.dimension or 0)
         return f"auto ({chosen})" if library.index_type == AUTO else chosen
-
-    @admin.display(description="index files")
-    def index_files(self, library: Any) -> SafeString:
-        return summary(library, library.newest_change)
 
     def revision(self, library: Any) -> str:
         return f"{library.newest_change:,}"
