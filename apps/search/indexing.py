@@ -165,7 +165,11 @@ class Indexer:
             return current
         if watch.building is not None and watch.building.holds(current.state):
             return _Found.WAITS
-        return self._begun(current, quiet=quiet)
+        try:
+            return self._begun(current, quiet=quiet)
+        except Exception as error:
+            watch.building = self._failed(current.state, watch.building, error)
+            return _Found.WAITS
 
     def _sealed(self, state: LibraryState, least: int) -> Current | _Found:
         """Seal if that is due. Otherwise, the library with its files, or that it has none."""
@@ -205,8 +209,8 @@ class Indexer:
             if watch.building is not None and watch.building.wish != _wish(state):
                 watch.building = None
                 loading.index_folder(state.uid).note_failure(None)
-            self._jobs[job.is_slow] = job
             job.start()
+            self._jobs[job.is_slow] = job
             return _Found.DONE
         if own:
             return _Found.WAITS

@@ -101,7 +101,7 @@ def test_without_libraries_there_is_nothing_to_do(folder: Path) -> None:
     try:
         assert server.manage("migrate").returncode == 0
         for command in ("rebuild_index", "verify_index"):
-            assert lines(server.manage(command)) == []
+            assert lines(server.manage(command)) == ["There are no libraries."]
     finally:
         server.drop_database()
 
@@ -139,7 +139,7 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
         database.execute(other, [keys[0], keys[1]])
         database.execute("DELETE FROM embedding WHERE chunk_id = ?", [keys[2]])
     ended = stopped.manage("verify_index")
-    assert_refused(ended, "Rebuild with manage.py rebuild_index; the database is right.")
+    assert_refused(ended, "The database is right. Build anew: manage.py rebuild_index rows")
     assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, recall@10 ")
     assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
     assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segment (kd_tree)"]

@@ -32,6 +32,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
+        if not named:
+            self.stdout.write("There are no libraries.")
         kernels.load()
         try:
             for library_id in named:

@@ -24,19 +24,22 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
+        if not named:
+            self.stdout.write("There are no libraries.")
         kernels.load()
-        faults = 0
+        differing = []
         for library_id in named:
             try:
                 report = verify_library(library_id=library_id, sample=options["sample"], k=options["k"])
             except LibraryError as error:
                 raise CommandError(error.detail) from error
-            faults += report.faults
+            if report.faults:
+                differing.append(library_id)
             recall = "" if report.recall is None else f", recall@{options['k']} {report.recall:.4f}"
             found = "equal to the database" if not report.faults else f"{report.faults:,} ROWS DIFFER"
             self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.searched})")
-        if faults:
-            raise CommandError("Rebuild with manage.py rebuild_index; the database is right.")
+        if differing:
+            raise CommandError(f"The database is right. Build anew: manage.py rebuild_index {' '.join(differing)}")
 
 
 def _positive(text: str) -> int:
