@@ -49,7 +49,6 @@ _ENOUGH = 0.93
 _WALK_COST = 48
 _GATHER_COST = 5
 _WIDER = 4
-_ROWS_PER_STEP = 1000
 # So many of the kept rows, or 4 k, are scored exactly.
 _SHORTEST = 32
 
@@ -197,11 +196,10 @@ class _Graph:
         copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
         if copies.count < _FEWEST_NODES:
             return None
-        # In steps, so that the build can be broken off. It takes no longer for that, and finds as much.
+        # In blocks, so that the build can be broken off. It takes no longer for that, and finds as much.
         for block in frame.blocks(vectors, copies.firsts()):
-            for start in range(0, len(block), _ROWS_PER_STEP):
-                checkpoint()
-                index.add(block[start : start + _ROWS_PER_STEP])
+            checkpoint()
+            index.add(block)
         return cls(index, copies, frame, _EF)
 
     @classmethod

@@ -10,6 +10,7 @@ service has written them.
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import compress
@@ -155,6 +156,8 @@ def load_in_steps(snapshot: Snapshot, state: LibraryState) -> tuple[LibraryState
         return None
     # A row that has changed since the first page may have been read before that or after; now it is read again.
     caught_up = catch_up(snapshot, now, view, state.position)
+    # Files that were made meanwhile are not what this view is of: whoever asks next is to open them.
+    now = replace(now, manifest=state.manifest)
     return now, load(snapshot, now) if caught_up is None else caught_up
 
 

@@ -86,6 +86,8 @@ def is_settled(snapshot: Snapshot, current: Current, folder: IndexFolder) -> boo
     """Whether the library's files, which are in `folder`, stay as they are, however long nobody writes to it."""
     if current.view is None:
         return True
+    if current.manifest is not None and current.manifest.number > current.state.manifest:
+        return False  # not all processes have been told
     if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
         return False
     least = least_changes(current.state, quiet=True, very_quiet=True)

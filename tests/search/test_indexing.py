@@ -333,6 +333,17 @@ def test_state_is_building_exactly_while_there_is_something_to_do(
     assert index_stats()["state"] == "ready"
 
 
+def test_files_of_which_not_all_processes_have_been_told_are_not_ready(
+    library: Library, indexer: Indexer, very_quiet: None
+) -> None:
+    write(0)
+    settle(indexer)
+    execute("UPDATE library SET manifest = 0")
+    assert (index_stats()["rows_pending"], index_stats()["state"]) == (0, "building")
+    settle(indexer)
+    assert index_stats()["state"] == "ready"
+
+
 def test_segments_that_will_be_merged_when_the_library_is_quiet_are_not_ready(
     library: Library, indexer: Indexer, busy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

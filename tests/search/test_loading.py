@@ -3,10 +3,12 @@ not kept from giving up its old pages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.conf import settings
 from django.db import connection, connections
 
 from apps.engine.vectors import DTYPE
@@ -18,8 +20,9 @@ from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library
 from apps.search import loading
 from apps.search.cache import ViewCache
+from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot
-from tests.search.test_view_cache import execute, nearest, noise, shown, shown_in, upsert
+from tests.search.test_view_cache import execute, in_threads, nearest, noise, shown, shown_in, upsert
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
@@ -29,8 +32,9 @@ FAR = 1_000_000
 
 
 @pytest.fixture(autouse=True)
-def library(monkeypatch: pytest.MonkeyPatch) -> None:
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A library of some pages."""
+    monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
     monkeypatch.setattr(loading, "_ROWS_PER_PAGE", PAGE)
     make()
 
@@ -140,6 +144,17 @@ def test_a_library_that_is_made_again_while_its_rows_are_read_is_shown_as_it_is(
 
     with interrupted(make_again) as snapshot:
         assert nearest(shown_in(snapshot, ViewCache()), [0, 0]) == "new"
+
+
+def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -> None:
+    def make_files(page: int) -> None:
+        if page == 3:
+            in_threads(lambda: Indexer().run_until_done("a"))
+
+    cache = ViewCache()
+    with interrupted(make_files) as snapshot:
+        assert cache.current(snapshot, "a").manifest is None
+    assert shown(cache).manifest is not None
 
 
 def test_rows_without_a_history_are_read_all_the_same() -> None:
