@@ -40,7 +40,7 @@ def run(stage: Stage) -> list[Row]:
     rows = []
     for name in (_WORDS, *_HASHING, _MODEL):
         rows += [Row(f"{measure}, {name}", value, "") for measure, value in found[name].items()]
-    for vectors in (_HASHING[0], _MODEL):
+    for vectors in (*_HASHING, _MODEL):
         for measure, value in found[f"hybrid, {vectors}"].items():
             better = max(found[name][measure] for name in (_WORDS, vectors))
             name = f"{measure}, hybrid: words and {vectors}"
