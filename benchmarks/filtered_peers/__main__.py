@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def main() -> int:
         print(f"{name} ...", file=sys.stderr)
         lines += _measured(name, options)
     print(f"{sentence(about)}\n\n{_table(lines)}")
-    path = RESULTS / f"filtered-peers-{about['date']}.json"
+    path = RESULTS / f"filtered-peers-{time.strftime('%Y-%m-%dT%H-%M-%S')}.json"
     path.write_bytes(orjson.dumps(about | {"lines": lines}, option=orjson.OPT_INDENT_2))
     print(f"\nKept in {path}", file=sys.stderr)
     return 0
