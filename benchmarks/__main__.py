@@ -9,7 +9,21 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import catch_up, cold_start, delete, ingest, maintenance, memory, opening, peers, query, request
+from benchmarks import (
+    catch_up,
+    cold_start,
+    delete,
+    filters,
+    ingest,
+    maintenance,
+    memory,
+    opening,
+    peers,
+    query,
+    request,
+    retrieval,
+    text,
+)
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.report import Row, machine, markdown_table, sentence, write_json
 from benchmarks.stage import Stage
@@ -18,7 +32,20 @@ RESULTS = Path(__file__).with_name("results")
 
 BENCHMARKS: dict[str, Callable[[Stage], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.run
-    for module in (ingest, query, request, catch_up, cold_start, opening, maintenance, memory, delete)
+    for module in (
+        ingest,
+        query,
+        request,
+        filters,
+        text,
+        retrieval,
+        catch_up,
+        cold_start,
+        opening,
+        maintenance,
+        memory,
+        delete,
+    )
 }
 
 

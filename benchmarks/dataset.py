@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -68,16 +69,21 @@ class Dataset:
     @cached_property
     def positions(self) -> dict[str, int]:
         """The place of each row by its id."""
-        return {orjson.loads(line)["id"]: place for place, line in enumerate(self.lines)}
+        return {row["id"]: place for place, row in enumerate(self.rows)}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines, parsed."""
+        return [orjson.loads(line) for line in self.lines]
 
     def chunks_body(self, rows: Iterable[int], encode: Callable[[Float32], bytes]) -> bytes:
         """The body of a write of `rows`; `encode` says how a vector is written."""
         chunks = (self.lines[row][:-1] + b',"embedding":' + encode(self.vectors[row]) + b"}" for row in rows)
         return b'{"chunks":[' + b",".join(chunks) + b"]}"
 
-    def query_body(self, query: int, encode: Callable[[Float32], bytes], k: int = 10) -> bytes:
-        """The body of a query for the `k` nearest rows, text and metadata returned."""
-        return b'{"vector":' + encode(self.queries[query]) + b',"k":' + str(k).encode() + b"}"
+    def query_body(self, query: int, encode: Callable[[Float32], bytes], k: int = 10, **options: Any) -> bytes:
+        """The body of a query for the `k` nearest rows, text and metadata returned; `options` are further fields."""
+        return b'{"vector":' + encode(self.queries[query]) + b"," + orjson.dumps({"k": k} | options)[1:]
 
 
 def as_array(vector: Float32) -> bytes:

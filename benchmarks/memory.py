@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.client import call, call_json
+from benchmarks.client import call
 from benchmarks.dataset import as_array
 from benchmarks.report import Row, Wanted
-from benchmarks.stage import ALL, Stage, query_path, wait_until_built, warm
+from benchmarks.stage import ALL, Stage, query_path, warm
 from tests.server import Server
 
 _MIB = 1 << 20
@@ -28,11 +28,7 @@ def run(stage: Stage) -> list[Row]:
             for name, process in _named(server)
         ]
     rows.append(Row("PSS, together", sum(row.value for row in rows), "MiB", "the vectors", matrix))
-    folder = stage.copy_of_filled()
-    with stage.serving(folder) as server:
-        call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "auto"})
-        wait_until_built(server.port, ALL)
-    one, four = (_workers(stage, folder, count) for count in (1, 4))
+    one, four = (_workers(stage, stage.filled_auto, count) for count in (1, 4))
     wanted = Wanted("<= 1.3 x reference + 4 x 60", lambda value, reference: value <= 1.3 * (reference or 0) + 4 * 60)
     return [*rows, Row("PSS, four workers, auto", four, "MiB", "one worker", one, wanted)]
 

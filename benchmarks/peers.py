@@ -45,13 +45,16 @@ def run(stage: Stage) -> list[Row]:
     """Both servers hold all rows and take turns: one is idle while the other is measured."""
     assert stage.chroma_python is not None
     data = stage.data
-    with stage.serving(stage.new_path("peer")) as ours, _chroma_server(stage) as theirs:
+    with (
+        stage.serving(stage.new_path("peer")) as ours,
+        chroma_server(stage.chroma_python, stage.new_path("chroma")) as theirs,
+    ):
         create_library(ours.port, ALL, data.dimension, index_type="auto")
         bodies = mapped(stage.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
         rate = len(data) / _send(ours.port, chunks_path(ALL), bodies)
         built = wait_until_built(ours.port, ALL)
         warm(ours, data)
-        bodies = mapped(stage.new_path("bodies"), (_chroma_rows(data, rows) for rows in _portions(data)))
+        bodies = mapped(stage.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
         their_rate = len(data) / _send(theirs.port, f"{theirs.path}/upsert", bodies)
         settle(lambda: call(theirs.port, "POST", f"{theirs.path}/query", _chroma_query(data, range(1))))
         sides = {
@@ -93,10 +96,11 @@ class _Chroma:
 
 
 @contextmanager
-def _chroma_server(stage: Stage) -> Iterator[_Chroma]:
-    """A Chroma server with an empty collection, at its defaults but `ef_search` 64 (its default is 100)."""
-    port, folder = free_port(), stage.new_path("chroma")
-    chroma = Path(stage.chroma_python or "").with_name("chroma")
+def chroma_server(python: str, folder: Path) -> Iterator[_Chroma]:
+    """A Chroma server with an empty collection in `folder`, at its defaults but `ef_search` 64 (its default is 100).
+    `python` is that of its virtual environment."""
+    port = free_port()
+    chroma = Path(python).with_name("chroma")
     command = [str(chroma), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for_answer(process, port, "/api/v2/heartbeat")
@@ -162,8 +166,9 @@ def _chroma_query(data: Dataset, queries: range) -> bytes:
     return b'{"query_embeddings":[' + vectors + b'],"n_results":10,"include":["documents","metadatas","distances"]}'
 
 
-def _chroma_rows(data: Dataset, rows: range) -> bytes:
-    parsed = [orjson.loads(data.lines[row]) for row in rows]
+def chroma_rows(data: Dataset, rows: range) -> bytes:
+    """The body of an upsert of `rows`."""
+    parsed = [data.rows[row] for row in rows]
     body = {
         "ids": [row["id"] for row in parsed],
         "documents": [row["text"] for row in parsed],

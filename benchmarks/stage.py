@@ -26,6 +26,8 @@ ROWS_PER_WRITE = 1000
 # The libraries of the filled folder: all rows, a thousand of them, and one.
 ALL, SMALL, OTHER = "all", "small", "other"
 SMALL_ROWS = 1000
+# As manage.py has it: the engine's products are by one thread.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 _WAIT_SECONDS = 120
 _BUILD_SECONDS = 1800
@@ -75,6 +77,15 @@ class Stage:
                     call(server.port, "POST", chunks_path(library), body)
             for library in (SMALL, OTHER, ALL):
                 wait_until_built(server.port, library)
+        return folder
+
+    @cached_property
+    def filled_auto(self) -> Path:
+        """A data folder like `filled` whose library `all` is `auto`; not to be changed."""
+        folder = self.copy_of_filled()
+        with self.serving(folder) as server:
+            call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "auto"})
+            wait_until_built(server.port, ALL)
         return folder
 
     def copy_of_filled(self) -> Path:
@@ -164,11 +175,11 @@ def _has_loaded(worker: psutil.Process, data: Dataset) -> bool:
     return any("/index/" in mapping.path and mapping.size >= 1 << 24 for mapping in worker.memory_maps())
 
 
-def run_module(name: str, *args: str, folder: Path) -> str:
+def run_module(name: str, *args: str, folder: Path, **settings: str) -> str:
     """The standard output of `python -m benchmarks.<name>` in a process of its own, with the server's settings for the
-    data folder `folder`."""
+    data folder `folder`, and `settings` as environment variables."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *args]
-    environ = os.environ | {"VECTORDB_DATA_DIR": str(folder)}
+    environ = os.environ | {"VECTORDB_DATA_DIR": str(folder)} | settings
     return subprocess.run(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
