@@ -31,6 +31,8 @@ _progress: Any = transformers_logging
 _progress.disable_progress_bar()
 
 _TOGETHER = 32
+# The names that `encode_document` looks for, in its order.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class SentenceTransformers(Provider):
@@ -50,13 +52,36 @@ class SentenceTransformers(Provider):
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension]; the first call loads the model, however long that takes."""
         with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            encode = self._loaded.encode_query if kind == "query" else self._loaded.encode_document
+            model = self._model()
+            encode = model.encode_query if kind == "query" else model.encode_document
             try:
                 return to_float32(encode(list(texts), batch_size=_TOGETHER, show_progress_bar=False))
             except Exception as error:
                 raise self._failed("run", error) from None
+
+    def count_tokens(self, text: str) -> int:
+        """By the model's own tokenizer."""
+        with self._lock:
+            return self._count(text)
+
+    def most_tokens(self) -> int | None:
+        """What the model reads, less what it puts before and after a text."""
+        with self._lock:
+            model = self._model()
+            if model.max_seq_length is None:
+                return None
+            prompt = next((model.prompts[name] for name in _DOCUMENT_PROMPTS if model.prompts.get(name)), "")
+            return max(1, model.max_seq_length - model.tokenizer.num_special_tokens_to_add() - self._count(prompt))
+
+    def _count(self, text: str) -> int:
+        # Not verbose: a text longer than the model reads is not worth a warning here.
+        tokens = self._model().tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
+        return len(tokens["input_ids"])
+
+    def _model(self) -> sentence_transformers.SentenceTransformer:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def _load(self) -> sentence_transformers.SentenceTransformer:
         torch.set_num_threads(self._threads)
