@@ -3,8 +3,9 @@ sentences, else words, else characters as people see them. The library semantic-
 
 What always holds: a piece is a part of the text as it stands, without white space at its ends. Pieces come in order,
 the whole text but white space is in them, and equal texts are split alike. A piece has at most as many tokens as are
-asked for, unless a single character has more, and at most 16 characters a token, be they white space or one endless
-word. Each begins with at most `overlap` tokens of the one before: as many whole sentences or words as fit.
+asked for, unless a single character has more; at most 16 characters a token, be they white space or one endless word;
+and at most as many characters as a chunk may have. Each begins with at most `overlap` tokens of the one before: as many
+whole sentences or words as fit.
 
 Where text is put in or taken out, pieces change only until the boundaries meet again, a few pieces on.
 
@@ -16,9 +17,7 @@ with tokens that are estimated; the interpreter's lock is held throughout.
 
 from collections.abc import Callable, Iterator
 
-# A piece has at most so many characters, of 4 bytes at most, for each token.
 _CHARACTERS_PER_TOKEN = 16
-BYTES_PER_TOKEN = 4 * _CHARACTERS_PER_TOKEN
 # A window has room for so many of the longest pieces.
 _PIECES_PER_WINDOW = 4
 
@@ -31,28 +30,41 @@ class TooManyPieces(Exception):
         self.about = about
 
 
-def split(text: str, *, count: Callable[[str], int], max_tokens: int, overlap: int, most: int) -> list[str]:
-    """The pieces of `text`, at most `most`; none of a blank text. `count` counts tokens; `overlap` < `max_tokens`.
+def split(
+    text: str, *, count: Callable[[str], int], max_tokens: int, overlap: int, most: int, longest: int
+) -> list[str]:
+    """The pieces of `text`, at most `most`, of at most `longest` characters; none of a blank text. `count` counts
+    tokens; `overlap` < `max_tokens`.
 
     Raises TooManyPieces, as soon as that is certain, and whatever `count` raises.
     """
     pieces: list[str] = []
-    for start, piece in _pieces(text, count, max_tokens, overlap):
+    for start, piece in _pieces(text, count, max_tokens, overlap, longest):
+        # Python has four characters of white space that Unicode has not.
+        if not piece.strip():
+            continue
         if len(pieces) == most:
             raise TooManyPieces(max(most + 1, round(most * len(text) / start)))
         pieces.append(piece)
     return pieces
 
 
-def _pieces(text: str, count: Callable[[str], int], max_tokens: int, overlap: int) -> Iterator[tuple[int, str]]:
+def _pieces(
+    text: str, count: Callable[[str], int], max_tokens: int, overlap: int, longest: int
+) -> Iterator[tuple[int, str]]:
     """The pieces with the places where they begin."""
     from semantic_text_splitter import TextSplitter
 
+    # The library takes it that a token has a byte at least.
+    max_tokens = min(max_tokens, longest)
+    overlap = min(overlap, max_tokens - 1)
+    longest = min(longest, max_tokens * _CHARACTERS_PER_TOKEN)
+
     def size(part: str) -> int:
-        return max(count(part), -(-len(part) // _CHARACTERS_PER_TOKEN))
+        return max(count(part), -(-len(part) * max_tokens // longest))
 
     splitter = TextSplitter.from_callback(size, max_tokens, overlap=overlap)
-    window = max_tokens * _CHARACTERS_PER_TOKEN * _PIECES_PER_WINDOW
+    window = longest * _PIECES_PER_WINDOW
     start = 0
     while start + window < len(text):
         found = splitter.chunk_indices(text[start : start + window])

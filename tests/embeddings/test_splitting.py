@@ -8,14 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from semantic_text_splitter import TextSplitter
 
-from apps.embeddings.splitting import BYTES_PER_TOKEN, TooManyPieces, split
+from apps.embeddings.splitting import TooManyPieces, split
 from apps.embeddings.tokens import estimated_tokens
 
 MIB = 1 << 20
 
 
-def pieces(text: str, max_tokens: int = 256, overlap: int = 0, most: int = MIB) -> list[str]:
-    return split(text, count=estimated_tokens, max_tokens=max_tokens, overlap=overlap, most=most)
+def pieces(text: str, max_tokens: int = 256, overlap: int = 0, most: int = MIB, longest: int = 1 << 16) -> list[str]:
+    return split(text, count=estimated_tokens, max_tokens=max_tokens, overlap=overlap, most=most, longest=longest)
 
 
 def places(text: str, found: list[str], overlap: int) -> list[tuple[int, int]]:
@@ -41,6 +41,7 @@ TEXTS = st.one_of(
 
 
 @given(text=TEXTS, max_tokens=st.integers(1, 40), overlap=st.integers(0, 39))
+@example(text="a\n\n\x1f", max_tokens=1, overlap=0)
 @example(text="a" + " " * 5000 + "b", max_tokens=1, overlap=0)
 @example(text=" " * 5000 + "ab cd", max_tokens=2, overlap=1)
 @example(text="wordword " * 300, max_tokens=3, overlap=2)
@@ -49,7 +50,8 @@ def test_pieces_cover_the_text_in_order_and_fit(text: str, max_tokens: int, over
     overlap = min(overlap, max_tokens - 1)
     found = pieces(text, max_tokens, overlap)
     for piece in found:
-        assert piece == piece.strip() != ""
+        assert piece.strip()
+        assert not any(end.isspace() and end not in "\x1c\x1d\x1e\x1f" for end in (piece[0], piece[-1]))
         assert estimated_tokens(piece) <= max_tokens
         assert len(piece) <= 16 * max_tokens
     for (_, end), (start, _) in pairwise(places(text, found, overlap)):
@@ -61,7 +63,7 @@ def test_pieces_cover_the_text_in_order_and_fit(text: str, max_tokens: int, over
 def test_windows_leave_no_trace(overlap: int) -> None:
     text = "".join(f"Sentence number {i} has a few words. " + "\n\n" * (i % 7 == 0) for i in range(1000))
     at_once = TextSplitter.from_callback(estimated_tokens, 64, overlap=overlap).chunks(text)
-    assert len(text) > 8 * 64 * BYTES_PER_TOKEN // 4
+    assert len(text) > 8 * 64 * 64
     assert pieces(text, 64, overlap) == at_once
 
 
@@ -98,6 +100,12 @@ def test_a_text_put_in_changes_few_pieces() -> None:
     after = pieces("\n\n".join(paragraphs), 128, 16)
     assert len(before) > 50
     assert 1 <= len(set(after) - set(before)) <= 10
+
+
+def test_a_piece_is_no_longer_than_a_chunk_may_be() -> None:
+    found = pieces("word " * 100, max_tokens=50, longest=12)
+    assert found == ["word word"] * 50
+    assert pieces("aaaaaaaa" * 5, max_tokens=50, longest=12) == ["a" * 12] * 3 + ["a" * 4]
 
 
 def test_there_may_be_too_many() -> None:

@@ -68,10 +68,12 @@ class SentenceTransformers(Provider):
         """What the model reads, less what it puts before and after a text."""
         with self._lock:
             model = self._model()
-            if model.max_seq_length is None:
+            longest: int | None = model.max_seq_length
+            if longest is None:
                 return None
             prompt = next((model.prompts[name] for name in _DOCUMENT_PROMPTS if model.prompts.get(name)), "")
-            return max(1, model.max_seq_length - model.tokenizer.num_special_tokens_to_add() - self._count(prompt))
+            added: int = model.tokenizer.num_special_tokens_to_add()
+            return max(1, longest - added - self._count(prompt))
 
     def _count(self, text: str) -> int:
         # Not verbose: a text longer than the model reads is not worth a warning here.
