@@ -19,6 +19,7 @@ from typing import Any
 
 import sentence_transformers
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from apps.embeddings.config import Config
@@ -60,25 +61,31 @@ class SentenceTransformers(Provider):
                 raise self._failed("run", error) from None
 
     def count_tokens(self, text: str) -> int:
-        """By the model's own tokenizer."""
+        """By the model's own tokenizer; the estimate for the few models that have one of another kind."""
         with self._lock:
             return self._count(text)
 
     def most_tokens(self) -> int | None:
         """What the model reads, less what it puts before and after a text."""
         with self._lock:
-            model = self._model()
-            longest: int | None = model.max_seq_length
-            if longest is None:
+            tokenizer, longest = self._tokenizer(), self._model().max_seq_length
+            if tokenizer is None or longest is None:
                 return None
-            prompt = next((model.prompts[name] for name in _DOCUMENT_PROMPTS if model.prompts.get(name)), "")
-            added: int = model.tokenizer.num_special_tokens_to_add()
-            return max(1, longest - added - self._count(prompt))
+            prompts = self._model().prompts
+            prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
+            added: int = tokenizer.num_special_tokens_to_add()
+            return max(1, int(longest) - added - self._count(prompt or ""))
 
     def _count(self, text: str) -> int:
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            return super().count_tokens(text)
         # Not verbose: a text longer than the model reads is not worth a warning here.
-        tokens = self._model().tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
-        return len(tokens["input_ids"])
+        return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+    def _tokenizer(self) -> Any:
+        found = getattr(self._model()[0], "tokenizer", None)
+        return found if isinstance(found, PreTrainedTokenizerBase) else None
 
     def _model(self) -> sentence_transformers.SentenceTransformer:
         if self._loaded is None:
