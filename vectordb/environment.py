@@ -229,6 +229,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("VECTORDB_MAX_QUERIES_PER_BATCH", "256", "Most queries in one batch.", _whole_number(1, 10_000)),
     Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole_number(1, 1 << 28)),
+    Setting(
+        "VECTORDB_MAX_SPLIT_BYTES",
+        "4194304",
+        "Most text that one request may have split into chunks, in bytes.",
+        _whole_number(1, 1 << 28),
+    ),
     Setting("VECTORDB_MAX_METADATA_BYTES", "65536", "Longest metadata, in bytes of JSON.", _whole_number(2, 1 << 28)),
     Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole_number(1, 100)),
     Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole_number(1024, 1 << 32)),
@@ -258,6 +264,7 @@ class Limits:
     chunks_per_write: int
     queries_per_batch: int
     text_bytes: int
+    split_bytes: int
     metadata_bytes: int
     metadata_depth: int
     body_bytes: int
@@ -301,6 +308,7 @@ def limits(values: dict[str, Any]) -> Limits:
         chunks_per_write=values["VECTORDB_MAX_CHUNKS_PER_WRITE"],
         queries_per_batch=values["VECTORDB_MAX_QUERIES_PER_BATCH"],
         text_bytes=values["VECTORDB_MAX_TEXT_BYTES"],
+        split_bytes=values["VECTORDB_MAX_SPLIT_BYTES"],
         metadata_bytes=values["VECTORDB_MAX_METADATA_BYTES"],
         metadata_depth=values["VECTORDB_MAX_METADATA_DEPTH"],
         body_bytes=values["VECTORDB_MAX_BODY_BYTES"],

@@ -26,12 +26,11 @@ from apps.libraries.errors import (
     Fault,
     Invalid,
     LibraryError,
+    ModelMismatch,
     NotFound,
-    NotSupported,
     PreconditionFailed,
     pointer,
 )
-from apps.libraries.values import NOT_SUPPORTED
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +40,13 @@ MAX_ERRORS = 100
 CODES: dict[str, tuple[int, str]] = {
     "malformed": (400, "The request could not be read."),
     "invalid": (400, "The request is not valid."),
-    "not_supported": (400, "This version does not support that."),
     "embedding_required": (400, "A chunk needs an embedding."),
     "host_not_allowed": (400, "The request is addressed to a host that is not served here."),
     "forbidden": (403, "That is not allowed."),
     "not_found": (404, "There is no such thing."),
     "method_not_allowed": (405, "The method is not allowed here."),
     "conflict": (409, "An id is taken."),
+    "model_mismatch": (409, "The library has another embedding model."),
     "precondition_failed": (412, "The resource has changed."),
     "body_too_large": (413, "The request body is too large."),
     "unsupported_media_type": (415, "The body's media type is not supported."),
@@ -60,9 +59,9 @@ CODES: dict[str, tuple[int, str]] = {
 
 _DOMAIN: dict[type[LibraryError], str] = {
     EmbeddingRequired: "embedding_required",
-    NotSupported: "not_supported",
     Invalid: "invalid",
     NotFound: "not_found",
+    ModelMismatch: "model_mismatch",
     Conflict: "conflict",
     PreconditionFailed: "precondition_failed",
 }
@@ -182,8 +181,6 @@ def _sentence(error: LibraryError) -> str:
 
 def _validation_problem(error: ValidationError) -> Problem:
     faults = []
-    unbuilt = []
-    others_are_missing = True
     for item in error.errors(include_url=False, include_input=False):
         if item["type"] == "json_invalid":
             return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
@@ -191,16 +188,8 @@ def _validation_problem(error: ValidationError) -> Problem:
         detail = context.get("detail") or _SENTENCES.get(item["type"])
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
-        fault = Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"])
-        faults.append(fault)
-        if item["type"] == NOT_SUPPORTED:
-            unbuilt.append(fault)
-        elif item["type"] != "missing":
-            others_are_missing = False
-    # What is missing may be so because an unbuilt part stands in its place: `text` for `chunks`, `filter` for `ids`.
-    is_unbuilt = bool(unbuilt) and others_are_missing
-    faults = unbuilt if is_unbuilt else faults
+        faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
     first = faults[0]
     more = f" ({min(len(faults), MAX_ERRORS) - 1} more in `errors`.)" if len(faults) > 1 else ""
     detail = f"{first.pointer or 'The body'} {first.detail}.{more}"
-    return Problem("not_supported" if is_unbuilt else "invalid", detail, tuple(faults))
+    return Problem("invalid", detail, tuple(faults))

@@ -38,7 +38,7 @@ DOCUMENT_ID = OpenApiParameter("document_id", OpenApiTypes.STR, description="Onl
 _PROBLEMS = {
     "400": "Malformed or invalid, or past a limit.",
     "404": "What the path or the body names does not exist.",
-    "409": "An id is taken.",
+    "409": "An id is taken, or the library has another embedding model.",
     "412": "The resource has changed since its ETag was read.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
@@ -51,9 +51,9 @@ _READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_v
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
 
 
-def example(value: Any) -> OpenApiExample:
+def example(value: Any, name: str = "Example") -> OpenApiExample:
     """A request body that works."""
-    return OpenApiExample("Example", value=value, request_only=True)
+    return OpenApiExample(name, value=value, request_only=True)
 
 
 def created(model: Any) -> OpenApiResponse:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from apps.embeddings.config import Config
 from apps.embeddings.errors import UnknownModel
+from apps.embeddings.tokens import estimated_tokens
 from apps.engine.vectors import Float32
 
 Kind: TypeAlias = Literal["document", "query"]
@@ -45,6 +46,20 @@ class Provider(ABC):
         `kind` says what the texts are, for models that tell documents from what is asked about them. An answer over
         the network may take `timeout` seconds. Raises ProviderFailed, TextRefused and UnknownModel.
         """
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the model makes of `text`, without those it adds to any text; here, an estimate.
+
+        Raises ProviderFailed and UnknownModel where the model must be loaded for it.
+        """
+        return estimated_tokens(text)
+
+    def most_tokens(self) -> int | None:
+        """The most of these tokens that the model reads of a document's text; None where that is not known.
+
+        Raises as `count_tokens`.
+        """
+        return None
 
 
 def batches(texts: Sequence[str], most: int, characters: int | None) -> Iterator[Sequence[str]]:

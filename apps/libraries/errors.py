@@ -2,11 +2,11 @@
 
 LibraryError
 ├── Invalid              a value that breaks a rule
-│   ├── EmbeddingRequired  a chunk without a vector in a library without a model
-│   └── NotSupported       a part of the contract that this version does not have
+│   └── EmbeddingRequired  a chunk without a vector in a library without a model
 ├── NotFound             what was named does not exist
 ├── Conflict             an id that is taken
-│   └── ModelChanged     vectors made by another model than the library's
+│   └── ModelMismatch    a request that names another embedding model than the library's
+│       └── ModelChanged   vectors made by another model than the library has by now
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
 
@@ -48,10 +48,6 @@ class EmbeddingRequired(Invalid):
     """A chunk came without a vector, and the library has no model to make one."""
 
 
-class NotSupported(Invalid):
-    """A part of the contract that this version does not have yet."""
-
-
 class NotFound(LibraryError):
     """What was named does not exist."""
 
@@ -60,8 +56,12 @@ class Conflict(LibraryError):
     """An id is taken."""
 
 
-class ModelChanged(Conflict):
-    """Vectors were made by another model than the library has by now."""
+class ModelMismatch(Conflict):
+    """A request names another embedding model than the library's."""
+
+
+class ModelChanged(ModelMismatch):
+    """Vectors were made by another model than the library has by now; the request may be made again."""
 
 
 class PreconditionFailed(LibraryError):

@@ -3,22 +3,22 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
-from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH
+from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
 from apps.libraries.values import (
     Fixed,
     Identifier,
     Input,
+    LongText,
     Metadata,
     Name,
     NotNull,
     Several,
     Text,
-    Unbuilt,
     Vector,
     Whole,
     refusal,
@@ -44,6 +44,15 @@ class Embedding(Input):
     provider: Annotated[str, Field(max_length=64)]
     model: Annotated[str, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH)]
 
+    @property
+    def key(self) -> EmbeddingModel:
+        """The model, as a library has it."""
+        return EmbeddingModel(self.provider, self.model)
+
+
+# The model that a request is about: that of a library to be made, or the one that the client takes the library to have.
+NamedModel = Annotated[Embedding | None, NotNull, WithJsonSchema(TypeAdapter(Embedding).json_schema())]
+
 
 class LibraryCreate(Input):
     """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
@@ -55,12 +64,12 @@ class LibraryCreate(Input):
     metric: MetricName = Metric.COSINE.value
     index_type: IndexType = AUTO
     index_params: IndexParams = {}
-    embedding: Annotated[Embedding | None, NotNull, WithJsonSchema(TypeAdapter(Embedding).json_schema())] = None
+    embedding: NamedModel = None
     metadata: Metadata = {}
 
 
 class LibraryUpdate(Input):
-    """The fields of a library to change; the others stay."""
+    """The fields of a library to change; the others stay. `embedding` must be the model that it has, if it has one."""
 
     name: Name = ""
     description: Text = ""
@@ -70,7 +79,7 @@ class LibraryUpdate(Input):
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
-    embedding: Fixed = None
+    embedding: NamedModel = None
 
 
 class Reindex(Input):
@@ -106,6 +115,7 @@ class ChunksWrite(Input):
     """Chunks to write in one transaction: `upsert` replaces or creates, `insert` creates, `update` changes."""
 
     chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE]
+    embedding: NamedModel = None
     mode: Literal["upsert", "insert", "update"] = "upsert"
 
 
@@ -118,22 +128,53 @@ class ChunkUpdate(Input):
     metadata: Metadata = {}
 
 
+class Chunking(Input):
+    """How a text is split: pieces have at most `max_tokens` tokens, of which at most `overlap` are also the last of the
+    piece before. `max_tokens` is no more than the model reads, and `overlap` an eighth of it, where they are left out.
+    """
+
+    max_tokens: Annotated[int, Whole(1, 4096, "of tokens in a chunk")] = 256
+    overlap: Annotated[int, Whole(0, 4095, "of tokens in a chunk")] = 32
+
+
 class DocumentInput(Input):
-    """A document with its chunks, in order."""
+    """A document with its chunks, in order, or with a text that is split into them."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["chunks"]}, {"required": ["text"]}]})
 
     id: Identifier = Field(default_factory=new_id)
     title: Text = ""
     source: Text = ""
     metadata: Metadata = {}
-    text: Unbuilt = None
-    chunking: Unbuilt = None
-    chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE]
+    text: LongText = ""
+    chunking: Annotated[Chunking | None, NotNull, WithJsonSchema(TypeAdapter(Chunking).json_schema())] = None
+    chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = []
+    embedding: NamedModel = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> "DocumentInput":
+        if self.names("text") and self.names("chunks"):
+            raise refusal("cannot be sent together with chunks; leave one of them out", path=("text",))
+        if not self.names("text") and not self.names("chunks"):
+            raise refusal("is required, or a text to be split", path=("chunks",))
+        if self.names("chunking") and not self.names("text"):
+            raise refusal("is for a text; chunks are stored as they are", path=("chunking",))
+        return self
 
 
 class DocumentsWrite(Input):
     """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
 
     documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE]
+    embedding: NamedModel = None
+
+
+def named_models(write: ChunksWrite | DocumentInput | DocumentsWrite | LibraryUpdate) -> dict[str, EmbeddingModel]:
+    """The models that a request names, by their pointers."""
+    named = {"/embedding": write.embedding}
+    if isinstance(write, DocumentsWrite):
+        named |= {f"/documents/{i}/embedding": document.embedding for i, document in enumerate(write.documents)}
+    return {at: embedding.key for at, embedding in named.items() if embedding is not None}
 
 
 class DocumentUpdate(Input):

@@ -94,6 +94,11 @@ class Library(models.Model):
         """The model that makes vectors of texts."""
         return EmbeddingModel(self.embedding_provider, self.embedding_model) if self.embedding_provider else None
 
+    @property
+    def takes_model(self) -> bool:
+        """Whether a model becomes the library's with the first text: it has none, and no dimension either."""
+        return self.embedding is None and self.dimension is None
+
 
 class Document(models.Model):
     """A text that was split into chunks, or whatever else groups chunks."""

@@ -1,7 +1,7 @@
 """Reads, as the dictionaries that the API shows. Lists are by creation, page by page by key."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,9 @@ from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.engine.vectors import DTYPE
-from apps.libraries.errors import Invalid, NotFound, PreconditionFailed
+from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
 from apps.libraries.ids import is_id
-from apps.libraries.models import Chunk, Document, Embedding, Library
+from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,26 @@ def check_match(if_match: str | None, current: Callable[[], str]) -> None:
             "This has changed since it was read, so nothing was written: read it again, and send its new ETag as "
             "If-Match."
         )
+
+
+def check_models(embedding: EmbeddingModel | None, named: Mapping[str, EmbeddingModel]) -> None:
+    """Raise ModelMismatch unless all models that a request names, by pointer, are `embedding`, the library's."""
+    has = "has none" if embedding is None else f"has {_model_text(embedding)}"
+    faults = [
+        Fault(
+            at,
+            f"names {_model_text(model)}, and the library {has}: leave it out, or move the library to that model by "
+            "POST /libraries/{id}/reembed",
+        )
+        for at, model in named.items()
+        if model != embedding
+    ]
+    if faults:
+        raise ModelMismatch("The request names another embedding model than the library's.", faults)
+
+
+def _model_text(model: EmbeddingModel) -> str:
+    return f"the model {model.model!r} of {model.provider!r}"
 
 
 def _chunk_rows(embedding: bool) -> QuerySet[Chunk]:

@@ -33,9 +33,6 @@ from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
 _LIMITS = settings.LIMITS
 
-INVALID = "invalid"
-NOT_SUPPORTED = "not_supported"
-
 _SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
 
 
@@ -51,19 +48,15 @@ class Input(BaseModel):
         return field in self.model_fields_set
 
 
-def refusal(detail: str, kind: str = INVALID, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+def refusal(detail: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
     """The error of a value; `detail` completes the sentence that begins with the field."""
-    return PydanticCustomError(kind, "{detail}", {"detail": detail, "path": path})
+    return PydanticCustomError("invalid", "{detail}", {"detail": detail, "path": path})
 
 
 def _not_null(value: Any) -> Any:
     if value is None:
         raise refusal("must not be null; leave it out instead")
     return value
-
-
-def _unbuilt(value: Any) -> Any:
-    raise refusal("is not supported by this version", NOT_SUPPORTED)
 
 
 def _fixed(value: Any) -> Any:
@@ -74,8 +67,6 @@ def _fixed(value: Any) -> Any:
 AnyVector: TypeAlias = list[float] | str | Float32
 
 NotNull = BeforeValidator(_not_null)
-# A field of the contract that this version refuses by name.
-Unbuilt = SkipJsonSchema[Annotated[Any, BeforeValidator(_unbuilt)]]
 # A field that is fixed for good when a library is made.
 Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_fixed)]]
 
@@ -168,6 +159,23 @@ Name = Annotated[
 ]
 Text = Annotated[
     str, AfterValidator(_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, "pattern": _NO_NUL})
+]
+
+
+def _long_text(value: str) -> str:
+    limit = _LIMITS.split_bytes
+    if len(value) * 4 > limit and len(value.encode()) > limit:
+        raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_SPLIT_BYTES)")
+    if not value.strip():
+        raise refusal("must not be blank")
+    return _plain(value)
+
+
+# A text that is split before it is stored.
+LongText = Annotated[
+    str,
+    AfterValidator(_long_text),
+    Field(json_schema_extra={"maxLength": _LIMITS.split_bytes, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
 ]
 
 

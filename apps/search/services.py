@@ -20,7 +20,7 @@ from apps.engine.vectors import Float32, usable
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, NotFound
 from apps.libraries.errors import pointer as json_pointer
 from apps.libraries.models import EmbeddingModel
-from apps.libraries.selectors import vector_array
+from apps.libraries.selectors import check_models, vector_array
 from apps.libraries.vectors import parse_vectors
 from apps.search import arrangement
 from apps.search.cache import views
@@ -118,6 +118,7 @@ def _embedded(
         state = snapshot.library(library_id)
     if state is None:
         raise NotFound(f"There is no library {library_id!r}.")
+    _check_models(state, specs, pointers)
     if state.embedding is None:
         faults = [Fault(f"{at}/text", "cannot be embedded: send a vector, or use mode lexical") for _, at in asked]
         raise EmbeddingRequired("This library has no embedding model.", faults)
@@ -135,6 +136,7 @@ def _searches(
     for spec, at in zip(specs, pointers, strict=True):
         if spec.search_params:
             _check_search_params(state.index_type, spec.search_params, at)
+    _check_models(state, specs, pointers)
     made = iter(embedded)
     given = [
         (spec.vector, f"{at}/vector") if spec.names("vector") else (next(made), f"{at}/text")
@@ -171,6 +173,18 @@ def _searches(
         )
         searches.append((search, left_out))
     return searches
+
+
+def _check_models(state: LibraryState, specs: Sequence[QuerySpec], pointers: Sequence[str]) -> None:
+    """Raise ModelMismatch where a query names another embedding model than the library's; one that may still get any
+    has nothing to be found by another."""
+    named = {
+        f"{at}/embedding": spec.embedding.key
+        for spec, at in zip(specs, pointers, strict=True)
+        if spec.embedding is not None
+    }
+    if named and (state.embedding is not None or state.dimension is not None):
+        check_models(state.embedding, named)
 
 
 def _check_search_params(index_type: str, params: dict[str, Any], at: str) -> None:

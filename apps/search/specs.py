@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from apps.engine import filters
 from apps.engine.errors import InvalidFilter
 from apps.libraries.errors import Invalid, pointer
+from apps.libraries.inputs import NamedModel
 from apps.libraries.values import Identifier, Input, Several, Text, Vector, Whole, refusal
 
 Include = Literal["text", "metadata", "embedding", "document"]
@@ -90,6 +91,7 @@ class QuerySpec(Input):
     group_by: Literal["document"] | None = None
     group_size: Annotated[int, Whole(1, 100, "of chunks in a group")] = 1
     mmr: Mmr | None = None
+    embedding: NamedModel = None
     exact: bool = False
     search_params: Annotated[
         dict[str, Any], Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})

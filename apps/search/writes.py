@@ -1,29 +1,42 @@
-"""Writes of chunks that come with text and without vectors: the library's model makes them, then the service writes.
+"""Writes of what comes with text and without vectors: the library's model makes them, then the service writes.
 
-Texts are embedded before the write takes its lock, since a provider may take its time. The write then checks that the
-model is still the library's, and starts over where it is not. A library that never had a vector gets the server's
-default model. Nothing is stored when a provider fails.
+Texts are split and embedded before the write takes its lock, since a provider may take its time. The write then checks
+that the model is still the library's, and starts over where it is not. A library that never had a vector gets the model
+that the request names, or else the server's default. Nothing is stored when a provider fails.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from django.db import connection
 
 from apps.embeddings.config import config
 from apps.embeddings.errors import EmbeddingError, UnknownModel
+from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import Invalid, ModelChanged
-from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, DocumentInput, LibraryCreate
+from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged
+from apps.libraries.inputs import (
+    ChunkInput,
+    ChunksWrite,
+    ChunkUpdate,
+    DocumentChunk,
+    DocumentInput,
+    DocumentsWrite,
+    LibraryCreate,
+    LibraryUpdate,
+    named_models,
+)
 from apps.libraries.models import EmbeddingModel, Library
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
 from apps.libraries.services.chunks import Written
 from apps.libraries.services.documents import Replaced
+from apps.search.pieces import with_chunks
 
 C = TypeVar("C", ChunkInput, ChunkUpdate, DocumentChunk)
 R = TypeVar("R")
@@ -33,15 +46,27 @@ _ATTEMPTS = 3
 def create_library(*, create: LibraryCreate) -> Library:
     """As the service, once it is sure that there is such an embedding model."""
     if create.embedding is not None:
-        try:
-            dimension = provider(create.embedding.provider, create.embedding.model).dimension
-        except UnknownModel as error:
-            raise Invalid.at("/embedding/model", _clause(error)) from None
-        except EmbeddingError as error:
-            raise Invalid.at("/embedding/provider", _clause(error)) from None
+        dimension = _provider_of(create.embedding.key, "/embedding").dimension
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
     return library_services.create_library(create=create)
+
+
+def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None) -> Library:
+    """As the service, once it is sure that there is such an embedding model where the library gets one."""
+    if update.embedding is not None and selectors.library_row(library_id).takes_model:
+        _provider_of(update.embedding.key, "/embedding")
+    return library_services.update_library(library_id=library_id, update=update, if_match=if_match)
+
+
+def _provider_of(model: EmbeddingModel, at: str) -> Provider:
+    """The provider of a model that a request names at `at`. Raises Invalid where there is none."""
+    try:
+        return provider(*model)
+    except UnknownModel as error:
+        raise Invalid.at(f"{at}/model", _clause(error)) from None
+    except EmbeddingError as error:
+        raise Invalid.at(f"{at}/provider", _clause(error)) from None
 
 
 def _clause(error: EmbeddingError) -> str:
@@ -50,109 +75,172 @@ def _clause(error: EmbeddingError) -> str:
 
 def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
     """As the service; chunks without a vector get one by their text."""
+    missing = _missing(write.chunks, changes=write.mode == "update")
+    named = named_models(write)
+    if not missing and not named:
+        return chunk_services.write_chunks(library_id=library_id, write=write)
+    pointers = [f"/chunks/{i}" for i in range(len(write.chunks))]
 
-    def run(chunks: Sequence[ChunkInput], model: EmbeddingModel | None) -> Written:
-        given = write.model_copy(update={"chunks": list(chunks)})
+    def run(library: Library, model: EmbeddingModel | None) -> Written:
+        chunks = _embedded(model, write.chunks, pointers, missing)
+        given = write.model_copy(update={"chunks": chunks})
         return chunk_services.write_chunks(library_id=library_id, write=given, model=model)
 
-    pointers = [f"/chunks/{i}" for i in range(len(write.chunks))]
-    return _embedded(library_id, write.chunks, pointers, run, changes=write.mode == "update")
+    return _with_model(library_id, named, run)
 
 
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None) -> dict[str, Any]:
     """As the service; a changed text without a vector gets one."""
 
-    def run(updates: Sequence[ChunkUpdate], model: EmbeddingModel | None) -> dict[str, Any]:
+    def run(library: Library | None, model: EmbeddingModel | None) -> dict[str, Any]:
+        [given] = _embedded(model, [update], [""], missing)
         return chunk_services.update_chunk(
-            library_id=library_id, chunk_id=chunk_id, update=updates[0], if_match=if_match, model=model
+            library_id=library_id, chunk_id=chunk_id, update=given, if_match=if_match, model=model
         )
 
-    return _embedded(library_id, [update], [""], run, changes=True)
+    missing = _missing([update], changes=True)
+    return _with_model(library_id, {}, run) if missing else run(None, None)
 
 
 def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
-    """As the service; chunks without a vector get one by their text."""
+    """As the service; a text is split, and chunks without a vector get one by their text."""
 
-    def run(chunks: Sequence[DocumentChunk], model: EmbeddingModel | None) -> dict[str, Any]:
-        given = document.model_copy(update={"chunks": list(chunks)})
-        return document_services.create_document(library_id=library_id, document=given, model=model)
+    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> dict[str, Any]:
+        return document_services.create_document(library_id=library_id, document=documents[0], model=model)
 
-    return _embedded(library_id, document.chunks, [f"/chunks/{i}" for i in range(len(document.chunks))], run)
+    return _with_documents(library_id, [document], [""], named_models(document), run)
 
 
-def create_documents(*, library_id: str, documents: Sequence[DocumentInput]) -> list[dict[str, Any]]:
-    """As the service; chunks without a vector get one by their text."""
-    chunks = [chunk for document in documents for chunk in document.chunks]
-    pointers = [
-        f"/documents/{i}/chunks/{j}" for i, document in enumerate(documents) for j in range(len(document.chunks))
-    ]
+def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
+    """As the service; texts are split, and chunks without a vector get one by their text."""
 
-    def run(chunks: Sequence[DocumentChunk], model: EmbeddingModel | None) -> list[dict[str, Any]]:
-        left = iter(chunks)
-        given = [
-            document.model_copy(update={"chunks": [next(left) for _ in document.chunks]}) for document in documents
-        ]
-        return document_services.create_documents(library_id=library_id, documents=given, model=model)
+    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> list[dict[str, Any]]:
+        given = write.model_copy(update={"documents": list(documents)})
+        return document_services.create_documents(library_id=library_id, write=given, model=model)
 
-    return _embedded(library_id, chunks, pointers, run)
+    pointers = [f"/documents/{i}" for i in range(len(write.documents))]
+    return _with_documents(library_id, write.documents, pointers, named_models(write), run)
 
 
 def replace_document(*, library_id: str, document_id: str, document: DocumentInput, if_match: str | None) -> Replaced:
-    """As the service; chunks without a vector get one by their text, the stored one of a text that was there."""
+    """As the service; a text is split, and chunks without a vector get one by their text, the stored one of a text that
+    was there."""
 
-    def run(chunks: Sequence[DocumentChunk], model: EmbeddingModel | None) -> Replaced:
-        given = document.model_copy(update={"chunks": list(chunks)})
+    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> Replaced:
         return document_services.replace_document(
-            library_id=library_id, document_id=document_id, document=given, if_match=if_match, model=model
+            library_id=library_id, document_id=document_id, document=documents[0], if_match=if_match, model=model
         )
 
-    pointers = [f"/chunks/{i}" for i in range(len(document.chunks))]
-    return _embedded(library_id, document.chunks, pointers, run, of_document=document_id)
+    return _with_documents(library_id, [document], [""], named_models(document), run, document_id)
 
 
-def _embedded(
+def _with_documents(
     library_id: str,
-    chunks: Sequence[C],
+    documents: Sequence[DocumentInput],
     pointers: Sequence[str],
-    run: Callable[[Sequence[C], EmbeddingModel | None], R],
-    *,
-    changes: bool = False,
+    named: Mapping[str, EmbeddingModel],
+    write: Callable[[Sequence[DocumentInput], EmbeddingModel | None], R],
     of_document: str | None = None,
 ) -> R:
-    """`run` with `chunks` that have vectors, and the model that made some. With `changes`, what names neither text nor
-    vector keeps its vector."""
-    missing = [
-        i for i, chunk in enumerate(chunks) if not chunk.names("embedding") and (chunk.names("text") or not changes)
-    ]
-    if not missing:
-        return run(chunks, None)
+    """`write` with documents whose chunks have vectors, and the model that made some. `of_document` is the document
+    whose vectors can be taken over."""
+    if not named and not any(document.names("text") or _missing(document.chunks) for document in documents):
+        return write(documents, None)
+
+    def run(library: Library, model: EmbeddingModel | None) -> R:
+        whole = _split(documents, pointers, model)
+        chunks = [chunk for document in whole for chunk in document.chunks]
+        places = [
+            f"{at}/chunks/{i}"
+            for document, at in zip(whole, pointers, strict=True)
+            for i in range(len(document.chunks))
+        ]
+        known: Mapping[str, Float32] = {}
+        if of_document is not None and library.embedding is not None:
+            known = selectors.vectors_by_text(library=library, document_id=of_document)
+        made = iter(_embedded(model, chunks, places, _missing(chunks), known))
+        return write(
+            [document.model_copy(update={"chunks": [next(made) for _ in document.chunks]}) for document in whole], model
+        )
+
+    return _with_model(library_id, named, run)
+
+
+def _split(
+    documents: Sequence[DocumentInput], pointers: Sequence[str], model: EmbeddingModel | None
+) -> Sequence[DocumentInput]:
+    """The documents with chunks in the place of texts."""
+    texts = [f"{at}/text" for document, at in zip(documents, pointers, strict=True) if document.names("text")]
+    if not texts:
+        return documents
+    if model is None:
+        faults = [Fault(at, "cannot be embedded: send chunks with vectors instead") for at in texts]
+        raise EmbeddingRequired("This library has no embedding model.", faults)
+    return with_chunks(documents, pointers, provider(*model))
+
+
+def _with_model(
+    library_id: str,
+    named: Mapping[str, EmbeddingModel],
+    run: Callable[[Library, EmbeddingModel | None], R],
+) -> R:
+    """`run` with the library and the model of its texts; again where that has changed meanwhile.
+
+    `named` are the models that the request names, by pointer: they must be the library's, before anything is paid for.
+    """
     if connection.in_atomic_block:
         raise RuntimeError("texts must be embedded outside of a transaction")
     for attempt in range(_ATTEMPTS):
         library = selectors.library_row(library_id)
-        default = EmbeddingModel(config().provider, config().model) if library.dimension is None else None
-        model = library.embedding or default
-        if model is None:
-            return run(chunks, None)  # which says what is missing
-        for i in missing:
-            if not chunks[i].text.strip():
-                raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
-        known: Mapping[str, Float32] = {}
-        if of_document is not None and library.embedding is not None:
-            known = selectors.vectors_by_text(library=library, document_id=of_document)
-        vectors = _vectors([chunks[i].text for i in missing], model, known)
-        with_vectors = list(chunks)
-        for i, vector in zip(missing, vectors, strict=True):
-            with_vectors[i] = chunks[i].model_copy(update={"embedding": vector})
+        model = library.embedding
+        if not library.takes_model:
+            selectors.check_models(model, named)
+        elif named:
+            at, model = next(iter(named.items()))
+            _provider_of(model, at)
+        else:
+            model = EmbeddingModel(config().provider, config().model)
         try:
-            return run(with_vectors, model)
+            return run(library, model)
         except ModelChanged:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
+def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
+    """Which of the chunks need a vector. With `changes`, what names neither text nor vector keeps its vector."""
+    return [
+        i for i, chunk in enumerate(chunks) if not chunk.names("embedding") and (chunk.names("text") or not changes)
+    ]
+
+
+def _embedded(
+    model: EmbeddingModel | None,
+    chunks: Sequence[C],
+    pointers: Sequence[str],
+    missing: Sequence[int],
+    known: Mapping[str, Float32] = MappingProxyType({}),
+) -> list[C]:
+    """The chunks with vectors for those that are `missing` one: by their text, the `known` one or one that is made.
+
+    Without a model they stay as they are, and the service says what is missing.
+    """
+    given = list(chunks)
+    if model is None:
+        return given
+    for i in missing:
+        if not chunks[i].text.strip():
+            raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
+    vectors = _vectors([chunks[i].text for i in missing], model, known)
+    for i, vector in zip(missing, vectors, strict=True):
+        given[i] = chunks[i].model_copy(update={"embedding": vector})
+    return given
+
+
 def _vectors(texts: Sequence[str], model: EmbeddingModel, known: Mapping[str, Float32]) -> list[Float32]:
     new = list(dict.fromkeys(text for text in texts if text not in known))
+    if not new:
+        return [known[text] for text in texts]
     made = dict(zip(new, embed(*model, new, "document"), strict=True))
     return [known[text] if text in known else made[text] for text in texts]

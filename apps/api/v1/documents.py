@@ -36,9 +36,10 @@ class Documents(ApiView):
     @extend_schema(
         operation_id="create_document",
         summary="Create a document with its chunks",
+        description="A text in the place of chunks is split and embedded.",
         request=DocumentInput,
         responses={201: created(schemas.DocumentCreated)},
-        examples=[example(samples.DOCUMENT)],
+        examples=[example(samples.DOCUMENT), example(samples.TEXT_DOCUMENT, "From a text")],
     )
     def post(self, request: Request, library_id: str) -> Response:
         document = writes.create_document(library_id=library_id, document=parse(request, DocumentInput))
@@ -130,7 +131,7 @@ class DocumentBatch(Document):
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         write = parse(request, DocumentsWrite)
-        documents = writes.create_documents(library_id=library_id, documents=write.documents)
+        documents = writes.create_documents(library_id=library_id, write=write)
         return answer({"ids": [document["id"] for document in documents], "documents": documents}, 201)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.search.stats import library_stats
-from apps.search.writes import create_library
+from apps.search.writes import create_library, update_library
 
 
 class Root(ApiView):
@@ -76,7 +76,7 @@ class Library(ApiView):
     )
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
-        library = services.update_library(library_id=library_id, update=update, if_match=if_match(request))
+        library = update_library(library_id=library_id, update=update, if_match=if_match(request))
         return tagged(selectors.library_data(library))
 
     @extend_schema(

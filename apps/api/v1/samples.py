@@ -37,6 +37,11 @@ DOCUMENT: Body = {
         {"id": "rolling-stone", "text": "A rolling stone gathers no moss", "embedding": [0.5, 0.1, 0.7]},
     ],
 }
+TEXT_DOCUMENT: Body = {
+    "title": "Sayings",
+    "text": "A watched pot never boils. Many hands make light work.\n\nTime and tide wait for no man.",
+    "chunking": {"max_tokens": 16, "overlap": 0},
+}
 DOCUMENTS: Body = {"documents": [DOCUMENT]}
 DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 QUERY: Body = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}

@@ -19,6 +19,7 @@ from typing import Any
 
 import sentence_transformers
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from apps.embeddings.config import Config
@@ -31,6 +32,8 @@ _progress: Any = transformers_logging
 _progress.disable_progress_bar()
 
 _TOGETHER = 32
+# The names that `encode_document` looks for, in its order.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class SentenceTransformers(Provider):
@@ -50,13 +53,44 @@ class SentenceTransformers(Provider):
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension]; the first call loads the model, however long that takes."""
         with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            encode = self._loaded.encode_query if kind == "query" else self._loaded.encode_document
+            model = self._model()
+            encode = model.encode_query if kind == "query" else model.encode_document
             try:
                 return to_float32(encode(list(texts), batch_size=_TOGETHER, show_progress_bar=False))
             except Exception as error:
                 raise self._failed("run", error) from None
+
+    def count_tokens(self, text: str) -> int:
+        """By the model's own tokenizer; the estimate for the few models that have one of another kind."""
+        with self._lock:
+            return self._count(text)
+
+    def most_tokens(self) -> int | None:
+        """What the model reads, less what it puts before and after a text."""
+        with self._lock:
+            tokenizer, longest = self._tokenizer(), self._model().max_seq_length
+            if tokenizer is None or longest is None:
+                return None
+            prompts = self._model().prompts
+            prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
+            added: int = tokenizer.num_special_tokens_to_add()
+            return max(1, int(longest) - added - self._count(prompt or ""))
+
+    def _count(self, text: str) -> int:
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            return super().count_tokens(text)
+        # Not verbose: a text longer than the model reads is not worth a warning here.
+        return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+    def _tokenizer(self) -> Any:
+        found = getattr(self._model()[0], "tokenizer", None)
+        return found if isinstance(found, PreTrainedTokenizerBase) else None
+
+    def _model(self) -> sentence_transformers.SentenceTransformer:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def _load(self) -> sentence_transformers.SentenceTransformer:
         torch.set_num_threads(self._threads)

@@ -10,7 +10,7 @@ from django.db import transaction
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound
-from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk
+from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, named_models
 from apps.libraries.models import EmbeddingModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.rows import ChunkRow, StoredChunk
@@ -33,7 +33,7 @@ def write_chunks(*, library_id: str, write: ChunksWrite, model: EmbeddingModel |
     Raises NotFound (library; in mode update also a chunk), Conflict (insert of an id in use), Invalid.
     """
     library = rows.locked_library(library_id)
-    rows.bind_model(library, model)
+    rows.settle_model(library, model, named_models(write))
     ids = [chunk.id for chunk in write.chunks]
     check_distinct(ids, [f"/chunks/{i}/id" for i in range(len(ids))])
     stored = rows.stored_chunks(library, ids)
@@ -67,7 +67,7 @@ def update_chunk(
     """Change the named fields of one chunk, and show it; `model` has made its vector, if any has. Raises NotFound,
     PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
-    rows.bind_model(library, model)
+    rows.settle_model(library, model, {})
     selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
     stored = rows.stored_chunks(library, [chunk_id])
     if not stored:

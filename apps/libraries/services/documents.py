@@ -11,7 +11,7 @@ from django.db import transaction
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid
-from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentUpdate
+from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
 from apps.libraries.models import Document, EmbeddingModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.chunks import check_distinct, new_vectors
@@ -35,17 +35,18 @@ def create_document(*, library_id: str, document: DocumentInput, model: Embeddin
     """Make a document with its chunks; `model` has made vectors of them, if any has. Raises NotFound (library),
     Conflict (an id in use), Invalid."""
     library = rows.locked_library(library_id)
-    rows.bind_model(library, model)
+    rows.settle_model(library, model, named_models(document))
     return _create(library, [document], pointers=[""])[0]
 
 
 @transaction.atomic
 def create_documents(
-    *, library_id: str, documents: Sequence[DocumentInput], model: EmbeddingModel | None = None
+    *, library_id: str, write: DocumentsWrite, model: EmbeddingModel | None = None
 ) -> list[dict[str, Any]]:
     """Make documents with their chunks, all or none. Raises as `create_document`."""
     library = rows.locked_library(library_id)
-    rows.bind_model(library, model)
+    rows.settle_model(library, model, named_models(write))
+    documents = write.documents
     total, limit = sum(len(document.chunks) for document in documents), settings.LIMITS.chunks_per_write
     if total > limit:
         detail = f"must have at most {limit} chunks in all, not {total} (limit VECTORDB_MAX_CHUNKS_PER_WRITE)"
@@ -68,7 +69,7 @@ def replace_document(
     is kept; its position may change. Raises NotFound (library), Conflict (a chunk's id in use elsewhere), Invalid.
     """
     library = rows.locked_library(library_id)
-    rows.bind_model(library, model)
+    rows.settle_model(library, model, named_models(document))
     if document.names("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
     _check_match(if_match, library_id, document_id)

@@ -4,7 +4,7 @@ Everything here runs inside the caller's transaction, after `locked_library`, wh
 wait (on SQLite the transaction itself has locked the database).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
+from apps.libraries import selectors
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import ModelChanged, NotFound
 from apps.libraries.models import EmbeddingModel, Library
@@ -64,15 +65,16 @@ def locked_library(public_id: str) -> Library:
     return library
 
 
-def bind_model(library: Library, model: EmbeddingModel | None) -> None:
-    """Make sure that vectors made by `model`, if there is one, belong into the library: it is the library's, or becomes
-    it where there never was a vector. Raises ModelChanged."""
-    if model is None or model == library.embedding:
-        return
-    if library.embedding is not None or library.dimension is not None:
+def settle_model(library: Library, made_by: EmbeddingModel | None, named: Mapping[str, EmbeddingModel]) -> None:
+    """Make sure that the model that made vectors, and those that the request names, by pointer, are the library's; the
+    first of them becomes it where there never was a vector. Raises ModelMismatch, ModelChanged."""
+    model = made_by or next(iter(named.values()), None)
+    if model is not None and library.takes_model:
+        library.embedding_provider, library.embedding_model = model
+        library.save(update_fields=["embedding_provider", "embedding_model", "updated_at"])
+    selectors.check_models(library.embedding, named)
+    if made_by not in (None, library.embedding):
         raise ModelChanged("The library's embedding model has changed while texts were embedded; send them again.")
-    library.embedding_provider, library.embedding_model = model
-    library.save(update_fields=["embedding_provider", "embedding_model", "updated_at"])
 
 
 def metric_of(library: Library) -> Metric:

@@ -1,0 +1,143 @@
+"""Splitting: pieces cover the text, fit, come in order, cut no character, and take bounded time whatever the text."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from semantic_text_splitter import TextSplitter
+
+from apps.embeddings.splitting import TooManyPieces, split
+from apps.embeddings.tokens import estimated_tokens
+
+MIB = 1 << 20
+
+
+def pieces(text: str, max_tokens: int = 256, overlap: int = 0, most: int = MIB, longest: int = 1 << 16) -> list[str]:
+    return split(text, count=estimated_tokens, max_tokens=max_tokens, overlap=overlap, most=most, longest=longest)
+
+
+def places(text: str, found: list[str], overlap: int) -> list[tuple[int, int]]:
+    """Where each piece is in the text, the leftmost way that leaves no letter out."""
+    result: list[tuple[int, int]] = []
+    end = 0
+    for piece in found:
+        gap = len(text[end:]) - len(text[end:].lstrip())
+        # It begins behind the one before, or in it where pieces overlap.
+        first = result[-1][0] + 1 if result and overlap else end
+        start = max((i for i in range(first, end + gap + 1) if text.startswith(piece, i)), default=-1)
+        assert start >= 0, f"{piece!r} does not go on where the text is at {end}"
+        end = start + len(piece)
+        result.append((start, end))
+    assert not text[end:].strip()
+    return result
+
+
+LETTERS = "ab \n.,é\u0301漢字😀\u200d\u3000_-ß"
+TEXTS = st.one_of(
+    st.text(), st.text(LETTERS, max_size=400), st.lists(st.sampled_from(["word", ". ", "\n\n", " " * 90])).map("".join)
+)
+
+
+@given(text=TEXTS, max_tokens=st.integers(1, 40), overlap=st.integers(0, 39))
+@example(text="a\n\n\x1f", max_tokens=1, overlap=0)
+@example(text="a" + " " * 5000 + "b", max_tokens=1, overlap=0)
+@example(text=" " * 5000 + "ab cd", max_tokens=2, overlap=1)
+@example(text="wordword " * 300, max_tokens=3, overlap=2)
+@example(text="\n".join("a b c d e f" for _ in range(200)), max_tokens=4, overlap=0)
+def test_pieces_cover_the_text_in_order_and_fit(text: str, max_tokens: int, overlap: int) -> None:
+    overlap = min(overlap, max_tokens - 1)
+    found = pieces(text, max_tokens, overlap)
+    for piece in found:
+        assert piece.strip()
+        assert not any(end.isspace() and end not in "\x1c\x1d\x1e\x1f" for end in (piece[0], piece[-1]))
+        assert estimated_tokens(piece) <= max_tokens
+        assert len(piece) <= 16 * max_tokens
+    for (_, end), (start, _) in pairwise(places(text, found, overlap)):
+        assert estimated_tokens(text[start:end]) <= overlap
+    assert found == pieces(text, max_tokens, overlap)
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_windows_leave_no_trace(overlap: int) -> None:
+    text = "".join(f"Sentence number {i} has a few words. " + "\n\n" * (i % 7 == 0) for i in range(1000))
+    at_once = TextSplitter.from_callback(estimated_tokens, 64, overlap=overlap).chunks(text)
+    assert len(text) > 8 * 64 * 64
+    assert pieces(text, 64, overlap) == at_once
+
+
+def test_boundaries_are_the_highest_that_fit() -> None:
+    text = "One two three. Four five six.\n\nSeven eight nine. Ten eleven twelve.\n\nEnd."
+    assert pieces(text, 8) == [
+        "One two three. Four five six.",
+        "Seven eight nine. Ten eleven twelve.",
+        "End.",
+    ]
+    assert pieces(text, 4)[:2] == ["One two three.", "Four five six."]
+    assert pieces("incomprehensibilities", 2) == ["incomprehens", "ibilities"]
+
+
+def test_overlap_repeats_the_end_of_the_piece_before() -> None:
+    text = " ".join(f"w{i}" for i in range(30))
+    found = [piece.split() for piece in pieces(text, 10, 3)]
+    assert [before[-3:] == after[:3] for before, after in pairwise(found)] == [True] * 3
+    assert found[-1][-1] == "w29"
+
+
+def test_characters_as_people_see_them_stay_whole() -> None:
+    family, accented = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "e\u0301\u0302"
+    for unit in (family, accented, "🇫🇷", "한"):
+        for piece in pieces(unit * 200, 20):
+            assert piece == unit * (len(piece) // len(unit))
+    assert pieces("漢字仮名交じり文" * 4, 8) == ["漢字仮名交じり文"] * 4
+
+
+def test_a_text_put_in_changes_few_pieces() -> None:
+    paragraphs = [" ".join(f"Word{i} and word{i * j} stand here." for j in range(3 + i % 5)) for i in range(200)]
+    before = pieces("\n\n".join(paragraphs), 128, 16)
+    paragraphs[3] += " A sentence more."
+    after = pieces("\n\n".join(paragraphs), 128, 16)
+    assert len(before) > 50
+    assert 1 <= len(set(after) - set(before)) <= 10
+
+
+def test_a_piece_is_no_longer_than_a_chunk_may_be() -> None:
+    found = pieces("word " * 100, max_tokens=50, longest=12)
+    assert found == ["word word"] * 50
+    assert pieces("aaaaaaaa" * 5, max_tokens=50, longest=12) == ["a" * 12] * 3 + ["a" * 4]
+
+
+def test_there_may_be_too_many() -> None:
+    text = "word " * 1000
+    assert len(pieces(text, 10, most=100)) == 100
+    with pytest.raises(TooManyPieces) as refused:
+        pieces(text, 10, most=50)
+    assert refused.value.about == pytest.approx(100, rel=0.05)
+    with pytest.raises(TooManyPieces) as refused:
+        pieces(text, 10, most=99)
+    assert refused.value.about >= 100
+
+
+HOSTILE = {
+    "one word": "a" * MIB,
+    "white space": " " * MIB,
+    "letters far apart": ("a" + " " * 1000) * (MIB // 1001),
+    "lines": "a\n" * (MIB // 2),
+    "ever more newlines": "".join("a" + "\n" * i for i in range(1, 1448)),
+    "marks on one letter": "e" + "\u0301" * (MIB // 2),
+    "joined emoji": "\U0001f468\u200d" * (MIB // 7),
+    "ideographs": "漢" * (MIB // 3),
+    "sentences of one letter": '"a." ' * (MIB // 5),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_time_is_bounded_whatever_the_text(kind: str) -> None:
+    began = time.process_time()
+    try:
+        pieces(HOSTILE[kind], 256, 32, most=2000)
+    except TooManyPieces:
+        assert kind != "white space"
+    # Without windows, one word takes 9 s and the marks 14 s; ever more newlines take a minute at 2,048 tokens.
+    assert time.process_time() - began < 8
