@@ -5,7 +5,7 @@ LibraryError
 │   ├── EmbeddingRequired  a chunk without a vector in a library without a model
 │   └── NotSupported       a part of the contract that this version does not have
 ├── NotFound             what was named does not exist
-├── Conflict             an id that is taken
+├── Conflict             an id that is taken, or something else that is in the way
 │   └── ModelChanged     vectors made by another model than the library's
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
@@ -57,7 +57,7 @@ class NotFound(LibraryError):
 
 
 class Conflict(LibraryError):
-    """An id is taken."""
+    """An id is taken, or something else is in the way."""
 
 
 class ModelChanged(Conflict):

@@ -10,6 +10,7 @@ from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH
 from apps.libraries.values import (
+    ByReembed,
     Fixed,
     Identifier,
     Input,
@@ -70,7 +71,13 @@ class LibraryUpdate(Input):
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
-    embedding: Fixed = None
+    embedding: ByReembed = None
+
+
+class Reembed(Input):
+    """The model that a library is to be moved to."""
+
+    embedding: Embedding
 
 
 class Reindex(Input):

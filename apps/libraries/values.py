@@ -70,6 +70,10 @@ def _fixed(value: Any) -> Any:
     raise refusal("cannot be changed; make another library and write the chunks to it")
 
 
+def _by_reembed(value: Any) -> Any:
+    raise refusal("cannot be changed here; POST it to the library's /reembed, which makes the vectors anew")
+
+
 # A vector as a request brings it: numbers, base64 of little-endian float32, or read already.
 AnyVector: TypeAlias = list[float] | str | Float32
 
@@ -78,6 +82,8 @@ NotNull = BeforeValidator(_not_null)
 Unbuilt = SkipJsonSchema[Annotated[Any, BeforeValidator(_unbuilt)]]
 # A field that is fixed for good when a library is made.
 Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_fixed)]]
+# A library's embedding model, where it cannot be changed.
+ByReembed = SkipJsonSchema[Annotated[Any, BeforeValidator(_by_reembed)]]
 
 
 @dataclass(frozen=True)

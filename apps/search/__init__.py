@@ -6,5 +6,6 @@ cache        the views of this process, brought up to date before they answer
 specs        what a query may say
 services     queries: snapshot -> view -> engine -> rows
 stats        what there is to know about a library and its index
+reembedding  moves libraries to other embedding models
 maintenance  pruning the change log
 """

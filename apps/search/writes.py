@@ -17,7 +17,15 @@ from apps.embeddings.services import embed
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Invalid, ModelChanged
-from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, DocumentInput, LibraryCreate
+from apps.libraries.inputs import (
+    ChunkInput,
+    ChunksWrite,
+    ChunkUpdate,
+    DocumentChunk,
+    DocumentInput,
+    Embedding,
+    LibraryCreate,
+)
 from apps.libraries.models import EmbeddingModel, Library
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
@@ -33,15 +41,21 @@ _ATTEMPTS = 3
 def create_library(*, create: LibraryCreate) -> Library:
     """As the service, once it is sure that there is such an embedding model."""
     if create.embedding is not None:
-        try:
-            dimension = provider(create.embedding.provider, create.embedding.model).dimension
-        except UnknownModel as error:
-            raise Invalid.at("/embedding/model", _clause(error)) from None
-        except EmbeddingError as error:
-            raise Invalid.at("/embedding/provider", _clause(error)) from None
+        dimension = checked_dimension(create.embedding)
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
     return library_services.create_library(create=create)
+
+
+def checked_dimension(embedding: Embedding) -> int | None:
+    """The dimension of the model that a request names at /embedding, as far as it is known; raises Invalid where there
+    is no such model, as far as that is known."""
+    try:
+        return provider(embedding.provider, embedding.model).dimension
+    except UnknownModel as error:
+        raise Invalid.at("/embedding/model", _clause(error)) from None
+    except EmbeddingError as error:
+        raise Invalid.at("/embedding/provider", _clause(error)) from None
 
 
 def _clause(error: EmbeddingError) -> str:
