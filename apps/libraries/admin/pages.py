@@ -27,7 +27,7 @@ from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
 from apps.libraries.admin.forms import ChunkForm, DocumentForm, LibraryForm
 from apps.libraries.admin.index_files import summary
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
-from apps.libraries.selectors import vector_array
+from apps.libraries.selectors import reembedding, reembedding_data, vector_array
 
 admin.site.site_header = admin.site.site_title = "vectordb"
 admin.site.index_title = "Administration"
@@ -92,6 +92,18 @@ def _listed(model: str, text: str, **filters: Any) -> SafeString:
     return format_html('<a href="{}">{}</a>', url, text)
 
 
+_LIBRARY_STATE = [
+    "document_count",
+    "chunk_count",
+    "vectors_by",
+    "index",
+    "index_files",
+    "revision",
+    "created_at",
+    "updated_at",
+]
+
+
 @admin.register(Library)
 class LibraryAdmin(_Page):
     """Libraries with their counts and the state of their index."""
@@ -118,15 +130,13 @@ class LibraryAdmin(_Page):
 
     def sections(self, obj: Library | None) -> list[tuple[str | None, dict[str, Any]]]:
         fields = ["public_id", "name", "description", "dimension", "metric", "index_type", "metadata"]
-        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
-        return [(None, {"fields": fields}), *([("State", {"fields": state})] if obj else [])]
+        return [(None, {"fields": fields}), *([("State", {"fields": _LIBRARY_STATE})] if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> list[str]:
         if obj is None:
             return []
         fixed = ["public_id", "metric", *([] if obj.dimension is None else ["dimension"])]
-        state = ["document_count", "chunk_count", "index", "index_files", "revision", "created_at", "updated_at"]
-        return [*fixed, *state]
+        return [*fixed, *_LIBRARY_STATE]
 
     def belonging(self, chosen: QuerySet[Library]) -> Sequence[QuerySet[Any]]:
         keys = chosen.values("pk")
@@ -139,6 +149,16 @@ class LibraryAdmin(_Page):
     @admin.display(description="chunks", ordering="chunk_total")
     def chunk_count(self, library: Any) -> SafeString:
         return _listed("chunk", f"{library.chunk_total:,}", library=library.public_id)
+
+    @admin.display(description="embedding model")
+    def vectors_by(self, library: Library) -> str:
+        model = "none" if library.embedding is None else " ".join(library.embedding)
+        row = reembedding(library_key=library.pk)
+        if row is None:
+            return model
+        move = reembedding_data(row)
+        error = f" ({row.error})" if row.error else ""
+        return f"{model}; moving to {row}: {move['state']}, {move['embedded']:,} of {move['chunks']:,} chunks{error}"
 
     def index(self, library: Any) -> str:
         chosen = chosen_kind(library.index_type, library.chunk_total, library.dimension or 0)
