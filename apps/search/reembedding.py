@@ -129,7 +129,7 @@ class _Move:
 
     def step(self) -> bool:
         """Do one step; answers whether there may be another. Raises the database's errors."""
-        asked = Reembedding.objects.filter(pk=self._key).first()
+        asked = Reembedding.objects.select_related("library").filter(pk=self._key).first()
         if asked is None or asked.state == State.FAILED or (asked.retry_at and asked.retry_at > timezone.now()):
             return False
         if asked.state == State.WAITING:

@@ -467,6 +467,26 @@ def test_a_library_that_is_deleted_takes_its_move_along(api: Api, pages_of_four:
     assert not Embedding.objects.exists()
 
 
+if connection.vendor == "postgresql":
+
+    def test_of_several_hosts_one_works_on_a_library(api: Api, pages_of_four: None) -> None:
+        def as_another_host() -> int:
+            try:
+                return sum(1 for _ in steps())
+            finally:
+                connections.close_all()
+
+        api.reembed()
+        working = steps()
+        next(working)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(as_another_host).result() == 0
+            assert api.state()["embedded"] == 4
+            working.close()
+            assert pool.submit(as_another_host).result() > 0
+        assert_moved(api)
+
+
 def test_queries_and_writes_by_text_know_nothing_of_the_switch(api: Api) -> None:
     """Each answer is wholly of one model, and none is an error, while the library moves to and fro."""
     over = threading.Event()
