@@ -45,7 +45,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "That is not allowed."),
     "not_found": (404, "There is no such thing."),
     "method_not_allowed": (405, "The method is not allowed here."),
-    "conflict": (409, "An id is taken."),
+    "conflict": (409, "Something else is in the way."),
     "model_mismatch": (409, "The library has another embedding model."),
     "precondition_failed": (412, "The resource has changed."),
     "body_too_large": (413, "The request body is too large."),

@@ -38,7 +38,7 @@ DOCUMENT_ID = OpenApiParameter("document_id", OpenApiTypes.STR, description="Onl
 _PROBLEMS = {
     "400": "Malformed or invalid, or past a limit.",
     "404": "What the path or the body names does not exist.",
-    "409": "An id is taken, or the library has another embedding model.",
+    "409": "An id is taken, or the library has, or gets, another embedding model.",
     "412": "The resource has changed since its ETag was read.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
@@ -48,6 +48,7 @@ _PROBLEMS = {
 _BODY_ONLY = {"413", "415"}
 _WRITE_ONLY = {"409", "412"}
 _READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_values"}
+_TAGS = {"query": "queries"} | dict.fromkeys(("stats", "reindex", "reembed"), "libraries")
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
 
 
@@ -67,7 +68,7 @@ class AutoSchema(_AutoSchema):
     def get_tags(self) -> list[str]:
         parts = self.path.removeprefix("/api/v1/").split("/")
         if len(parts) > 2:
-            return [{"query": "queries", "stats": "libraries", "reindex": "libraries"}.get(parts[2], parts[2])]
+            return [_TAGS.get(parts[2], parts[2])]
         return ["libraries" if parts[0] == "libraries" else "server"]
 
 

@@ -5,6 +5,7 @@ EngineError
 ├── InvalidParameter  an unknown index type, metric or parameter; `.name` says which
 ├── InvalidFilter     a metadata filter that breaks a rule; `.path` says where in it
 └── Damaged           a file of an index is missing, corrupt, or of another version or library
+    └── Superseded    an index of another generation of the library's vectors
 """
 
 
@@ -41,3 +42,7 @@ class InvalidFilter(EngineError):
 
 class Damaged(EngineError):
     """A file of an index cannot be used; the message says which, and why. Indexes are rebuilt from the database."""
+
+
+class Superseded(Damaged):
+    """Nothing is wrong with an index but that it is of another generation of the library's vectors."""

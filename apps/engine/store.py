@@ -28,7 +28,7 @@ import numpy as np
 import orjson
 import xxhash
 
-from apps.engine.errors import Damaged
+from apps.engine.errors import Damaged, Superseded
 from apps.engine.files import map_array, save_array
 from apps.engine.index import Params
 from apps.engine.metrics import Metric
@@ -147,7 +147,8 @@ class IndexFolder:
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def read(self, number: int, identity: Identity) -> Manifest:
-        """A manifest of the library that `identity` describes; raises Damaged."""
+        """A manifest of the library that `identity` describes; raises Damaged, and Superseded where it shows
+        the vectors that the library had before a change of its embedding model, or has after it."""
         try:
             head, _, body = (self._manifests / str(number) / _MANIFEST).read_bytes().partition(b"\n")
             says = orjson.loads(head)
@@ -160,7 +161,10 @@ class IndexFolder:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise Damaged(f"manifest {number} cannot be read: {error}") from error
-        if manifest.number != number or manifest.identity != identity:
+        theirs = manifest.identity
+        if theirs.generation != identity.generation and theirs.library == identity.library:
+            raise Superseded(f"manifest {number} is of generation {theirs.generation} of the vectors")
+        if manifest.number != number or theirs != identity:
             raise Damaged(f"manifest {number} is of another library, or of other vectors")
         return manifest
 

@@ -4,7 +4,7 @@ LibraryError
 ├── Invalid              a value that breaks a rule
 │   └── EmbeddingRequired  a chunk without a vector in a library without a model
 ├── NotFound             what was named does not exist
-├── Conflict             an id that is taken
+├── Conflict             an id that is taken, or something else that is in the way
 │   └── ModelMismatch    a request that names another embedding model than the library's
 │       └── ModelChanged   vectors made by another model than the library has by now
 └── PreconditionFailed   the If-Match of a request is not the current ETag
@@ -53,7 +53,7 @@ class NotFound(LibraryError):
 
 
 class Conflict(LibraryError):
-    """An id is taken."""
+    """An id is taken, or something else is in the way."""
 
 
 class ModelMismatch(Conflict):

@@ -82,6 +82,12 @@ class LibraryUpdate(Input):
     embedding: NamedModel = None
 
 
+class Reembed(Input):
+    """The model that a library is to be moved to."""
+
+    embedding: Embedding
+
+
 class Reindex(Input):
     """A rebuild of a library's index, also by another type or with other parameters."""
 

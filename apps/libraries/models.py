@@ -168,6 +168,42 @@ class Embedding(models.Model):
         ]
 
 
+class Reembedding(models.Model):
+    """The move of a library to another embedding model: `generation` of its embeddings is being made by it.
+
+    The library's own columns stay as they are until all of them are there. The row is kept while embeddings are left of
+    a generation that is neither the library's current one nor this one: after the switch, or when it was called off.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        WAITING = "waiting"  # until `retry_at`, after a failure that may pass
+        FAILED = "failed"  # until it is asked for again
+        SWEEPING = "sweeping"  # done or called off; what is left over is being deleted
+
+    library = models.OneToOneField(Library, models.DO_NOTHING, primary_key=True, related_name="reembedding")
+    generation = models.PositiveIntegerField()
+    provider = models.CharField(max_length=64)
+    model = models.CharField(max_length=EMBEDDING_MODEL_MAX_LENGTH)
+    # That of the first vectors made; null until there are some.
+    dimension = models.PositiveIntegerField(null=True)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
+    error = models.TextField(default="")
+    retry_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "reembedding"
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.model}"
+
+    @property
+    def embedding(self) -> EmbeddingModel:
+        """The model that the library moves to."""
+        return EmbeddingModel(self.provider, self.model)
+
+
 class Change(models.Model):
     """The change log: one row per changed chunk, appended by triggers in the transaction of the write.
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import orjson
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
 from apps.libraries.ids import is_id
-from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library
+from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,40 @@ def library_data(library: Library) -> dict[str, Any]:
 def libraries(*, limit: int, after: int) -> Page:
     """Libraries whose key is above `after`."""
     return _page(Library.objects.filter(id__gt=after), limit, library_data)
+
+
+def reembedding(*, library_key: int, using: str = DEFAULT_DB_ALIAS) -> Reembedding | None:
+    """The library's move to another model, read from the database connection `using`; None where there is none, or it
+    is over."""
+    found = Reembedding.objects.using(using).filter(pk=library_key)
+    return found.exclude(state=Reembedding.State.SWEEPING).first()
+
+
+def reembedding_row(library_id: str) -> Reembedding:
+    """The library's move to another model; raises NotFound, for the library too."""
+    found = reembedding(library_key=library_row(library_id).pk)
+    if found is None:
+        raise no_reembedding(library_id)
+    return found
+
+
+def no_reembedding(library_id: str) -> NotFound:
+    """The error for a library that is not being moved to another model."""
+    return NotFound(f"The library {library_id!r} is not being moved to another embedding model.")
+
+
+def reembedding_data(row: Reembedding) -> dict[str, Any]:
+    """A library's move to another model as the API shows it, read from the connection that `row` is from."""
+    chunks = Chunk.objects.using(row._state.db).filter(library=row.pk)
+    return {
+        "provider": row.provider,
+        "model": row.model,
+        "state": row.state,
+        "embedded": chunks.filter(embeddings__generation=row.generation).count(),
+        "chunks": chunks.count(),
+        "error": row.error or None,
+        "started_at": timestamp(row.created_at),
+    }
 
 
 def document_row(*, library_id: str, document_id: str) -> Document:

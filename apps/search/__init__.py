@@ -10,5 +10,6 @@ admin        the index of a library on the admin's pages
 planning     what is to be done about a library's index files
 jobs         making one segment of others, in a thread
 indexing     sealing, merging and rebuilding of all libraries
+reembedding  moves libraries to other embedding models
 maintenance  pruning the change log
 """

@@ -21,7 +21,7 @@ from django.conf import settings
 
 from apps.engine.columns import Attributes
 from apps.engine.content import Row
-from apps.engine.errors import Damaged
+from apps.engine.errors import Damaged, Superseded
 from apps.engine.metrics import Metric
 from apps.engine.segment import Segment
 from apps.engine.store import Identity, IndexFolder, Manifest
@@ -106,6 +106,8 @@ def _newest_manifest(
                 break
             elif manifest.seq:
                 damages.append(f"manifest {number} is of another history of the library")
+        except Superseded as error:
+            logger.info("index of library %s: %s", state.public_id, error)
         except Damaged as error:
             damages.append(str(error))
     if damages:

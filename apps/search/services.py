@@ -30,6 +30,8 @@ from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 from apps.search.specs import QuerySpec
 
 _EXACT_SCAN = frozenset([BruteForce.kind])
+# How often texts are embedded for one answer, where the library's model changes meanwhile.
+_ATTEMPTS = 3
 
 
 def query(*, library_id: str, spec: QuerySpec) -> dict[str, Any]:
@@ -44,23 +46,25 @@ def query_batch(*, library_id: str, specs: Sequence[QuerySpec]) -> list[dict[str
 
 def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str]) -> list[dict[str, Any]]:
     began = time.perf_counter()
-    model, embedded = _embedded(library_id, specs, pointers)
-    with open_snapshot() as snapshot:
-        current = views.current(snapshot, library_id)
-        state = current.state
-        if model is not None and state.embedding != model:
-            raise ModelChanged("The library's embedding model has changed while the query was embedded; send it again.")
-        asked = _searches(snapshot, state, specs, pointers, embedded)
-        if current.view is None:
-            found = [NOTHING] * len(specs)
-        else:
-            found = _found(Execution(current.view), snapshot, state, asked, specs)
-        results = shown(snapshot, state, found, specs)
-    took = round((time.perf_counter() - began) * 1000, 3)
-    return [
-        {"results": some, "meta": _meta(state, ranked, spec, took)}
-        for some, ranked, spec in zip(results, found, specs, strict=True)
-    ]
+    for _ in range(_ATTEMPTS):
+        model, embedded = _embedded(library_id, specs, pointers)
+        with open_snapshot() as snapshot:
+            current = views.current(snapshot, library_id)
+            state = current.state
+            if model is not None and state.embedding != model:
+                continue
+            asked = _searches(snapshot, state, specs, pointers, embedded)
+            if current.view is None:
+                found = [NOTHING] * len(specs)
+            else:
+                found = _found(Execution(current.view), snapshot, state, asked, specs)
+            results = shown(snapshot, state, found, specs)
+        took = round((time.perf_counter() - began) * 1000, 3)
+        return [
+            {"results": some, "meta": _meta(state, ranked, spec, took)}
+            for some, ranked, spec in zip(results, found, specs, strict=True)
+        ]
+    raise ModelChanged("The library's embedding model has changed while the query was embedded; send it again.")
 
 
 def _meta(state: LibraryState, ranked: Ranked, spec: QuerySpec, took_ms: float) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apps.engine.registry import chosen_kind, index_type
+from apps.libraries import selectors
+from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.search import planning
 from apps.search.cache import Current, views
 from apps.search.loading import index_folder
@@ -21,6 +23,8 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
         current = views.current(snapshot, library_id)
         state = current.state
         [(documents,)] = snapshot.rows("SELECT count(*) FROM document WHERE library_id = %s", [state.key])
+        move = selectors.reembedding(library_key=state.key, using=SNAPSHOT_ALIAS)
+        reembedding = None if move is None else selectors.reembedding_data(move)
         [(chunks,)] = snapshot.rows("SELECT count(*) FROM chunk WHERE library_id = %s", [state.key])
         is_settled = planning.is_settled(snapshot, current, index_folder(state.uid))
     return {
@@ -28,6 +32,7 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
         "chunks": chunks,
         "revision": state.position.seq,
         "index": _index(current, is_settled),
+        "reembedding": reembedding,
     }
 
 

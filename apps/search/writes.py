@@ -46,7 +46,7 @@ _ATTEMPTS = 3
 def create_library(*, create: LibraryCreate) -> Library:
     """As the service, once it is sure that there is such an embedding model."""
     if create.embedding is not None:
-        dimension = _provider_of(create.embedding.key, "/embedding").dimension
+        dimension = provider_of(create.embedding.key, "/embedding").dimension
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
     return library_services.create_library(create=create)
@@ -55,11 +55,11 @@ def create_library(*, create: LibraryCreate) -> Library:
 def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None) -> Library:
     """As the service, once it is sure that there is such an embedding model where the library gets one."""
     if update.embedding is not None and selectors.library_row(library_id).takes_model:
-        _provider_of(update.embedding.key, "/embedding")
+        provider_of(update.embedding.key, "/embedding")
     return library_services.update_library(library_id=library_id, update=update, if_match=if_match)
 
 
-def _provider_of(model: EmbeddingModel, at: str) -> Provider:
+def provider_of(model: EmbeddingModel, at: str) -> Provider:
     """The provider of a model that a request names at `at`. Raises Invalid where there is none."""
     try:
         return provider(*model)
@@ -197,7 +197,7 @@ def _with_model(
             selectors.check_models(model, named)
         elif named:
             at, model = next(iter(named.items()))
-            _provider_of(model, at)
+            provider_of(model, at)
         else:
             model = EmbeddingModel(config().provider, config().model)
         try:

@@ -22,6 +22,7 @@ PATHS = {
     "/api/v1/libraries/{id}": "GET PATCH DELETE HEAD",
     "/api/v1/libraries/{id}/stats": "GET HEAD",
     "/api/v1/libraries/{id}/reindex": "POST",
+    "/api/v1/libraries/{id}/reembed": "GET POST DELETE HEAD",
     "/api/v1/libraries/{id}/documents": "GET POST HEAD",
     "/api/v1/libraries/{id}/documents/batch": "GET PUT POST PATCH DELETE HEAD",
     "/api/v1/libraries/{id}/documents/doc": "GET PUT PATCH DELETE HEAD",

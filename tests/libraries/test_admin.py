@@ -18,7 +18,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from apps.libraries.errors import NotFound
-from apps.libraries.models import Chunk, Document, Embedding, Library
+from apps.libraries.models import Chunk, Document, Embedding, Library, Reembedding
 from apps.search import services, stats
 from apps.search.indexing import Indexer
 from apps.search.loading import index_folder
@@ -642,3 +642,23 @@ def test_who_may_not_delete_chunks_cannot_delete_what_holds_some(full: Library) 
     assert "chunks" in text_of(select(client, LIBRARIES, full))
     assert select(client, LIBRARIES, full, post="yes").status_code == 403
     assert left()[0] == 2
+
+
+def test_a_library_shows_its_embedding_model_and_how_far_its_move_to_another_is(
+    admin_client: Client, chunk: Chunk
+) -> None:
+    path = change(chunk.library)
+    assert "none" in admin_client.get(path).content.decode()
+    Library.objects.update(embedding_provider="hashing", embedding_model="hashing-64")
+    move = Reembedding.objects.create(library=chunk.library, generation=2, provider="hashing", model="hashing-128")
+    assert "hashing hashing-64; moving to hashing hashing-128: running, 0 of 1 chunks" in text(admin_client.get(path))
+    Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(512))
+    Reembedding.objects.update(state="failed", error="no <room>")
+    assert "failed, 1 of 1 chunks (no <room>)" in text(admin_client.get(path))
+    move.state = "sweeping"
+    move.save()
+    assert "moving" not in text(admin_client.get(path))
+
+
+def text(page: HttpResponse) -> str:
+    return unescape(page.content.decode())

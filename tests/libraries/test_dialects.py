@@ -15,7 +15,7 @@ from django.db.utils import ConnectionHandler
 from django.test import Client
 
 from apps.libraries.dialects import Failure, dialect_of, failure_of
-from apps.libraries.models import Change, Chunk, Document, Embedding, Library
+from apps.libraries.models import Change, Chunk, Document, Embedding, Library, Reembedding
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
@@ -146,19 +146,58 @@ def test_ids_are_unique_in_their_library(chunk: Chunk) -> None:
         Library.objects.create(public_id="a", name="B")
 
 
+def test_embeddings_of_other_generations_are_not_logged(chunk: Chunk) -> None:
+    before = entries()
+    other = Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(12))
+    Embedding.objects.filter(generation=2).update(vector=bytes(16))
+    Embedding.objects.filter(generation=2).update(generation=3)
+    Embedding.objects.filter(generation=3).delete()
+    assert entries() == before
+    other.save(force_insert=True)
+    Embedding.objects.filter(generation=1).delete()
+    assert entries() == before + 1
+    # What becomes of the current generation, and what was of it, is.
+    Embedding.objects.filter(generation=2).update(generation=1, vector=bytes(8))
+    assert entries() == before + 2
+    Embedding.objects.update(generation=2)
+    assert entries() == before + 3
+
+
+def test_the_switch_to_another_generation_is_one_entry(chunk: Chunk) -> None:
+    before = entries()
+    Library.objects.update(name="B", generation=1)
+    assert entries() == before
+    Library.objects.update(generation=2)
+    assert entries() == before + 1
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_what_was_made_of_another_text_or_for_another_library_is_forgotten(chunk: Chunk, moves: bool) -> None:
+    other = Library.objects.create(public_id="b", name="B", dimension=2)
+    for library in (chunk.library, other):
+        Reembedding.objects.create(library=library, generation=2, provider="hashing", model="hashing-64")
+    Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(256))
+    Chunk.objects.update(text=chunk.text, position=7, metadata={"n": 1})
+    assert Embedding.objects.count() == 2
+    Chunk.objects.update(**{"library": other, "document": None} if moves else {"text": "another"})
+    assert list(Embedding.objects.values_list("generation", flat=True)) == [1]
+
+
 def _left() -> dict[str, int]:
-    return {model.__name__: model.objects.count() for model in (Library, Document, Chunk, Embedding)}
+    return {model.__name__: model.objects.count() for model in (Library, Document, Chunk, Embedding, Reembedding)}
 
 
 @pytest.mark.parametrize(
     ("table", "left"),
     [
-        ("library", {"Library": 0, "Document": 0, "Chunk": 0, "Embedding": 0}),
-        ("document", {"Library": 1, "Document": 0, "Chunk": 0, "Embedding": 0}),
-        ("chunk", {"Library": 1, "Document": 1, "Chunk": 0, "Embedding": 0}),
+        ("library", {"Library": 0, "Document": 0, "Chunk": 0, "Embedding": 0, "Reembedding": 0}),
+        ("document", {"Library": 1, "Document": 0, "Chunk": 0, "Embedding": 0, "Reembedding": 1}),
+        ("chunk", {"Library": 1, "Document": 1, "Chunk": 0, "Embedding": 0, "Reembedding": 1}),
     ],
 )
 def test_no_orphan_is_left_by_plain_sql(chunk: Chunk, table: str, left: dict[str, int]) -> None:
+    Reembedding.objects.create(library=chunk.library, generation=2, provider="hashing", model="hashing-64")
+    Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(256))
     before = entries()
     execute(f"DELETE FROM {table}")
     assert _left() == left
@@ -171,7 +210,7 @@ def test_no_orphan_is_left_by_a_tool_that_does_not_check_foreign_keys(chunk: Chu
         assert tool.execute("PRAGMA foreign_keys").fetchone() == (0,)
         tool.execute("DELETE FROM library")
         tool.commit()
-    assert _left() == {"Library": 0, "Document": 0, "Chunk": 0, "Embedding": 0}
+    assert set(_left().values()) == {0}
     assert entries() == 0
 
 

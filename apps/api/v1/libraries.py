@@ -14,8 +14,11 @@ from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
 from apps.libraries import selectors
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
+from apps.libraries.inputs import Reembed as ReembedInput
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
+from apps.libraries.services.reembedding import cancel
+from apps.search.reembedding import reembed
 from apps.search.stats import library_stats
 from apps.search.writes import create_library, update_library
 
@@ -91,7 +94,7 @@ class Library(ApiView):
         return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        for name in ("documents", "chunks", "query", "query/batch", "stats", "reindex"):
+        for name in ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed"):
             yield name, path_to("libraries", self.kwargs["library_id"], *name.split("/"))
 
 
@@ -118,6 +121,47 @@ class Reindex(ApiView):
     def post(self, request: Request, library_id: str) -> Response:
         services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
         return answer(library_stats(library_id=library_id)["index"], status=202)
+
+    def links(self, data: Any) -> Iterator[tuple[str, str]]:
+        yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")
+
+
+class Reembed(ApiView):
+    """Moves the library to another embedding model; POST which. All vectors are made anew beside the present ones, and
+    queries go on with these until all are there. DELETE calls it off."""
+
+    examples = {"POST": samples.REEMBED}
+
+    @extend_schema(
+        operation_id="get_reembedding",
+        summary="How far the move to another embedding model is",
+        description="404 when there is none under way.",
+        responses=schemas.Reembedding,
+    )
+    def get(self, request: Request, library_id: str) -> Response:
+        return answer(selectors.reembedding_data(selectors.reembedding_row(library_id)))
+
+    @extend_schema(
+        operation_id="reembed",
+        summary="Move the library to another embedding model",
+        description="The same model again goes on with what failed or waits; another one is refused meanwhile.",
+        request=ReembedInput,
+        responses={202: schemas.Reembedding},
+        examples=[example(samples.REEMBED)],
+    )
+    def post(self, request: Request, library_id: str) -> Response:
+        asked = reembed(library_id=library_id, reembed=parse(request, ReembedInput))
+        return answer(selectors.reembedding_data(asked), status=202)
+
+    @extend_schema(
+        operation_id="cancel_reembedding",
+        summary="Call the move to another embedding model off",
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, library_id: str) -> Response:
+        cancel(library_id=library_id)
+        return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")

@@ -18,6 +18,7 @@ Body: TypeAlias = dict[str, Any]
 LIBRARY: Body = {"id": "notes", "name": "Notes", "dimension": 3, "metric": "cosine"}
 LIBRARY_UPDATE: Body = {"name": "My notes", "description": "Things worth finding again"}
 REINDEX: Body = {"index_type": "auto"}
+REEMBED: Body = {"embedding": {"provider": "hashing", "model": "hashing-1024"}}
 CHUNKS: Body = {
     "chunks": [
         {"id": "apple", "text": "An apple a day", "embedding": [0.9, 0.1, 0.0], "metadata": {"kind": "fruit"}},

@@ -80,11 +80,25 @@ class Index(Output):
     segments: list[Segment]
 
 
+class Reembedding(Output):
+    provider: str
+    model: str
+    state: Annotated[
+        Literal["running", "waiting", "failed"],
+        Field(description="After a failure that may pass it waits for a minute; after others, to be asked for again."),
+    ]
+    embedded: Annotated[Count, Field(description="How many chunks have their new vector.")]
+    chunks: Count
+    error: Annotated[str | None, Field(description="Why it waits or failed.")]
+    started_at: Timestamp
+
+
 class Stats(Output):
     documents: Count
     chunks: Count
     revision: Count
     index: Index
+    reembedding: Annotated[Reembedding | None, Field(description="The move to another embedding model, if any.")]
 
 
 class Document(Output):

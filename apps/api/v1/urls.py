@@ -15,6 +15,7 @@ urlpatterns = [
     path(_LIBRARY, libraries.Library.as_view()),
     path(f"{_LIBRARY}/stats", libraries.Stats.as_view()),
     path(f"{_LIBRARY}/reindex", libraries.Reindex.as_view()),
+    path(f"{_LIBRARY}/reembed", libraries.Reembed.as_view()),
     path(f"{_LIBRARY}/documents", documents.Documents.as_view()),
     path(f"{_LIBRARY}/documents/batch", documents.DocumentBatch.as_view(), {"document_id": "batch"}),
     path(f"{_LIBRARY}/documents/<str:document_id>", documents.Document.as_view()),

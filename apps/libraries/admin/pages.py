@@ -26,7 +26,7 @@ from apps.libraries.admin.deletion import LeanDeletion
 from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
 from apps.libraries.admin.forms import ChunkForm, DocumentForm, LibraryForm
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
-from apps.libraries.selectors import vector_array
+from apps.libraries.selectors import reembedding, reembedding_data, vector_array
 
 admin.site.site_header = admin.site.site_title = "vectordb"
 admin.site.index_title = "Administration"
@@ -99,6 +99,7 @@ class LibraryAdmin(_Page):
     state_fields: ClassVar[tuple[str, ...]] = (
         "document_count",
         "chunk_count",
+        "vectors_by",
         "index",
         "revision",
         "created_at",
@@ -144,6 +145,16 @@ class LibraryAdmin(_Page):
     @admin.display(description="chunks", ordering="chunk_total")
     def chunk_count(self, library: Any) -> SafeString:
         return _listed("chunk", f"{library.chunk_total:,}", library=library.public_id)
+
+    @admin.display(description="embedding model")
+    def vectors_by(self, library: Library) -> str:
+        model = "none" if library.embedding is None else " ".join(library.embedding)
+        row = reembedding(library_key=library.pk)
+        if row is None:
+            return model
+        move = reembedding_data(row)
+        error = f" ({row.error})" if row.error else ""
+        return f"{model}; moving to {row}: {move['state']}, {move['embedded']:,} of {move['chunks']:,} chunks{error}"
 
     def index(self, library: Any) -> str:
         chosen = chosen_kind(library.index_type, library.chunk_total, library.dimension or 0)

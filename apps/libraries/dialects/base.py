@@ -41,6 +41,15 @@ class Dialect(ABC):
     def for_driver(self, sql: str) -> str:
         """`sql`, whose parameters are written %s, as the database's driver takes it."""
 
+    @abstractmethod
+    def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
+        """Whether the connection got, without waiting, the work on the library `key` for itself among all hosts that
+        share the database; until `unlock`, or until the connection ends. What is stored must not rest on it."""
+
+    @abstractmethod
+    def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
+        """End a `try_lock` that succeeded."""
+
     # How many rows one INSERT writes at most.
     rows_per_insert: ClassVar[int]
 

@@ -13,12 +13,14 @@ from apps.libraries.dialects.base import Dialect, Failure
 _RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
 
 
-def _log(rows: str) -> str:
-    """Statements that log `rows`, a query of (library_key, chunk_key)."""
+def _log(rows: str, condition: str = "") -> str:
+    """Statements that log `rows`, a query of (library_key, chunk_key, ...), where `condition` holds of r and library
+    once the library is locked."""
     return f"""
         PERFORM id FROM library WHERE id IN (SELECT library_key FROM ({rows}) AS r) ORDER BY id FOR NO KEY UPDATE;
         INSERT INTO change (library_key, chunk_key, token)
-        SELECT r.library_key, r.chunk_key, {_RANDOM} FROM ({rows}) AS r JOIN library ON library.id = r.library_key;"""
+        SELECT r.library_key, r.chunk_key, {_RANDOM} FROM ({rows}) AS r JOIN library ON library.id = r.library_key
+        {condition};"""
 
 
 def _chunks_of(table: str) -> str:
@@ -26,8 +28,23 @@ def _chunks_of(table: str) -> str:
 
 
 def _chunks_embedded_in(table: str) -> str:
-    return f"{_chunks_of('chunk')} WHERE id IN (SELECT chunk_id FROM {table})"
+    return f"""SELECT chunk.library_id AS library_key, chunk.id AS chunk_key, e.generation
+        FROM {table} AS e JOIN chunk ON chunk.id = e.chunk_id"""
 
+
+def _log_embedded(rows: str) -> str:
+    """Embeddings of other generations than the library's current one are in no answer, so they are not logged."""
+    return _log(rows, "WHERE library.generation = r.generation")
+
+
+# What was made of another text by a model that the library is moving to.
+_FORGET_OTHERS = """
+        IF EXISTS (SELECT FROM reembedding WHERE library_id IN (SELECT library_id FROM new_rows)) THEN
+            DELETE FROM embedding USING new_rows AS n JOIN old_rows AS o ON o.id = n.id
+            JOIN library ON library.id = n.library_id
+            WHERE embedding.chunk_id = n.id AND embedding.generation <> library.generation
+              AND (n.text <> o.text OR n.library_id <> o.library_id);
+        END IF;"""
 
 _CHECK = """
         IF EXISTS (
@@ -40,7 +57,8 @@ _NEW = "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"
 _OLD = "REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"
 _BOTH = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT"
 
-# name: (event, scope, body). After a TRUNCATE nobody can say what changed: each library gets a new beginning.
+# name: (event, scope, body). A library whose vectors are other ones at once gets an entry of no chunk, so that its
+# revision tells. After a TRUNCATE nobody can say what changed: each library gets a new beginning.
 _RESTART = f"""
         DELETE FROM change;
         INSERT INTO change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM library;"""
@@ -48,35 +66,48 @@ _TRIGGERS = {
     "chunk_log_update": (
         "AFTER UPDATE ON chunk",
         _BOTH,
-        _log(f"{_chunks_of('new_rows')} UNION {_chunks_of('old_rows')}"),
+        _log(f"{_chunks_of('new_rows')} UNION {_chunks_of('old_rows')}") + _FORGET_OTHERS,
     ),
     "chunk_log_delete": (
         "AFTER DELETE ON chunk",
         _OLD,
         "DELETE FROM embedding WHERE chunk_id IN (SELECT id FROM old_rows);" + _log(_chunks_of("old_rows")),
     ),
-    "embedding_log_insert": ("AFTER INSERT ON embedding", _NEW, _CHECK + _log(_chunks_embedded_in("new_rows"))),
+    "embedding_log_insert": (
+        "AFTER INSERT ON embedding",
+        _NEW,
+        _CHECK + _log_embedded(_chunks_embedded_in("new_rows")),
+    ),
     "embedding_log_update": (
         "AFTER UPDATE ON embedding",
         _BOTH,
-        _CHECK + _log(f"{_chunks_embedded_in('new_rows')} UNION {_chunks_embedded_in('old_rows')}"),
+        _CHECK + _log_embedded(f"{_chunks_embedded_in('new_rows')} UNION {_chunks_embedded_in('old_rows')}"),
     ),
-    "embedding_log_delete": ("AFTER DELETE ON embedding", _OLD, _log(_chunks_embedded_in("old_rows"))),
+    "embedding_log_delete": ("AFTER DELETE ON embedding", _OLD, _log_embedded(_chunks_embedded_in("old_rows"))),
     "document_delete": (
         "AFTER DELETE ON document",
         _OLD,
         "DELETE FROM chunk WHERE document_id IN (SELECT id FROM old_rows);",
+    ),
+    "library_log_switch": (
+        "AFTER UPDATE OF generation ON library",
+        "FOR EACH ROW WHEN (OLD.generation <> NEW.generation)",
+        f"INSERT INTO change (library_key, chunk_key, token) VALUES (NEW.id, 0, {_RANDOM});",
     ),
     "library_delete": (
         "AFTER DELETE ON library",
         _OLD,
         """DELETE FROM chunk WHERE library_id IN (SELECT id FROM old_rows);
         DELETE FROM document WHERE library_id IN (SELECT id FROM old_rows);
-        DELETE FROM change WHERE library_key IN (SELECT id FROM old_rows);""",
+        DELETE FROM change WHERE library_key IN (SELECT id FROM old_rows);
+        DELETE FROM reembedding WHERE library_id IN (SELECT id FROM old_rows);""",
     ),
     "chunk_log_truncate": ("AFTER TRUNCATE ON chunk", "FOR EACH STATEMENT", _RESTART),
     "embedding_log_truncate": ("AFTER TRUNCATE ON embedding", "FOR EACH STATEMENT", _RESTART),
 }
+
+# Advisory locks are numbers that all who use the database share: "vdb" and a library's key.
+_LOCKS = int.from_bytes(b"vdb") << 40
 
 _BUSY_STATES = {"40001", "40P01", "55P03", "57014"}
 _FULL_STATES = {"53100", "53200"}
@@ -94,6 +125,15 @@ class PostgreSQLDialect(Dialect):
 
     def for_driver(self, sql: str) -> str:
         return sql
+
+    def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCKS + key])
+            return bool(cursor.fetchone()[0])
+
+    def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCKS + key])
 
     def json_text(self, column: str) -> str:
         return f"{column}::text"

@@ -9,15 +9,31 @@ from django.db.utils import DatabaseError
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
 
 _LOG = "INSERT INTO change (library_key, chunk_key, token)"
+# Embeddings of other generations than the library's current one are in no answer, so they are not logged.
+_LOG_EMBEDDED = f"""{_LOG}
+            SELECT library.id, chunk.id, random() FROM chunk JOIN library ON library.id = chunk.library_id
+            WHERE chunk.id"""
+
+_LENGTH = """
+            SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
+            FROM chunk JOIN library ON library.id = chunk.library_id
+            WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
+              AND length(NEW.vector) <> 4 * library.dimension;"""
+
+# What was made of another text by a model that the library is moving to.
+_FORGET_OTHERS = """
+            DELETE FROM embedding WHERE chunk_id = NEW.id
+            AND generation <> (SELECT generation FROM library WHERE id = NEW.library_id);"""
 
 # A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A chunk
-# that is new is logged by its embedding: without one it is in no answer.
+# that is new is logged by its embedding: without one it is in no answer. A library whose vectors are other ones at once
+# gets an entry of no chunk, so that its revision tells.
 _TRIGGERS = {
     "chunk_log_replaced": f"""
         BEFORE INSERT ON chunk BEGIN
             {_LOG} SELECT library_id, id, random() FROM chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;
+            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;{_FORGET_OTHERS}
         END""",
     "chunk_log_displaced": f"""
         BEFORE UPDATE OF id, library_id, public_id ON chunk BEGIN
@@ -31,47 +47,48 @@ _TRIGGERS = {
             {_LOG} SELECT OLD.library_id, OLD.id, random()
             WHERE OLD.library_id <> NEW.library_id OR OLD.id <> NEW.id;
         END""",
+    "chunk_text_update": f"""
+        AFTER UPDATE OF text, library_id ON chunk
+        WHEN OLD.text <> NEW.text OR OLD.library_id <> NEW.library_id BEGIN{_FORGET_OTHERS}
+        END""",
     "chunk_log_delete": f"""
         AFTER DELETE ON chunk BEGIN
             DELETE FROM embedding WHERE chunk_id = OLD.id;
             {_LOG} SELECT id, OLD.id, random() FROM library WHERE id = OLD.library_id;
         END""",
-    "embedding_check_insert": """
-        BEFORE INSERT ON embedding BEGIN
-            SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
-            FROM chunk JOIN library ON library.id = chunk.library_id
-            WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
-              AND length(NEW.vector) <> 4 * library.dimension;
+    "embedding_check_insert": f"""
+        BEFORE INSERT ON embedding BEGIN{_LENGTH}
         END""",
-    "embedding_check_update": """
-        BEFORE UPDATE ON embedding BEGIN
-            SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
-            FROM chunk JOIN library ON library.id = chunk.library_id
-            WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
-              AND length(NEW.vector) <> 4 * library.dimension;
+    "embedding_check_update": f"""
+        BEFORE UPDATE ON embedding BEGIN{_LENGTH}
         END""",
     "embedding_log_insert": f"""
         AFTER INSERT ON embedding BEGIN
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.chunk_id;
+            {_LOG_EMBEDDED} = NEW.chunk_id AND library.generation = NEW.generation;
         END""",
     "embedding_log_update": f"""
         AFTER UPDATE ON embedding BEGIN
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.chunk_id;
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = OLD.chunk_id AND id <> NEW.chunk_id;
+            {_LOG_EMBEDDED} = NEW.chunk_id AND library.generation IN (NEW.generation, OLD.generation);
+            {_LOG_EMBEDDED} = OLD.chunk_id AND library.generation = OLD.generation AND chunk.id <> NEW.chunk_id;
         END""",
     "embedding_log_delete": f"""
         AFTER DELETE ON embedding BEGIN
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = OLD.chunk_id;
+            {_LOG_EMBEDDED} = OLD.chunk_id AND library.generation = OLD.generation;
         END""",
     "document_delete": """
         AFTER DELETE ON document BEGIN
             DELETE FROM chunk WHERE document_id = OLD.id;
+        END""",
+    "library_log_switch": f"""
+        AFTER UPDATE OF generation ON library WHEN OLD.generation <> NEW.generation BEGIN
+            {_LOG} VALUES (NEW.id, 0, random());
         END""",
     "library_delete": """
         AFTER DELETE ON library BEGIN
             DELETE FROM chunk WHERE library_id = OLD.id;
             DELETE FROM document WHERE library_id = OLD.id;
             DELETE FROM change WHERE library_key = OLD.id;
+            DELETE FROM reembedding WHERE library_id = OLD.id;
         END""",
 }
 
@@ -113,6 +130,13 @@ class SQLiteDialect(Dialect):
 
     def for_driver(self, sql: str) -> str:
         return sql.replace("%s", "?")
+
+    def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
+        """True: one data folder, which one process maintains."""
+        return True
+
+    def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
+        """Nothing was locked."""
 
     def json_text(self, column: str) -> str:
         return column

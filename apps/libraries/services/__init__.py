@@ -1,7 +1,8 @@
 """Writes. Keyword-only functions that own their transaction; each tells the caches on commit.
 
-libraries  create, update, delete
-documents  create, replace (PUT), update, delete
-chunks     upsert, insert, update, delete
-rows       the SQL that they share
+libraries    create, update, delete
+documents    create, replace (PUT), update, delete
+chunks       upsert, insert, update, delete
+reembedding  a library's move to another embedding model
+rows         the SQL that they share
 """

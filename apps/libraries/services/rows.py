@@ -131,6 +131,18 @@ def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
     return found
 
 
+def texts_of(library: Library, keys: Sequence[int]) -> dict[int, str]:
+    """The texts of those of the chunks that the library has, by key."""
+    found: dict[int, str] = {}
+    with connection.cursor() as cursor:
+        for some in _portions(keys):
+            cursor.execute(
+                f"SELECT id, text FROM chunk WHERE library_id = %s AND id IN ({_marks(some)})", [library.pk, *some]
+            )
+            found.update(cursor.fetchall())
+    return found
+
+
 def document_keys(library: Library, public_ids: Iterable[str]) -> dict[str, int]:
     """The keys of those documents that exist, by id."""
     found: dict[str, int] = {}
@@ -201,15 +213,27 @@ def move_chunks(positions: Sequence[tuple[int, int]]) -> None:
             )
 
 
-def put_vectors(library: Library, keys: Sequence[int], vectors: Float32) -> None:
-    """Store `vectors` [n, dimension] as those of the chunks with `keys` [n], replacing what they had."""
+def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, generation: int | None = None) -> None:
+    """Store `vectors` [n, dimension] as those of the chunks with `keys` [n], replacing what they had; in the library's
+    current generation unless another is named."""
+    into = library.generation if generation is None else generation
     with connection.cursor() as cursor:
         dialect_of(connection).insert(
             cursor,
             "INSERT INTO embedding (chunk_id, generation, vector)",
-            [(key, library.generation, vector.tobytes()) for key, vector in zip(keys, vectors, strict=True)],
+            [(key, into, vector.tobytes()) for key, vector in zip(keys, vectors, strict=True)],
             "ON CONFLICT (chunk_id, generation) DO UPDATE SET vector = excluded.vector",
         )
+
+
+def delete_other_vectors(library: Library, keys: Sequence[int]) -> None:
+    """Delete the embeddings of chunks, by key, that are not of the library's current generation."""
+    with connection.cursor() as cursor:
+        for some in _portions(keys):
+            cursor.execute(
+                f"DELETE FROM embedding WHERE generation <> %s AND chunk_id IN ({_marks(some)})",
+                [library.generation, *some],
+            )
 
 
 def delete_chunks(keys: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from apps.engine import kernels
 from apps.operations.locks import only_one_maintains
 from apps.search import maintenance
 from apps.search.indexing import Indexer
+from apps.search.reembedding import Reembedder
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ _ROUNDS_PER_PRUNING = 60
 
 class Command(BaseCommand):
     help = (
-        "Build index files, prune the change log, keep the database in shape. `manage.py serve` starts this by itself."
+        "Build index files, move libraries to other embedding models, prune the change log, keep the database in "
+        "shape. `manage.py serve` starts this by itself."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -81,9 +83,9 @@ class _Stop:
 
 def _maintain(stop: _Stop, *, once: bool) -> None:
     kernels.load()
-    indexer = Indexer(on_job_end=stop.wake)
+    indexer, reembedder = Indexer(on_job_end=stop.wake), Reembedder()
     for number in itertools.count():
-        busy = _round(indexer, number)
+        busy = _round(indexer, reembedder, number, once=once)
         if not once and not busy and not stop.asked:
             stop.wait(_INTERVAL)
         if once or stop.asked:
@@ -97,13 +99,17 @@ def _wait_for_end_of_input(stop: _Stop) -> None:
     stop.ask()
 
 
-def _round(indexer: Indexer, number: int) -> bool:
+def _round(indexer: Indexer, reembedder: Reembedder, number: int, *, once: bool) -> bool:
     """Everything that is due; answers whether the indexes want more at once."""
     try:
         if number % _ROUNDS_PER_UPKEEP == 0:
             maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
         if number % _ROUNDS_PER_PRUNING == 0:
             indexer.sweep()
+        if once:
+            reembedder.work()
+        else:
+            reembedder.round()
         return indexer.round()
     except DatabaseError as error:
         logger.warning("maintenance is put off: %s", error)
