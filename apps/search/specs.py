@@ -55,8 +55,7 @@ def parsed_field(value: str) -> str:
 class Hybrid(Input):
     """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
 
-    # As benchmarks/retrieval.py found it: little between 2 and 10, and the customary 60 clearly worse.
-    rrf_k: Annotated[int, Whole(1, 10_000, "of reciprocal rank fusion")] = 5
+    rrf_k: Annotated[int, Whole(1, 10_000, "of reciprocal rank fusion")] = 60
     vector_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
 

@@ -161,7 +161,7 @@ def test_ranks_by_vector_and_by_words_are_fused(client: httpx.Client, quotes: st
         assert result["vector_rank"] == by_vector.index(result["id"]) + 1
         rank = by_words.index(result["id"]) + 1 if result["id"] in by_words else None
         assert result["lexical_rank"] == rank
-        expected = 1 / (5 + result["vector_rank"]) + (1 / (5 + rank) if rank else 0)
+        expected = 1 / (60 + result["vector_rank"]) + (1 / (60 + rank) if rank else 0)
         assert result["score"] == pytest.approx(expected)
     assert not fused["meta"]["exact"]
     weights = {"hybrid": {"vector_weight": 0, "lexical_weight": 1}}

@@ -644,6 +644,7 @@ def test_who_may_not_delete_chunks_cannot_delete_what_holds_some(full: Library) 
     assert left()[0] == 2
 
 
+@asks_snapshots
 def test_a_library_shows_its_embedding_model_and_how_far_its_move_to_another_is(
     admin_client: Client, chunk: Chunk
 ) -> None:
