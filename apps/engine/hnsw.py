@@ -25,6 +25,7 @@ one thread some 0.3 ms per row; the same rows give the same graph.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
 from apps.engine.brute_force import BruteForce
-from apps.engine.faiss_library import library, metric_number, read, write
+from apps.engine.faiss_library import counted, library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Neighbors, Parameter, Params, VectorIndex
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
@@ -57,8 +58,9 @@ _SHORTEST = 32
 class Hnsw(VectorIndex):
     """A walk in a graph that keeps `ef` rows, then their exact scores.
 
-    `compared` counts the rows whose exact scores were computed. Comparisons of codes on the way, some `ef` * m, are not
-    in it: faiss does not count them per query.
+    `compared` counts the codes that the last walk of a query looked at, as faiss counts them, some `ef` * m; those that
+    a mask does not allow are among them. Where the answer comes from an exact search, it counts the rows that this
+    looked at, and those of the walk before, if there was one.
     """
 
     kind = "hnsw"
@@ -120,7 +122,7 @@ class Hnsw(VectorIndex):
             kept = max(k, params.get("ef") or max(self._graph.ef, 2 * k)) * rows // count
             wanted = max(_SHORTEST, 4 * k) if allowed is None else kept
             while left and self._pays(kept, count):
-                proposals = self._graph.walk(queries[left], kept, min(wanted, kept))
+                proposals, compared[left] = self._graph.walk(queries[left], kept, min(wanted, kept))
                 again = []
                 for i, candidates in zip(left, proposals, strict=True):
                     if allowed is not None:
@@ -130,13 +132,13 @@ class Hnsw(VectorIndex):
                         continue
                     exact = exact_scores(self._metric, self._vectors, queries[i], candidates)
                     put_best(candidates, exact, positions[i], scores[i])
-                    compared[i] = len(candidates)
                 left = again
                 kept *= _WIDER
                 wanted = kept
         if left:
             found = self._exact.search(queries[left], k, allowed)
-            positions[left], scores[left], compared[left] = found.positions, found.scores, found.compared
+            positions[left], scores[left] = found.positions, found.scores
+            compared[left] = np.minimum(compared[left] + found.compared, rows)
         scanned = np.zeros(len(queries), np.bool_)
         scanned[left] = True
         return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
@@ -214,11 +216,17 @@ class _Graph:
         self._copies.save(folder)
         return {"scale": self._frame.scale, "ef": self.ef}
 
-    def walk(self, queries: Float32, kept: int, wanted: int) -> list[Int64]:
-        """For each of `queries` [m, dimension] the rows of the `wanted` best of `kept` nodes."""
+    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[list[Int64], list[int]]:
+        """For each of `queries` [m, dimension] the rows of the `wanted` best of `kept` nodes, and how many nodes it was
+        compared with."""
         params = library().SearchParametersHNSW(efSearch=kept)
-        _, found = self._index.search(self._frame.queries(queries), wanted, params=params)
-        return [self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]) for nodes in found]
+        rows, compared = [], []
+        # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
+        for query in np.split(self._frame.queries(queries), len(queries)):
+            (_, [nodes]), count = counted(partial(self._index.search, query, wanted, params=params))
+            rows.append(self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]))
+            compared.append(count)
+        return rows, compared
 
     def _rows(self, nodes: Int64) -> Int64:
         return nodes if self._firsts is None else self._copies.added(self._firsts[nodes])[0]
