@@ -10,7 +10,6 @@ maintenance, which does the same.
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
@@ -18,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from apps.engine.brute_force import BruteForce, search_matrix
-from apps.engine.columns.values import encoded
+from apps.engine.columns.facets import most_frequent
 from apps.engine.content import LooseContent, Row
 from apps.engine.filters import Filter, Scalar
 from apps.engine.index import NO_PARAMS, Neighbors, Params
@@ -150,22 +149,19 @@ class View:
         some = [part.keys[mask] for part, mask in zip(self._parts(), allowed, strict=True)]
         return np.sort(np.concatenate(some))
 
-    def facets(self, field: str, allowed: Sequence[Mask]) -> list[tuple[Scalar, int]]:
-        """The values of a field among rows that `matching` gave, with the number of rows that have each: the most
-        frequent first, equally frequent ones by type and value; those of `Columns.facet`."""
-        # In Python, 1 and true are equal.
-        counts: Counter[tuple[bytes, Scalar]] = Counter()
+    def facets(self, field: str, allowed: Sequence[Mask], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
+        """The `limit` most frequent values of a field among rows that `matching` gave, with the number of rows that
+        have each, and how many different values there are; values and their order are those of `columns.facets`."""
+        counts = []
         for part, mask in zip(self._parts(), allowed, strict=True):
             start = 0
             for columns in part.content.columns(len(part.keys)):
                 some = np.zeros(len(columns), np.bool_)
                 here = mask[start : start + len(columns)]
                 some[: len(here)] = here
-                for value, count in columns.facet(field, some):
-                    counts[encoded(value), value] += count
+                counts.append(columns.counts(field, None if some.all() else some))
                 start += len(columns)
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0][0]))
-        return [(value, count) for (_, value), count in ordered]
+        return most_frequent(counts, limit)
 
     def search_words(self, words: TextQuery, k: int, *, allowed: Sequence[Mask] | None = None) -> Hits:
         """The k best rows for `words` by BM25, whose statistics are those of all live rows; `allowed`, as `matching`
