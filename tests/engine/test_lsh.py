@@ -330,14 +330,16 @@ def test_it_says_what_it_holds(vectors: Float32) -> None:
     assert ROWS * (64 + 16 * 4) < index.nbytes < ROWS * (64 + 16 * 4) + 200_000
 
 
-@pytest.mark.parametrize("metric", Metric)
-@pytest.mark.parametrize("k", [1, 100, 1000])
-def test_recall_does_not_fall_with_the_number_of_rows_asked_for(metric: Metric, k: int) -> None:
-    vectors, queries = embeddings(40_000, 64), embeddings(50, 64, seed=1)
-    index = Lsh.build(vectors, metric)
-    found = index.search(queries, k)
-    assert_sound(found, vectors, metric, queries, k)
-    assert recall(found, vectors, metric, queries, k) >= 0.95
-    assert k == 1000 or found.compared.mean() < 0.6 * len(vectors)
-    with numpy_only():
-        assert same(index.search(queries[:3], k), index.search(queries[:3], k))
+def test_recall_does_not_fall_with_the_number_of_rows_asked_for() -> None:
+    # Without any structure, further rows are as hard to find as can be.
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (60_000, 40))
+    index = Lsh.build(vectors, Metric.COSINE)
+    for k, floor, most in ((1, 0.9, 0.3), (10, 0.9, 0.3), (100, 0.94, 0.5), (1000, 0.94, 0.95)):
+        found = index.search(queries, k)
+        assert_sound(found, vectors, Metric.COSINE, queries, k)
+        assert recall(found, vectors, Metric.COSINE, queries, k) >= floor
+        assert found.compared.mean() < most * len(vectors)
+        alone = index.search(queries[:2], k)
+        with numpy_only():
+            assert same(index.search(queries[:2], k), alone)
