@@ -39,32 +39,47 @@ class BruteForce(VectorIndex):
     """Compares a query with every allowed row. Exact for every metric."""
 
     kind = "brute_force"
-    always_exact = True
 
     def __init__(self, vectors: Float32, metric: Metric, norms: Float32, codes: Codes | None) -> None:
         self._vectors = vectors
         self._metric = metric
-        self._norms = norms
+        self.norms = norms
         self._codes = codes
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: "BruteForce | None" = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         cls.check_params(params)
         codes = Codes.build(vectors, metric) if _is_coded(vectors) else None
         return cls(vectors, metric, row_norms(vectors).astype(np.float32), codes)
 
+    @classmethod
+    def without_copy(cls, vectors: Float32, metric: Metric) -> Self:
+        """The same search, without a copy of the rows that makes it quick."""
+        return cls(vectors, metric, row_norms(vectors).astype(np.float32), None)
+
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        return search_matrix(self._vectors, self._norms, self._metric, queries, k, allowed, codes=self._codes)
+        return search_matrix(self._vectors, self.norms, self._metric, queries, k, allowed, codes=self._codes)
 
     def save(self, folder: Path) -> None:
-        save_array(folder / "norms.npy", self._norms)
+        save_array(folder / "norms.npy", self.norms)
         if self._codes is not None:
             self._codes.save(folder)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        vectors: Float32,
+        metric: Metric,
+        exact: "BruteForce | None" = None,
+    ) -> Self:
         norms = map_array(folder / "norms.npy")
         if vectors.ndim != 2 or norms.shape != (len(vectors),) or norms.dtype != np.float32:
             raise ValueError(f"{folder.name} holds norms of other rows")
@@ -75,8 +90,13 @@ class BruteForce(VectorIndex):
         return len(self._vectors)
 
     @property
+    def has_copy(self) -> bool:
+        """Whether there is an 8-bit copy of the rows, which makes a scan several times as fast."""
+        return self._codes is not None
+
+    @property
     def nbytes(self) -> int:
-        return self._norms.nbytes + (0 if self._codes is None else self._codes.nbytes)
+        return self.norms.nbytes + (0 if self._codes is None else self._codes.nbytes)
 
 
 def _is_coded(vectors: Float32) -> bool:
@@ -118,7 +138,8 @@ def search_matrix(
         few = positions, scores
         positions, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
         positions[:, :k_found], scores[:, :k_found] = few
-    return Neighbors(positions, scores, np.full(len(queries), compared, np.int64), exact=True)
+    yes = np.ones(len(queries), np.bool_)
+    return Neighbors(positions, scores, np.full(len(queries), compared, np.int64), proven=yes, scanned=yes)
 
 
 def _by_codes(

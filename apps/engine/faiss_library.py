@@ -8,16 +8,23 @@ What always holds:
   from the environment's again; so every call goes through `library`, which sets it where that was not done yet.
 - faiss lets go of the interpreter's lock in each of its calls, and an index that nobody changes may be searched by any
   number of threads. Parameters go along with a search; those of a shared index are never set.
+- It counts the comparisons of all walks in graphs in one number, without care for threads. So threads of one process
+  take turns at walking (`counted`); other searches do not.
 - What faiss refuses, a RuntimeError, becomes a ValueError for a file and stays what it is for a mistake of ours.
 """
 
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from apps.engine.metrics import Metric
 
+Found = TypeVar("Found")
+
 _thread = threading.local()
+_walking = threading.Lock()
 
 
 def library() -> Any:
@@ -28,6 +35,14 @@ def library() -> Any:
         faiss.omp_set_num_threads(1)
         _thread.is_alone = True
     return faiss
+
+
+def counted(walk: Callable[[], Found]) -> tuple[Found, int]:
+    """What `walk`, a search in a graph, finds, and with how many codes it compared."""
+    statistics = library().cvar.hnsw_stats
+    with _walking:
+        before = statistics.ndis
+        return walk(), int(statistics.ndis - before)
 
 
 def metric_number(metric: Metric) -> int:
@@ -78,3 +93,13 @@ def read(path: Path, kind: str, metric: int, width: int, rows: int) -> Any:
     if found != (kind, metric, width, rows):
         raise ValueError(f"{path} holds {found}, not {(kind, metric, width, rows)}")
     return index
+
+
+def _after_fork() -> None:
+    """The thread that walked does not come along into a forked process."""
+    global _walking
+    _walking = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

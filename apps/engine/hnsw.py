@@ -25,17 +25,17 @@ one thread some 0.3 ms per row; the same rows give the same graph.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
-from apps.engine.brute_force import search_matrix
-from apps.engine.faiss_library import library, metric_number, read, write
-from apps.engine.files import map_array, save_array
+from apps.engine.brute_force import BruteForce
+from apps.engine.faiss_library import counted, library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.metrics import Metric, exact_scores, row_norms
+from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
 
 _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
@@ -45,9 +45,11 @@ _BYTES_FROM_DIMENSION = 64
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
-# One kept row of a walk costs what an exact search needs for so many rows in sequence, or a fifth of them gathered.
+# One kept row of a walk costs what an exact search needs for so many rows in sequence, or a fifth of them gathered; of
+# an 8-bit copy, for so many gathered.
 _WALK_COST = 48
 _GATHER_COST = 5
+_WALK_COST_OF_COPY = 150
 _WIDER = 4
 # So many of the kept rows, or 4 k, are scored exactly.
 _SHORTEST = 32
@@ -56,8 +58,9 @@ _SHORTEST = 32
 class Hnsw(VectorIndex):
     """A walk in a graph that keeps `ef` rows, then their exact scores.
 
-    `compared` counts the rows whose exact scores were computed. Comparisons of codes on the way, some `ef` * m, are not
-    in it: faiss does not count them per query.
+    `compared` counts the codes that the last walk of a query looked at, as faiss counts them, some `ef` * m; those that
+    a mask does not allow are among them. Where the answer comes from an exact search, it counts the rows that this
+    looked at, and those of the walk before, if there was one.
     """
 
     kind = "hnsw"
@@ -76,28 +79,33 @@ class Hnsw(VectorIndex):
         ),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, norms: Float32, graph: "_Graph | None") -> None:
+    def __init__(self, vectors: Float32, metric: Metric, exact: BruteForce, graph: "_Graph | None") -> None:
         self._vectors = vectors
         self._metric = metric
-        self._norms = norms
+        self._exact = exact
         self._graph = graph
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         cls.check_params(params)
-        norms = row_norms(vectors).astype(np.float32)
-        index = cls(vectors, metric, norms, None)
+        index = cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), None)
         if len(vectors) >= _WALK_COST * _EF:
             index._grow(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
         return index
 
     def _grow(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
         """Make the graph, set its default `ef` to what a trial takes, and give it up where that does not pay."""
-        trial = Trial.over(self._vectors, self._norms, self._metric)
+        norms = self._exact.norms
+        trial = Trial.over(self._vectors, norms, self._metric)
         if trial.separable:
-            self._graph = _Graph.grown(self._vectors, self._norms, self._metric, m, ef_construction, checkpoint)
+            self._graph = _Graph.grown(self._vectors, norms, self._metric, m, ef_construction, checkpoint)
         while self._graph is not None:
             if not self._pays(self._graph.ef, len(self)):
                 self._graph = None
@@ -119,7 +127,7 @@ class Hnsw(VectorIndex):
             kept = max(k, params.get("ef") or max(self._graph.ef, 2 * k)) * rows // count
             wanted = max(_SHORTEST, 4 * k) if allowed is None else kept
             while left and self._pays(kept, count):
-                proposals = self._graph.walk(queries[left], kept, min(wanted, kept))
+                proposals, compared[left] = self._graph.walk(queries[left], kept, min(wanted, kept))
                 again = []
                 for i, candidates in zip(left, proposals, strict=True):
                     if allowed is not None:
@@ -129,36 +137,39 @@ class Hnsw(VectorIndex):
                         continue
                     exact = exact_scores(self._metric, self._vectors, queries[i], candidates)
                     put_best(candidates, exact, positions[i], scores[i])
-                    compared[i] = len(candidates)
                 left = again
                 kept *= _WIDER
                 wanted = kept
         if left:
-            found = search_matrix(self._vectors, self._norms, self._metric, queries[left], k, allowed)
-            positions[left], scores[left], compared[left] = found.positions, found.scores, found.compared
-        return Neighbors(positions, scores, compared, exact=len(left) == len(queries))
+            found = self._exact.search(queries[left], k, allowed)
+            positions[left], scores[left] = found.positions, found.scores
+            compared[left] = np.minimum(compared[left] + found.compared, rows)
+        scanned = np.zeros(len(queries), np.bool_)
+        scanned[left] = True
+        return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
 
     def _pays(self, kept: int, count: int) -> bool:
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
+        if count < len(self._vectors) and self._exact.has_copy:
+            return _WALK_COST_OF_COPY * kept <= count
         return _WALK_COST * kept <= min(len(self._vectors), _GATHER_COST * count)
 
     def save(self, folder: Path) -> None:
-        save_array(folder / "norms.npy", self._norms)
         about = None if self._graph is None else self._graph.save(folder)
         (folder / "graph.json").write_text(json.dumps(about))
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
         about = json.loads((folder / "graph.json").read_text())
         graph = None if about is None else _Graph.load(folder, about, vectors, metric)
-        return cls(vectors, metric, map_array(folder / "norms.npy"), graph)
+        return cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), graph)
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     @property
     def nbytes(self) -> int:
-        return self._norms.nbytes + (self._graph.nbytes if self._graph else 0)
+        return self._graph.nbytes if self._graph else 0
 
 
 class _Graph:
@@ -219,11 +230,17 @@ class _Graph:
         self._copies.save(folder)
         return {"scale": self._frame.scale, "ef": self.ef}
 
-    def walk(self, queries: Float32, kept: int, wanted: int) -> list[Int64]:
-        """For each of `queries` [m, dimension] the rows of the `wanted` best of `kept` nodes."""
+    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[list[Int64], list[int]]:
+        """For each of `queries` [m, dimension] the rows of the `wanted` best of `kept` nodes, and how many nodes it was
+        compared with."""
         params = library().SearchParametersHNSW(efSearch=kept)
-        _, found = self._index.search(self._frame.queries(queries), wanted, params=params)
-        return [self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]) for nodes in found]
+        rows, compared = [], []
+        # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
+        for query in np.split(self._frame.queries(queries), len(queries)):
+            (_, [nodes]), count = counted(partial(self._index.search, query, wanted, params=params))
+            rows.append(self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]))
+            compared.append(count)
+        return rows, compared
 
     def _rows(self, nodes: Int64) -> Int64:
         return nodes if self._firsts is None else self._copies.added(self._firsts[nodes])[0]

@@ -8,11 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from apps.engine.errors import InvalidParameter
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
+
+if TYPE_CHECKING:
+    from apps.engine.brute_force import BruteForce
 
 Params = Mapping[str, Any]
 NO_PARAMS: Params = {}
@@ -30,14 +33,21 @@ class Neighbors:
 
     positions  int64 [m, k], row numbers; -1 where there are fewer than k
     scores     float32 [m, k], exact scores; -inf where the position is -1
-    compared   int64 [m], how many vectors each query was compared with
-    exact      whether these provably are the k best, ties by row number
+    compared   int64 [m], how many vectors each query was compared with, by themselves or by their codes
+    proven     bool [m], whether these provably are the k best, ties by row number
+    scanned    bool [m], whether an exact scan of all allowed rows found them, as `brute_force` does
     """
 
     positions: Int64
     scores: Float32
     compared: Int64
-    exact: bool
+    proven: Mask
+    scanned: Mask
+
+    @property
+    def exact(self) -> bool:
+        """Whether all answers are proven."""
+        return bool(self.proven.all())
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,6 @@ class VectorIndex(ABC):
     kind: ClassVar[str]
     build_parameters: ClassVar[tuple[Parameter, ...]] = ()
     search_parameters: ClassVar[tuple[Parameter, ...]] = ()
-    # Whether each answer is exact, and none is left to a scan.
-    always_exact: ClassVar[bool] = False
     # Whether building takes minutes where other types take seconds, so that rows are merged into an index less often.
     slow_to_build: ClassVar[bool] = False
     # Past so many dimensions the type does not suit; None where it always does.
@@ -98,12 +106,17 @@ class VectorIndex(ABC):
     @classmethod
     @abstractmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: "BruteForce | None" = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         """Index `vectors` [n, dimension]. The array is kept, not copied, and never written to.
 
-        Types that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter as `check_params`
-        does.
+        `exact`, an index of the same rows, answers what is left to a scan, quicker than the rows alone would. Types
+        that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter as `check_params` does.
         """
 
     @abstractmethod
@@ -120,8 +133,9 @@ class VectorIndex(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
-        """The index that was saved in `folder`, built from `vectors` [n, dimension] under `metric`.
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: "BruteForce | None" = None) -> Self:
+        """The index that was saved in `folder`, built from `vectors` [n, dimension] under `metric`; `exact` as in
+        `build`.
 
         Files are mapped, not read, where that saves memory. Who calls has checked their checksums.
         """

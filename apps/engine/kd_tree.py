@@ -16,7 +16,6 @@ Costs 1.3 to 1.6 copies of the rows. It is built by a partition of all rows per 
 100,000 evenly spread rows a query compares 130 in 3 dimensions, 2,600 in 8, 50,000 in 16, and nearly all from 20 on.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine import kernels
-from apps.engine.brute_force import search_matrix
+from apps.engine.brute_force import BruteForce
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, row_norms
@@ -33,7 +32,7 @@ from apps.engine.vectors import Float32, Int64, Mask
 _LEAF_SIZE = 32
 _ALL = np.empty(0, np.bool_)
 # Of n rows with s allowed, the tree compares some k * n / s, a scan s. Where s * s is below so many k * n, a scan costs
-# less; in more than a few dimensions already for more.
+# less; past the dimensions that the type is made for, it always does.
 _SCAN_COST = 2
 # Leaves are as wide as a multiple of the float64 lanes of a processor.
 _LANES = 8
@@ -57,20 +56,25 @@ class KdTree(VectorIndex):
     """Compares a query with the rows near it. Exact for every metric."""
 
     kind = "kd_tree"
-    always_exact = True
     many_dimensions = 20
     build_parameters = (
         Parameter("leaf_size", 8, 512, str(_LEAF_SIZE), "the most rows in a leaf; leaves have half of it or more"),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, tree: Tree) -> None:
+    def __init__(self, vectors: Float32, metric: Metric, tree: Tree, exact: BruteForce | None) -> None:
         self._vectors = np.ascontiguousarray(vectors)
         self._metric = metric
         self._tree = tree
+        self._exact = exact or BruteForce.without_copy(self._vectors, metric)
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         cls.check_params(params)
         rows = _unit_vectors(vectors) if metric is Metric.COSINE else vectors
@@ -79,37 +83,38 @@ class KdTree(VectorIndex):
             levels += 1
         order = _halved(rows, levels)
         points, boxes = _leaves(rows[order], levels)
-        return cls(vectors, metric, Tree(points, order.astype(np.int32), boxes))
+        return cls(vectors, metric, Tree(points, order.astype(np.int32), boxes), exact)
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         mask = _ALL
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
-            if count * count < _SCAN_COST * k * len(self):
-                return self._scanned(queries, k, allowed)
+            is_few = count * count < _SCAN_COST * k * len(self)
+            if is_few or (count < len(self) and self._vectors.shape[1] > self.many_dimensions):
+                return self._exact.search(queries, k, allowed)
             if count < len(self):
                 mask = np.ascontiguousarray(allowed)
         if not kernels.loaded():
-            return self._scanned(queries, k, allowed)
+            return self._exact.search(queries, k, allowed)
         from apps.engine.kernels.tree import nearest
 
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
         given = np.ascontiguousarray(queries), mask
         nearest(self._metric.number, self._vectors, *self._tree, *given, positions, scores, compared)
-        return Neighbors(positions, scores, compared, exact=True)
+        return Neighbors(positions, scores, compared, proven=np.ones(m, np.bool_), scanned=np.zeros(m, np.bool_))
 
     def save(self, folder: Path) -> None:
         for name, array in self._tree._asdict().items():
             save_array(folder / f"{name}.npy", array)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
         tree = Tree(*(map_array(folder / f"{name}.npy") for name in Tree._fields))
         n, d = vectors.shape
         if tree.order.shape != (n,) or tree.boxes.shape != (2 * len(tree.points), 2, d) or tree.points.shape[1] != d:
             raise ValueError(f"{folder} has a tree of other rows")
-        return cls(vectors, metric, tree)
+        return cls(vectors, metric, tree, exact)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -117,13 +122,6 @@ class KdTree(VectorIndex):
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._tree)
-
-    def _scanned(self, queries: Float32, k: int, allowed: Mask | None) -> Neighbors:
-        return search_matrix(self._vectors, self._norms, self._metric, queries, k, allowed)
-
-    @cached_property
-    def _norms(self) -> Float32:
-        return row_norms(self._vectors).astype(np.float32)
 
 
 def _unit_vectors(vectors: Float32) -> Float32:

@@ -27,7 +27,6 @@ depend on where a row lies: equal rows have equal signatures, and a query has th
 kernels and without, before saving and after.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -35,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine import kernels, selection
-from apps.engine.brute_force import search_matrix
+from apps.engine.brute_force import BruteForce
 from apps.engine.errors import InvalidParameter
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
@@ -52,9 +51,18 @@ _USUAL = 0.999
 _TABLES = 32
 _MOST_BITS = 16
 _BUCKET_ROWS = 12
-# By default a query looks into buckets of this part of n rows: 19% of 100,000, 8% of a million. As n grows, the
-# nearest rows stand out more.
+# By default a query for few rows looks into buckets of this part of n: 19% of 100,000, 8% of a million. As n grows,
+# the nearest rows stand out more; the further ones do so less, so for k above 10 the part grows with this power of k.
 _SHARE, _SHARE_POWER = 19.0, -0.4
+_FEW, _SHARE_GROWTH = 10, 0.28
+# The rows that are scored exactly: some c * k**power.
+_SHORTLIST, _SHORTLIST_POWER = 36, 0.75
+_SHORTEST = 64
+# Of n rows with s allowed, the nearest are further away, where signatures tell less: the part grows by this power of
+# n / s, and the short-list by n / s.
+_MASK_POWER = 6
+# Of fewer rows than one in so many, an exact scan is as quick.
+_SCAN_SHARE = 5
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
 # Rows of so many elements in all are searched exactly, which takes some 0.1 ms.
@@ -99,15 +107,26 @@ class Lsh(VectorIndex):
     )
     search_parameters = (
         Parameter(
-            "probes", 1, 1 << _MOST_BITS, "for 19% of 100,000 rows, 8% of a million", "buckets to look into, a table"
+            "probes",
+            1,
+            1 << _MOST_BITS,
+            "for k = 10: of 100,000 rows 19%, of a million 8%; more for a larger k or under a filter",
+            "buckets to look into, a table",
         ),
-        Parameter("shortlist", 1, 1_000_000, "100 + 10 k", "rows with the nearest signatures that are scored exactly"),
+        Parameter(
+            "shortlist",
+            1,
+            1_000_000,
+            "202 for k = 10, 6,402 for k = 1,000; more under a filter",
+            "rows with the nearest signatures that are scored exactly; at least k are",
+        ),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, arrays: Arrays) -> None:
+    def __init__(self, vectors: Float32, metric: Metric, arrays: Arrays, exact: BruteForce | None) -> None:
         self._vectors = np.ascontiguousarray(vectors)
         self._metric = metric
         self._arrays = arrays
+        self._exact = exact or BruteForce.without_copy(self._vectors, metric)
         self._all = _packed(np.ones(len(vectors), np.bool_))
 
     @classmethod
@@ -119,7 +138,12 @@ class Lsh(VectorIndex):
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         cls.check_params(params)
         vectors = np.ascontiguousarray(vectors)
@@ -137,14 +161,14 @@ class Lsh(VectorIndex):
             keys = _keys(signatures, table, bits)
             rows[table] = np.argsort(keys, kind="stable")
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
-        return cls(vectors, metric, Arrays(frame, signs, signatures, starts, rows))
+        return cls(vectors, metric, Arrays(frame, signs, signatures, starts, rows), exact)
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         count = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        size = max(k, params.get("shortlist", 100 + 10 * k))
-        if count <= size or count * self._vectors.shape[1] <= _SCAN_SIZE:
-            return search_matrix(self._vectors, self._norms, self._metric, queries, k, allowed)
-        probes, held = self._reach(params, count)
+        is_few = count * self._vectors.shape[1] <= _SCAN_SIZE or count * _SCAN_SHARE < len(self)
+        if is_few or count <= (size := self._size(params, count, k)):
+            return self._exact.search(queries, k, allowed)
+        probes, held = self._reach(params, count, k)
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
         if kernels.loaded():
@@ -163,19 +187,20 @@ class Lsh(VectorIndex):
                 exact = exact_scores(self._metric, self._vectors, query, nearest)
                 best = selection.best(exact, nearest, k)
                 positions[i], scores[i], compared[i] = nearest[best], exact[best], len(rows)
-        return Neighbors(positions, scores, compared, exact=False)
+        no = np.zeros(m, np.bool_)
+        return Neighbors(positions, scores, compared, proven=no, scanned=no)
 
     def save(self, folder: Path) -> None:
         for name, array in self._arrays._asdict().items():
             save_array(folder / f"{name}.npy", array)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
         arrays = Arrays(*(map_array(folder / f"{name}.npy") for name in Arrays._fields))
         n, d = vectors.shape
         if arrays.signatures.shape[0] != n or arrays.rows.shape[1] != n or arrays.frame.shape != (d + 3,):
             raise ValueError(f"{folder} has hashes of other rows")
-        return cls(vectors, metric, arrays)
+        return cls(vectors, metric, arrays, exact)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -184,13 +209,20 @@ class Lsh(VectorIndex):
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._arrays)
 
-    def _reach(self, params: Params, count: int) -> tuple[int, int]:
-        """How many buckets of a table a query looks into, and to how many rows in them, with `count` rows allowed; by
-        default it looks the further, the fewer are. No buckets for all rows."""
+    def _size(self, params: Params, count: int, k: int) -> int:
+        """How many rows are scored exactly for the k best of `count` allowed rows, which are not none."""
+        usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * len(self) / count)
+        size: int = params.get("shortlist", usual)
+        return max(k, size)
+
+    def _reach(self, params: Params, count: int, k: int) -> tuple[int, int]:
+        """How many buckets of a table a query for the k best of `count` allowed rows looks into, and to how many rows
+        in them. No buckets for all rows."""
         n, tables, buckets = len(self), len(self._arrays.rows), self._arrays.starts.shape[1] - 1
         if "probes" in params:
             return min(params["probes"], buckets), n
-        share = _SHARE * n**_SHARE_POWER * n / count
+        share = _SHARE * n**_SHARE_POWER * (n / count) ** _MASK_POWER
+        share *= (max(k, _FEW) / _FEW) ** _SHARE_GROWTH
         if share >= 1.0:
             return 0, 0
         return max(1, round(share * buckets / tables)), max(1, round(_CROWD * share * n / tables))
@@ -211,10 +243,6 @@ class Lsh(VectorIndex):
             named[entries] = len(entries) < len(self)
         rows = np.flatnonzero(named & mask)
         return rows if len(rows) >= k else np.flatnonzero(mask)
-
-    @cached_property
-    def _norms(self) -> Float32:
-        return row_norms(self._vectors).astype(np.float32)
 
 
 def _framed(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64]:

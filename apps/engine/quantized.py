@@ -30,11 +30,10 @@ from typing import Any, Self
 import numpy as np
 
 from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
-from apps.engine.brute_force import search_matrix
+from apps.engine.brute_force import BruteForce
 from apps.engine.faiss_library import library, metric_number, read, write
-from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.metrics import Metric, exact_scores, row_norms
+from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
 
 _FEWEST = 2000
@@ -54,16 +53,16 @@ _GROWTH = 0.75
 # is made longer by this factor where not.
 _SURE = 2.75
 _LONGER = 4
-# Exact scores of one row in so many cost about what the scan of all codes does.
-_SCAN_SHARE = 64
+# An exact scan of one row in so many costs about what the scan of all codes does.
+_SCAN_SHARE = 8
 _KIND = "IndexIVFPQFastScan"
 
 
 class Quantized(VectorIndex):
     """A whole scan of small codes, then exact scores of `rescore` rows.
 
-    `compared` counts the rows whose codes are scanned, which is all of them whatever the mask; where the answer comes
-    from an exact search, the rows that the mask allows.
+    `compared` counts the rows whose codes are scanned, which is all of them whatever the mask; where no code is looked
+    at, but all rows that the mask allows, it counts these.
     """
 
     kind = "quantized"
@@ -86,21 +85,26 @@ class Quantized(VectorIndex):
         ),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, norms: Float32, codes: "_Codes | None") -> None:
+    def __init__(self, vectors: Float32, metric: Metric, exact: BruteForce, codes: "_Codes | None") -> None:
         self._vectors = vectors
         self._metric = metric
-        self._norms = norms
+        self._exact = exact
         self._codes = codes
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Self:
         cls.check_params(params)
-        norms = row_norms(vectors).astype(np.float32)
+        exact = exact or BruteForce.without_copy(vectors, metric)
         pieces: Sequence[int] = (params["piece"],) if "piece" in params else _PIECES
-        codes = _tried(vectors, norms, metric, pieces) if len(vectors) >= _FEWEST else None
-        return cls(vectors, metric, norms, codes)
+        codes = _tried(vectors, exact.norms, metric, pieces) if len(vectors) >= _FEWEST else None
+        return cls(vectors, metric, exact, codes)
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         rows = len(self._vectors)
@@ -109,12 +113,13 @@ class Quantized(VectorIndex):
             allowed = None
         positions = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        compared = np.full(len(queries), rows, np.int64)
+        compared = np.full(len(queries), count, np.int64)
         left, codes, is_fixed = list(range(len(queries))), self._codes, "rescore" in params
         if codes is not None:
             length = max(k, params["rescore"] if is_fixed else codes.length(k))
             while left and count > max(2 * length, rows // _SCAN_SHARE):
                 again = []
+                compared[left] = rows
                 for i, firsts, rough in zip(left, *codes.nearest(queries[left], length, allowed), strict=True):
                     # The list is not full where few different rows are allowed, or all look alike to the query.
                     if firsts[-1] < 0:
@@ -131,27 +136,28 @@ class Quantized(VectorIndex):
                 left = again
                 length *= _LONGER
         if left:
-            found = search_matrix(self._vectors, self._norms, self._metric, queries[left], k, allowed)
-            positions[left], scores[left], compared[left] = found.positions, found.scores, found.compared
-        return Neighbors(positions, scores, compared, exact=len(left) == len(queries))
+            found = self._exact.search(queries[left], k, allowed)
+            positions[left], scores[left] = found.positions, found.scores
+        scanned = np.zeros(len(queries), np.bool_)
+        scanned[left] = True
+        return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
 
     def save(self, folder: Path) -> None:
-        save_array(folder / "norms.npy", self._norms)
         about = None if self._codes is None else self._codes.save(folder)
         (folder / "codes.json").write_text(json.dumps(about))
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric) -> Self:
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
         about = json.loads((folder / "codes.json").read_text())
         codes = None if about is None else _Codes.load(folder, about, vectors, metric)
-        return cls(vectors, metric, map_array(folder / "norms.npy"), codes)
+        return cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), codes)
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     @property
     def nbytes(self) -> int:
-        return self._norms.nbytes + (self._codes.nbytes if self._codes else 0)
+        return self._codes.nbytes if self._codes else 0
 
 
 class _Codes:

@@ -61,7 +61,7 @@ class Segment:
         """A segment of the rows `vectors` [n, dimension] with `content`, named by `keys` [n], which must ascend; keeps
         both arrays. What `checkpoint` raises ends the build, as `VectorIndex.build` says."""
         exact = BruteForce.build(vectors, metric)
-        index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params, checkpoint)
+        index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params, exact, checkpoint)
         return cls(name, keys, vectors, exact, index, params, content)
 
     def save(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ class Segment:
         try:
             keys, vectors = map_array(folder / _KEYS), map_array(folder / _VECTORS)
             exact = BruteForce.load(folder / _EXACT, vectors, metric)
-            index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric)
+            index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric, exact)
             content = StoredContent.load(folder / _CONTENT)
         except (OSError, EOFError, ValueError, RuntimeError) as error:
             raise Damaged(f"{folder.name} cannot be loaded: {error}") from error
@@ -126,10 +126,6 @@ class Segment:
             known = {parameter.name for parameter in self.index.search_parameters}
             params = {name: value for name, value in params.items() if name in known}
         return self.index.search(queries, k, allowed, params)
-
-    def answered_by(self, found: Neighbors) -> str:
-        """The type of index that made `found`: one that is not exact leaves it to a scan where that is quicker."""
-        return self.index.kind if self.index.always_exact or not found.exact else BruteForce.kind
 
     def locate(self, keys: Int64) -> tuple[Int64, Mask]:
         """Positions of the live rows of `keys` and a mask over `keys` of those that have one."""

@@ -10,15 +10,14 @@ maintenance, which does the same.
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from apps.engine.brute_force import BruteForce, search_matrix
-from apps.engine.columns.values import encoded
+from apps.engine.columns.facets import most_frequent
 from apps.engine.content import LooseContent, Row
 from apps.engine.filters import Filter, Scalar
 from apps.engine.index import NO_PARAMS, Neighbors, Params
@@ -124,18 +123,17 @@ class View:
         `allowed`, as `matching` gives it, limits the search to some of the live rows.
         """
         masks: Sequence[Mask | None] = [None] * len(self.segments) if allowed is None else allowed
-        parts, kinds = [], set()
+        parts = []
         for segment, mask in zip(self.segments, masks, strict=False):
             if mask is None or mask.any():
                 found = segment.search(queries, k, exact=exact, params=params, allowed=mask)
-                parts.append((segment.keys, found))
-                kinds.add(BruteForce.kind if exact else segment.answered_by(found))
+                parts.append(_PartFound(segment.keys, segment.index.kind, found))
         keys, vectors, norms = self.tail_rows
         tail_mask = self.tail_alive if allowed is None else allowed[-1]
         if len(keys) and (allowed is None or tail_mask.any()):
-            parts.append((keys, search_matrix(vectors, norms, self.metric, queries, k, tail_mask, keys)))
-            kinds.add(BruteForce.kind)
-        return [_merged(parts, query, k, frozenset(kinds)) for query in range(len(queries))]
+            found = search_matrix(vectors, norms, self.metric, queries, k, tail_mask, keys)
+            parts.append(_PartFound(keys, BruteForce.kind, found))
+        return [_merged(parts, query, k) for query in range(len(queries))]
 
     def matching(self, filter: Filter) -> list[Mask]:
         """Of each segment, and last of the tail, the live rows that match."""
@@ -151,22 +149,19 @@ class View:
         some = [part.keys[mask] for part, mask in zip(self._parts(), allowed, strict=True)]
         return np.sort(np.concatenate(some))
 
-    def facets(self, field: str, allowed: Sequence[Mask]) -> list[tuple[Scalar, int]]:
-        """The values of a field among rows that `matching` gave, with the number of rows that have each: the most
-        frequent first, equally frequent ones by type and value; those of `Columns.facet`."""
-        # In Python, 1 and true are equal.
-        counts: Counter[tuple[bytes, Scalar]] = Counter()
+    def facets(self, field: str, allowed: Sequence[Mask], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
+        """The `limit` most frequent values of a field among rows that `matching` gave, with the number of rows that
+        have each, and how many different values there are; values and their order are those of `columns.facets`."""
+        counts = []
         for part, mask in zip(self._parts(), allowed, strict=True):
             start = 0
             for columns in part.content.columns(len(part.keys)):
                 some = np.zeros(len(columns), np.bool_)
                 here = mask[start : start + len(columns)]
                 some[: len(here)] = here
-                for value, count in columns.facet(field, some):
-                    counts[encoded(value), value] += count
+                counts.append(columns.counts(field, None if some.all() else some))
                 start += len(columns)
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0][0]))
-        return [(value, count) for (_, value), count in ordered]
+        return most_frequent(counts, limit)
 
     def search_words(self, words: TextQuery, k: int, *, allowed: Sequence[Mask] | None = None) -> Hits:
         """The k best rows for `words` by BM25, whose statistics are those of all live rows; `allowed`, as `matching`
@@ -247,15 +242,29 @@ def is_sparse(dead: int, rows: int) -> bool:
     return dead >= _COMPACT_ROWS and dead * _COMPACT_SHARE >= rows
 
 
-def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int, kinds: frozenset[str]) -> Hits:
+class _PartFound(NamedTuple):
+    """What was found in one part of a view, whose rows are named by `keys`, by an index of type `kind`."""
+
+    keys: Int64
+    kind: str
+    found: Neighbors
+
+    def answered_by(self, query: int) -> str:
+        """The type of index that answered: one leaves to a scan what that does quicker."""
+        return BruteForce.kind if self.found.scanned[query] else self.kind
+
+
+def _merged(parts: Sequence[_PartFound], query: int, k: int) -> Hits:
     """The k best of what the parts found for one query."""
+    kinds = frozenset([part.answered_by(query) for part in parts])
     if len(parts) == 1:
-        [(part_keys, found)] = parts
+        [(part_keys, _, found)] = parts
         filled = int(np.count_nonzero(found.positions[query] >= 0))
         positions = found.positions[query, :filled]
-        return Hits(part_keys[positions], found.scores[query, :filled], int(found.compared[query]), found.exact, kinds)
+        compared, is_exact = int(found.compared[query]), bool(found.proven[query])
+        return Hits(part_keys[positions], found.scores[query, :filled], compared, is_exact, kinds)
     keys, scores = [], []
-    for part_keys, found in parts:
+    for part_keys, _, found in parts:
         positions = found.positions[query]
         filled = positions >= 0
         keys.append(part_keys[positions[filled]])
@@ -266,7 +275,7 @@ def _merged(parts: Sequence[tuple[Int64, Neighbors]], query: int, k: int, kinds:
     return Hits(
         all_keys[chosen],
         all_scores[chosen],
-        compared=sum(int(found.compared[query]) for _, found in parts),
-        exact=all(found.exact for _, found in parts),
+        compared=sum(int(part.found.compared[query]) for part in parts),
+        exact=all(bool(part.found.proven[query]) for part in parts),
         kinds=kinds,
     )

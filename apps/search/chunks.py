@@ -62,10 +62,10 @@ def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[s
     if view is None:
         return {"facets": [], "values": 0, "chunks": 0}
     allowed = view.matching(filter)
-    values = view.facets(field, allowed)
+    found, values = view.facets(field, allowed, limit)
     return {
-        "facets": [{"value": value, "count": count} for value, count in values[:limit]],
-        "values": len(values),
+        "facets": [{"value": value, "count": count} for value, count in found],
+        "values": values,
         "chunks": sum(int(np.count_nonzero(mask)) for mask in allowed),
     }
 

@@ -13,9 +13,9 @@ import orjson
 
 from apps.engine import kernels, scan
 from benchmarks.dataset import FILES, Dataset, MissingData
-from benchmarks.engine import plot, runner
+from benchmarks.engine import plot, runner, wanted
 from benchmarks.engine.grids import DATA_SETS, ENTRIES, REFERENCES
-from benchmarks.report import machine, sentence
+from benchmarks.report import machine, markdown_table, sentence
 
 RESULTS = Path(__file__).parent.parent / "results"
 _PICTURE = Path(__file__).parent.parent.parent / "docs" / "recall_qps.svg"
@@ -27,6 +27,9 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
     parser.add_argument("--kinds", help="only these entries, separated by commas; numpy is always measured")
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that everything works")
+    parser.add_argument(
+        "--wanted", action="store_true", help="instead: batches, filters and a graph, beside what is wanted of them"
+    )
     parser.add_argument("--plot", action="store_true", help=f"draw {_PICTURE.name} in docs/; needs matplotlib")
     options = parser.parse_args()
     try:
@@ -40,6 +43,10 @@ def main() -> int:
     about = machine(RESULTS) | {"command": f"python -m benchmarks.engine {' '.join(sys.argv[1:])}".strip()}
     kernels.load()
     scan.use_one_thread()
+    if options.wanted:
+        rows = wanted.run(data, quick=options.quick)
+        print(f"{sentence(about)}\n\n{markdown_table(rows)}")
+        return 0
     kinds = None if options.kinds is None else {"numpy", *options.kinds.split(",")}
     entries = [
         entry for entry in REFERENCES + ENTRIES if runner.known(entry) and (kinds is None or entry.kind in kinds)

@@ -18,7 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apps.engine.columns import Attributes, Columns
+from apps.engine.columns.facets import most_frequent
 from apps.engine.filters import parse
+from apps.engine.vectors import Mask
 from tests.engine.data import bounded
 from tests.server import ROOT
 
@@ -261,24 +263,37 @@ def plain_facet(given_rows: Sequence[Attributes], path: str) -> list[tuple[Any, 
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def facet(columns: Columns, path: str, allowed: Mask | None = None) -> list[tuple[Any, int]]:
+    found, distinct = most_frequent([columns.counts(path, allowed)], 1000)
+    assert len(found) == distinct
+    return found
+
+
 @bounded(150)
 @given(rows, st.sampled_from([*PATHS, "@id", "@document_id"]), st.randoms(use_true_random=False))
 def test_facets_count_as_a_plain_loop_does(given_rows: list[Attributes], path: str, random: Any) -> None:
     columns = Columns.build(given_rows)
     allowed = np.array([random.random() < 0.5 for _ in given_rows], np.bool_)
     expected = plain_facet(given_rows, path)
-    found = columns.facet(path)
+    found = facet(columns, path)
     assert [(rank(value), count) for value, count in found] == expected
     assert orjson.loads(orjson.dumps(found)) == [list(one) for one in found]
     for limit in (0, 1, 2, 100):
-        assert columns.facet(path, limit=limit) == found[:limit]
+        assert most_frequent([columns.counts(path)], limit) == (found[:limit], len(found))
     some = [row for row, yes in zip(given_rows, allowed, strict=True) if yes]
-    assert [(rank(value), count) for value, count in columns.facet(path, allowed)] == plain_facet(some, path)
+    assert [(rank(value), count) for value, count in facet(columns, path, allowed)] == plain_facet(some, path)
+    # Rows in several parts are counted as those of one.
+    bounds = [len(given_rows) // 3, 2 * len(given_rows) // 3]
+    parts = [Columns.build(given_rows[start:end]) for start, end in pairwise([0, *bounds, len(given_rows)])]
+    for limit in (0, 1, 2, 100):
+        assert most_frequent([part.counts(path) for part in parts], limit) == (found[:limit], len(found))
+    masked = [part.counts(path, mask) for part, mask in zip(parts, np.split(allowed, bounds), strict=True)]
+    assert most_frequent(masked, 100)[0] == facet(columns, path, allowed)
 
 
 def test_facets_give_values_as_json_has_them() -> None:
     columns = columns_of({"a": 1.0}, {"a": [1, 1, "x"]}, {"a": True}, {"a": 0.5}, {"a": None}, {"a": {"b": 1}}, {})
-    found = columns.facet("a")
+    found = facet(columns, "a")
     assert [(type(value), value, count) for value, count in found] == [
         (int, 1, 2),
         (type(None), None, 1),
@@ -286,12 +301,12 @@ def test_facets_give_values_as_json_has_them() -> None:
         (float, 0.5, 1),
         (str, "x", 1),
     ]
-    large = columns_of({"a": 2.0**64}, {"a": 2**64 - 1}, {"a": -(2.0**63)}, {"a": 1e300}).facet("a")
+    large = facet(columns_of({"a": 2.0**64}, {"a": 2**64 - 1}, {"a": -(2.0**63)}, {"a": 1e300}), "a")
     assert [type(value) for value, _ in large] == [int, int, float, float]
-    assert columns.facet("a", np.zeros(7, np.bool_)) == columns.facet("none") == []
+    assert facet(columns, "a", np.zeros(7, np.bool_)) == facet(columns, "none") == []
     for path in ("@created_at", "@score", "$and"):
         with pytest.raises(ValueError, match="no field whose values are counted"):
-            columns.facet(path)
+            columns.counts(path)
 
 
 def documented() -> list[tuple[str, str, str]]:
@@ -380,7 +395,7 @@ def test_blocks_are_merged_in_any_order() -> None:
         for columns in (Columns.merged(parts, order), twice):
             assert matched(columns, raw) == expected
     for path in ("n", "tags", "rare", "@document_id"):
-        found = [(rank(value), count) for value, count in Columns.merged(parts, order).facet(path)]
+        found = [(rank(value), count) for value, count in facet(Columns.merged(parts, order), path)]
         assert found == plain_facet([given_rows[i] for i in order], path)
     # Nothing is left of rows that were left out.
     assert Columns.merged(parts, order[:1]).nbytes < 1_000
@@ -406,7 +421,7 @@ def test_parts_of_strings_do_not_reach_into_the_next(texts: list[str], part: str
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     columns_of({"a": [1, "x"]}, {"b": None}).save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
-    assert Columns.load(tmp_path).facet("a") == [(1, 1), ("x", 1)]
+    assert facet(Columns.load(tmp_path), "a") == [(1, 1), ("x", 1)]
     header, packed = tmp_path / "columns.json", tmp_path / "columns.npy"
     says, content = header.read_bytes(), packed.read_bytes()
     for broken in (

@@ -109,10 +109,18 @@ def test_the_fewer_rows_are_allowed_the_further_a_query_looks() -> None:
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (40_000, 100))
     index = Lsh.build(vectors, Metric.COSINE)
-    allowed = rng.random(len(vectors)) < 0.35
-    found = index.search(queries, 10, allowed)
-    assert recall(found, vectors, Metric.COSINE, queries, 10, allowed) >= 0.97
-    assert found.compared.mean() < index.search(queries, 10).compared.mean()
+    shares = [index.search(queries, 10).compared.mean() / len(vectors)]
+    for share in (0.9, 0.7, 0.35):
+        allowed = rng.random(len(vectors)) < share
+        found = index.search(queries, 10, allowed)
+        assert not found.exact
+        assert recall(found, vectors, Metric.COSINE, queries, 10, allowed) >= 0.9
+        shares.append(found.compared.mean() / np.count_nonzero(allowed))
+    assert shares == sorted(shares)
+    assert shares[0] < 0.3
+    assert shares[-1] == 1.0
+    few = rng.random(len(vectors)) < 0.15
+    assert index.search(queries, 10, few).exact
 
 
 def test_few_probes_find_as_many_rows_as_there_may_be(vectors: Float32, queries: Float32) -> None:
@@ -320,3 +328,18 @@ def test_it_says_what_it_holds(vectors: Float32) -> None:
     index = Lsh.build(vectors, Metric.COSINE, {"tables": 16})
     assert len(index) == ROWS
     assert ROWS * (64 + 16 * 4) < index.nbytes < ROWS * (64 + 16 * 4) + 200_000
+
+
+def test_recall_does_not_fall_with_the_number_of_rows_asked_for() -> None:
+    # Without any structure, further rows are as hard to find as can be.
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (60_000, 40))
+    index = Lsh.build(vectors, Metric.COSINE)
+    for k, floor, most in ((1, 0.9, 0.3), (10, 0.9, 0.3), (100, 0.94, 0.5), (1000, 0.94, 0.95)):
+        found = index.search(queries, k)
+        assert_sound(found, vectors, Metric.COSINE, queries, k)
+        assert recall(found, vectors, Metric.COSINE, queries, k) >= floor
+        assert found.compared.mean() < most * len(vectors)
+        alone = index.search(queries[:2], k)
+        with numpy_only():
+            assert same(index.search(queries[:2], k), alone)

@@ -44,7 +44,7 @@ def test_a_mask_costs_no_recall(metric: Metric, share: float) -> None:
     vectors, index = built(metric)
     allowed = np.random.default_rng(2).random(ROWS) < share
     found = index.search(QUERIES, 10, allowed)
-    assert found.exact == (share < 0.02), "only few rows are searched one by one"
+    assert found.exact == (share < 0.1), "only few rows are searched one by one"
     assert_sound(found, vectors, metric, QUERIES, 10, allowed)
     assert recall(found, vectors, metric, QUERIES, 10, allowed) >= 0.98
 
@@ -221,7 +221,6 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         ("codes.json", b"\xff"),
         ("codes.json", json.dumps(json.loads(about) | {"piece": 5}).encode()),
         ("copies.npy", b"\0" * 200),
-        ("norms.npy", b"\0" * 200),
     ]
     for name, content in damages:
         before = (tmp_path / name).read_bytes()
@@ -236,7 +235,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="holds"):
             Quantized.load(tmp_path, others, metric)
-    for name in ("codes.faiss", "codes.json", "copies.npy", "norms.npy"):
+    for name in ("codes.faiss", "codes.json", "copies.npy"):
         (tmp_path / name).rename(tmp_path / "away")
         with pytest.raises(FileNotFoundError):
             Quantized.load(tmp_path, vectors, Metric.COSINE)

@@ -207,6 +207,14 @@ def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
     assert view.search(row[None], 2)[0].keys.tolist() == [1, 2]
 
 
+def test_values_are_counted_over_segment_and_tail() -> None:
+    view = advance(build(numbered(range(10))), numbered([3, 12, 11]), gone=[0])
+    some = view.matching(parse({"key": {"$lt": 12}}))
+    assert view.facets("key", some, 3) == ([(1, 1), (2, 1), (3, 1)], 10)
+    assert view.facets("key", some, 100)[0][-1] == (11, 1)
+    assert view.facets("none", some, 3) == ([], 0)
+
+
 def test_keys_are_of_64_bits() -> None:
     row, largest = np.ones(DIMENSION, np.float32), 2**63 - 1
     view = advance(build({1: row, largest - 1: row}), {largest: row})

@@ -3,7 +3,8 @@
 values   a value as a byte string, so that equal values have equal ones and ordered values ordered ones
 layout   the flat arrays, in memory or mapped from files
 building those arrays from rows, or from those of other blocks
-table    Columns: masks of the rows that match a filter, counts of values
+table    Columns: masks of the rows that match a filter
+facets   how many rows have each value of a field
 """
 
 from apps.engine.columns.building import Attributes

@@ -17,8 +17,9 @@ import numpy as np
 from apps.engine import filters
 from apps.engine.columns import building, values
 from apps.engine.columns.building import Attributes
+from apps.engine.columns.facets import Counts, counted
 from apps.engine.columns.layout import Layout, Starts, UInt32
-from apps.engine.columns.values import decoded, encoded
+from apps.engine.columns.values import encoded
 from apps.engine.filters import CREATED_AT, OWN_FIELDS, Filter, Operand, Scalar
 from apps.engine.vectors import Int64, Mask
 
@@ -90,24 +91,21 @@ class Columns:
                 raise TypeError(f"{filter!r} is no filter")
         return found
 
-    def facet(self, path: str, allowed: Mask | None = None, limit: int | None = None) -> list[tuple[Scalar, int]]:
-        """The values of a field and how many of the rows `allowed` [n] (None: all) have each.
+    def counts(self, path: str, allowed: Mask | None = None) -> Counts:
+        """How many of the rows `allowed` [n] (None: all) have each value of a field.
 
         Values are scalars, null among them, and the scalar members of arrays; a row counts once for each value that
-        it has, however often. The most frequent come first, equally frequent ones by type (null, false, true,
-        numbers, strings) and value; at most `limit`, and none that no row has. Numbers are integers where they are
-        whole and within 64 bits. `path` is a dotted path, `@id` or `@document_id`; raises ValueError for another
-        name of that kind. Each value given costs about a microsecond, so name a limit where many are distinct.
+        it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is a dotted path,
+        `@id` or `@document_id`; raises ValueError for another name of that kind.
         """
         if path.startswith(("@", "$")) and (path not in OWN_FIELDS or path == CREATED_AT):
             raise ValueError(f"{path} is no field whose values are counted")
         first, last = self._column(path)
-        last = bisect_left(self._layout.values, values.ARRAY, first, last)
         layout = self._layout
-        counts = _counted(layout.first_row[first : last + 1], layout.rows, allowed)
-        counts += _counted(layout.first_member[first : last + 1], layout.member_rows, allowed)
-        found = _most(counts, len(counts) if limit is None else limit)
-        return [(decoded(layout.values[first + i]), int(counts[i])) for i in found.tolist()]
+        last = bisect_left(layout.values, values.ARRAY, first, last)
+        found = counted(layout.first_row[first : last + 1], layout.rows, allowed)
+        found += counted(layout.first_member[first : last + 1], layout.member_rows, allowed)
+        return Counts(layout.values, first, found)
 
     def _column(self, path: str) -> tuple[int, int]:
         """The range of the values of a column; empty if there is none."""
@@ -219,26 +217,3 @@ def _rows_of(hits: list[int], starts: Starts, rows: UInt32) -> UInt32:
     counts = starts[which + 1].astype(np.int64) - begins
     ends = np.cumsum(counts)
     return rows[np.repeat(begins - (ends - counts), counts) + np.arange(int(counts.sum()))]
-
-
-def _counted(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
-    """How many allowed rows each value has; value i's are rows[starts[i] : starts[i + 1]]."""
-    places = starts.astype(np.int64)
-    if allowed is not None:
-        begin, end = int(places[0]), int(places[-1])
-        sums = np.zeros(end - begin + 1, np.int64)
-        np.cumsum(allowed[rows[begin:end]], out=sums[1:])
-        places = sums[places - begin]
-    return places[1:] - places[:-1]
-
-
-def _most(counts: Int64, limit: int) -> Int64:
-    """The places of the largest `counts` that are not zero, at most `limit`; equal ones in order."""
-    present = np.flatnonzero(counts)
-    if limit < 1:
-        return present[:0]
-    if len(present) > limit:
-        floor = np.partition(counts[present], len(present) - limit)[len(present) - limit]
-        above = np.flatnonzero(counts > floor)
-        present = np.sort(np.append(above, np.flatnonzero(counts == floor)[: limit - len(above)]))
-    return present[np.argsort(-counts[present], kind="stable")]
