@@ -70,17 +70,14 @@ class Frame:
         longest = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
         return self._padded(wide * (_FAR / np.maximum(longest, _FAR)))
 
-    def alike(self, query: Float32, exact: Float32) -> NDArray[np.float64]:
-        """Exact scores [n] of `query` [dimension] in the unit of faiss's scores, higher is better: a cosine, an inner
-        product in this form, or minus the square of a distance in this form."""
-        wide = exact.astype(np.float64)
-        if self.metric is Metric.COSINE:
-            return wide
-        wide *= self.scale
-        if self.metric is Metric.EUCLIDEAN:
-            return -wide * wide
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        return wide / (length or 1.0)
+    def factors(self, queries: Float32) -> NDArray[np.float64]:
+        """By what exact scores for each of `queries` [m, dimension] are to be multiplied [m] to be in the unit of
+        faiss's scores: a cosine, or an inner product in this form. Under euclidean they are a distance in this form
+        then, whose square, negative, is faiss's score."""
+        if self.metric is not Metric.DOT:
+            return np.full(len(queries), self.scale)
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+        return self.scale / np.where(lengths > 0.0, lengths, 1.0)
 
     def _padded(self, wide: NDArray[np.float64]) -> Float32:
         padded = np.zeros((len(wide), self.width), np.float32)

@@ -7,9 +7,9 @@ of 32 rows or more (Andre, Kermarrec, Le Scouarnec, Cache locality is not enough
 rows that score best by their codes are scored exactly.
 
 How long that short-list must be depends on the data and on the query. A trial at build (`approximate.Trial`) finds a
-length that holds 998 of 1,000 true neighbours. At search the list is made longer, and in the end the search exact,
-where its last row scores within some three standard errors of the k-th best row; the errors are those that the exact
-scores of the list show. On sentence embeddings that happens to 1 query in 100; to queries unlike any row, mostly.
+length that holds 998 of 1,000 true neighbours. At search the list is read as far as `shortlist` finds necessary; where
+rows behind its end may still be among the k best, it is made longer, and in the end the search exact. On sentence
+embeddings that happens to 1 query in 100; to queries unlike any row, mostly.
 
 Pieces of 4 dimensions need the fewest bytes; where their list would be long, pieces of 2 are tried, and of 1. Rows that
 4 bits cannot tell apart at any width are searched exactly (few dimensions, tight clusters, a few rows that dwarf all
@@ -29,11 +29,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
+from apps.engine import shortlist
+from apps.engine.approximate import Copies, Frame, Trial, rounded_up
 from apps.engine.brute_force import BruteForce
 from apps.engine.faiss_library import library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.metrics import Metric, exact_scores
+from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
 _FEWEST = 2000
@@ -49,9 +50,7 @@ _GOOD_LENGTH = 512
 _LONGEST = 2048
 # It grows with k more slowly than k does.
 _GROWTH = 0.75
-# A list is long enough where the k-th best row scores so many standard errors of the codes above the list's last; it
-# is made longer by this factor where not.
-_SURE = 2.75
+# A list whose end is within reach of the k-th best row is made longer by this factor.
 _LONGER = 4
 # An exact scan of one row in so many costs about what the scan of all codes does.
 _SCAN_SHARE = 8
@@ -114,30 +113,31 @@ class Quantized(VectorIndex):
         positions = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         compared = np.full(len(queries), count, np.int64)
-        left, codes, is_fixed = list(range(len(queries))), self._codes, "rescore" in params
+        left, codes = np.arange(len(queries)), self._codes
         if codes is not None:
-            length = max(k, params["rescore"] if is_fixed else codes.length(k))
-            while left and count > max(2 * length, rows // _SCAN_SHARE):
-                again = []
+            whole = "rescore" in params
+            length = max(k, params["rescore"] if whole else codes.length(k))
+            while len(left) and count > max(2 * length, rows // _SCAN_SHARE):
                 compared[left] = rows
-                for i, firsts, rough in zip(left, *codes.nearest(queries[left], length, allowed), strict=True):
-                    # The list is not full where few different rows are allowed, or all look alike to the query.
-                    if firsts[-1] < 0:
-                        again.append(i)
-                        continue
-                    candidates, places = codes.copies.added(firsts)
-                    if allowed is not None:
-                        places = places[allowed[candidates]]
-                        candidates = candidates[allowed[candidates]]
-                    exact = exact_scores(self._metric, self._vectors, queries[i], candidates)
-                    put_best(candidates, exact, positions[i], scores[i])
-                    if not is_fixed and not codes.is_enough(queries[i], k, exact, rough, places):
-                        again.append(i)
-                left = again
+                asked = queries[left]
+                found, exact, enough = shortlist.read(
+                    self._metric,
+                    self._vectors,
+                    asked,
+                    k,
+                    *codes.nearest(asked, length, allowed),
+                    factors=codes.frame.factors(asked),
+                    copies=codes.copies,
+                    allowed=allowed,
+                    whole=whole,
+                )
+                positions[left], scores[left] = found, exact
+                # A list is not full where few different rows are allowed, or all look alike to the query.
+                left = left[~enough]
                 length *= _LONGER
-        if left:
-            found = self._exact.search(queries[left], k, allowed)
-            positions[left], scores[left] = found.positions, found.scores
+        if len(left):
+            scan = self._exact.search(queries[left], k, allowed)
+            positions[left], scores[left] = scan.positions, scan.scores
         scanned = np.zeros(len(queries), np.bool_)
         scanned[left] = True
         return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
@@ -215,27 +215,9 @@ class _Codes:
         """How many rows to score exactly for the k best."""
         return int(self.shortlist * max(1.0, (k / Trial.k) ** _GROWTH))
 
-    def is_enough(self, query: Float32, k: int, exact: Float32, rough: Float32, places: Int64) -> bool:
-        """Whether rows behind the list are unlikely to be among the k best for `query`.
-
-        `rough` are the scores of the list by its codes; its rows, at `places` of it, have the scores `exact`. Errors
-        are those of the list's second half, as rows behind it have them: among its first are more of those that the
-        codes score too low.
-        """
-        alike = self.frame.alike(query, exact)
-        kth = np.partition(alike, len(alike) - k)[len(alike) - k]
-        errors = (alike - rough[places])[places >= len(rough) // 2].astype(np.float64)
-        count = len(errors)
-        if not count:
-            return False
-        mean = errors.sum() / count
-        # As `std` computes it, at a third of the time.
-        variance = max(0.0, errors @ errors / count - mean * mean)
-        return bool(kth - (rough[-1] + mean) >= _SURE * variance**0.5)
-
     def nearest(self, queries: Float32, length: int, allowed: Mask | None = None) -> tuple[Int64, Float32]:
         """The `length` best firsts [m, length] by their codes, -1 where there are fewer that are allowed or have a copy
-        that is, and their scores by their codes, in the unit of `Frame.alike`."""
+        that is, and their scores by their codes, in the unit of `Frame.factors`."""
         faiss = library()
         params = None
         if allowed is not None:

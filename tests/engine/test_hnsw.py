@@ -293,7 +293,7 @@ def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close(monkeypatch: p
     monkeypatch.setattr(approximate, "_BLOCK_VALUES", 1000 * 32)
     vectors, _, _ = built(Metric.COSINE)
     asked: list[int] = []
-    Hnsw.build(vectors, Metric.COSINE, QUICK, lambda: asked.append(1))
+    Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint=lambda: asked.append(1))
     assert len(asked) == ROWS // 1000
 
     class Enough(Exception):
@@ -306,5 +306,5 @@ def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close(monkeypatch: p
 
     asked.clear()
     with pytest.raises(Enough):
-        Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint)
+        Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint=checkpoint)
     assert len(asked) == 3

@@ -4,6 +4,7 @@ exact   exact scores of rows, as `metrics.exact_scores` computes them
 bytes   scans of an 8-bit copy of the rows
 tree    search in a k-d tree
 hashes  Hamming distances of packed signatures
+shortlist  exact scores of what codes propose, as far as needed
 numbers arrays of numbers in JSON text
 
 They are compiled by numba, with signatures written out, and kept in its cache: `load` takes some ten seconds once per
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MODULES = ("exact", "bytes", "tree", "hashes", "numbers")
+_MODULES = ("exact", "bytes", "tree", "hashes", "shortlist", "numbers")
 _FOLDER = Path(__file__).parent
 # Says for which sources, numba and processor the cache is complete.
 _STAMP = _FOLDER / "__pycache__" / "compiled"

@@ -1,0 +1,105 @@
+"""Exact scores of a short-list, as far down as rows may still be among the k best.
+
+A short-list holds *firsts*, rows that stand for themselves and their copies (`approximate.Copies`), best first by rough
+scores, as codes give them. It is read from the top. After 64 firsts, after every 32 more, and at its end it is looked
+at: the errors of the rough scores so far tell how much better than its rough score a row behind may be. Where the k-th
+best row so far is out of that reach, the list is read far enough.
+
+The mean and the variance of the errors are those of the second half of what was read, as rows behind have them: among
+the first are more of those that rough scores rate too low. *Out of reach* is so many standard errors: at the end of the
+list, whose length a trial found sufficient, fewer than before it.
+
+Costs some 0.3 microseconds a row of 384 dimensions that is not in the processor's cache. Of lists of 243 rows, sentence
+embeddings have some 130 read.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.engine import kernels
+from apps.engine.approximate import Copies, put_best
+from apps.engine.metrics import Metric, exact_scores, is_plain
+from apps.engine.vectors import Float32, Int64, Mask
+
+Float64 = NDArray[np.float64]
+
+_LEAST, _STEP = 64, 32
+_SURE_EARLY, _SURE = 3.5, 2.75
+_ALL = np.empty(0, np.bool_)
+
+
+def read(
+    metric: Metric,
+    vectors: Float32,
+    queries: Float32,
+    k: int,
+    firsts: Int64,
+    rough: Float32,
+    *,
+    factors: Float64,
+    copies: Copies,
+    allowed: Mask | None,
+    whole: bool,
+) -> tuple[Int64, Float32, Mask]:
+    """The k best of the lists `firsts` [m, length] of rows of `vectors` [n, d], each for one of `queries` [m, d], as
+    far as they are read: positions and scores [m, k], and whether each was read far enough [m].
+
+    A list ends at its first -1, and then was never enough. `rough` [m, length] are its scores, in a unit in which exact
+    scores are multiplied by `factors` [m] (and are minus the square of that under euclidean). `allowed` [n] limits what
+    may be found; `whole` lists are read to their end, and are enough if they are full.
+    """
+    m, length = firsts.shape
+    positions, scores = np.full((m, k), -1, np.int64), np.full((m, k), -np.inf, np.float32)
+    looks, sure = _looks(0 if whole else length)
+    enough = np.zeros(m, np.bool_)
+    if kernels.loaded() and is_plain(vectors):
+        from apps.engine.kernels import shortlist
+
+        plain = (np.ascontiguousarray(array) for array in (queries, factors, firsts, rough, copies.pairs))
+        found = positions, scores, enough
+        shortlist.read(metric.number, vectors, *plain, _ALL if allowed is None else allowed, looks, sure, *found)
+    else:
+        for i, query in enumerate(queries):
+            full = int(np.argmin(firsts[i] >= 0)) if firsts[i, -1] < 0 else length
+            rows, places = copies.added(firsts[i, :full])
+            order = np.argsort(places, kind="stable")
+            if allowed is not None:
+                order = order[allowed[rows[order]]]
+            rows, places = rows[order], places[order]
+            exact = exact_scores(metric, vectors, query, rows)
+            reached = looks[looks <= full]
+            read, enough[i] = _far_enough(metric, k, exact, rough[i], places, float(factors[i]), reached, sure)
+            put_best(rows[:read], exact[:read], positions[i], scores[i])
+    return positions, scores, enough | (firsts[:, -1] >= 0 if whole else False)
+
+
+@lru_cache
+def _looks(length: int) -> tuple[Int64, Float64]:
+    """After how many firsts a list is looked at, and how many standard errors are out of reach then."""
+    looks = np.array([*range(_LEAST, length, _STEP), length] if length else [], np.int64)
+    return looks, np.where(looks < length, _SURE_EARLY, _SURE)
+
+
+def _far_enough(
+    metric: Metric, k: int, exact: Float32, rough: Float32, places: Int64, factor: float, looks: Int64, sure: Float64
+) -> tuple[int, bool]:
+    """How many of the rows, at `places` of a list, are read, and whether that is enough."""
+    alike = exact.astype(np.float64) * factor
+    if metric is Metric.EUCLIDEAN:
+        alike = -alike * alike
+    errors = alike - rough[places].astype(np.float64)
+    # Sums one by one, as the kernel makes them.
+    sums, squares = (np.concatenate([[0.0], np.cumsum(terms)]) for terms in (errors, errors * errors))
+    for look, errors_out_of_reach in zip(looks.tolist(), sure.tolist(), strict=False):
+        half, end = np.searchsorted(places, [look // 2, look]).tolist()
+        count = end - half
+        if end < k or not count:
+            continue
+        mean = (sums[end] - sums[half]) / count
+        variance = max(0.0, (squares[end] - squares[half]) / count - mean * mean)
+        reach = float(rough[look - 1]) + mean + errors_out_of_reach * np.sqrt(variance)
+        if np.partition(alike[:end], end - k)[end - k] >= reach:
+            return end, True
+    return len(exact), False
