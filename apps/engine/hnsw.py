@@ -236,8 +236,9 @@ class _Graph:
         params = library().SearchParametersHNSW(efSearch=kept)
         rows, compared = [], []
         # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
-        for query in np.split(self._frame.queries(queries), len(queries)):
-            (_, [nodes]), count = counted(partial(self._index.search, query, wanted, params=params))
+        framed = self._frame.queries(queries)
+        for i in range(len(framed)):
+            (_, [nodes]), count = counted(partial(self._index.search, framed[i : i + 1], wanted, params=params))
             rows.append(self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]))
             compared.append(count)
         return rows, compared
