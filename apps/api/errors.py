@@ -47,6 +47,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "That is not allowed."),
     "not_found": (404, "There is no such thing."),
     "method_not_allowed": (405, "The method is not allowed here."),
+    "request_timeout": (408, "The request took too long to arrive."),
     "conflict": (409, "An id is taken."),
     "precondition_failed": (412, "The resource has changed."),
     "body_too_large": (413, "The request body is too large."),
