@@ -32,10 +32,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Pin anew what requirements/*.in ask for.
+# Pin anew what requirements/*.in ask for; what a provider needs is installed beside what base.txt has.
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-index-url \
+	--no-emit-find-links --quiet
 requirements: $(VENV)/.dev
-	for name in base dev bench; do $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-emit-find-links --quiet requirements/$$name.in -o requirements/$$name.txt; done
+	for name in base dev bench; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
+		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'

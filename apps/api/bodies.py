@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, UnreadablePostError
 from gunicorn.http.errors import ParseException
 
 from apps.api.arrays import Body, validate
@@ -48,7 +48,10 @@ def read(request: HttpRequest) -> bytes:
     if declared and int(declared) > limit:
         raise _too_large(limit)
     if declared or "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
-        body = request.body
+        try:
+            body = request.body
+        except UnreadablePostError:
+            raise Problem("malformed", "The body broke off, or took too long to arrive.") from None
         if declared and len(body) < int(declared):
             raise Problem("malformed", f"The body ended after {len(body)} of {declared} bytes.")
         return body
@@ -67,7 +70,8 @@ def _next_block(stream: Any) -> bytes:
     try:
         block: bytes = stream.read(_BLOCK)
     except (OSError, ParseException):
-        raise Problem("malformed", "The body broke off, or its chunked transfer encoding makes no sense.") from None
+        detail = "The body broke off, took too long to arrive, or its chunked transfer encoding makes no sense."
+        raise Problem("malformed", detail) from None
     return block
 
 

@@ -45,6 +45,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "That is not allowed."),
     "not_found": (404, "There is no such thing."),
     "method_not_allowed": (405, "The method is not allowed here."),
+    "request_timeout": (408, "The request took too long to arrive."),
     "conflict": (409, "Something else is in the way."),
     "model_mismatch": (409, "The library has another embedding model."),
     "precondition_failed": (412, "The resource has changed."),

@@ -45,7 +45,7 @@ def provider_type(name: str) -> type[Provider]:
 
 def install_command(name: str) -> str:
     """The command that installs what the provider `name` needs."""
-    return f"python -m pip install -r requirements/embeddings-{name.replace('_', '-')}.in"
+    return f"python -m pip install --require-hashes -r requirements/embeddings-{name.replace('_', '-')}.txt"
 
 
 def provider(name: str, model: str) -> Provider:

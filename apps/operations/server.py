@@ -3,7 +3,6 @@
 The arbiter looks after its workers every second; here it looks after the maintenance process in the same step.
 """
 
-import contextlib
 import ctypes
 import logging
 import os
@@ -12,25 +11,20 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-import orjson
 from django.conf import settings
 from django.utils.module_loading import import_string
-from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
+
+from apps.operations.clients import SECONDS
+from apps.operations.workers import ManyThreads, OneThread
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_STARTS = 5.0
-# How long a worker waits for the next bytes of a client.
-_SECONDS_FOR_CLIENTS = 10
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (gunicorn makes its own unguessable file there)
 
@@ -43,7 +37,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": settings.BIND,
             "workers": settings.WORKERS,
             "threads": settings.THREADS,
-            "worker_class": f"{__name__}.{'_SyncWorker' if settings.THREADS == 1 else '_ThreadWorker'}",
+            "worker_class": OneThread if settings.THREADS == 1 else ManyThreads,
             "timeout": settings.REQUEST_TIMEOUT,
             "graceful_timeout": 10,
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
@@ -51,6 +45,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "when_ready": _defer_accept,
             "post_fork": _after_fork,
+            # The socket is not gunicorn's to send files on.
+            "sendfile": False,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
         }
@@ -62,67 +58,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         _Supervisor(self).run()
-
-
-class _Problems:
-    """A worker that answers a request which is no HTTP with a problem document, as everything else is answered."""
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        if not isinstance(exc, ParseException):
-            super().handle_error(req, client, addr, exc)  # type: ignore[misc]
-            return
-        request_id = uuid.uuid4().hex
-        body = orjson.dumps(
-            {
-                "type": "urn:vectordb:problem:malformed",
-                "title": "The request could not be read.",
-                "status": 400,
-                "detail": f"The request line or a header makes no sense, or is too long: {exc}.",
-                "code": "malformed",
-                "request_id": request_id,
-                "errors": [],
-            }
-        )
-        head = (
-            "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-            f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        with contextlib.suppress(OSError):
-            util.write_nonblock(client, head.encode() + body)
-
-
-class _SyncWorker(_Problems, SyncWorker):  # type: ignore[misc]
-    """gunicorn's worker of one thread, which a client that sends half a request does not keep."""
-
-    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        client.settimeout(_SECONDS_FOR_CLIENTS)
-        super().handle(listener, client, addr)
-
-    def handle_request(self, listener: Any, req: Any, client: socket.socket, addr: Any) -> None:
-        # Head and body leave together, with the end of the stream: each would wake the client by itself. A client that
-        # waits for "100 Continue" gets that at once.
-        if hasattr(socket, "TCP_CORK") and not any(name == "EXPECT" for name, _ in req.headers):
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        super().handle_request(listener, req, client, addr)
-        if _all_is_read(client):
-            # gunicorn would wait for the client to close first, lest unread bytes make the kernel break the connection.
-            client.close()
-
-
-def _all_is_read(client: socket.socket) -> bool:
-    """Whether the client has sent nothing that nobody has read."""
-    client.setblocking(False)
-    try:
-        client.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
-class _ThreadWorker(_Problems, ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker of several threads."""
 
 
 class _Supervisor(Arbiter):  # type: ignore[misc]
@@ -153,7 +88,7 @@ def _defer_accept(arbiter: _Supervisor) -> None:
     """Take a connection when it has sent something: browsers open some in advance, and each would keep a worker."""
     if hasattr(socket, "TCP_DEFER_ACCEPT"):
         for listener in arbiter.LISTENERS:
-            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SECONDS_FOR_CLIENTS)
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SECONDS)
 
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:

@@ -1,6 +1,7 @@
 """Providers by name: one for each model and process, refusals that say what there is, remedies for what is missing."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -72,9 +73,20 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_the_command_installs_a_file_that_is_there_and_names_the_package(name: str) -> None:
-    *_, option, file = install_command(name).split()
-    assert option == "-r"
-    assert name.replace("_", "-") in (ROOT / file).read_text()
+    *_, hashes, option, file = install_command(name).split()
+    assert (hashes, option) == ("--require-hashes", "-r")
+    pinned = (ROOT / file).read_text()
+    assert re.search(rf"^{name.replace('_', '-')}==\S+ \\\n    --hash=sha256:", pinned, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_is_installed_leaves_the_server_what_it_has(name: str) -> None:
+    def pins(file: Path) -> set[str]:
+        return set(re.findall(r"^[a-z][^\\\n]+==[^\\\n]+", file.read_text(), re.MULTILINE))
+
+    base = pins(ROOT / "requirements/base.txt")
+    assert base
+    assert base <= pins(ROOT / install_command(name).split()[-1])
 
 
 def test_a_fault_of_our_own_module_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

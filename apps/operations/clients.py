@@ -1,0 +1,247 @@
+"""The clients of a worker, none of which it waits for.
+
+A request is handled when all of it is here, and its answer leaves as fast as the client takes it. In between, a
+connection is an entry in a selector, with the bytes it has sent or is to get. So a client that is slow, or means to be,
+costs no time but memory, of which there is a limit. One that exceeds its time is hung up on; when places or memory run
+out, so is the one that came first.
+
+Usually a request is there with its connection, and its answer fits the socket's buffer: then the selector never hears
+of the connection.
+"""
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Protocol
+
+from apps.operations.arrival import Arrival
+
+# Seconds that a client has to send its request, and again to take the answer; and one more for each so many bytes.
+SECONDS = 10
+BYTES_A_SECOND = 1 << 14
+_MOST_CLIENTS = 500
+# Many clients send head and body apart: to wait for the other part a moment is quicker than to come back for it.
+_PATIENCE = 0.001
+_BLOCK = 1 << 16
+# After as many, others have their turn.
+_BLOCKS_AT_A_TIME = 16
+# How much a client may send that nobody reads. To hang up earlier would break the answer that it has not read.
+_MOST_UNREAD = 1 << 28
+_TICK = 1.0
+# The end of the stream comes with the last bytes: each would wake the client by itself.
+_END_FOLLOWS = getattr(socket, "MSG_MORE", 0)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Handler(Protocol):
+    """Makes the answers."""
+
+    def answer(self, request: bytearray, server: Any, client: Any) -> bytes:
+        """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses."""
+
+    def too_late(self) -> bytes:
+        """The answer to a client that has not sent all of its request in time."""
+
+
+class _State(Enum):
+    RECEIVING = auto()
+    SENDING = auto()
+    # The answer has left, and the client still sends what nobody reads.
+    DRAINING = auto()
+
+
+class Connection:
+    """A client: its request while it arrives, then its answer while it leaves."""
+
+    def __init__(self, client: socket.socket, arrival: Arrival, answer: Callable[[bytearray], bytes]) -> None:
+        client.settimeout(_PATIENCE)
+        self.socket = client
+        # What `Clients` knows of it: the event that it waits for, and the bytes that were kept for it.
+        self.event = 0
+        self.counted = 0
+        # Seconds in its state; only those in which the worker had time for it.
+        self.age = 0
+        self._moved = 0
+        self._arrival = arrival
+        self._answer = answer
+        self._is_told_to_continue = False
+        self._unsent = memoryview(b"")
+        self._state = _State.RECEIVING
+
+    @property
+    def kept(self) -> int:
+        """The bytes that are kept for it."""
+        return len(self._arrival.data) + len(self._unsent)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of its request has come."""
+        return self._state is not _State.RECEIVING or self._moved > 0
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.age > SECONDS + self._moved // BYTES_A_SECOND
+
+    def step(self) -> int:
+        """Do what can be done now; answers the event to wait for, or 0 at the end. OSError when the client is gone."""
+        try:
+            if self._state is _State.RECEIVING:
+                if not self._receive():
+                    return selectors.EVENT_READ
+                self._begin_to_send(self._answer(self._arrival.data))
+            if self._state is _State.SENDING:
+                self._send()
+            return selectors.EVENT_READ if self._drain() else 0
+        except (BlockingIOError, TimeoutError):
+            # Who has waited for it once is told of what comes next.
+            self.socket.setblocking(False)
+            return selectors.EVENT_WRITE if self._state is _State.SENDING else selectors.EVENT_READ
+
+    def refuse(self, answer: bytes) -> int:
+        """What `step` does, for a client that is overdue."""
+        if self._state is not _State.RECEIVING or not self.has_begun:
+            return 0
+        self._begin_to_send(answer)
+        return self.step()
+
+    def _receive(self) -> bool:
+        """Whether the request can be handled: it is whole, or the client sends no more of it."""
+        for _ in range(_BLOCKS_AT_A_TIME):
+            piece = self.socket.recv(_BLOCK)
+            self._moved += len(piece)
+            if not piece or self._arrival.add(piece):
+                return True
+            if self._arrival.waits_for_continue and not self._is_told_to_continue:
+                self._is_told_to_continue = True
+                self.socket.send(_CONTINUE)
+        return False
+
+    def _begin_to_send(self, answer: bytes) -> None:
+        self.socket.setblocking(False)
+        self._arrival.data = bytearray()
+        self._unsent = memoryview(answer)
+        self._enter(_State.SENDING)
+
+    def _send(self) -> None:
+        while self._unsent:
+            sent = self.socket.send(self._unsent, _END_FOLLOWS)
+            self._unsent = self._unsent[sent:]
+            self._moved += sent
+        self._enter(_State.DRAINING)
+
+    def _drain(self) -> bool:
+        """Whether the client may still send what nobody reads. Closed before it is here, the connection would break,
+        and the answer with it."""
+        for _ in range(_BLOCKS_AT_A_TIME):
+            try:
+                piece = self.socket.recv(_BLOCK)
+            except BlockingIOError:
+                return self._moved > 0
+            if not piece or self._moved > _MOST_UNREAD:
+                return False
+            if not self._moved:
+                self.socket.shutdown(socket.SHUT_WR)
+            self._moved += len(piece)
+        return True
+
+    def _enter(self, state: _State) -> None:
+        self._state = state
+        self.age = 0
+        self._moved = 0
+
+
+class Clients:
+    """The connections of a worker, and the sockets that they come from."""
+
+    def __init__(
+        self, listeners: Iterable[Any], wakeup: int, handler: Handler, *, most_bytes: int, most_body_bytes: int
+    ) -> None:
+        """`wakeup` is a pipe that something is written to in order to end the wait. At most `most_bytes` are kept of
+        requests and answers; a request whose body has more than `most_body_bytes` is handled as soon as that shows."""
+        self._handler = handler
+        self._most_bytes = most_bytes
+        self._most_body_bytes = most_body_bytes
+        self._kept = 0
+        self._waiting: dict[Connection, None] = {}
+        self._next_tick = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(wakeup, selectors.EVENT_READ, partial(os.read, wakeup, 1 << 10))
+        self._listeners = list(listeners)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            accept = partial(self._accept, listener, listener.getsockname())
+            self._selector.register(listener, selectors.EVENT_READ, accept)
+
+    def serve(self, seconds: float) -> None:
+        """Do what can be done, waiting for that up to `seconds`."""
+        for key, _ in self._selector.select(min(seconds, _TICK) if self._waiting else seconds):
+            key.data()
+        if self._waiting:
+            self._look_at_the_clock()
+
+    def finish(self, seconds: float) -> None:
+        """Take nobody in any more, and serve those who have begun for up to `seconds`."""
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        for connection in list(self._waiting):
+            if not connection.has_begun:
+                self._drop(connection)
+        end = time.monotonic() + seconds
+        while self._waiting and (left := end - time.monotonic()) > 0:
+            self.serve(left)
+
+    def _accept(self, listener: Any, server: Any) -> None:
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            # Another worker was quicker, or the client has left.
+            return
+        answer = partial(self._handler.answer, server=server, client=address)
+        connection = Connection(client, Arrival(self._most_body_bytes), answer)
+        self._advance(connection, connection.step)
+
+    def _advance(self, connection: Connection, step: Callable[[], int]) -> None:
+        try:
+            event = step()
+        except OSError:
+            event = 0
+        if not event:
+            self._drop(connection)
+            return
+        if connection not in self._waiting:
+            self._waiting[connection] = None
+            self._selector.register(connection.socket, event, partial(self._meet, connection))
+        elif event != connection.event:
+            self._selector.modify(connection.socket, event, partial(self._meet, connection))
+        connection.event = event
+        self._kept += connection.kept - connection.counted
+        connection.counted = connection.kept
+        while self._kept > self._most_bytes or len(self._waiting) > _MOST_CLIENTS:
+            self._drop(next(iter(self._waiting)))
+
+    def _meet(self, connection: Connection) -> None:
+        # It may have had to go a moment ago.
+        if connection in self._waiting:
+            self._advance(connection, connection.step)
+
+    def _drop(self, connection: Connection) -> None:
+        if connection in self._waiting:
+            del self._waiting[connection]
+            self._selector.unregister(connection.socket)
+            self._kept -= connection.counted
+        connection.socket.close()
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        if now < self._next_tick:
+            return
+        self._next_tick = now + _TICK
+        for connection in list(self._waiting):
+            connection.age += 1
+            if connection.is_overdue:
+                self._advance(connection, partial(connection.refuse, self._handler.too_late()))

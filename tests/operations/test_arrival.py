@@ -1,0 +1,75 @@
+"""Where a request ends, however it is cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.operations.arrival import Arrival
+
+_HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+_LIMIT = 1000
+bodies = st.binary(max_size=_LIMIT) | st.sampled_from([b"\r\n\r\n", b"0\r\n\r\n", b"\r\n0\r\n\r\n" * 9])
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    parts = draw(st.lists(bodies.filter(bool), max_size=5))
+    extension = draw(st.sampled_from([b"", b";a=b", b' ; a="\r"']))
+    chunks = [b"%X%b\r\n%b\r\n" % (len(part), extension, part) for part in parts]
+    trailers = draw(st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC: d\r\n"]))
+    return _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"000\r\n" + trailers + b"\r\n"
+
+
+requests = st.one_of(
+    st.just(_HEAD + b"\r\n"),
+    bodies.map(lambda body: _HEAD + b"content-length:%d \r\n\r\n" % len(body) + body),
+    chunked(),
+)
+
+
+@given(requests, st.data())
+def test_a_request_is_whole_with_its_last_byte(request: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(request) - 1), max_size=20)))
+    arrival = Arrival(10 * _LIMIT)
+    pieces = [request[start:end] for start, end in zip([0, *cuts], [*cuts, len(request)], strict=True)]
+    assert [arrival.add(piece) for piece in pieces] == [False] * len(cuts) + [True]
+    assert arrival.data == request
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"x" * (1 << 21),
+        _HEAD + b"Content-Length: 1001\r\n\r\n",
+        _HEAD + b"Content-Length: -1\r\n\r\n",
+        _HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 10_000,
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 200_000,
+        _HEAD
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"400\r\n"
+        + b"x" * 1024
+        + b"\r\n"
+        + b"fffff\r\n"
+        + b"x" * 200_000,
+    ],
+)
+def test_what_will_be_refused_is_not_waited_for(request_bytes: bytes) -> None:
+    assert Arrival(_LIMIT).add(request_bytes)
+
+
+@pytest.mark.parametrize(
+    ("headers", "waits"),
+    [
+        (b"Content-Length: 5\r\nExpect: 100-continue\r\n", True),
+        (b"expect:100-Continue\r\nTransfer-Encoding: chunked\r\n", True),
+        (b"Content-Length: 5\r\n", False),
+        (b"Expect: 100-continue\r\n", False),
+        (b"Content-Length: 1001\r\nExpect: 100-continue\r\n", False),
+    ],
+)
+def test_who_waits_to_continue(headers: bytes, waits: bool) -> None:
+    arrival = Arrival(_LIMIT)
+    arrival.add(_HEAD + headers + b"\r\n")
+    assert arrival.waits_for_continue is waits
