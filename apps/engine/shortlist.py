@@ -57,9 +57,9 @@ def read(
     if kernels.loaded() and is_plain(vectors):
         from apps.engine.kernels import shortlist
 
-        plain = (np.ascontiguousarray(array) for array in (queries, factors, firsts, rough, copies.pairs))
+        given = *map(np.ascontiguousarray, (queries, factors, firsts, rough)), copies.pairs
         found = positions, scores, enough
-        shortlist.read(metric.number, vectors, *plain, _ALL if allowed is None else allowed, looks, sure, *found)
+        shortlist.read(metric.number, vectors, *given, _ALL if allowed is None else allowed, looks, sure, *found)
     else:
         for i, query in enumerate(queries):
             full = int(np.argmin(firsts[i] >= 0)) if firsts[i, -1] < 0 else length
