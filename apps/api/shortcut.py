@@ -25,6 +25,8 @@ from apps.libraries.ids import is_id
 from vectordb.logs import current_request_id
 
 Environ: TypeAlias = dict[str, Any]
+# Status, headers and body.
+Answered: TypeAlias = tuple[str, list[tuple[str, str]], bytes]
 Application: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 _PATH = re.compile(r"/api/v1/libraries/([A-Za-z0-9._~:@-]{1,128})/query(/batch)?")
@@ -36,28 +38,36 @@ class QueryShortcut:
     """A WSGI application that answers queries and leaves the rest to `django`."""
 
     def __init__(self, django: Application) -> None:
-        self._django = django
+        self.django = django
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        answered = self.at_once(environ)
+        if answered is None:
+            return self.django(environ, start_response)
+        status, headers, body = answered
+        start_response(status, headers)
+        return [body]
+
+    def at_once(self, environ: Environ) -> Answered | None:
+        """The answer to a usual query; None where Django is to be asked. Of `environ` it needs what says something of
+        the request itself."""
         if environ["REQUEST_METHOD"] != "POST" or (path := _PATH.fullmatch(environ["PATH_INFO"])) is None:
-            return self._django(environ, start_response)
+            return None
         library_id, is_batch = path.groups()
         length = _usual_length(environ)
         if length is None or not is_id(library_id) or not _is_served(environ.get("HTTP_HOST", "")):
-            return self._django(environ, start_response)
+            return None
         request_id = request_id_of(environ)
         current_request_id.set(request_id)
         body = environ["wsgi.input"].read(length)
         try:
             answer = _answer(library_id, body, is_batch=is_batch is not None) if len(body) == length else None
         except EmbeddingError as error:
-            return _refuse(error, request_id, start_response)
+            return _refused(error, request_id)
         if answer is None:
             environ["wsgi.input"] = io.BytesIO(body)
-            return self._django(environ, start_response)
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer))), (HEADER, request_id)]
-        start_response("200 OK", headers + FIXED_HEADERS)
-        return [answer]
+            return None
+        return _answered("200 OK", "application/json", answer, request_id)
 
 
 def _answer(library_id: str, body: bytes, *, is_batch: bool) -> bytes | None:
@@ -70,15 +80,17 @@ def _answer(library_id: str, body: bytes, *, is_batch: bool) -> bytes | None:
         return None
 
 
-def _refuse(error: EmbeddingError, request_id: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _refused(error: EmbeddingError, request_id: str) -> Answered:
     """The answer to a text that no provider made a vector of; asking the provider again would take as long again."""
     problem = problem_of(error)
     assert problem is not None
-    body = dumps(problem.body(request_id))
     status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
-    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), (HEADER, request_id)]
-    start_response(status, headers + FIXED_HEADERS)
-    return [body]
+    return _answered(status, CONTENT_TYPE, dumps(problem.body(request_id)), request_id)
+
+
+def _answered(status: str, content_type: str, body: bytes, request_id: str) -> Answered:
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), (HEADER, request_id)]
+    return status, headers + FIXED_HEADERS, body
 
 
 def _usual_length(environ: Environ) -> int | None:

@@ -57,9 +57,10 @@ def read(
     if kernels.loaded() and is_plain(vectors):
         from apps.engine.kernels import shortlist
 
-        given = *map(np.ascontiguousarray, (queries, factors, firsts, rough)), copies.pairs
-        found = positions, scores, enough
-        shortlist.read(metric.number, vectors, *given, _ALL if allowed is None else allowed, looks, sure, *found)
+        plain = np.ascontiguousarray
+        lists = plain(queries), factors, plain(firsts), plain(rough), copies.pairs
+        mask = _ALL if allowed is None else allowed
+        shortlist.read(metric.number, vectors, *lists, mask, looks, sure, positions, scores, enough)
     else:
         for i, query in enumerate(queries):
             full = int(np.argmin(firsts[i] >= 0)) if firsts[i, -1] < 0 else length

@@ -40,7 +40,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Handler(Protocol):
     """Makes the answers."""
 
-    def answer(self, request: bytearray, server: Any, client: Any) -> bytes:
+    def answer(self, request: Arrival, server: Any, client: Any) -> bytes:
         """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses."""
 
     def too_late(self) -> bytes:
@@ -57,7 +57,7 @@ class _State(Enum):
 class Connection:
     """A client: its request while it arrives, then its answer while it leaves."""
 
-    def __init__(self, client: socket.socket, arrival: Arrival, answer: Callable[[bytearray], bytes]) -> None:
+    def __init__(self, client: socket.socket, arrival: Arrival, answer: Callable[[Arrival], bytes]) -> None:
         client.settimeout(_PATIENCE)
         self.socket = client
         # What `Clients` knows of it: the event that it waits for, and the bytes that were kept for it.
@@ -92,7 +92,7 @@ class Connection:
             if self._state is _State.RECEIVING:
                 if not self._receive():
                     return selectors.EVENT_READ
-                self._begin_to_send(self._answer(self._arrival.data))
+                self._begin_to_send(self._answer(self._arrival))
             if self._state is _State.SENDING:
                 self._send()
             return selectors.EVENT_READ if self._drain() else 0
