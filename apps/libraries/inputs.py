@@ -15,6 +15,7 @@ from apps.libraries.values import (
     Input,
     Metadata,
     Name,
+    NewIdentifier,
     NotNull,
     Several,
     Text,
@@ -48,7 +49,7 @@ class Embedding(Input):
 class LibraryCreate(Input):
     """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     name: Name
     description: Text = ""
     dimension: Annotated[Dimension | None, NotNull, WithJsonSchema(TypeAdapter(Dimension).json_schema())] = None
@@ -83,7 +84,7 @@ class Reindex(Input):
 class ChunkInput(Input):
     """A chunk as it is written alone. `embedding` may be left out only where the vector stays as it is."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     document_id: Identifier | None = None
     text: Text = ""
     embedding: Vector = []
@@ -93,7 +94,7 @@ class ChunkInput(Input):
 class DocumentChunk(Input):
     """A chunk as it is written within its document."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     text: Text = ""
     embedding: Vector = []
     metadata: Metadata = {}
@@ -121,7 +122,7 @@ class ChunkUpdate(Input):
 class DocumentInput(Input):
     """A document with its chunks, in order."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     title: Text = ""
     source: Text = ""
     metadata: Metadata = {}
