@@ -146,7 +146,7 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "vectordb",
-    "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector.",
+    "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector, text and words.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,

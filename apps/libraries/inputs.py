@@ -16,6 +16,7 @@ from apps.libraries.values import (
     LongText,
     Metadata,
     Name,
+    NewIdentifier,
     NotNull,
     Several,
     Text,
@@ -57,7 +58,7 @@ NamedModel = Annotated[Embedding | None, NotNull, WithJsonSchema(TypeAdapter(Emb
 class LibraryCreate(Input):
     """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     name: Name
     description: Text = ""
     dimension: Annotated[Dimension | None, NotNull, WithJsonSchema(TypeAdapter(Dimension).json_schema())] = None
@@ -98,7 +99,7 @@ class Reindex(Input):
 class ChunkInput(Input):
     """A chunk as it is written alone. `embedding` may be left out only where the vector stays as it is."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     document_id: Identifier | None = None
     text: Text = ""
     embedding: Vector = []
@@ -108,7 +109,7 @@ class ChunkInput(Input):
 class DocumentChunk(Input):
     """A chunk as it is written within its document."""
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     text: Text = ""
     embedding: Vector = []
     metadata: Metadata = {}
@@ -148,7 +149,7 @@ class DocumentInput(Input):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["chunks"]}, {"required": ["text"]}]})
 
-    id: Identifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id)
     title: Text = ""
     source: Text = ""
     metadata: Metadata = {}

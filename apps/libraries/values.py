@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    JsonValue,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -28,7 +29,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core_schema
 
 from apps.engine.vectors import Float32
-from apps.libraries.ids import RULE, is_id
+from apps.libraries.ids import INVISIBLE, NEW_PATTERN, PATTERN, RULE, is_id, is_visible
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
 _LIMITS = settings.LIMITS
@@ -118,17 +119,20 @@ def _identifier(value: str) -> str:
     return value
 
 
-Identifier = Annotated[
-    str,
-    AfterValidator(_identifier),
-    Field(
-        json_schema_extra={
-            "minLength": 1,
-            "maxLength": ID_MAX_LENGTH,
-            "pattern": r"^[^/\s\x00-\x1f\x7f-\x9f]+$",
-        }
-    ),
-]
+def _new_identifier(value: str) -> str:
+    if not is_visible(_identifier(value)):
+        raise refusal(INVISIBLE)
+    return value
+
+
+def _id_schema(pattern: str) -> dict[str, JsonValue]:
+    return {"minLength": 1, "maxLength": ID_MAX_LENGTH, "pattern": pattern}
+
+
+# The id of something that is there.
+Identifier = Annotated[str, AfterValidator(_identifier), Field(json_schema_extra=_id_schema(PATTERN))]
+# The id of something to write.
+NewIdentifier = Annotated[str, AfterValidator(_new_identifier), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
 
 
 def _plain(value: str) -> str:

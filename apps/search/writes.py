@@ -49,6 +49,9 @@ def create_library(*, create: LibraryCreate) -> Library:
         dimension = provider_of(create.embedding.key, "/embedding").dimension
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
+        if dimension is not None:
+            # Else vectors of another length could come first, and no text would fit any more.
+            create = create.model_copy(update={"dimension": dimension})
     return library_services.create_library(create=create)
 
 

@@ -18,9 +18,8 @@ GOOD = (
     "e\u0301",  # the same to the eye, another id by code point
     "日本語",
     "🙂👩‍👩‍👧",
-    "\u200b",  # zero width space: no white space in Unicode
-    "\ufeffx",
-    "\u202eabc",
+    "\u0645\u06cc\u200c\u0631\u0648\u062f",  # "goes" in Persian
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "\ue000\uffff\U0010ffff",
     "a?b=c&d",
     "a#b",
@@ -59,6 +58,19 @@ BAD = {
     "ideographic space": "\u3000",
     "line separator": "\u2028",
     "129 characters": "x" * 129,
+}
+# What cannot be seen, so that two ids look the same; what has such an id from elsewhere keeps it.
+INVISIBLE = {
+    "zero width space": "a\u200bb",
+    "only a zero width space": "\u200b",
+    "byte order mark": "\ufeffa",
+    "soft hyphen": "a\u00adb",
+    "word joiner": "a\u2060",
+    "mark of direction": "\u200fa",
+    "change of direction": "\u202eabc",
+    "only a joiner": "\u200d",
+    "a joiner at the end": "a\u200c",
+    "a joiner at the beginning": "\u200da",
 }
 
 
@@ -124,6 +136,45 @@ def test_what_can_be_no_id_is_refused_in_a_body(client: httpx.Client, shared: st
     problem = refused(client.post(f"{library}/query", json={"chunk_id": name}), 400, "invalid", "/chunk_id")
     assert "128" in problem["detail"]
     assert client.get(f"{library}/stats").json()["chunks"] == 2
+
+
+@pytest.mark.parametrize("name", INVISIBLE.values(), ids=INVISIBLE)
+def test_nothing_new_gets_an_id_that_looks_like_another(client: httpx.Client, shared: str, name: str) -> None:
+    library = f"/libraries/{shared}"
+    refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
+    body = {"chunks": [{"embedding": X}, {"id": name, "embedding": X}]}
+    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
+    refused(client.put(f"{library}/documents/doc", json=body), 400, "invalid", "/chunks/1/id")
+    body = {"id": name, "chunks": [{"embedding": X}]}
+    problem = refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
+    assert "invisible" in problem["detail"]
+    put = client.put(at(f"{library}/documents", name), json={"chunks": [{"embedding": X}]})
+    assert "invisible" in refused(put, 404, "not_found")["detail"]
+    assert client.get(f"{library}/stats").json()["chunks"] == 2
+
+
+def test_what_has_such_an_id_can_be_read_and_deleted(server: Server, client: httpx.Client, library: str) -> None:
+    name = "\ufeffa"
+    path = f"/libraries/{library}"
+    for number in range(2):
+        body = {"id": f"doc{number}", "chunks": [{"id": f"chunk{number}", "embedding": X}]}
+        client.post(f"{path}/documents", json=body).raise_for_status()
+    renamed = server.manage(
+        "shell",
+        "-c",
+        "from apps.libraries.models import Chunk, Document; "
+        f"rows = dict(library__public_id={library!r}); "
+        f"print(Document.objects.filter(public_id='doc0', **rows).update(public_id={name!r}), "
+        f"Chunk.objects.filter(public_id='chunk0', **rows).update(public_id={name!r}))",
+    )
+    assert "1 1" in renamed.stdout, renamed.stderr
+    assert client.get(at(f"{path}/chunks", name)).json()["document_id"] == name
+    assert client.get(f"{path}/chunks", params={"document_id": name}).json()["items"][0]["id"] == name
+    assert client.post(f"{path}/chunks/get", json={"ids": [name]}).json()["missing"] == []
+    assert len(client.post(f"{path}/query", json={"chunk_id": name}).json()["results"]) == 1
+    assert client.put(at(f"{path}/documents", name), json={"chunks": [{"embedding": X}]}).status_code == 200
+    assert client.delete(at(f"{path}/documents", name)).status_code == 204
+    assert [item["id"] for item in client.get(f"{path}/documents").json()["items"]] == ["doc1"]
 
 
 @pytest.mark.parametrize("name", [name for name in BAD.values() if name not in ("", ".", "..", "a/b")], ids=ascii)

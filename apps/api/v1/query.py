@@ -74,7 +74,7 @@ class _QueryView(ApiView):
 
 
 class Query(_QueryView):
-    """The nearest chunks to a vector, or to another chunk; POST one."""
+    """The nearest chunks to a vector, a text or another chunk, and the best by words; POST one."""
 
     examples = {"POST": samples.QUERY}
 

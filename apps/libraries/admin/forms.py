@@ -154,5 +154,5 @@ class DocumentForm(RuledForm):
 class ChunkForm(RuledForm):
     rules = ChunkUpdate
 
-    text = VerbatimField(help_text="The embedding stays as it is: this version does not make embeddings from text.")
+    text = VerbatimField(help_text="The embedding stays as it is; to make it anew, write the chunk by the API.")
     metadata = MetadataField()

@@ -10,7 +10,8 @@ from django.db import transaction
 
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import Conflict, Fault, Invalid
+from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
+from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
 from apps.libraries.models import Document, EmbeddingModel, Library
 from apps.libraries.services import rows
@@ -66,7 +67,8 @@ def replace_document(
     """Make the document exactly this.
 
     Chunks match by id, those without an id by equal text, metadata and vector. A matching chunk whose content is equal
-    is kept; its position may change. Raises NotFound (library), Conflict (a chunk's id in use elsewhere), Invalid.
+    is kept; its position may change. Raises NotFound (library, or a document that cannot be made by this id), Conflict
+    (a chunk's id in use elsewhere), Invalid.
     """
     library = rows.locked_library(library_id)
     rows.settle_model(library, model, named_models(document))
@@ -76,6 +78,8 @@ def replace_document(
     row = Document.objects.filter(library=library, public_id=document_id).first()
     is_new = row is None
     if row is None:
+        if not is_visible(document_id):
+            raise NotFound(f"There is no document {document_id!r}, and there can be none: an id {INVISIBLE}.")
         row = Document(library=library, public_id=document_id)
     row.title, row.source, row.metadata = document.title, document.source, document.metadata
     row.save()
