@@ -231,7 +231,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole_number(1, 1 << 28)),
     Setting(
         "VECTORDB_MAX_SPLIT_BYTES",
-        "4194304",
+        "2097152",
         "Most text that one request may have split into chunks, in bytes.",
         _whole_number(1, 1 << 28),
     ),

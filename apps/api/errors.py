@@ -40,7 +40,7 @@ MAX_ERRORS = 100
 CODES: dict[str, tuple[int, str]] = {
     "malformed": (400, "The request could not be read."),
     "invalid": (400, "The request is not valid."),
-    "embedding_required": (400, "A chunk needs an embedding."),
+    "embedding_required": (400, "An embedding is needed."),
     "host_not_allowed": (400, "The request is addressed to a host that is not served here."),
     "forbidden": (403, "That is not allowed."),
     "not_found": (404, "There is no such thing."),
@@ -189,6 +189,8 @@ def _validation_problem(error: ValidationError) -> Problem:
         detail = context.get("detail") or _SENTENCES.get(item["type"])
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
+        elif detail is None and ("le" in context or "ge" in context):
+            detail = f"must be at most {context['le']:g}" if "le" in context else f"must be at least {context['ge']:g}"
         faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
     first = faults[0]
     more = f" ({min(len(faults), MAX_ERRORS) - 1} more in `errors`.)" if len(faults) > 1 else ""

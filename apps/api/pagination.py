@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.http import QueryDict
+
 from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.selectors import Page
 
@@ -30,13 +32,17 @@ def page_request(query: Mapping[str, str]) -> PageRequest:
     return PageRequest(int(text), _key(query["cursor"]) if "cursor" in query else 0)
 
 
-def check_parameters(query: Mapping[str, str], *known: str) -> None:
-    """Raise Invalid for query parameters other than those `known`, and `format`, which chooses the renderer."""
+def check_parameters(query: QueryDict, *known: str) -> None:
+    """Raise Invalid for query parameters other than those `known`, and `format`, which chooses the renderer, and for
+    one that comes twice."""
     unknown = [
         Fault(pointer([name]), "is not a query parameter here") for name in query if name not in (*known, "format")
     ]
     if unknown:
         raise Invalid("A query parameter is not known.", unknown)
+    repeated = [Fault(pointer([name]), "must be given once") for name in query if len(query.getlist(name)) > 1]
+    if repeated:
+        raise Invalid("A query parameter comes twice.", repeated)
 
 
 def page_data(page: Page) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Parsing costs time by the size of the JSON, stops at the limits below, and recur
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from apps.engine.errors import InvalidFilter
 
 MAX_DEPTH = 16  # of $and, $or and $not within each other, and of arrays within an operand
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one
+MAX_SUBSTRINGS = 50  # $contains of strings in a filter: each reads all strings of its field
 MAX_IN_VALUES = 10_000  # in one $in or $nin
 MAX_VALUES = 100_000  # in all operands of a filter, members of arrays included
 
@@ -112,6 +113,18 @@ class Exists(Filter):
     path: str
 
 
+def conditions(filter: Filter) -> Iterator[Filter]:
+    """What a filter combines."""
+    match filter:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from conditions(part)
+        case Not(part):
+            yield from conditions(part)
+        case _:
+            yield filter
+
+
 def parse(raw: object) -> Filter:
     """The filter that `raw`, parsed JSON, stands for; raises InvalidFilter for what is none."""
     return _Parser().filter(raw, (), 0)
@@ -122,6 +135,7 @@ class _Parser:
 
     def __init__(self) -> None:
         self._conditions = 0
+        self._substrings = 0
         self._values = 0
 
     def filter(self, raw: object, at: Path, depth: int) -> Filter:
@@ -176,6 +190,10 @@ class _Parser:
 
     def _condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
         self._count_condition(at)
+        if operator.name == "$contains" and isinstance(raw, str):
+            self._substrings += 1
+            if self._substrings > MAX_SUBSTRINGS:
+                raise InvalidFilter(at, f"is one substring too many; a filter has at most {MAX_SUBSTRINGS}")
         read = operator.read_time if name == CREATED_AT else operator.read
         if read is None:
             raise InvalidFilter(at, f"is not for times; {CREATED_AT} is compared by the other operators")

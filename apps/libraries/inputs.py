@@ -136,12 +136,12 @@ class ChunkUpdate(Input):
 
 
 class Chunking(Input):
-    """How a text is split: pieces have at most `max_tokens` tokens, of which at most `overlap` are also the last of the
-    piece before. `max_tokens` is no more than the model reads, and `overlap` an eighth of it, where they are left out.
-    """
+    """How a text is split: pieces have at most `max_tokens` tokens, of which at most `overlap`, no more than half, are
+    also the last of the piece before. Left out, `max_tokens` is no more than the model reads, and `overlap` an eighth
+    of it."""
 
     max_tokens: Annotated[int, Whole(1, 4096, "of tokens in a chunk")] = 256
-    overlap: Annotated[int, Whole(0, 4095, "of tokens in a chunk")] = 32
+    overlap: Annotated[int, Whole(0, 2048, "of tokens in a chunk")] = 32
 
 
 class DocumentInput(Input):

@@ -45,14 +45,20 @@ def list_chunks(
     return Page(items, some[limit - 1] if len(some) > limit else None)
 
 
-@transaction.atomic
 def delete_chunks(*, library_id: str, filter: Filter) -> int:
     """Delete the chunks that match; answers how many. Raises NotFound for the library."""
-    # Nobody writes to the library between the search and the deletion.
-    rows.locked_library(library_id)
+    # Before writers have to wait; they are searched again only if the library has changed meanwhile.
     with open_snapshot() as snapshot:
-        keys = _matching(views.current(snapshot, library_id).view, filter)
-    return rows.delete_chunks(keys.tolist())
+        before = views.current(snapshot, library_id)
+    keys = _matching(before.view, filter)
+    with transaction.atomic():
+        # Nobody writes to the library between the search and the deletion.
+        rows.locked_library(library_id)
+        with open_snapshot() as snapshot:
+            current = views.current(snapshot, library_id)
+        if current.view is not before.view:
+            keys = _matching(current.view, filter)
+        return rows.delete_chunks(keys.tolist())
 
 
 def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:

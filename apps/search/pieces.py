@@ -66,6 +66,7 @@ def _sizes(chunking: Chunking, at: str, limit: int | None) -> tuple[int, int]:
         max_tokens = limit
     if not chunking.names("overlap"):
         overlap = max_tokens // 8
-    if overlap >= max_tokens:
-        raise Invalid.at(f"{at}/chunking/overlap", f"must be less than max_tokens, which is {max_tokens}")
+    if overlap > max_tokens // 2:
+        # With more, a piece would hold little but what those before it hold, and there would be no end of them.
+        raise Invalid.at(f"{at}/chunking/overlap", f"must be at most half of max_tokens, which is {max_tokens}")
     return max_tokens, overlap

@@ -125,7 +125,10 @@ def _embedded(
     _check_models(state, specs, pointers)
     if state.embedding is None:
         faults = [Fault(f"{at}/text", "cannot be embedded: send a vector, or use mode lexical") for _, at in asked]
-        raise EmbeddingRequired("This library has no embedding model.", faults)
+        raise EmbeddingRequired(
+            "This library has no embedding model; POST to its /reembed gives it one, and its chunks vectors of it.",
+            faults,
+        )
     return state.embedding, list(embed(*state.embedding, [text for text, _ in asked], "query"))
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import orjson
 from django.conf import settings
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import from_json
 
 from apps.engine import filters
 from apps.engine.errors import InvalidFilter
@@ -37,7 +37,7 @@ Filter = Annotated[
 def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
     """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
     try:
-        return filters.parse(orjson.loads(query.get("filter", "{}")))
+        return filters.parse(from_json(query.get("filter", "{}")))
     except InvalidFilter as error:
         raise Invalid.at(pointer(["filter", *error.path]), error.reason) from None
     except ValueError:
@@ -47,8 +47,14 @@ def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
 
 
 def parsed_field(value: str) -> str:
-    """A field's path, as filters name fields."""
-    parsed_filter({value: {"$exists": True}})
+    """The path of a field whose values can be counted, as filters name fields."""
+    if value == filters.CREATED_AT:
+        raise refusal("has no values to count; filter by it instead")
+    try:
+        filters.parse({value: {"$exists": True}})
+    except InvalidFilter:
+        own = f"{filters.ID} or {filters.DOCUMENT_ID}"
+        raise refusal(f"must be the path of a field of metadata, such as topic or author.name, or {own}") from None
     return value
 
 
@@ -118,9 +124,27 @@ class QuerySpec(Input):
         return self
 
 
+# In the filters of a batch that differ.
+_MOST_CONDITIONS = 10 * filters.MAX_CONDITIONS
+
+
 class QueryBatch(Input):
     """Queries to answer from one state of the library."""
 
     vector_key = "vector"
 
     queries: Annotated[list[QuerySpec], Several(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "QueryBatch":
+        # Equal filters are evaluated once.
+        distinct = {repr(query.filter): query.filter for query in self.queries if not query.filter.is_everything}
+        asked = [condition for filter in distinct.values() for condition in filters.conditions(filter)]
+        substrings = sum(isinstance(one, filters.Contains) and isinstance(one.scalar, str) for one in asked)
+        if len(asked) > _MOST_CONDITIONS or substrings > filters.MAX_SUBSTRINGS:
+            raise refusal(
+                f"have {len(asked)} conditions in their different filters, {substrings} of them substrings; a batch "
+                f"may have {_MOST_CONDITIONS} and {filters.MAX_SUBSTRINGS}: send several batches",
+                path=("queries",),
+            )
+        return self

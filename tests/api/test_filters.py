@@ -198,6 +198,7 @@ def test_what_matches_is_deleted_and_nothing_else(client: httpx.Client, library:
         ({"@created_at": {"$gt": "yesterday"}}, "/filter/@created_at/$gt"),
         ({"a/b": {"$prefix": 1}}, "/filter/a~1b/$prefix"),
         ({"x": {"deep": 1}}, "/filter/x/deep"),
+        ({"x": {"$gt": 2**64}}, "/filter/x/$gt"),
     ],
     ids=str,
 )
@@ -214,3 +215,31 @@ def test_what_is_wrong_with_a_filter_is_pointed_at(
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"a"', "{'a': 1}"])
 def test_a_list_takes_a_filter_in_json_only(client: httpx.Client, library: str, text: str) -> None:
     refused(client.get(f"/libraries/{library}/chunks", params={"filter": text}), 400, "invalid", "/filter")
+
+
+def test_a_parameter_is_given_once(client: httpx.Client, library: str) -> None:
+    params = [("filter", '{"n": 3}'), ("filter", '{"n": 4}')]
+    refused(client.get(f"/libraries/{library}/chunks", params=params), 400, "invalid", "/filter")
+
+
+@pytest.mark.parametrize("field", ["@created_at", "@name", "$or", "$eq"])
+def test_values_are_counted_of_fields_that_have_some(client: httpx.Client, library: str, field: str) -> None:
+    path = f"/libraries/{library}/chunks"
+    client.post(path, json={"chunks": [{"id": "a", "embedding": [1, 0, 0]}]}).raise_for_status()
+    refused(client.post(f"{path}/facets", json={"field": field}), 400, "invalid", "/field")
+    for own, value in (("@id", "a"), ("@document_id", None)):
+        answer = client.post(f"{path}/facets", json={"field": own}).json()
+        assert answer["facets"] == [{"value": value, "count": 1}]
+
+
+def test_the_filters_of_a_batch_are_bounded_together(client: httpx.Client, library: str) -> None:
+    def batch(filters: list[dict[str, Any]]) -> httpx.Response:
+        queries = [{"vector": [1, 0, 0], "filter": filter} for filter in filters]
+        return client.post(f"/libraries/{library}/query/batch", json={"queries": queries})
+
+    different = [{"s": {"$contains": f"{i}"}} for i in range(51)]
+    assert batch(different[:50]).status_code == 200
+    assert batch(different[:1] * 60).status_code == 200
+    assert "51 of them substrings" in refused(batch(different), 400, "invalid", "/queries")["detail"]
+    wide = [{"$or": [{"n": i * 1000 + j} for j in range(1000)]} for i in range(11)]
+    assert "have 11000 conditions" in refused(batch(wide), 400, "invalid", "/queries")["detail"]

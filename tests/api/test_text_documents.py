@@ -119,16 +119,16 @@ BODIES: list[tuple[dict[str, Any], str, str]] = [
     ({"text": "x", "chunking": {"max_tokens": 0}}, "/chunking/max_tokens", "from 1 to 4096"),
     ({"text": "x", "chunking": {"max_tokens": 4097}}, "/chunking/max_tokens", "from 1 to 4096"),
     ({"text": "x", "chunking": {"max_tokens": True}}, "/chunking/max_tokens", "must be an integer"),
-    ({"text": "x", "chunking": {"overlap": -1}}, "/chunking/overlap", "from 0 to 4095"),
-    ({"text": "x", "chunking": {"overlap": 256}}, "/chunking/overlap", "less than max_tokens, which is 256"),
-    ({"text": "x", "chunking": {"max_tokens": 9, "overlap": 9}}, "/chunking/overlap", "less than max_tokens"),
+    ({"text": "x", "chunking": {"overlap": -1}}, "/chunking/overlap", "from 0 to 2048"),
+    ({"text": "x", "chunking": {"overlap": 256}}, "/chunking/overlap", "at most half of max_tokens, which is 256"),
+    ({"text": "x", "chunking": {"max_tokens": 9, "overlap": 5}}, "/chunking/overlap", "at most half of max_tokens"),
     ({"text": "x", "chunking": {"size": 9}}, "/chunking/size", "is not a known field"),
     (
         {"text": "a b " * 1500, "chunking": {"max_tokens": 1}},
         "/text",
         "about 3,000 chunks, and the request may write",
     ),
-    ({"text": "a" * (4 * 1024 * 1024 + 1)}, "/text", "VECTORDB_MAX_SPLIT_BYTES"),
+    ({"text": "a" * (2 * 1024 * 1024 + 1)}, "/text", "VECTORDB_MAX_SPLIT_BYTES"),
 ]
 
 

@@ -14,6 +14,7 @@ from apps.engine.filters import (
     MAX_CONDITIONS,
     MAX_DEPTH,
     MAX_IN_VALUES,
+    MAX_SUBSTRINGS,
     MAX_VALUES,
     OPERATORS,
     OWN_FIELDS,
@@ -123,7 +124,7 @@ def test_the_document_has_every_operator_and_limit() -> None:
     for name in (*OPERATORS, "$and", "$or", "$not", *OWN_FIELDS):
         assert f"`{name}`" in DOCUMENT
     limits = DOCUMENT.partition("\n## Limits")[2]
-    for limit in (MAX_CONDITIONS, MAX_IN_VALUES, MAX_VALUES):
+    for limit in (MAX_CONDITIONS, MAX_SUBSTRINGS, MAX_IN_VALUES, MAX_VALUES):
         assert f" {limit:,} |" in limits
     assert f" {MAX_DEPTH} deep |" in limits
 
@@ -246,3 +247,12 @@ def test_any_json_is_a_filter_or_is_refused_with_a_way_to_the_place(raw: Any) ->
     except InvalidFilter as error:
         for step in error.path:
             raw = raw[step]
+
+
+def test_so_many_substrings_and_no_more() -> None:
+    parts = [{"a": {"$contains": str(i)}} for i in range(MAX_SUBSTRINGS + 1)]
+    parse({"$or": parts[1:]})
+    parse({"$or": [{"a": {"$contains": i}} for i in range(MAX_SUBSTRINGS + 1)]})
+    error = refused({"$and": [parts[0], {"$or": parts[1:]}]})
+    assert error.path == ("$and", 1, "$or", MAX_SUBSTRINGS - 1, "a", "$contains")
+    assert error.reason == "is one substring too many; a filter has at most 50"

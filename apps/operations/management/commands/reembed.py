@@ -16,6 +16,8 @@ from apps.search.reembedding import Reembedder, reembed
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _INTERRUPTED = 130
+# Whom the sentence of an error is about, by its pointer.
+_SUBJECTS = {"/embedding/provider": "--provider ", "/embedding/model": "--model ", "/embedding": "The model "}
 
 
 class Command(BaseCommand):
@@ -43,7 +45,8 @@ class Command(BaseCommand):
         except ValidationError as error:
             raise CommandError(f"--provider or --model: {error.errors()[0]['msg']}") from error
         except LibraryError as error:
-            raise CommandError(error.detail) from error
+            subject = _SUBJECTS.get(error.faults[0].pointer, "") if error.faults else ""
+            raise CommandError(f"{subject}{error.detail}") from error
         except KeyboardInterrupt:
             raise CommandError(
                 "This waits no longer. What was made is kept: a running server goes on with the rest, and so does this "
