@@ -11,8 +11,8 @@ Where text is put in or taken out, pieces change only until the boundaries meet 
 
 The library measures what is left of a text again for each piece, so that the time for one endless word is quadratic. It
 is therefore shown the text by windows of a few pieces: the last piece of one, which the window's end has cut, is where
-the next begins, so the pieces are those of the whole text. A MiB takes 0.5 s of prose, 3 s of what is none, and some 10 s
-of the worst with half of each piece overlapping, with tokens that are estimated; the interpreter's lock is held
+the next begins, so the pieces are those of the whole text. With tokens that are estimated, a MiB takes 0.5 s of prose,
+3 s of what is none, and some 10 s of the worst with half of each piece overlapping; the interpreter's lock is held
 throughout.
 """
 

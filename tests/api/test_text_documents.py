@@ -148,7 +148,7 @@ def test_what_cannot_be_split_is_refused(
 
 
 def test_texts_of_a_batch_have_one_limit_together(client: httpx.Client, path: str) -> None:
-    half = "word " * (3 * 1024 * 1024 // 5)
+    half = "word " * (3 * 1024 * 1024 // 10)
     response = client.post(f"{path}/documents/batch", json={"documents": [{"text": half}, {"text": half}]})
     assert "VECTORDB_MAX_SPLIT_BYTES" in refused(response, 400, "invalid", "/documents")["detail"]
 

@@ -575,7 +575,12 @@ class Slow(BruteForce):
 
     @classmethod
     def build(
-        cls, vectors: Float32, metric: Metric, params: Params = NO_PARAMS, checkpoint: Checkpoint = go_on
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> "Slow":
         Slow.builds += 1
         deadline = time.perf_counter() + 30
@@ -615,8 +620,7 @@ def test_sealing_and_queries_go_on_while_an_index_is_built(
     slow_library: Library, slow: type[Slow], indexer: Indexer, busy: None
 ) -> None:
     write(0)
-    while not slow.builds:
-        indexer.round()
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
     assert (index_stats()["state"], index_stats()["rows_pending"]) == ("building", SEAL)
     for batch in range(1, 6):
         write(batch * SEAL)
@@ -635,8 +639,7 @@ def test_a_job_of_one_library_does_not_hold_up_another(
     slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
 ) -> None:
     write(0)
-    while not slow.builds:
-        indexer.round()
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
     made("b")
     write(0, SEAL, "b")
     for _ in range(3):
