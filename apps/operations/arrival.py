@@ -30,13 +30,19 @@ class Arrival:
         self._in_body = 0
         self._is_too_large = False
         self._is_complete = False
+        self._offers_upgrade = False
         self._parser = httptools.HttpRequestParser(self)
 
     def add(self, piece: bytes) -> bool:
         """Whether the request is whole with `piece`."""
         self.data += piece
         try:
-            self._parser.feed_data(piece)
+            try:
+                self._parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as stop:
+                if not self._offers_upgrade:
+                    return True
+                self._decline_upgrade(piece[stop.args[0] :])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             # What follows a complete request is refused too, and read by nobody.
             return True
@@ -62,6 +68,17 @@ class Arrival:
         environ["wsgi.input"] = io.BytesIO(body)
         return environ
 
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on with the `rest` after the head of a request that offers another protocol. A server may pass that over;
+        llhttp takes it for accepted, and the body for the other protocol's, unless it is read after a head without."""
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self._headers if header[0].lower() != b"upgrade"]
+        self._url = b""
+        self._headers = []
+        self._is_complete = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"\r\n".join([*lines, b"\r\n"]) + rest)
+
     # What the parser calls.
 
     def on_url(self, part: bytes) -> None:
@@ -72,11 +89,15 @@ class Arrival:
 
     def on_headers_complete(self) -> None:
         self._head_is_whole = True
+        # Not where it is another request, which follows the first.
+        self._offers_upgrade = not self._is_complete and self._parser.should_upgrade()
         headers = {name.lower(): value for name, value in self._headers}
         length = int(headers.get(b"content-length", 0))
         self._is_too_large = length > self._most_bytes
         has_body = length > 0 or b"transfer-encoding" in headers
         expects = headers.get(b"expect", b"").lower().startswith(b"100-continue")
+        # A client of HTTP/1.0 knows no answer before the answer.
+        expects = expects and self._parser.get_http_version() != "1.0"
         self.waits_for_continue = expects and has_body and not self._is_too_large
 
     def on_body(self, part: bytes) -> None:

@@ -166,6 +166,16 @@ def test_a_request_in_pieces_is_answered(running: Server) -> None:
             assert answer_of(connection).status_code == 201
 
 
+def test_a_body_that_follows_an_offer_of_http_2_is_waited_for(running: Server) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with ExitStack() as stack:
+        head = _HEAD + offer + b"Content-Length: 19\r\nExpect: 100-continue\r\n\r\n"
+        connection = connected(running, stack, head)
+        assert connection.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b'{"name": "Offered"}')
+        assert answer_of(connection).status_code == 201
+
+
 def test_who_waits_to_continue_is_told_so_once_and_answered(running: Server) -> None:
     body = b'{"name": "Continued"}'
     with ExitStack() as stack:
