@@ -41,7 +41,8 @@ class Handler(Protocol):
     """Makes the answers."""
 
     def answer(self, request: Arrival, server: Any, client: Any) -> bytes:
-        """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses."""
+        """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses.
+        It raises what shall end the worker, and nothing else."""
 
     def too_late(self) -> bytes:
         """The answer to a client that has not sent all of its request in time."""
@@ -88,18 +89,21 @@ class Connection:
 
     def step(self) -> int:
         """Do what can be done now; answers the event to wait for, or 0 at the end. OSError when the client is gone."""
-        try:
-            if self._state is _State.RECEIVING:
+        if self._state is _State.RECEIVING:
+            try:
                 if not self._receive():
                     return selectors.EVENT_READ
-                self._begin_to_send(self._answer(self._arrival))
-            if self._state is _State.SENDING:
+            except (BlockingIOError, TimeoutError):
+                # Who has waited for it once is told of what comes next.
+                self.socket.setblocking(False)
+                return selectors.EVENT_READ
+            self._begin_to_send(self._answer(self._arrival))
+        if self._state is _State.SENDING:
+            try:
                 self._send()
-            return selectors.EVENT_READ if self._drain() else 0
-        except (BlockingIOError, TimeoutError):
-            # Who has waited for it once is told of what comes next.
-            self.socket.setblocking(False)
-            return selectors.EVENT_WRITE if self._state is _State.SENDING else selectors.EVENT_READ
+            except BlockingIOError:
+                return selectors.EVENT_WRITE
+        return selectors.EVENT_READ if self._drain() else 0
 
     def refuse(self, answer: bytes) -> int:
         """What `step` does, for a client that is overdue."""
