@@ -1,4 +1,4 @@
-"""gunicorn's workers, as they are here: what is no HTTP, or fails, is answered with a problem document, and a slow client
+"""gunicorn's workers, as they are here: what is no HTTP, or fails, is answered with a problem document. A slow client
 keeps no worker that has one thread, and a thread of one that has several for a limited time.
 """
 

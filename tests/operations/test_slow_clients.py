@@ -203,6 +203,18 @@ def test_a_refused_body_is_read_to_its_end_lest_the_client_miss_the_answer(runni
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
+def test_a_refused_body_may_come_after_its_answer(alone: Server) -> None:
+    for head in (b"Content-Length: 100000000\r\n\r\n", b"Content-Length: -1\r\n\r\n"):
+        with ExitStack() as stack:
+            connection = connected(alone, stack, _HEAD + head)
+            # The answer is there.
+            assert connection.recv(1, socket.MSG_PEEK)
+            for _ in range(100):
+                connection.sendall(b"x" * 100_000)
+            assert answer_of(connection).status_code in {400, 413}
+            assert connection.recv(1) == b""
+
+
 def test_a_stop_lets_those_finish_who_have_begun(folder: Path) -> None:
     with serving(folder) as server, ExitStack() as stack, ThreadPoolExecutor() as threads:
         connected(server, stack)
