@@ -9,6 +9,7 @@ Usually a request is there with its connection, and its answer fits the socket's
 of the connection.
 """
 
+import logging
 import os
 import selectors
 import socket
@@ -19,6 +20,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from apps.operations.arrival import Arrival
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a client has to send its request, and again to take the answer; and one more for each so many bytes.
 SECONDS = 10
@@ -32,6 +35,9 @@ _BLOCKS_AT_A_TIME = 16
 # How much a client may send that nobody reads. To hang up earlier would break the answer that it has not read.
 _MOST_UNREAD = 1 << 28
 _TICK = 1.0
+# Seconds in which nobody is taken in after the system has refused to, and at least between two lines of the log on it.
+_REST = 0.5
+_SECONDS_BETWEEN_WARNINGS = 60
 # The end of the stream comes with the last bytes: each would wake the client by itself.
 _END_FOLLOWS = getattr(socket, "MSG_MORE", 0)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,7 +47,8 @@ class Handler(Protocol):
     """Makes the answers."""
 
     def answer(self, request: Arrival, server: Any, client: Any) -> bytes:
-        """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses."""
+        """The answer to a request, headers and all; empty where there is none. The others are both ends' addresses.
+        It raises what shall end the worker, and nothing else."""
 
     def too_late(self) -> bytes:
         """The answer to a client that has not sent all of its request in time."""
@@ -69,6 +76,8 @@ class Connection:
         self._arrival = arrival
         self._answer = answer
         self._is_told_to_continue = False
+        # Whether more of the request is on its way, perhaps.
+        self._expects_more = False
         self._unsent = memoryview(b"")
         self._state = _State.RECEIVING
 
@@ -88,18 +97,21 @@ class Connection:
 
     def step(self) -> int:
         """Do what can be done now; answers the event to wait for, or 0 at the end. OSError when the client is gone."""
-        try:
-            if self._state is _State.RECEIVING:
+        if self._state is _State.RECEIVING:
+            try:
                 if not self._receive():
                     return selectors.EVENT_READ
-                self._begin_to_send(self._answer(self._arrival))
-            if self._state is _State.SENDING:
+            except (BlockingIOError, TimeoutError):
+                # Who has waited for it once is told of what comes next.
+                self.socket.setblocking(False)
+                return selectors.EVENT_READ
+            self._begin_to_send(self._answer(self._arrival))
+        if self._state is _State.SENDING:
+            try:
                 self._send()
-            return selectors.EVENT_READ if self._drain() else 0
-        except (BlockingIOError, TimeoutError):
-            # Who has waited for it once is told of what comes next.
-            self.socket.setblocking(False)
-            return selectors.EVENT_WRITE if self._state is _State.SENDING else selectors.EVENT_READ
+            except BlockingIOError:
+                return selectors.EVENT_WRITE
+        return selectors.EVENT_READ if self._drain() else 0
 
     def refuse(self, answer: bytes) -> int:
         """What `step` does, for a client that is overdue."""
@@ -123,6 +135,7 @@ class Connection:
     def _begin_to_send(self, answer: bytes) -> None:
         self.socket.setblocking(False)
         self._arrival.data = bytearray()
+        self._expects_more = not self._arrival.is_complete
         self._unsent = memoryview(answer)
         self._enter(_State.SENDING)
 
@@ -132,6 +145,8 @@ class Connection:
             self._unsent = self._unsent[sent:]
             self._moved += sent
         self._enter(_State.DRAINING)
+        if self._expects_more:
+            self.socket.shutdown(socket.SHUT_WR)
 
     def _drain(self) -> bool:
         """Whether the client may still send what nobody reads. Closed before it is here, the connection would break,
@@ -140,10 +155,11 @@ class Connection:
             try:
                 piece = self.socket.recv(_BLOCK)
             except BlockingIOError:
-                return self._moved > 0
+                return self._expects_more
             if not piece or self._moved > _MOST_UNREAD:
                 return False
-            if not self._moved:
+            if not self._expects_more:
+                self._expects_more = True
                 self.socket.shutdown(socket.SHUT_WR)
             self._moved += len(piece)
         return True
@@ -171,23 +187,29 @@ class Clients:
         self._selector = selectors.DefaultSelector()
         self._selector.register(wakeup, selectors.EVENT_READ, partial(os.read, wakeup, 1 << 10))
         self._listeners = list(listeners)
+        self._is_listening = False
+        self._rests_until = 0.0
+        self._warns_from = 0.0
         for listener in self._listeners:
             listener.setblocking(False)
-            accept = partial(self._accept, listener, listener.getsockname())
-            self._selector.register(listener, selectors.EVENT_READ, accept)
+        self._listen()
 
     def serve(self, seconds: float) -> None:
         """Do what can be done, waiting for that up to `seconds`."""
+        if not self._is_listening and self._listeners:
+            seconds = min(seconds, _REST)
         for key, _ in self._selector.select(min(seconds, _TICK) if self._waiting else seconds):
             key.data()
+        if not self._is_listening and time.monotonic() >= self._rests_until:
+            self._listen()
         if self._waiting:
             self._look_at_the_clock()
 
     def finish(self, seconds: float) -> None:
         """Take nobody in any more, and serve those who have begun for up to `seconds`."""
-        for listener in self._listeners:
-            self._selector.unregister(listener)
-            listener.close()
+        self._stop_listening()
+        while self._listeners:
+            self._listeners.pop().close()
         for connection in list(self._waiting):
             if not connection.has_begun:
                 self._drop(connection)
@@ -195,11 +217,37 @@ class Clients:
         while self._waiting and (left := end - time.monotonic()) > 0:
             self.serve(left)
 
+    def _listen(self) -> None:
+        for listener in self._listeners:
+            accept = partial(self._accept, listener, listener.getsockname())
+            self._selector.register(listener, selectors.EVENT_READ, accept)
+        self._is_listening = True
+
+    def _stop_listening(self) -> None:
+        if self._is_listening:
+            for listener in self._listeners:
+                self._selector.unregister(listener)
+        self._is_listening = False
+
+    def _rest(self, error: OSError) -> None:
+        """Take nobody in for a moment: who could not be taken in is still there, and asking again at once would be all
+        that the worker does."""
+        self._stop_listening()
+        now = time.monotonic()
+        self._rests_until = now + _REST
+        if now >= self._warns_from:
+            self._warns_from = now + _SECONDS_BETWEEN_WARNINGS
+            logger.warning("no client can be taken in for a moment: %s", error)
+
     def _accept(self, listener: Any, server: Any) -> None:
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             # Another worker was quicker, or the client has left.
+            return
+        except OSError as error:
+            # Usually there are no file descriptors left.
+            self._rest(error)
             return
         answer = partial(self._handler.answer, server=server, client=address)
         connection = Connection(client, Arrival(self._most_body_bytes), answer)

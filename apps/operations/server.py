@@ -40,6 +40,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": OneThread if settings.THREADS == 1 else ManyThreads,
             "timeout": settings.REQUEST_TIMEOUT,
             "graceful_timeout": 10,
+            # As long as gunicorn can be told to take: filters are in URLs.
+            "limit_request_line": 8190,
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
             "proc_name": "vectordb",
             "control_socket_disable": True,

@@ -1,5 +1,5 @@
-"""gunicorn's workers, as they are here: what is no HTTP is answered with a problem document, and a slow client keeps
-no worker that has one thread, and a thread of one that has several for a limited time.
+"""gunicorn's workers, as they are here: what is no HTTP, or fails, is answered with a problem document. A slow client
+keeps no worker that has one thread, and a thread of one that has several for a limited time.
 """
 
 import contextlib
@@ -22,16 +22,28 @@ from apps.operations.clients import BYTES_A_SECOND, SECONDS, Clients
 
 
 class _Problems:
-    """A worker that answers a request which is no HTTP with a problem document, as everything else is answered."""
+    """A worker that answers what the application does not with a problem document, as everything else is answered."""
+
+    log: Any
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        if not isinstance(exc, ParseException):
-            super().handle_error(req, client, addr, exc)  # type: ignore[misc]
-            return
-        detail = f"The request line or a header makes no sense, or is too long: {exc}."
-        answer = _problem("400 Bad Request", "malformed", "The request could not be read.", detail)
+        if isinstance(exc, ParseException):
+            detail = f"The request line or a header makes no sense, or is too long: {exc}."
+            answer = _problem("400 Bad Request", "malformed", "The request could not be read.", detail)
+        else:
+            what = "(not read)" if req is None else f"{req.method} {req.uri}"
+            self.log.error("Error handling request %s", what, exc_info=exc)
+            answer = _mistake(exc)
         with contextlib.suppress(OSError):
             util.write_nonblock(client, answer)
+
+
+def _mistake(error: BaseException) -> bytes:
+    """The answer to a request that broke off by `error`. gunicorn ends a worker that takes too long by SystemExit."""
+    detail = "This is a bug. The server's log has the details."
+    if isinstance(error, SystemExit):
+        detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {settings.REQUEST_TIMEOUT} s, or was stopped."
+    return _problem("500 Internal Server Error", "internal_error", "The server made a mistake.", detail)
 
 
 def _problem(status: str, code: str, title: str, detail: str) -> bytes:
@@ -61,11 +73,15 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
     wsgi: Any
     _shortcut: Any = None
 
-    def run(self) -> None:
-        application: Any = self.wsgi
+    def use(self, application: Any) -> None:
+        """Answer by this application."""
+        self.wsgi = application
         if hasattr(application, "at_once"):
             # Here it is asked before gunicorn, and not once more by it.
             self._shortcut, self.wsgi = application.at_once, application.django
+
+    def run(self) -> None:
+        self.use(self.wsgi)
         limits = settings.LIMITS
         clients = Clients(
             self.sockets,
@@ -80,7 +96,11 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
         clients.finish(self.cfg.graceful_timeout)
 
     def answer(self, request: Arrival, server: Any, client: Any) -> bytes:
-        at_once = self._at_once(request)
+        try:
+            at_once = self._at_once(request)
+        except Exception as error:
+            self.log.exception("Error handling request")
+            return _mistake(error)
         if at_once is not None:
             return at_once
         exchange = _Exchange(request.data, server)

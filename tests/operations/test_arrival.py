@@ -20,6 +20,13 @@ def chunked(draw: st.DrawFn) -> bytes:
     return _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"000\r\n" + trailers + b"\r\n"
 
 
+@st.composite
+def offering_upgrade(draw: st.DrawFn) -> bytes:
+    """As of clients that would rather speak HTTP/2, and send their body in HTTP/1.1 all the same."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    return draw(requests).replace(_HEAD, _HEAD + offer, 1)
+
+
 requests = st.one_of(
     st.just(_HEAD + b"\r\n"),
     bodies.map(lambda body: _HEAD + b"content-length:%d \r\n\r\n" % len(body) + body),
@@ -27,7 +34,7 @@ requests = st.one_of(
 )
 
 
-@given(requests, st.data())
+@given(requests | offering_upgrade(), st.data())
 def test_a_request_is_whole_with_its_last_byte(request: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(request) - 1), max_size=20)))
     arrival = Arrival(10 * _LIMIT)
@@ -41,6 +48,9 @@ def test_a_request_is_whole_with_its_last_byte(request: bytes, data: st.DataObje
     [
         b"x" * (1 << 21),
         _HEAD + b"Content-Length: 1001\r\n\r\n",
+        _HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1001\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n",
+        _HEAD + b"\r\n" + _HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n",
         _HEAD + b"Content-Length: -1\r\n\r\n",
         _HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
         _HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -73,6 +83,12 @@ def test_who_waits_to_continue(headers: bytes, waits: bool) -> None:
     arrival = Arrival(_LIMIT)
     arrival.add(_HEAD + headers + b"\r\n")
     assert arrival.waits_for_continue is waits
+
+
+def test_a_client_of_http_1_0_is_not_told_to_continue() -> None:
+    arrival = Arrival(_LIMIT)
+    arrival.add(b"POST / HTTP/1.0\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    assert not arrival.waits_for_continue
 
 
 def test_a_plain_request_says_what_it_is() -> None:

@@ -253,3 +253,20 @@ def test_a_sample_that_does_not_fit_the_limits_is_told_and_not_half_loaded(folde
 def test_what_is_in_the_data_folder_is_for_its_owner(running: Server) -> None:
     modes = {path.name: path.stat().st_mode & 0o077 for path in running.folder.iterdir()}
     assert set(modes.values()) == {0}, modes
+
+
+def test_all_processes_may_open_as_many_files_as_the_system_lets_them(folder: Path) -> None:
+    with serving(folder) as server:
+        until(server.maintenance, "maintenance runs")
+        for process in server.processes():
+            soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+            assert soft == hard
+
+
+def test_a_filter_in_a_url_may_have_some_8000_bytes(running: Server) -> None:
+    with running.client() as client:
+        client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+        wanted = orjson.dumps({"a": "x" * 7900}).decode()
+        assert client.get("/libraries/a/chunks", params={"filter": wanted}).status_code == 200
+        answer = client.get("/libraries/a/chunks", params={"filter": orjson.dumps({"a": "x" * 8200}).decode()})
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")

@@ -166,6 +166,16 @@ def test_a_request_in_pieces_is_answered(running: Server) -> None:
             assert answer_of(connection).status_code == 201
 
 
+def test_a_body_that_follows_an_offer_of_http_2_is_waited_for(running: Server) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with ExitStack() as stack:
+        head = _HEAD + offer + b"Content-Length: 19\r\nExpect: 100-continue\r\n\r\n"
+        connection = connected(running, stack, head)
+        assert connection.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b'{"name": "Offered"}')
+        assert answer_of(connection).status_code == 201
+
+
 def test_who_waits_to_continue_is_told_so_once_and_answered(running: Server) -> None:
     body = b'{"name": "Continued"}'
     with ExitStack() as stack:
@@ -191,6 +201,18 @@ def test_a_refused_body_is_read_to_its_end_lest_the_client_miss_the_answer(runni
                 connection.sendall(b"0\r\n\r\n")
             answer = answer_of(connection)
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_refused_body_may_come_after_its_answer(alone: Server) -> None:
+    for head in (b"Content-Length: 100000000\r\n\r\n", b"Content-Length: -1\r\n\r\n"):
+        with ExitStack() as stack:
+            connection = connected(alone, stack, _HEAD + head)
+            # The answer is there.
+            assert connection.recv(1, socket.MSG_PEEK)
+            for _ in range(100):
+                connection.sendall(b"x" * 100_000)
+            assert answer_of(connection).status_code in {400, 413}
+            assert connection.recv(1) == b""
 
 
 def test_a_stop_lets_those_finish_who_have_begun(folder: Path) -> None:

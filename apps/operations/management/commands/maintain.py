@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
 from apps.engine import kernels
+from apps.operations import descriptors
 from apps.operations.locks import only_one_maintains
 from apps.search import maintenance
 from apps.search.indexing import Indexer
@@ -38,6 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        descriptors.allow_all()
         stop = _Stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.ask())

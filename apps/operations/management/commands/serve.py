@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections
 
 from apps.engine import kernels, registry
 from apps.libraries.models import Library
-from apps.operations import sample
+from apps.operations import descriptors, sample
 from vectordb import environment
 
 
@@ -25,6 +25,7 @@ class Command(BaseCommand):
             self.stderr.write(f"Warning: {sentence}")
         # What is in the data folder is nobody else's business.
         os.umask(0o077)
+        descriptors.allow_all()
         _check_port_is_free()
         try:
             call_command("migrate", verbosity=0, interactive=False)
