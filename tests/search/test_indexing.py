@@ -37,6 +37,7 @@ from apps.search.snapshots import Snapshot, open_snapshot
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
+from tests.limits import descriptors_left
 from tests.server import until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -1053,6 +1054,28 @@ def test_damaged_files_are_told_of_once_and_made_anew_at_the_next_start(
     for cache in (worker, ViewCache()):
         assert shown(cache).manifest is not None
     assert caplog.messages == []
+
+
+def test_a_process_without_descriptors_takes_whole_files_for_no_others(
+    library: Library, indexer: Indexer, very_quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+    starting = Indexer()
+    for count in (0, 1, 3, 6):
+        worker = ViewCache()
+        with descriptors_left(count), open_snapshot() as snapshot, pytest.raises(OSError, match="Too many open files"):
+            worker.current(snapshot, "a")
+    with descriptors_left(1):
+        settle(starting)
+    assert loading.index_folder(library.uid).damage() is None
+    assert (index_stats()["state"], reopened().manifest) == ("failed", before)
+    assert "Too many open files" in index_stats()["error"]
+    later = time.monotonic() + 6
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    settle(starting)
+    assert (index_stats()["state"], reopened().manifest) == ("ready", before)
 
 
 def test_damage_that_a_worker_finds_is_told_of_once_and_mended_at_the_next_round(
