@@ -15,7 +15,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     array = np.ascontiguousarray(array)
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.reshape(-1).view(np.uint8))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def map_array(path: Path) -> NDArray[Any]:
