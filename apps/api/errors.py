@@ -2,7 +2,8 @@
 
 `CODES` lists the stable codes with their status and title; `docs/errors.md` explains each, and a test compares the two.
 `problem_of` says which exception is which problem: the domain's errors, a body that does not parse, a database that is
-busy or full, REST framework's own. What it does not know is a bug, and is answered 500 without details.
+busy or full, a process without means, REST framework's own. What it does not know is a bug, and is answered 500 without
+details.
 """
 
 import logging
@@ -19,6 +20,7 @@ from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
 from apps.embeddings.errors import EmbeddingError, TextRefused
+from apps.engine.errors import is_exhaustion
 from apps.libraries.dialects import Failure, failure_of
 from apps.libraries.errors import (
     Conflict,
@@ -56,6 +58,7 @@ CODES: dict[str, tuple[int, str]] = {
     "busy": (503, "The database is busy."),
     "disk_full": (503, "The disk is full."),
     "database_unavailable": (503, "The database cannot be reached."),
+    "exhausted": (503, "The server has no means left."),
 }
 
 _DOMAIN: dict[type[LibraryError], str] = {
@@ -144,6 +147,10 @@ def problem_of(error: Exception) -> Problem | None:
         logger.warning("%s: %s", failure.value, error)
         detail, seconds = _FAILURES[failure]
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
+    if is_exhaustion(error):
+        logger.warning("exhausted: %s", str(error) or type(error).__name__)
+        detail = "The server has no memory or no file descriptors left for this. Try again."
+        return Problem("exhausted", detail, headers={"Retry-After": "5"})
     if isinstance(error, Http404 | drf.NotFound):
         return Problem("not_found", "There is nothing at this path.")
     if isinstance(error, drf.MethodNotAllowed):

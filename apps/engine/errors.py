@@ -8,6 +8,11 @@ EngineError
     └── Superseded    an index of another generation of the library's vectors
 """
 
+import errno
+
+# The process, or the machine, has no file descriptors or no memory left.
+EXHAUSTED = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+
 
 class EngineError(ValueError):
     """Base of all errors that the engine raises on purpose."""
@@ -46,3 +51,8 @@ class Damaged(EngineError):
 
 class Superseded(Damaged):
     """Nothing is wrong with an index but that it is of another generation of the library's vectors."""
+
+
+def is_exhaustion(error: Exception) -> bool:
+    """Whether an error says that there are no means left for now, and so nothing of the file that was to be used."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from apps.engine.errors import EXHAUSTED
 from apps.engine.metrics import Metric
 
 Found = TypeVar("Found")
@@ -88,6 +89,10 @@ def read(path: Path, kind: str, metric: int, width: int, rows: int) -> Any:
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
+        # It tells what the system said only in words.
+        for number in EXHAUSTED:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from None
         raise ValueError(f"{path} is no index of faiss: {error}") from None
     found = (type(index).__name__, index.metric_type, index.d, index.ntotal)
     if found != (kind, metric, width, rows):

@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write `array` to `path`."""
+    """Write `array` to `path`; raises OSError where that fails, with the system's reason.
+
+    numpy's own way into a file says of a full disk only how many elements were written.
+    """
+    array = np.ascontiguousarray(array)
     with open(path, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def map_array(path: Path) -> NDArray[Any]:

@@ -140,13 +140,13 @@ class Hnsw(VectorIndex):
                 left = again
                 kept *= _WIDER
                 wanted = kept
+        proven, scanned = np.zeros((2, len(queries)), np.bool_)
         if left:
             found = self._exact.search(queries[left], k, allowed)
             positions[left], scores[left] = found.positions, found.scores
             compared[left] = np.minimum(compared[left] + found.compared, rows)
-        scanned = np.zeros(len(queries), np.bool_)
-        scanned[left] = True
-        return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
+            proven[left], scanned[left] = found.proven, found.scanned
+        return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
 
     def _pays(self, kept: int, count: int) -> bool:
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""

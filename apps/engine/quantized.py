@@ -135,12 +135,12 @@ class Quantized(VectorIndex):
                 # A list is not full where few different rows are allowed, or all look alike to the query.
                 left = left[~enough]
                 length *= _LONGER
+        proven, scanned = np.zeros((2, len(queries)), np.bool_)
         if len(left):
             scan = self._exact.search(queries[left], k, allowed)
             positions[left], scores[left] = scan.positions, scan.scores
-        scanned = np.zeros(len(queries), np.bool_)
-        scanned[left] = True
-        return Neighbors(positions, scores, compared, proven=scanned, scanned=scanned)
+            proven[left], scanned[left] = scan.proven, scan.scanned
+        return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
 
     def save(self, folder: Path) -> None:
         about = None if self._codes is None else self._codes.save(folder)

@@ -22,7 +22,7 @@ import numpy as np
 
 from apps.engine.brute_force import BruteForce
 from apps.engine.content import Content, StoredContent
-from apps.engine.errors import Damaged
+from apps.engine.errors import Damaged, is_exhaustion
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric
@@ -79,13 +79,16 @@ class Segment:
 
     @classmethod
     def load(cls, folder: Path, *, dimension: int, metric: Metric, kind: str, params: Params) -> Self:
-        """The segment in `folder`, without dead rows; raises Damaged for files that make none."""
+        """The segment in `folder`, without dead rows; raises Damaged for files that make none, and OSError where
+        there are no means to read any."""
         try:
             keys, vectors = map_array(folder / _KEYS), map_array(folder / _VECTORS)
             exact = BruteForce.load(folder / _EXACT, vectors, metric)
             index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric, exact)
             content = StoredContent.load(folder / _CONTENT)
         except (OSError, EOFError, ValueError, RuntimeError) as error:
+            if is_exhaustion(error):
+                raise
             raise Damaged(f"{folder.name} cannot be loaded: {error}") from error
         if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), dimension):
             raise Damaged(f"{folder.name} holds arrays of another type or shape")

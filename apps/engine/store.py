@@ -8,7 +8,8 @@
 A manifest is the whole library as of one entry of its change log. It names each file with its size and its xxh3
 checksum, and ends with a checksum of itself; a folder of manifests is written beside and renamed, so that it is there
 whole or not at all. What is damaged, of another format, or of another library raises Damaged: these files are derived,
-and whoever reads them can do without.
+and whoever reads them can do without. Where the process has no file descriptors or memory left, nothing is known of the
+files, and that error goes through as it is.
 
 Files are synced to the disk before a manifest names them; not for safety, which the checksums give, but so that a full
 disk is noticed.
@@ -28,7 +29,7 @@ import numpy as np
 import orjson
 import xxhash
 
-from apps.engine.errors import Damaged, Superseded
+from apps.engine.errors import Damaged, Superseded, is_exhaustion
 from apps.engine.files import map_array, save_array
 from apps.engine.index import Params
 from apps.engine.metrics import Metric
@@ -142,7 +143,9 @@ class IndexFolder:
         """The numbers of the manifests that are there, newest first."""
         try:
             names = [path.name for path in self._manifests.iterdir()]
-        except OSError:
+        except OSError as error:
+            if is_exhaustion(error):
+                raise
             return []
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
@@ -160,6 +163,8 @@ class IndexFolder:
         except Damaged:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if is_exhaustion(error):
+                raise
             raise Damaged(f"manifest {number} cannot be read: {error}") from error
         theirs = manifest.identity
         if theirs.generation != identity.generation and theirs.library == identity.library:
@@ -205,6 +210,8 @@ class IndexFolder:
         try:
             bits = map_array(path)
         except (OSError, ValueError, EOFError) as error:
+            if is_exhaustion(error):
+                raise
             raise Damaged(f"{path.name} cannot be read: {error}") from error
         if bits.dtype != np.uint8 or len(bits) != (record.rows + 7) // 8:
             raise Damaged(f"{path.name} is no mask of {record.rows} rows")
@@ -332,6 +339,8 @@ def _check(path: Path, expected: FileRecord) -> None:
     try:
         found = _record(path)
     except OSError as error:
+        if is_exhaustion(error):
+            raise
         raise Damaged(f"{path.parent.name}/{path.name} cannot be read: {error.strerror}") from error
     if found != expected:
         raise Damaged(f"{path.parent.name}/{path.name} does not have its size or checksum")

@@ -67,6 +67,8 @@ class _Watch:
     building: _Failure | None = None
     # The manifest in use, and what its files looked like when they were opened.
     manifest: int = 0
+    # The greatest number of a manifest that was in use here.
+    greatest: int = 0
     stamps: tuple[tuple[int, ...], ...] | None = None
     # There was nothing to do for this state, however quiet the library.
     settled: LibraryState | None = None
@@ -181,7 +183,9 @@ class Indexer:
                 return _Found.NOTHING
             state, changes = current.state, planning.count_unsealed(snapshot, current)
             numbers = loading.index_folder(state.uid).numbers()
-            if not planning.wants_sealing(current, changes, numbers, least=least):
+            # All were told of a manifest that is not here any more. Where it never was, it is another host's.
+            is_lost = max(numbers, default=0) < state.manifest == self._watches[state.uid].greatest
+            if not is_lost and not planning.wants_sealing(current, changes, numbers, least=least):
                 return _Found.NOTHING if current.manifest is None else current
             if planning.wants_rebuild(current):
                 # A job makes it of the wished type afterwards.
@@ -228,6 +232,7 @@ class Indexer:
         if manifest is None:
             return current
         watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
+        watch.greatest = max(watch.greatest, manifest.number)
         stamps = folder.stamps(manifest)
         if watch.manifest != manifest.number:
             watch.manifest, watch.stamps = manifest.number, stamps

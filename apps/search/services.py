@@ -71,7 +71,7 @@ def _meta(state: LibraryState, ranked: Ranked, spec: QuerySpec, took_ms: float) 
     meta = {
         "revision": state.position.seq,
         # Rows that are not in the index yet are scanned beside it.
-        "index": max(ranked.kinds - _EXACT_SCAN, default=BruteForce.kind),
+        "index": ", ".join(sorted(ranked.kinds - _EXACT_SCAN)) or BruteForce.kind,
         "exact": ranked.exact,
         "plan": ranked.plan,
         "scanned": ranked.scanned,

@@ -1,6 +1,7 @@
 """What an answer says of itself: with how many rows the query was compared, and whether a scan proved it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 
 import faiss
@@ -10,11 +11,11 @@ import pytest
 from apps.engine import kernels
 from apps.engine.brute_force import BruteForce
 from apps.engine.content import LooseContent
-from apps.engine.index import Neighbors, VectorIndex
+from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
 from apps.engine.metrics import Metric
 from apps.engine.registry import index_type
 from apps.engine.segment import Segment
-from apps.engine.vectors import Float32
+from apps.engine.vectors import Float32, Mask
 from apps.engine.view import View
 from tests.engine.approximate import embeddings, recall
 
@@ -132,3 +133,21 @@ def test_each_query_of_a_batch_says_how_it_was_answered() -> None:
     nothing, usual = view.search(np.stack([np.zeros(DIMENSION, np.float32), queries[0]]), 5)
     assert (nothing.exact, nothing.kinds, nothing.keys.tolist()) == (True, {"brute_force"}, [0, 1, 2, 3, 4])
     assert (usual.exact, usual.kinds) == (False, {"quantized"})
+
+
+class Unsure(BruteForce):
+    """A scan that proves nothing."""
+
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
+        found = super().search(queries, k, allowed, params)
+        return replace(found, proven=np.zeros(len(queries), np.bool_))
+
+
+@pytest.mark.parametrize("kind", ["quantized", "hnsw", "lsh"])
+def test_an_index_that_leaves_a_query_to_a_scan_claims_no_more_than_that(kind: str) -> None:
+    few, queries = rows()[0][:100], rows()[1]
+    for scan, proves in ((BruteForce, True), (Unsure, False)):
+        index = index_type(kind).build(few, Metric.COSINE, exact=scan.without_copy(few, Metric.COSINE))
+        found = index.search(queries, 5)
+        assert found.scanned.all()
+        assert (found.proven == proves).all()

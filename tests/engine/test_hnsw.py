@@ -11,11 +11,13 @@ import pytest
 
 from apps.engine import approximate
 from apps.engine.errors import InvalidParameter
+from apps.engine.faiss_library import metric_number, read
 from apps.engine.hnsw import Hnsw
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
 from tests.engine.data import KINDS, made, storable, without_zeros
+from tests.limits import descriptors_left
 
 ROWS = 9000
 QUICK = {"ef_construction": 48}
@@ -267,6 +269,12 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     (tmp_path / "graph.faiss").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         built(Metric.COSINE)[2].save(tmp_path)
+
+
+def test_a_process_without_descriptors_does_not_call_a_graph_wrong(tmp_path: Path) -> None:
+    built(Metric.COSINE)[2].save(tmp_path)
+    with descriptors_left(0), pytest.raises(OSError, match="Too many open files"):
+        read(tmp_path / "graph.faiss", "IndexHNSWFlat", metric_number(Metric.COSINE), 0, 0)
 
 
 def test_it_says_what_it_holds() -> None:

@@ -1,6 +1,7 @@
 """Index files are whole, or they are Damaged: whatever happens to them, nobody ever reads wrong rows from them."""
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -20,12 +21,14 @@ import pytest
 import xxhash
 
 from apps.engine.errors import Damaged
+from apps.engine.files import save_array
 from apps.engine.metrics import Metric
 from apps.engine.registry import INDEX_TYPES
 from apps.engine.segment import Segment
 from apps.engine.store import FORMAT, FileRecord, Identity, IndexFolder, Manifest, SegmentRecord, sweep_libraries
 from apps.engine.vectors import Float32
 from tests.engine.data import content_of
+from tests.limits import descriptors_left
 from tests.server import ROOT
 
 DIMENSION = 8
@@ -344,6 +347,29 @@ def test_a_full_disk_leaves_no_half_segment(plain: Stored, size: int) -> None:
     assert len(list((plain.path / "segments").iterdir())) == 2
     saved, record = plain.folder.save(segment)
     assert (saved.name, record.rows) == (record.name, MANY)
+
+
+@pytest.mark.parametrize("bytes_", [1, 10_000_000])
+def test_a_full_disk_is_told_in_the_words_of_the_system(bytes_: int) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        save_array(Path("/dev/full"), np.zeros(bytes_, np.uint8))
+
+
+def test_a_process_without_descriptors_learns_nothing_of_the_files(original: Stored) -> None:
+    """However far it gets until they are used up: each file of it is the first that cannot be opened, some time."""
+    original.opened()
+    refused = set()
+    for count in range(200):
+        with descriptors_left(count):
+            try:
+                opened = original.folder.numbers() and original.opened()
+            except OSError as error:
+                refused.add(error.errno)
+                continue
+        assert len(opened) == 2
+        assert count > 5
+        break
+    assert refused == {errno.EMFILE}
 
 
 @pytest.mark.parametrize("size", [0, 100, 400])

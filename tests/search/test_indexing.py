@@ -18,7 +18,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
-from apps.engine import registry, view
+from apps.engine import kernels, registry, view
 from apps.engine.brute_force import BruteForce
 from apps.engine.filters import parse
 from apps.engine.index import NO_PARAMS, Checkpoint, Params, go_on
@@ -30,12 +30,14 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, jobs, loading, maintenance, planning
+from apps.search import indexing, jobs, loading, maintenance, planning, services
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot, open_snapshot
+from apps.search.specs import QuerySpec
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
+from tests.limits import descriptors_left
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
 from tests.server import until
 
@@ -931,6 +933,24 @@ def test_who_waits_for_a_build_that_fails_waits_for_one(slow_library: Library, s
     assert slow.builds == 1
 
 
+def test_an_answer_names_all_types_of_index_that_gave_it(library: Library, indexer: Indexer, busy: None) -> None:
+    kernels.load()  # or a tree leaves all to a scan
+    update_library(library_id="a", update=LibraryUpdate(index_type="kd_tree"))
+    for first in (0, 2000):
+        write(first, 2000)
+        settle(indexer)
+    query = QuerySpec(vector=[0.0, 0.0, 0.0])
+    assert services.query(library_id="a", spec=query)["meta"]["index"] == "kd_tree"
+    update_library(library_id="a", update=LibraryUpdate(index_type="quantized"))
+    kinds = set[str]()
+    while len(kinds) < 2:
+        indexer.round()
+        kinds = {segment["kind"] for segment in index_stats()["segments"]}
+    assert services.query(library_id="a", spec=query)["meta"]["index"] == "kd_tree, quantized"
+    settle(indexer)
+    assert services.query(library_id="a", spec=query)["meta"]["index"] == "quantized"
+
+
 # Rebuilds on request.
 
 
@@ -1056,6 +1076,64 @@ def test_damaged_files_are_told_of_once_and_made_anew_at_the_next_start(
     for cache in (worker, ViewCache()):
         assert shown(cache).manifest is not None
     assert caplog.messages == []
+
+
+def test_a_process_without_descriptors_takes_whole_files_for_no_others(
+    library: Library, indexer: Indexer, very_quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+    starting = Indexer()
+    for count in (0, 1, 3, 6):
+        worker = ViewCache()
+        with descriptors_left(count), open_snapshot() as snapshot, pytest.raises(OSError, match="Too many open files"):
+            worker.current(snapshot, "a")
+    with descriptors_left(1):
+        settle(starting)
+    assert loading.index_folder(library.uid).damage() is None
+    assert (index_stats()["state"], reopened().manifest) == ("failed", before)
+    assert "Too many open files" in index_stats()["error"]
+    later = time.monotonic() + 6
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    settle(starting)
+    assert (index_stats()["state"], reopened().manifest) == ("ready", before)
+
+
+def test_older_files_that_are_put_back_are_published_anew(
+    library: Library, indexer: Indexer, very_quiet: None, tmp_path: Path
+) -> None:
+    """Nothing is missing in them; but who had opened the newer ones waits until there are files again."""
+    write(0)
+    settle(indexer)
+    folder = settings.INDEX_DIR / library.uid
+    shutil.copytree(folder, tmp_path / "before")
+    for kind in ("kd_tree", "brute_force"):
+        update_library(library_id="a", update=LibraryUpdate(index_type=kind))
+        settle(indexer)
+    assert index_stats()["state"] == "ready"
+    newest = loading.index_folder(library.uid).numbers()[0]
+    shutil.rmtree(folder)
+    (tmp_path / "before").rename(folder)
+    assert index_stats()["state"] == "building"
+    indexer.sweep()
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([SEAL], "ready")
+    assert loading.index_folder(library.uid).numbers() == [newest + 1, 1]
+
+
+def test_a_manifest_that_another_host_has_published_is_no_lost_one(
+    library: Library, indexer: Indexer, very_quiet: None
+) -> None:
+    """Each has index files of its own; if each answered the other's number with a higher one, there would be no end."""
+    write(0)
+    settle(indexer)
+    numbers = loading.index_folder(library.uid).numbers()
+    execute("UPDATE library SET manifest = manifest + 1")
+    indexer.sweep()
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([SEAL], "ready")
+    assert loading.index_folder(library.uid).numbers() == numbers
 
 
 def test_damage_that_a_worker_finds_is_told_of_once_and_mended_at_the_next_round(

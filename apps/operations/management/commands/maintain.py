@@ -113,7 +113,7 @@ def _round(indexer: Indexer, reembedder: Reembedder, number: int, *, once: bool)
         else:
             reembedder.round()
         return indexer.round()
-    except DatabaseError as error:
+    except (DatabaseError, OSError, MemoryError) as error:
         logger.warning("maintenance is put off: %s", error)
         close_old_connections()
         return False

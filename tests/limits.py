@@ -1,0 +1,30 @@
+"""What a system refuses a process that has used up what it may have."""
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let the system give this process `count` more file descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(int(name) for name in os.listdir("/dev/fd")) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    taken: list[int] = []
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                break
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most + count, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in taken:
+            os.close(descriptor)
