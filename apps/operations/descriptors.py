@@ -5,7 +5,7 @@ import resource
 
 
 def allow_all() -> None:
-    """Raise the limit as far as a process may, for itself and its children: the usual one is of the time of select()."""
+    """Raise the limit as far as a process may, for itself and its children: the usual one is of the time of select."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names no hard limit, and refuses to go that far.
     with contextlib.suppress(OSError, ValueError):
