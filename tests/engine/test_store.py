@@ -20,7 +20,7 @@ import orjson
 import pytest
 import xxhash
 
-from apps.engine.errors import Damaged
+from apps.engine.errors import Damaged, Superseded
 from apps.engine.files import save_array
 from apps.engine.metrics import Metric
 from apps.engine.registry import INDEX_TYPES
@@ -477,12 +477,16 @@ def test_other_fields_are_not_read(plain: Stored, change: Callable[[dict[str, An
         replace(IDENTITY, library="another"),
         replace(IDENTITY, dimension=9),
         replace(IDENTITY, metric="dot"),
-        replace(IDENTITY, generation=2),
     ],
 )
 def test_a_manifest_of_other_vectors_is_not_read(plain: Stored, identity: Identity) -> None:
     with pytest.raises(Damaged, match="of another library, or of other vectors"):
         plain.folder.read(1, identity)
+
+
+def test_a_manifest_of_another_generation_is_no_damage(plain: Stored) -> None:
+    with pytest.raises(Superseded, match="manifest 1 is of generation 1 of the vectors"):
+        plain.folder.read(1, replace(IDENTITY, generation=2))
 
 
 def test_a_manifest_under_another_number_is_not_read(plain: Stored) -> None:

@@ -55,7 +55,7 @@ def test_pieces_have_what_the_model_reads_by_its_own_count() -> None:
     ("chunking", "pointer", "detail"),
     [
         ({"max_tokens": 21}, "/documents/1/chunking/max_tokens", "must be at most 20"),
-        ({"overlap": 20}, "/documents/1/chunking/overlap", "must be less than max_tokens, which is 20"),
+        ({"overlap": 20}, "/documents/1/chunking/overlap", "must be at most half of max_tokens, which is 20"),
     ],
 )
 def test_more_than_the_model_reads_is_refused(chunking: dict[str, int], pointer: str, detail: str) -> None:
