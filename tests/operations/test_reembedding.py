@@ -203,14 +203,22 @@ def test_who_interrupts_the_command_is_told_what_becomes_of_it(folder: Path) -> 
     settings = {"VECTORDB_OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "VECTORDB_EMBEDDING_RETRIES": 0}
     with serving(folder, **settings) as server, server.client() as client:
         make(client, 10)
-        command = [sys.executable, str(ROOT / "manage.py"), "reembed", "notes", "--provider", "openai"]
-        with subprocess.Popen(
-            [*command, "--model", "m"], env=server.environ, cwd=ROOT, stderr=subprocess.PIPE, text=True
-        ) as process:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "reembed", "notes", "--provider", "openai", "--model", "m"],
+            env=server.environ,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            # As in a terminal; what runs in the background of a script is born ignoring it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
             until(lambda: (found := state(client)) and found["state"] == "waiting", "the move waits")
             assert "cannot be reached" in state(client)["error"]
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=20)
+        finally:
+            process.kill()
         assert process.returncode == 130
         assert "a running server goes on with the rest" in told
         assert "Traceback" not in told
