@@ -39,9 +39,8 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.files import map_array, save_array
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
 from apps.engine.metrics import Metric, exact_scores, row_norms
-from apps.engine.vectors import Float32, Int64, Mask
+from apps.engine.vectors import Float32, Float64, Int64, Mask
 
-Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Words = NDArray[np.uint64]
 

@@ -49,10 +49,10 @@ from numpy.typing import NDArray
 
 from apps.engine.files import map_array, save_array
 from apps.engine.metrics import Metric, row_norms
-from apps.engine.vectors import Float32, Int64, Mask
+from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 Bytes = NDArray[np.uint8]
-Float64 = NDArray[np.float64]
+
 
 # A part of a product that is worth waking a thread for: some 0.3 ms.
 _PART_SIZE = 1 << 22

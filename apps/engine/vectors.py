@@ -13,6 +13,7 @@ from apps.engine.errors import InvalidVector
 from apps.engine.metrics import Metric
 
 Float32: TypeAlias = NDArray[np.float32]
+Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 

@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from apps.engine.lexical.postings import Postings, TextIndex
 from apps.engine.lexical.words import TextQuery
 from apps.engine.selection import best, kth_largest_floor
-from apps.engine.vectors import Float32, Int64, Mask
-
-Float64 = NDArray[np.float64]
+from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 K1 = 1.2
 B = 0.75
