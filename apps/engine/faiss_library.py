@@ -16,13 +16,12 @@ What always holds:
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from apps.engine.errors import EXHAUSTED
 from apps.engine.metrics import Metric
-
-Found = TypeVar("Found")
 
 _thread = threading.local()
 _walking = threading.Lock()
@@ -38,12 +37,20 @@ def library() -> Any:
     return faiss
 
 
-def counted(walk: Callable[[], Found]) -> tuple[Found, int]:
-    """What `walk`, a search in a graph, finds, and with how many codes it compared."""
-    statistics = library().cvar.hnsw_stats
+def counted(walk: Callable[[], object]) -> int:
+    """With how many codes `walk`, a search in a graph, compares its query."""
+    library()
+    statistics = _statistics()
     with _walking:
         before = statistics.ndis
-        return walk(), int(statistics.ndis - before)
+        walk()
+        return int(statistics.ndis - before)
+
+
+@cache
+def _statistics() -> Any:
+    """faiss's count, which it is slow to hand out."""
+    return library().cvar.hnsw_stats
 
 
 def metric_number(metric: Metric) -> int:

@@ -5,11 +5,12 @@ Each row is linked to some of its near ones on a ground level and, ever more spa
 down from the top, keeps the `ef` best rows that it met on the ground, and costs some ef * m comparisons: it grows with
 log(n), where a scan grows with n.
 
-The graph has codes of its own, one byte per dimension between the least and the greatest value found there (float32
-below 64 dimensions, where bytes would be too coarse and floats cost little). They are not a second copy of the rows but
-what the walk reads instead of them: a quarter of the memory, and faster for it, at the same recall. Only proposed rows
-are read from the matrix, for their exact scores. faiss could be made to walk over the matrix itself; but cosine needs
-unit rows, which the matrix need not have. Codes and links are mapped from their file, so processes share them.
+The graph has codes of its own, bfloat16, which err by a 512th of a value. Where rows lie together far from the origin,
+that is too coarse, and codes are bytes between the least and the greatest value of each dimension; below 64 dimensions
+they are float32, which costs little there. They are not a second copy of the rows but what the walk reads instead of
+them: half of the memory, and faster for it, at the same recall. Only proposed rows are read from the matrix, for their
+exact scores. faiss could be made to walk over the matrix itself; but cosine needs unit rows, which the matrix need not
+have. Codes and links are mapped from their file, so processes share them.
 
 What could go wrong with a graph, and what is done:
 - Rows of equal codes would link to each other and to nothing else. They are one node, and a node yields all its rows.
@@ -20,28 +21,31 @@ What could go wrong with a graph, and what is done:
 - Links can lead nowhere. A trial at build (`approximate.Trial`) doubles the default `ef` until recall is 0.93, and
   where that does not help there is no graph, but an exact search.
 
-Costs at 384 dimensions and m = 16: 0.54 KB per row in the file, and 12 bytes per row in each process. The build takes
+Costs at 384 dimensions and m = 16: 0.9 KB per row in the file, and 12 bytes per row in each process. The build takes
 one thread some 0.3 ms per row; the same rows give the same graph.
 """
 
 import json
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from apps.engine.approximate import Copies, Frame, Trial, put_best, rounded_up
+from apps.engine import shortlist
+from apps.engine.approximate import Copies, Frame, Trial, rounded_up
 from apps.engine.brute_force import BruteForce
 from apps.engine.faiss_library import counted, library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.metrics import Metric, exact_scores
+from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
 _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
 _LARGEST_EF = 4096
 _FEWEST_NODES = 1000
-_BYTES_FROM_DIMENSION = 64
+_CODES_FROM_DIMENSION = 64
+# So many times as far from the origin as apart, bytes err less than bfloat16.
+_FAR = 2.0
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
@@ -117,36 +121,48 @@ class Hnsw(VectorIndex):
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         rows = len(self._vectors)
         count = rows if allowed is None else int(np.count_nonzero(allowed))
-        positions = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        compared = np.zeros(len(queries), np.int64)
         if count == rows:
             allowed = None
-        left = list(range(len(queries)))
-        if self._graph is not None and count:
-            kept = max(k, params.get("ef") or max(self._graph.ef, 2 * k)) * rows // count
-            wanted = max(_SHORTEST, 4 * k) if allowed is None else kept
-            while left and self._pays(kept, count):
-                proposals, compared[left] = self._graph.walk(queries[left], kept, min(wanted, kept))
-                again = []
-                for i, candidates in zip(left, proposals, strict=True):
-                    if allowed is not None:
-                        candidates = candidates[allowed[candidates]]
-                    if len(candidates) < min(k, count):
-                        again.append(i)
-                        continue
-                    exact = exact_scores(self._metric, self._vectors, queries[i], candidates)
-                    put_best(candidates, exact, positions[i], scores[i])
-                left = again
-                kept *= _WIDER
-                wanted = kept
+        graph = self._graph
+        kept = 0 if graph is None or not count else max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
+        if graph is None or not kept or not self._pays(kept, count):
+            return self._exact.search(queries, k, allowed)
+        wanted = min(kept, max(_SHORTEST, 4 * k)) if allowed is None else kept
+        positions, scores, compared = self._walked(graph, queries, k, kept, wanted, allowed)
         proven, scanned = np.zeros((2, len(queries)), np.bool_)
-        if left:
-            found = self._exact.search(queries[left], k, allowed)
-            positions[left], scores[left] = found.positions, found.scores
-            compared[left] = np.minimum(compared[left] + found.compared, rows)
-            proven[left], scanned[left] = found.proven, found.scanned
+        last = min(k, count) - 1
+        left = (positions[:, last] < 0).nonzero()[0]
+        while len(left):
+            kept *= _WIDER
+            if not self._pays(kept, count):
+                found = self._exact.search(queries[left], k, allowed)
+                positions[left], scores[left] = found.positions, found.scores
+                compared[left] = np.minimum(compared[left] + found.compared, rows)
+                proven[left], scanned[left] = found.proven, found.scanned
+                break
+            positions[left], scores[left], compared[left] = self._walked(graph, queries[left], k, kept, kept, allowed)
+            left = left[positions[left, last] < 0]
         return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
+
+    def _walked(
+        self, graph: "_Graph", queries: Float32, k: int, kept: int, wanted: int, allowed: Mask | None
+    ) -> tuple[Int64, Float32, Int64]:
+        """What one walk for each of `queries` [m, dimension] finds, positions and scores [m, k], of the `wanted` best
+        of `kept` rows; and with how many it was compared [m]."""
+        firsts, rough, compared = graph.walk(queries, kept, wanted)
+        positions, scores, _ = shortlist.read(
+            self._metric,
+            self._vectors,
+            queries,
+            k,
+            firsts,
+            rough,
+            factors=np.ones(len(queries)),
+            copies=graph.copies,
+            allowed=allowed,
+            whole=True,
+        )
+        return positions, scores, compared
 
     def _pays(self, kept: int, count: int) -> bool:
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
@@ -177,9 +193,9 @@ class _Graph:
 
     def __init__(self, index: Any, copies: Copies, frame: Frame, ef: int) -> None:
         self._index = index
-        self._copies = copies
-        # The row of each node; None where it is its number.
-        self._firsts = copies.firsts() if copies.pairs.size else None
+        self.copies = copies
+        # The row of each node, and that of none, -1, at the end; None where each is its number.
+        self._firsts = np.append(copies.firsts(), -1) if copies.pairs.size else None
         self._frame = frame
         self.ef = ef
 
@@ -200,8 +216,9 @@ class _Graph:
         if _kind(vectors) == "IndexHNSWFlat":
             index = faiss.IndexHNSWFlat(frame.width, m, number)
         else:
-            index = faiss.IndexHNSWSQ(frame.width, faiss.ScalarQuantizer.QT_8bit, m, number)
-            index.train(_corners(frame, vectors))
+            corners = _corners(frame, vectors)
+            index = faiss.IndexHNSWSQ(frame.width, _code(corners), m, number)
+            index.train(corners)
         index.hnsw.efConstruction = ef_construction
         storage = faiss.downcast_index(index.storage)
         copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
@@ -227,38 +244,50 @@ class _Graph:
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the graph into `folder`; what is returned goes to `load` with it."""
         write(self._index, folder / "graph.faiss")
-        self._copies.save(folder)
+        self.copies.save(folder)
         return {"scale": self._frame.scale, "ef": self.ef}
 
-    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[list[Int64], list[int]]:
-        """For each of `queries` [m, dimension] the rows of the `wanted` best of `kept` nodes, and how many nodes it was
-        compared with."""
-        params = library().SearchParametersHNSW(efSearch=kept)
-        rows, compared = [], []
-        # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
+    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Float32, Int64]:
+        """For each of `queries` [m, dimension] the first rows of the `wanted` best of `kept` nodes [m, wanted], -1
+        where there are fewer, their scores by faiss, and with how many nodes it was compared [m]."""
+        params = _walking(kept)
+        nodes, scores = np.empty((len(queries), wanted), np.int64), np.empty((len(queries), wanted), np.float32)
+        compared = np.empty(len(queries), np.int64)
         framed = self._frame.queries(queries)
-        for i in range(len(framed)):
-            (_, [nodes]), count = counted(partial(self._index.search, framed[i : i + 1], wanted, params=params))
-            rows.append(self._rows(nodes if nodes[-1] >= 0 else nodes[nodes >= 0]))
-            compared.append(count)
-        return rows, compared
-
-    def _rows(self, nodes: Int64) -> Int64:
-        return nodes if self._firsts is None else self._copies.added(self._firsts[nodes])[0]
+        # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
+        for i in range(len(queries)):
+            one = slice(i, i + 1)
+            walk = partial(self._index.search, framed[one], wanted, params=params, D=scores[one], I=nodes[one])
+            compared[i] = counted(walk)
+        return nodes if self._firsts is None else self._firsts[nodes], scores, compared
 
     @property
     def nbytes(self) -> int:
         code_bytes = int(library().downcast_index(self._index.storage).code_size)
         links = int(self._index.hnsw.neighbors.size())
-        return self._copies.count * (code_bytes + 12) + 4 * links + self._copies.pairs.nbytes
+        return self.copies.count * (code_bytes + 12) + 4 * links + self.copies.pairs.nbytes
+
+
+@lru_cache(maxsize=64)
+def _walking(kept: int) -> Any:
+    """What tells faiss to keep so many nodes."""
+    return library().SearchParametersHNSW(efSearch=kept)
 
 
 def _kind(vectors: Float32) -> str:
-    return "IndexHNSWSQ" if vectors.shape[1] >= _BYTES_FROM_DIMENSION else "IndexHNSWFlat"
+    return "IndexHNSWSQ" if vectors.shape[1] >= _CODES_FROM_DIMENSION else "IndexHNSWFlat"
 
 
 def _corners(frame: Frame, vectors: Float32) -> Float32:
-    """The least and the greatest value in each dimension, float32 [2, width]: all that the byte codes must know."""
+    """The least and the greatest value in each dimension, float32 [2, width]."""
     blocks = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in frame.blocks(vectors)]
     both = np.concatenate(blocks)
     return np.stack([both.min(axis=0), both.max(axis=0)])
+
+
+def _code(corners: Float32) -> int:
+    """The number of faiss's code for rows between `corners` [2, width], which are all that it must know of them."""
+    faiss = library()
+    is_far = np.linalg.norm(np.abs(corners).max(axis=0)) > _FAR * np.linalg.norm(corners[1] - corners[0])
+    code: int = faiss.ScalarQuantizer.QT_8bit if is_far else faiss.ScalarQuantizer.QT_bf16
+    return code

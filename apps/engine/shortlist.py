@@ -48,9 +48,8 @@ def read(
     may be found; `whole` lists are read to their end, and are enough if they are full.
     """
     m, length = firsts.shape
-    positions, scores = np.full((m, k), -1, np.int64), np.full((m, k), -np.inf, np.float32)
+    positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
     looks, sure = _looks(0 if whole else length)
-    enough = np.zeros(m, np.bool_)
     if kernels.loaded() and is_plain(vectors):
         from apps.engine.kernels import shortlist
 
@@ -59,6 +58,8 @@ def read(
         mask = _ALL if allowed is None else allowed
         shortlist.read(metric.number, vectors, *lists, mask, looks, sure, positions, scores, enough)
     else:
+        positions.fill(-1)
+        scores.fill(-np.inf)
         for i, query in enumerate(queries):
             full = int(np.argmin(firsts[i] >= 0)) if firsts[i, -1] < 0 else length
             rows, places = copies.added(firsts[i, :full])
@@ -70,7 +71,7 @@ def read(
             reached = looks[looks <= full]
             read, enough[i] = _far_enough(metric, k, exact, rough[i], places, float(factors[i]), reached, sure)
             put_best(rows[:read], exact[:read], positions[i], scores[i])
-    return positions, scores, enough | (firsts[:, -1] >= 0 if whole else False)
+    return positions, scores, firsts[:, -1] >= 0 if whole else enough
 
 
 @lru_cache

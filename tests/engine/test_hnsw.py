@@ -25,7 +25,7 @@ QUICK = {"ef_construction": 48}
 
 @cache
 def built(metric: Metric, dimension: int = 24) -> tuple[Float32, Float32, Hnsw]:
-    """Rows, queries and their graph, of floats below 64 dimensions and of bytes from there."""
+    """Rows, queries and their graph, of float32 below 64 dimensions and of bfloat16 from there."""
     vectors, queries = embeddings(ROWS, dimension), embeddings(40, dimension, seed=1)
     vectors.flags.writeable = queries.flags.writeable = False
     return vectors, queries, Hnsw.build(vectors, metric, QUICK)
@@ -41,6 +41,14 @@ def test_most_neighbours_are_found(metric: Metric, dimension: int, k: int) -> No
     assert (found.compared < ROWS).all()
     assert_sound(found, vectors, metric, queries, k)
     assert recall(found, vectors, metric, queries, k) >= 0.98
+
+
+def test_rows_far_from_the_origin_are_told_apart() -> None:
+    vectors, queries = (embeddings(count, 80, seed=count) + np.float32(100) for count in (ROWS, 40))
+    index = Hnsw.build(vectors, Metric.EUCLIDEAN, QUICK)
+    found = index.search(queries, 10, params={"ef": 64})
+    assert not found.scanned.any()
+    assert recall(found, vectors, Metric.EUCLIDEAN, queries, 10) >= 0.95
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -280,8 +288,8 @@ def test_a_process_without_descriptors_does_not_call_a_graph_wrong(tmp_path: Pat
 def test_it_says_what_it_holds() -> None:
     vectors, _, index = built(Metric.COSINE, 80)
     assert len(index) == ROWS
-    # A byte per dimension, 32 links and more, three numbers.
-    assert ROWS * (80 + 32 * 4 + 12) <= index.nbytes <= ROWS * (80 + 40 * 4 + 20)
+    # Two bytes per dimension, 32 links and more, three numbers.
+    assert ROWS * (2 * 80 + 32 * 4 + 12) <= index.nbytes <= ROWS * (2 * 80 + 40 * 4 + 20)
     assert index.nbytes < vectors.nbytes
 
 

@@ -5,7 +5,7 @@ from numba import njit, types
 
 from apps.engine.kernels.exact import EUCLIDEAN, best_first, borrowed, fetch, norm, offer, read_only, score
 
-_AHEAD = 4
+_AHEAD = 8
 
 
 @njit(nogil=True, forceinline=True)
@@ -56,8 +56,9 @@ def read(metric, vectors, queries, factors, firsts, rough, pairs, allowed, looks
             row = firsts[i, place]
             if row < 0:
                 break
-            if place + _AHEAD < length and firsts[i, place + _AHEAD] >= 0:
-                fetch(vectors, firsts[i, place + _AHEAD])
+            next_row = firsts[i, place + _AHEAD] if place + _AHEAD < length else -1
+            if next_row >= 0 and (not len(allowed) or allowed[next_row]):
+                fetch(vectors, next_row)
             count, total, squared = counts[place], sums[place], squares[place]
             copy = np.searchsorted(of_copies, row) if len(of_copies) else 0
             first = row
