@@ -24,6 +24,7 @@ as much again when they are not, as is usual between two requests.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,37 +111,45 @@ class Quantized(VectorIndex):
         count = rows if allowed is None else int(np.count_nonzero(allowed))
         if count == rows:
             allowed = None
-        positions = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        compared = np.full(len(queries), count, np.int64)
-        left, codes = np.arange(len(queries)), self._codes
-        if codes is not None:
-            whole = "rescore" in params
-            length = max(k, params["rescore"] if whole else codes.length(k))
-            while len(left) and count > max(2 * length, rows // _SCAN_SHARE):
-                compared[left] = rows
-                asked = queries[left]
-                found, exact, enough = shortlist.read(
-                    self._metric,
-                    self._vectors,
-                    asked,
-                    k,
-                    *codes.nearest(asked, length, allowed),
-                    factors=codes.frame.factors(asked),
-                    copies=codes.copies,
-                    allowed=allowed,
-                    whole=whole,
-                )
-                positions[left], scores[left] = found, exact
-                # A list is not full where few different rows are allowed, or all look alike to the query.
-                left = left[~enough]
-                length *= _LONGER
+        whole = "rescore" in params
+        length = 0 if self._codes is None else max(k, params["rescore"] if whole else self._codes.length(k))
+        if self._codes is None or not self._pays(length, count):
+            found = self._exact.search(queries, k, allowed)
+            return replace(found, compared=np.full(len(queries), count))
+        positions, scores, enough = self._listed(self._codes, queries, k, length, allowed, whole)
         proven, scanned = np.zeros((2, len(queries)), np.bool_)
-        if len(left):
-            scan = self._exact.search(queries[left], k, allowed)
-            positions[left], scores[left] = scan.positions, scan.scores
-            proven[left], scanned[left] = scan.proven, scan.scanned
-        return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
+        left = (~enough).nonzero()[0]
+        while len(left):
+            # A list is not full where few different rows are allowed, or all look alike to the query.
+            length *= _LONGER
+            if not self._pays(length, count):
+                found = self._exact.search(queries[left], k, allowed)
+                positions[left], scores[left] = found.positions, found.scores
+                proven[left], scanned[left] = found.proven, found.scanned
+                break
+            positions[left], scores[left], enough = self._listed(self._codes, queries[left], k, length, allowed, whole)
+            left = left[~enough]
+        return Neighbors(positions, scores, np.full(len(queries), rows), proven=proven, scanned=scanned)
+
+    def _pays(self, length: int, count: int) -> bool:
+        """Whether a short-list of `length` costs less than an exact search among `count` rows."""
+        return count > max(2 * length, len(self._vectors) // _SCAN_SHARE)
+
+    def _listed(
+        self, codes: "_Codes", queries: Float32, k: int, length: int, allowed: Mask | None, whole: bool
+    ) -> tuple[Int64, Float32, Mask]:
+        """What `shortlist.read` finds in the `length` best by their codes."""
+        return shortlist.read(
+            self._metric,
+            self._vectors,
+            queries,
+            k,
+            *codes.nearest(queries, length, allowed),
+            factors=codes.frame.factors(queries),
+            copies=codes.copies,
+            allowed=allowed,
+            whole=whole,
+        )
 
     def save(self, folder: Path) -> None:
         about = None if self._codes is None else self._codes.save(folder)

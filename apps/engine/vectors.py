@@ -40,6 +40,9 @@ def usable(vectors: Float32, metric: Metric) -> Mask:
 
 def check(vectors: Float32, metric: Metric) -> None:
     """Raise InvalidVector for the first row of `vectors` [n, dimension] that is not usable under `metric`."""
+    if vectors.size and len(vectors) == 1 and 0.0 < np.maximum.reduce(np.abs(vectors[0])) <= MAX_COMPONENT:
+        # The vector of a query, usually: it need not be looked at by row.
+        return
     fine = usable(vectors, metric)
     if fine.all():
         return

@@ -259,10 +259,11 @@ def _merged(parts: Sequence[_PartFound], query: int, k: int) -> Hits:
     kinds = frozenset([part.answered_by(query) for part in parts])
     if len(parts) == 1:
         [(part_keys, _, found)] = parts
-        filled = int(np.count_nonzero(found.positions[query] >= 0))
-        positions = found.positions[query, :filled]
+        positions = found.positions[query]
+        if positions[-1] < 0:
+            positions = positions[positions >= 0]
         compared, is_exact = int(found.compared[query]), bool(found.proven[query])
-        return Hits(part_keys[positions], found.scores[query, :filled], compared, is_exact, kinds)
+        return Hits(part_keys[positions], found.scores[query, : len(positions)], compared, is_exact, kinds)
     keys, scores = [], []
     for part_keys, _, found in parts:
         positions = found.positions[query]

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import uuid
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -19,6 +20,9 @@ from gunicorn.workers.sync import SyncWorker
 
 from apps.operations.arrival import Arrival
 from apps.operations.clients import BYTES_A_SECOND, SECONDS, Clients
+
+# To show life is a call of the system.
+_SECONDS_BETWEEN_SIGNS = 0.1
 
 
 class _Problems:
@@ -72,6 +76,7 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
 
     wsgi: Any
     _shortcut: Any = None
+    _next_sign = 0.0
 
     def use(self, application: Any) -> None:
         """Answer by this application."""
@@ -91,11 +96,19 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
             most_body_bytes=limits.body_bytes,
         )
         while self.alive and self.is_parent_alive():
-            self.notify()
+            self._show_life()
             clients.serve(self.timeout)
         clients.finish(self.cfg.graceful_timeout)
 
+    def _show_life(self) -> None:
+        """Begin anew with the time after which the parent ends a worker."""
+        if (now := time.monotonic()) >= self._next_sign:
+            self.notify()
+            self._next_sign = now + _SECONDS_BETWEEN_SIGNS
+
     def answer(self, request: Arrival, server: Any, client: Any) -> bytes:
+        # The worker may have waited for long.
+        self._show_life()
         try:
             at_once = self._at_once(request)
         except Exception as error:
@@ -115,13 +128,19 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
         if answered is None:
             return None
         status, headers, body = answered
-        lines = [f"HTTP/1.1 {status}", f"Server: {SERVER}", f"Date: {util.http_date()}", "Connection: close"]
+        lines = [f"HTTP/1.1 {status}", f"Server: {SERVER}", f"Date: {_date(int(time.time()))}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers]
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + bytes(body)
 
     def too_late(self) -> bytes:
         detail = f"The request did not arrive within {SECONDS} s, and 1 s more for each {BYTES_A_SECOND} bytes."
         return _problem("408 Request Timeout", "request_timeout", "The request took too long to arrive.", detail)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """The header's text for a second since the epoch."""
+    return str(util.http_date(second))
 
 
 class _Exchange:

@@ -7,6 +7,7 @@ says how it was found, and whether it provably is the best there is.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,13 @@ class _Allowed:
 _ALL = _Allowed(None, 0)
 
 
+@lru_cache(maxsize=64)
+def _how(kinds: frozenset[str]) -> str:
+    """What a plan says of the types of index that were asked."""
+    others = sorted(kinds - {BruteForce.kind})
+    return " + ".join([*others, _SCAN] if BruteForce.kind in kinds or not others else others)
+
+
 class Execution:
     """Searches of one view."""
 
@@ -125,8 +133,7 @@ class Execution:
         return [self._ranked(one, allowed) for one in hits]
 
     def _ranked(self, hits: Hits, allowed: _Allowed) -> Ranked:
-        kinds = sorted(kind for kind in hits.kinds if kind != BruteForce.kind)
-        how = " + ".join([*kinds, _SCAN] if BruteForce.kind in hits.kinds or not kinds else kinds)
+        how = _how(hits.kinds)
         plan = how if allowed.masks is None else f"filter ({allowed.count:,} of {len(self.view):,} rows), then {how}"
         return Ranked(hits.keys.tolist(), hits.scores.tolist(), hits.exact, hits.compared, hits.kinds, plan)
 
