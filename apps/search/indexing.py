@@ -66,7 +66,7 @@ class _Watch:
     sealing: _Failure | None = None
     building: _Failure | None = None
     # The manifest in use, and what its files looked like when they were opened.
-    manifest: int = 0
+    manifest: Manifest | None = None
     # The greatest number of a manifest that was in use here.
     greatest: int = 0
     stamps: tuple[tuple[int, ...], ...] | None = None
@@ -141,11 +141,13 @@ class Indexer:
                 job.wait(_SECONDS_BETWEEN_LOOKS)
 
     def sweep(self) -> None:
-        """Delete files that nothing refers to any more, and look whether the others are there at the next round."""
-        for watch in self._watches.values():
-            watch.settled = None
+        """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next
+        round sees to those that are not."""
         for state in _states():
-            loading.index_folder(state.uid).sweep(loading.identity_of(state))
+            watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
+            if watch.manifest is None or watch.stamps is None or folder.stamps(watch.manifest) != watch.stamps:
+                watch.settled = None
+            folder.sweep(loading.identity_of(state))
         with open_snapshot() as snapshot:
             uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
         sweep_libraries(settings.INDEX_DIR, uids)
@@ -234,12 +236,12 @@ class Indexer:
         watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
         watch.greatest = max(watch.greatest, manifest.number)
         stamps = folder.stamps(manifest)
-        if watch.manifest != manifest.number:
-            watch.manifest, watch.stamps = manifest.number, stamps
+        if watch.manifest is None or watch.manifest.number != manifest.number:
+            watch.manifest, watch.stamps = manifest, stamps
         damage = folder.damage()
         if stamps is not None and stamps == watch.stamps and damage is None:
             return current
-        watch.manifest = 0
+        watch.manifest = None
         if not folder.numbers():
             logger.warning("index of library %s: files are gone; they are built anew", state.public_id)
         self._views.forget(state.key)

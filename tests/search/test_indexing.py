@@ -182,6 +182,41 @@ def test_the_last_few_rows_are_sealed_when_a_library_has_been_quiet_for_long(
     assert (sorted(live()), pending()) == ([1, SEAL_WHEN_QUIET], 0)
 
 
+def bytes_read(act: Callable[[], object]) -> int:
+    """How many bytes this process reads from files meanwhile."""
+
+    def so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = so_far()
+    act()
+    return so_far() - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what was read by /proc")
+def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_for_all(
+    monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    monkeypatch.setattr(settings, "MEMORY_BUDGET", 1)
+    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", 0.0)
+    indexer, libraries = Indexer(), [made(name) for name in "bcd"]
+    for library in libraries:
+        upsert(noise([str(row) for row in range(2000)]), library.public_id)
+    for _ in range(3):
+        for library in libraries:
+            assert indexer.run_until_done(library.public_id) is None
+        indexer.round()
+    size = sum(path.stat().st_size for path in Path(settings.INDEX_DIR).rglob("*.npy"))
+    indexer.sweep()
+    assert bytes_read(indexer.round) < size // 20
+    # One that has changed is looked at.
+    next(Path(settings.INDEX_DIR).rglob("vectors.npy")).unlink()
+    indexer.sweep()
+    assert bytes_read(indexer.round) > size // 20
+    settle(indexer)
+    assert all(verify_library(library_id=one.public_id, sample=10, k=3).faults == 0 for one in libraries)
+
+
 def test_a_library_that_is_written_to_is_not_quiet(
     library: Library, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
