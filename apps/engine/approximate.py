@@ -1,14 +1,14 @@
 """What the approximate indexes share: rows and queries in a range that suits float32 codes, equal rows as one, trials
-of a new index on queries made from its rows, and exact scores of a short-list.
+of a new index on queries made from its rows, and longer lists for queries that a first one is not enough for.
 
 Codes and graphs only propose rows. What is reported is `metrics.exact_scores` of the stored rows, ties by ascending
 position, so an approximate index can miss a row and never misjudges one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import xxhash
@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from apps.engine.brute_force import search_matrix
 from apps.engine.files import map_array, save_array
+from apps.engine.index import Neighbors
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.selection import best
 from apps.engine.vectors import Float32, Int64, Mask
 
 _BLOCK_VALUES = 1 << 21
+# A list that is not long enough is made longer by this factor.
+_LONGER = 4
+# So many rows are listed at once, of some 30 bytes.
+_LISTED_ROWS = 1 << 20
 _TRIALS = 128
 _TRIAL_K = 10
 _SEED = 20240229
@@ -207,16 +211,55 @@ class Trial:
         return np.sort(ranks, axis=None)
 
 
-def put_best(candidates: Int64, exact: Float32, positions: Int64, scores: Float32) -> None:
-    """Write the best of the rows `candidates` [n], of scores `exact` [n], into one answer's `positions` [k] and
-    `scores` [k], best first, ties by ascending position."""
-    k = len(positions)
-    if len(candidates) > 4 * k:
-        listed = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
-        candidates, exact = candidates[listed], exact[listed]
-    chosen = best(exact, candidates, k)
-    positions[: len(chosen)] = candidates[chosen]
-    scores[: len(chosen)] = exact[chosen]
+class Listed(NamedTuple):
+    """What m queries find in lists of proposed rows: positions and scores [m, k] as in `Neighbors`, how many rows each
+    query was compared with [m], and whether its list was long enough [m]."""
+
+    positions: Int64
+    scores: Float32
+    compared: Int64
+    enough: Mask
+
+
+def widened(
+    queries: Float32,
+    length: int,
+    *,
+    rows: int,
+    pays: Callable[[int], bool],
+    listed: Callable[[Float32, int], Listed],
+    exact: Callable[[Float32], Neighbors],
+) -> Neighbors:
+    """What `listed` finds for `queries` [m, dimension] in lists of `length`, and of four times the length for those
+    which that was not enough for; and so on, as long as a length `pays`, and then what `exact` finds.
+
+    `compared` is the sum of what all attempts compared a query with, but no more than the number of `rows`.
+    """
+    if not pays(length):
+        return exact(queries)
+    positions, scores, compared, enough = _in_blocks(listed, queries, length)
+    proven, scanned = np.zeros((2, len(queries)), np.bool_)
+    left = (~enough).nonzero()[0]
+    while len(left):
+        length *= _LONGER
+        if not pays(length):
+            found = exact(queries[left])
+            positions[left], scores[left], more = found.positions, found.scores, found.compared
+            proven[left], scanned[left], enough = found.proven, found.scanned, np.ones(len(left), np.bool_)
+        else:
+            positions[left], scores[left], more, enough = _in_blocks(listed, queries[left], length)
+        compared[left] = np.minimum(compared[left] + more, rows)
+        left = left[~enough]
+    return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
+
+
+def _in_blocks(listed: Callable[[Float32, int], Listed], queries: Float32, length: int) -> Listed:
+    """What `listed` finds, asked for so few queries at a time that the lists of a step take bounded memory."""
+    step = max(1, _LISTED_ROWS // length)
+    if len(queries) <= step:
+        return listed(queries, length)
+    steps = [listed(queries[start : start + step], length) for start in range(0, len(queries), step)]
+    return Listed(*(np.concatenate(parts) for parts in zip(*steps, strict=True)))
 
 
 def rounded_up(count: int, step: int) -> int:

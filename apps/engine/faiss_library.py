@@ -7,7 +7,7 @@ What always holds:
   the child's first search waits for them for ever. OpenMP keeps the number per calling thread, and a new thread starts
   from the environment's again; so every call goes through `library`, which sets it where that was not done yet.
 - faiss lets go of the interpreter's lock in each of its calls, and an index that nobody changes may be searched by any
-  number of threads. Parameters go along with a search; those of a shared index are never set.
+  number of threads. Parameters go along with a search; threads may share them, and those of an index are never set.
 - It counts the comparisons of all walks in graphs in one number, without care for threads. So threads of one process
   take turns at walking (`counted`); other searches do not.
 - What faiss refuses, a RuntimeError, becomes a ValueError for a file and stays what it is for a mistake of ours.

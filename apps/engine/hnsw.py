@@ -33,7 +33,7 @@ from typing import Any, Self
 import numpy as np
 
 from apps.engine import shortlist
-from apps.engine.approximate import Copies, Frame, Trial, rounded_up
+from apps.engine.approximate import Copies, Frame, Listed, Trial, rounded_up, widened
 from apps.engine.brute_force import BruteForce
 from apps.engine.faiss_library import counted, library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
@@ -44,8 +44,10 @@ _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
 _LARGEST_EF = 4096
 _FEWEST_NODES = 1000
 _CODES_FROM_DIMENSION = 64
-# So many times as far from the origin as apart, bytes err less than bfloat16.
+# Rows so many times as far from the origin as apart have bytes, which err half as much as bfloat16 then. Nearer, the
+# difference is smaller, and bfloat16 is quicker.
 _FAR = 2.0
+_ROWS_PER_STEP = 512
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
@@ -54,7 +56,6 @@ _ENOUGH = 0.93
 _WALK_COST = 48
 _GATHER_COST = 5
 _WALK_COST_OF_COPY = 150
-_WIDER = 4
 # So many of the kept rows, or 4 k, are scored exactly.
 _SHORTEST = 32
 
@@ -62,9 +63,9 @@ _SHORTEST = 32
 class Hnsw(VectorIndex):
     """A walk in a graph that keeps `ef` rows, then their exact scores.
 
-    `compared` counts the codes that the last walk of a query looked at, as faiss counts them, some `ef` * m; those that
-    a mask does not allow are among them. Where the answer comes from an exact search, it counts the rows that this
-    looked at, and those of the walk before, if there was one.
+    `compared` counts the codes that the walks for a query looked at, as faiss counts them, some `ef` * m a walk; those
+    that a mask does not allow are among them. Where the answer comes from an exact search, the rows that this looked at
+    are counted too.
     """
 
     kind = "hnsw"
@@ -124,45 +125,26 @@ class Hnsw(VectorIndex):
         if count == rows:
             allowed = None
         graph = self._graph
-        kept = 0 if graph is None or not count else max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
-        if graph is None or not kept or not self._pays(kept, count):
+        if graph is None or not count:
             return self._exact.search(queries, k, allowed)
-        wanted = min(kept, max(_SHORTEST, 4 * k)) if allowed is None else kept
-        positions, scores, compared = self._walked(graph, queries, k, kept, wanted, allowed)
-        proven, scanned = np.zeros((2, len(queries)), np.bool_)
-        last = min(k, count) - 1
-        left = (positions[:, last] < 0).nonzero()[0]
-        while len(left):
-            kept *= _WIDER
-            if not self._pays(kept, count):
-                found = self._exact.search(queries[left], k, allowed)
-                positions[left], scores[left] = found.positions, found.scores
-                compared[left] = np.minimum(compared[left] + found.compared, rows)
-                proven[left], scanned[left] = found.proven, found.scanned
-                break
-            positions[left], scores[left], compared[left] = self._walked(graph, queries[left], k, kept, kept, allowed)
-            left = left[positions[left, last] < 0]
-        return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
+        first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
 
-    def _walked(
-        self, graph: "_Graph", queries: Float32, k: int, kept: int, wanted: int, allowed: Mask | None
-    ) -> tuple[Int64, Float32, Int64]:
-        """What one walk for each of `queries` [m, dimension] finds, positions and scores [m, k], of the `wanted` best
-        of `kept` rows; and with how many it was compared [m]."""
-        firsts, rough, compared = graph.walk(queries, kept, wanted)
-        positions, scores, _ = shortlist.read(
-            self._metric,
-            self._vectors,
+        def listed(some: Float32, kept: int) -> Listed:
+            wanted = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
+            firsts, compared = graph.walk(some, kept, wanted)
+            positions, scores, _ = shortlist.read(
+                self._metric, self._vectors, some, k, firsts, copies=graph.copies, allowed=allowed
+            )
+            return Listed(positions, scores, compared, positions[:, min(k, count) - 1] >= 0)
+
+        return widened(
             queries,
-            k,
-            firsts,
-            rough,
-            factors=np.ones(len(queries)),
-            copies=graph.copies,
-            allowed=allowed,
-            whole=True,
+            first,
+            rows=rows,
+            pays=lambda kept: self._pays(kept, count),
+            listed=listed,
+            exact=lambda some: self._exact.search(some, k, allowed),
         )
-        return positions, scores, compared
 
     def _pays(self, kept: int, count: int) -> bool:
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
@@ -224,10 +206,11 @@ class _Graph:
         copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
         if copies.count < _FEWEST_NODES:
             return None
-        # In blocks, so that the build can be broken off. It takes no longer for that, and finds as much.
+        # A few at a time, so that the build can be broken off. It takes no longer for that, and finds as much.
         for block in frame.blocks(vectors, copies.firsts()):
-            checkpoint()
-            index.add(block)
+            for start in range(0, len(block), _ROWS_PER_STEP):
+                checkpoint()
+                index.add(block[start : start + _ROWS_PER_STEP])
         return cls(index, copies, frame, _EF)
 
     @classmethod
@@ -247,30 +230,31 @@ class _Graph:
         self.copies.save(folder)
         return {"scale": self._frame.scale, "ef": self.ef}
 
-    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Float32, Int64]:
+    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Int64]:
         """For each of `queries` [m, dimension] the first rows of the `wanted` best of `kept` nodes [m, wanted], -1
-        where there are fewer, their scores by faiss, and with how many nodes it was compared [m]."""
-        params = _walking(kept)
-        nodes, scores = np.empty((len(queries), wanted), np.int64), np.empty((len(queries), wanted), np.float32)
+        where there are fewer, and with how many nodes it was compared [m]."""
+        params = _keeping(kept)
+        nodes, scores = np.empty((len(queries), wanted), np.int64), np.empty((1, wanted), np.float32)
         compared = np.empty(len(queries), np.int64)
         framed = self._frame.queries(queries)
         # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
         for i in range(len(queries)):
             one = slice(i, i + 1)
-            walk = partial(self._index.search, framed[one], wanted, params=params, D=scores[one], I=nodes[one])
+            walk = partial(self._index.search, framed[one], wanted, params=params, D=scores, I=nodes[one])
             compared[i] = counted(walk)
-        return nodes if self._firsts is None else self._firsts[nodes], scores, compared
+        return nodes if self._firsts is None else self._firsts[nodes], compared
 
     @property
     def nbytes(self) -> int:
         code_bytes = int(library().downcast_index(self._index.storage).code_size)
         links = int(self._index.hnsw.neighbors.size())
-        return self.copies.count * (code_bytes + 12) + 4 * links + self.copies.pairs.nbytes
+        firsts = 0 if self._firsts is None else self._firsts.nbytes
+        return self.copies.count * (code_bytes + 12) + 4 * links + self.copies.pairs.nbytes + firsts
 
 
 @lru_cache(maxsize=64)
-def _walking(kept: int) -> Any:
-    """What tells faiss to keep so many nodes."""
+def _keeping(kept: int) -> Any:
+    """What tells faiss to keep so many nodes; threads share it, and faiss only reads it."""
     return library().SearchParametersHNSW(efSearch=kept)
 
 

@@ -24,14 +24,13 @@ as much again when they are not, as is usual between two requests.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from apps.engine import shortlist
-from apps.engine.approximate import Copies, Frame, Trial, rounded_up
+from apps.engine.approximate import Copies, Frame, Listed, Trial, rounded_up, widened
 from apps.engine.brute_force import BruteForce
 from apps.engine.faiss_library import library, metric_number, read, write
 from apps.engine.index import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
@@ -51,8 +50,6 @@ _GOOD_LENGTH = 512
 _LONGEST = 2048
 # It grows with k more slowly than k does.
 _GROWTH = 0.75
-# A list whose end is within reach of the k-th best row is made longer by this factor.
-_LONGER = 4
 # An exact scan of one row in so many costs about what the scan of all codes does.
 _SCAN_SHARE = 8
 _KIND = "IndexIVFPQFastScan"
@@ -111,44 +108,34 @@ class Quantized(VectorIndex):
         count = rows if allowed is None else int(np.count_nonzero(allowed))
         if count == rows:
             allowed = None
+        codes = self._codes
+        if codes is None:
+            return self._exact.search(queries, k, allowed)
         whole = "rescore" in params
-        length = 0 if self._codes is None else max(k, params["rescore"] if whole else self._codes.length(k))
-        if self._codes is None or not self._pays(length, count):
-            found = self._exact.search(queries, k, allowed)
-            return replace(found, compared=np.full(len(queries), count))
-        positions, scores, enough = self._listed(self._codes, queries, k, length, allowed, whole)
-        proven, scanned = np.zeros((2, len(queries)), np.bool_)
-        left = (~enough).nonzero()[0]
-        while len(left):
+
+        def listed(some: Float32, length: int) -> Listed:
             # A list is not full where few different rows are allowed, or all look alike to the query.
-            length *= _LONGER
-            if not self._pays(length, count):
-                found = self._exact.search(queries[left], k, allowed)
-                positions[left], scores[left] = found.positions, found.scores
-                proven[left], scanned[left] = found.proven, found.scanned
-                break
-            positions[left], scores[left], enough = self._listed(self._codes, queries[left], k, length, allowed, whole)
-            left = left[~enough]
-        return Neighbors(positions, scores, np.full(len(queries), rows), proven=proven, scanned=scanned)
+            firsts, rough = codes.nearest(some, length, allowed)
+            positions, scores, enough = shortlist.read(
+                self._metric,
+                self._vectors,
+                some,
+                k,
+                firsts,
+                copies=codes.copies,
+                allowed=allowed,
+                rough=None if whole else rough,
+                factors=codes.frame.factors(some),
+            )
+            return Listed(positions, scores, np.full(len(some), rows), enough)
 
-    def _pays(self, length: int, count: int) -> bool:
-        """Whether a short-list of `length` costs less than an exact search among `count` rows."""
-        return count > max(2 * length, len(self._vectors) // _SCAN_SHARE)
-
-    def _listed(
-        self, codes: "_Codes", queries: Float32, k: int, length: int, allowed: Mask | None, whole: bool
-    ) -> tuple[Int64, Float32, Mask]:
-        """What `shortlist.read` finds in the `length` best by their codes."""
-        return shortlist.read(
-            self._metric,
-            self._vectors,
+        return widened(
             queries,
-            k,
-            *codes.nearest(queries, length, allowed),
-            factors=codes.frame.factors(queries),
-            copies=codes.copies,
-            allowed=allowed,
-            whole=whole,
+            max(k, params["rescore"] if whole else codes.length(k)),
+            rows=rows,
+            pays=lambda length: count > max(2 * length, rows // _SCAN_SHARE),
+            listed=listed,
+            exact=lambda some: self._exact.search(some, k, allowed),
         )
 
     def save(self, folder: Path) -> None:
@@ -176,12 +163,12 @@ class _Codes:
     file of one list, at some 20 microseconds a query.
     """
 
-    def __init__(self, index: Any, copies: Copies, frame: Frame, piece: int, shortlist: int) -> None:
+    def __init__(self, index: Any, copies: Copies, frame: Frame, piece: int, list_length: int) -> None:
         self._index = index
         self.copies = copies
         self.frame = frame
         self._piece = piece
-        self.shortlist = shortlist
+        self.list_length = list_length
 
     @classmethod
     def trained(cls, vectors: Float32, norms: Float32, metric: Metric, copies: Copies, piece: int) -> Self:
@@ -206,23 +193,23 @@ class _Codes:
     @classmethod
     def load(cls, folder: Path, about: dict[str, Any], vectors: Float32, metric: Metric) -> Self:
         try:
-            piece, scale, shortlist = int(about["piece"]), float(about["scale"]), int(about["shortlist"])
+            piece, scale, length = int(about["piece"]), float(about["scale"]), int(about["shortlist"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder} has no description of codes: {error!r}") from None
         copies = Copies.load(folder, len(vectors))
         frame = Frame(metric, rounded_up(vectors.shape[1], piece), scale)
         index = read(folder / "codes.faiss", _KIND, metric_number(metric), frame.width, copies.count)
-        return cls(index, copies, frame, piece, shortlist)
+        return cls(index, copies, frame, piece, length)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the codes into `folder`; what is returned goes to `load` with it."""
         write(self._index, folder / "codes.faiss")
         self.copies.save(folder)
-        return {"piece": self._piece, "scale": self.frame.scale, "shortlist": self.shortlist}
+        return {"piece": self._piece, "scale": self.frame.scale, "shortlist": self.list_length}
 
     def length(self, k: int) -> int:
         """How many rows to score exactly for the k best."""
-        return int(self.shortlist * max(1.0, (k / Trial.k) ** _GROWTH))
+        return int(self.list_length * max(1.0, (k / Trial.k) ** _GROWTH))
 
     def nearest(self, queries: Float32, length: int, allowed: Mask | None = None) -> tuple[Int64, Float32]:
         """The `length` best firsts [m, length] by their codes, -1 where there are fewer that are allowed or have a copy
@@ -255,9 +242,9 @@ def _tried(vectors: Float32, norms: Float32, metric: Metric, pieces: Sequence[in
         codes = _Codes.trained(vectors, norms, metric, copies, piece)
         ranks = trial.ranks(vectors, metric, copies, codes.nearest(trial.queries, longest)[0])
         needed = int(ranks[int(_ENOUGH * (len(ranks) - 1))]) + 1
-        codes.shortlist = max(_SHORTEST, needed)
-        if needed <= longest and (chosen is None or codes.shortlist < chosen.shortlist):
+        codes.list_length = max(_SHORTEST, needed)
+        if needed <= longest and (chosen is None or codes.list_length < chosen.list_length):
             chosen = codes
-            if codes.shortlist <= _GOOD_LENGTH:
+            if codes.list_length <= _GOOD_LENGTH:
                 break
     return chosen

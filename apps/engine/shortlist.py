@@ -18,13 +18,15 @@ from functools import lru_cache
 import numpy as np
 
 from apps.engine import kernels
-from apps.engine.approximate import Copies, put_best
+from apps.engine.approximate import Copies
 from apps.engine.metrics import Metric, exact_scores, is_plain
+from apps.engine.selection import best
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 _LEAST, _STEP = 64, 32
 _SURE_EARLY, _SURE = 3.5, 2.75
 _ALL = np.empty(0, np.bool_)
+_NO_SCORES, _NO_FACTORS = np.empty((0, 0), np.float32), np.empty(0)
 
 
 def read(
@@ -33,30 +35,30 @@ def read(
     queries: Float32,
     k: int,
     firsts: Int64,
-    rough: Float32,
     *,
-    factors: Float64,
     copies: Copies,
     allowed: Mask | None,
-    whole: bool,
+    rough: Float32 | None = None,
+    factors: Float64 = _NO_FACTORS,
 ) -> tuple[Int64, Float32, Mask]:
     """The k best of the lists `firsts` [m, length] of rows of `vectors` [n, d], each for one of `queries` [m, d], as
     far as they are read: positions and scores [m, k], and whether each was read far enough [m].
 
-    A list ends at its first -1, and then was never enough. `rough` [m, length] are its scores, in a unit in which exact
-    scores are multiplied by `factors` [m] (and are minus the square of that under euclidean). `allowed` [n] limits what
-    may be found; `whole` lists are read to their end, and are enough if they are full.
+    A list ends at its first -1, and then was never enough. `allowed` [n] limits what may be found. `rough` [m, length]
+    are the scores of the lists, in a unit in which exact scores are multiplied by `factors` [m] (and are minus the
+    square of that under euclidean). Without them, lists are read to their end, and are enough if they are full.
     """
     m, length = firsts.shape
     positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
-    looks, sure = _looks(0 if whole else length)
+    looks, sure = _looks(0 if rough is None else length)
+    rough = _NO_SCORES if rough is None else rough
     if kernels.loaded() and is_plain(vectors):
-        from apps.engine.kernels import shortlist
+        from apps.engine.kernels import shortlist as kernel
 
         plain = np.ascontiguousarray
         lists = plain(queries), factors, plain(firsts), plain(rough), copies.pairs
         mask = _ALL if allowed is None else allowed
-        shortlist.read(metric.number, vectors, *lists, mask, looks, sure, positions, scores, enough)
+        kernel.read(metric.number, vectors, *lists, mask, looks, sure, positions, scores, enough)
     else:
         positions.fill(-1)
         scores.fill(-np.inf)
@@ -68,10 +70,12 @@ def read(
                 order = order[allowed[rows[order]]]
             rows, places = rows[order], places[order]
             exact = exact_scores(metric, vectors, query, rows)
-            reached = looks[looks <= full]
-            read, enough[i] = _far_enough(metric, k, exact, rough[i], places, float(factors[i]), reached, sure)
-            put_best(rows[:read], exact[:read], positions[i], scores[i])
-    return positions, scores, firsts[:, -1] >= 0 if whole else enough
+            if len(looks):
+                reached = looks[looks <= full]
+                read, enough[i] = _far_enough(metric, k, exact, rough[i], places, float(factors[i]), reached, sure)
+                rows, exact = rows[:read], exact[:read]
+            _put_best(rows, exact, positions[i], scores[i])
+    return positions, scores, enough if len(looks) else firsts[:, -1] >= 0
 
 
 @lru_cache
@@ -102,3 +106,15 @@ def _far_enough(
         if np.partition(alike[:end], end - k)[end - k] >= reach:
             return end, True
     return len(exact), False
+
+
+def _put_best(candidates: Int64, exact: Float32, positions: Int64, scores: Float32) -> None:
+    """Write the best of the rows `candidates` [n], of scores `exact` [n], into one answer's `positions` [k] and
+    `scores` [k], best first, ties by ascending position."""
+    k = len(positions)
+    if len(candidates) > 4 * k:
+        listed = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
+        candidates, exact = candidates[listed], exact[listed]
+    chosen = best(exact, candidates, k)
+    positions[: len(chosen)] = candidates[chosen]
+    scores[: len(chosen)] = exact[chosen]

@@ -21,7 +21,7 @@ from gunicorn.workers.sync import SyncWorker
 from apps.operations.arrival import Arrival
 from apps.operations.clients import BYTES_A_SECOND, SECONDS, Clients
 
-# To show life is a call of the system.
+# To show life is a call of the system, which not every request need pay for.
 _SECONDS_BETWEEN_SIGNS = 0.1
 
 

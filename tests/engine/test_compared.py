@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from apps.engine import kernels
+from apps.engine import approximate, kernels
 from apps.engine.brute_force import BruteForce
 from apps.engine.content import LooseContent
 from apps.engine.index import NO_PARAMS, Neighbors, Params, VectorIndex
@@ -41,10 +41,12 @@ def built(kind: str, metric: Metric = Metric.COSINE) -> VectorIndex:
     return index_type(kind).build(vectors, metric, PARAMS.get(kind, {}), BruteForce.build(vectors, metric))
 
 
-def walked(index: VectorIndex, queries: Float32, allowed: np.ndarray | None = None) -> tuple[Neighbors, int]:
+def walked(
+    index: VectorIndex, queries: Float32, allowed: np.ndarray | None = None, params: Params = NO_PARAMS
+) -> tuple[Neighbors, int]:
     """What is found, and the comparisons that faiss counts meanwhile."""
     faiss.cvar.hnsw_stats.reset()
-    found = index.search(queries, 10, allowed)
+    found = index.search(queries, 10, allowed, params)
     return found, faiss.cvar.hnsw_stats.ndis
 
 
@@ -151,3 +153,28 @@ def test_an_index_that_leaves_a_query_to_a_scan_claims_no_more_than_that(kind: s
         found = index.search(queries, 5)
         assert found.scanned.all()
         assert (found.proven == proves).all()
+
+
+def test_all_walks_for_a_query_count() -> None:
+    vectors, queries = rows()
+    index, ef = built("hnsw"), 20
+    near = np.zeros(ROWS, np.bool_)
+    near[np.argsort(vectors @ queries[0] / np.linalg.norm(vectors, axis=1))[-2 * ef :]] = True
+    found, compared = walked(index, queries[:1], ~near, {"ef": ef})
+    # What the first walk keeps is not allowed.
+    assert found.compared[0] == compared > walked(index, queries[:1], ~near, {"ef": 4 * ef})[1]
+    assert not found.scanned.any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"), [("quantized", {"rescore": 300}), ("quantized", {}), ("hnsw", {"ef": 100})]
+)
+def test_a_batch_whose_lists_do_not_fit_into_memory_is_answered_in_steps(
+    kind: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, queries = rows()
+    whole = built(kind).search(queries, 10, some(0.5), params)
+    monkeypatch.setattr(approximate, "_LISTED_ROWS", 1000)
+    in_steps = built(kind).search(queries, 10, some(0.5), params)
+    for one, other in zip(vars(whole).values(), vars(in_steps).values(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.engine import approximate
+from apps.engine import hnsw
 from apps.engine.errors import InvalidParameter
 from apps.engine.faiss_library import metric_number, read
 from apps.engine.hnsw import Hnsw
@@ -306,7 +306,7 @@ def test_parameters_it_does_not_take_are_refused() -> None:
 
 
 def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "_BLOCK_VALUES", 1000 * 32)
+    monkeypatch.setattr(hnsw, "_ROWS_PER_STEP", 1000)
     vectors, _, _ = built(Metric.COSINE)
     asked: list[int] = []
     Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint=lambda: asked.append(1))

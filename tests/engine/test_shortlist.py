@@ -52,11 +52,10 @@ class Lists:
             self.queries,
             K,
             self.firsts,
-            self.rough,
-            factors=self.factors,
             copies=self.copies,
             allowed=allowed,
-            whole=whole,
+            rough=None if whole else self.rough,
+            factors=self.factors,
         )
 
     def best(self, query: int, allowed: Mask | None = None) -> Float32:

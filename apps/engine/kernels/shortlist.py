@@ -39,15 +39,16 @@ def read(metric, vectors, queries, factors, firsts, rough, pairs, allowed, looks
     """Write to `positions`, `found` [m, k] and `enough` [m] what `shortlist.read` answers.
 
     `allowed` is empty where all rows are. After `looks` firsts, ascending, a list is looked at; `sure` says how many
-    standard errors count as out of reach then.
+    standard errors count as out of reach then. Without `looks`, `rough` and `factors` are not used, nor `enough` told.
     """
     length, k = firsts.shape[1], positions.shape[1]
     vectors, firsts, rough, of_copies = borrowed(vectors), borrowed(firsts), borrowed(rough), borrowed(pairs)[0]
     order = np.empty(0, np.int64)
     # Of the first so many of a list: how many errors, their sum, and that of their squares.
-    counts, sums, squares = np.zeros(length + 1, np.int64), np.zeros(length + 1), np.zeros(length + 1)
+    known = length + 1 if len(looks) else 1
+    counts, sums, squares = np.zeros(known, np.int64), np.zeros(known), np.zeros(known)
     for i in range(len(queries)):
-        query, factor = queries[i].astype(np.float64), factors[i]
+        query, factor = queries[i].astype(np.float64), factors[i] if len(looks) else 1.0
         query_norm = norm(queries, i, query)
         heap_scores, heap_rows = found[i], positions[i]
         held, look = 0, 0
@@ -59,19 +60,24 @@ def read(metric, vectors, queries, factors, firsts, rough, pairs, allowed, looks
             next_row = firsts[i, place + _AHEAD] if place + _AHEAD < length else -1
             if next_row >= 0 and (not len(allowed) or allowed[next_row]):
                 fetch(vectors, next_row)
-            count, total, squared = counts[place], sums[place], squares[place]
+            count, total, squared = 0, 0.0, 0.0
+            if len(looks):
+                count, total, squared = counts[place], sums[place], squares[place]
             copy = np.searchsorted(of_copies, row) if len(of_copies) else 0
             first = row
             while True:
                 if not len(allowed) or allowed[row]:
                     value = score(metric, vectors, row, query, query_norm)
                     held = offer(heap_scores, heap_rows, order, held, value, row)
-                    error = _alike(metric, value, factor) - np.float64(rough[i, place])
-                    count, total, squared = count + 1, total + error, squared + error * error
+                    if len(looks):
+                        error = _alike(metric, value, factor) - np.float64(rough[i, place])
+                        count, total, squared = count + 1, total + error, squared + error * error
                 if copy == len(of_copies) or of_copies[copy] != first:
                     break
                 row = pairs[1, copy]
                 copy += 1
+            if not len(looks):
+                continue
             done = place + 1
             counts[done], sums[done], squares[done] = count, total, squared
             if look == len(looks) or done != looks[look]:
