@@ -47,9 +47,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "proc_name": "vectordb",
             "control_socket_disable": True,
             "when_ready": _defer_accept,
-            "pre_fork": _freeze_heap,
+            "pre_fork": _before_fork,
             "post_fork": _after_fork,
-            "post_worker_init": _freeze_heap,
+            "post_worker_init": _when_loaded,
             # The socket is not gunicorn's to send files on.
             "sendfile": False,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
@@ -96,11 +96,19 @@ def _defer_accept(arbiter: _Supervisor) -> None:
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SECONDS)
 
 
-def _freeze_heap(*_: Any) -> None:
+def _freeze_heap() -> None:
     """What is there by now stays. The garbage collector need not go through it, which would take its time in the middle
     of a request, and write to memory that processes share."""
     gc.collect()
     gc.freeze()
+
+
+def _before_fork(arbiter: _Supervisor, worker: Any) -> None:
+    _freeze_heap()
+
+
+def _when_loaded(worker: Any) -> None:
+    _freeze_heap()
 
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:
