@@ -105,9 +105,7 @@ class Indexer:
     def round(self) -> bool:
         """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
         did = self._finish_jobs()
-        states = _states()
-        self._abandon_jobs(states)
-        for state in states:
+        for state in self._listed():
             watch = self._watches[state.uid]
             if watch.position != state.position:
                 watch.position, watch.since = state.position, time.monotonic()
@@ -127,9 +125,7 @@ class Indexer:
         """Do all there is to do for one library, however few rows it concerns; answers why that failed, if it did."""
         while True:
             did = self._finish_jobs()
-            states = _states()
-            self._abandon_jobs(states)
-            for state in states:
+            for state in self._listed():
                 if state.public_id == library_id:
                     watch = self._watches[state.uid]
                     did |= watch.reason is None and self._look_after(state, least=1, quiet=True) is _Found.DONE
@@ -151,6 +147,15 @@ class Indexer:
         with open_snapshot() as snapshot:
             uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
         sweep_libraries(settings.INDEX_DIR, uids)
+
+    def _listed(self) -> list[LibraryState]:
+        """All libraries that may have vectors. What is known of others is forgotten, and jobs that nobody wishes for
+        any more are given up."""
+        states = _states()
+        for uid in self._watches.keys() - {state.uid for state in states}:
+            del self._watches[uid]
+        self._abandon_jobs(states)
+        return states
 
     def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> _Found:
         """Seal rows, if there are `least` changes or more; else begin a job, if there is one to do."""

@@ -567,6 +567,18 @@ def test_a_job_for_a_library_that_was_deleted_ends_in_nothing(job: Indexer, inde
     assert list(index_dir.iterdir()) == []
 
 
+def test_of_deleted_libraries_nothing_is_kept(job: Indexer) -> None:
+    made("b")
+    write(0, SEAL, "b")
+    settle(job)
+    delete_library(library_id="a")
+    settle(job)
+    assert list(job._watches) == [Library.objects.get(public_id="b").uid]
+    delete_library(library_id="b")
+    settle(job)
+    assert not job._watches
+
+
 def test_a_job_for_a_library_that_was_made_again_does_not_reach_it(
     job: Indexer, caplog: pytest.LogCaptureFixture
 ) -> None:
