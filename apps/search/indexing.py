@@ -121,20 +121,28 @@ class Indexer:
             did |= found is _Found.DONE
         return did
 
-    def run_until_done(self, library_id: str) -> str | None:
-        """Do all there is to do for one library, however few rows it concerns; answers why that failed, if it did."""
-        while True:
+    def run_until_done(self, library_id: str, is_stopped: Callable[[], bool] = lambda: False) -> str | None:
+        """Do all there is to do for one library, as if it had been quiet for long, or until `is_stopped`; answers why
+        that failed, if it did."""
+        while not is_stopped():
             did = self._finish_jobs()
             for state in self._listed():
                 if state.public_id == library_id:
                     watch = self._watches[state.uid]
-                    did |= watch.reason is None and self._look_after(state, least=1, quiet=True) is _Found.DONE
+                    least = planning.least_changes(state, quiet=True, very_quiet=True)
+                    did |= watch.reason is None and self._look_after(state, least=least, quiet=True) is _Found.DONE
                     if watch.reason is not None:
                         return watch.reason
             if not did and not self._jobs:
-                return None
+                break
             for job in list(self._jobs.values()):
                 job.wait(_SECONDS_BETWEEN_LOOKS)
+        return None
+
+    def run_all_until_done(self, is_stopped: Callable[[], bool]) -> None:
+        """Do all there is to do for every library, one after the other; the log says what failed."""
+        for state in _states():
+            self.run_until_done(state.public_id, is_stopped)
 
     def sweep(self) -> None:
         """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next

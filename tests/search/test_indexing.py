@@ -980,6 +980,24 @@ def test_who_waits_for_a_build_that_fails_waits_for_one(slow_library: Library, s
     assert slow.builds == 1
 
 
+def test_all_libraries_are_done_though_one_of_them_fails(no_room: Path) -> None:
+    made("b")
+    made("few", index_type="auto")
+    for name in ("a", "b", "few"):
+        write(0, 3, name)
+    Indexer().run_all_until_done(lambda: False)
+    assert (live("a"), live("b"), live("few")) == ([], [3], [])
+    assert [index_stats(name)["state"] for name in ("a", "b", "few")] == ["failed", "ready", "ready"]
+
+
+def test_who_does_all_there_is_to_do_stops_when_asked(slow_library: Library, slow: type[Slow]) -> None:
+    write(0)
+    made("b")
+    write(0, 3, "b")
+    Indexer().run_all_until_done(lambda: slow.builds > 0)
+    assert (live("a"), live("b")) == ([SEAL], [])
+
+
 def test_an_answer_names_all_types_of_index_that_gave_it(library: Library, indexer: Indexer, busy: None) -> None:
     kernels.load()  # or a tree leaves all to a scan
     update_library(library_id="a", update=LibraryUpdate(index_type="kd_tree"))
