@@ -72,6 +72,8 @@ class _Watch:
     stamps: tuple[tuple[int, ...], ...] | None = None
     # There was nothing to do for this state, however quiet the library.
     settled: LibraryState | None = None
+    # The last look at the segments found none to build anew: as of this state, whether or not the library was quiet.
+    in_shape: tuple[LibraryState, bool] | None = None
 
     @property
     def reason(self) -> str | None:
@@ -169,7 +171,7 @@ class Indexer:
         """Seal rows, if there are `least` changes or more; else begin a job, if there is one to do."""
         watch = self._watches[state.uid]
         try:
-            current = self._sealed(state, least)
+            current = self._sealed(state, least, quiet=quiet)
         except NotFound:
             return _Found.NOTHING
         except Exception as error:
@@ -188,11 +190,14 @@ class Indexer:
             watch.building = self._failed(current.state, watch.building, error)
             return _Found.WAITS
 
-    def _sealed(self, state: LibraryState, least: int) -> Current | _Found:
-        """Seal if that is due. Otherwise, the library with its files, or that it has none."""
+    def _sealed(self, state: LibraryState, least: int, *, quiet: bool) -> Current | _Found:
+        """Seal if that is due. Otherwise, the library with its files, or that nothing is due."""
         with open_snapshot() as snapshot:
+            # Without opening its files or loading its rows, for which memory may have no place.
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
-                return _Found.NOTHING  # without loading its rows
+                return _Found.NOTHING
+            if self._is_in_shape(snapshot, state, least, quiet=quiet):
+                return _Found.NOTHING
             current = self._current(snapshot, state)
             if current.view is None:
                 return _Found.NOTHING
@@ -210,6 +215,16 @@ class Indexer:
                 current = Current(*loaded)
         _seal(current)
         return _Found.DONE
+
+    def _is_in_shape(self, snapshot: Snapshot, state: LibraryState, least: int, *, quiet: bool) -> bool:
+        """Whether the last look found all as it is to be, and fewer than `least` changes have come since the files."""
+        watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
+        manifest = watch.manifest
+        if manifest is None or manifest.number != state.manifest or watch.in_shape != (_but_position(state), quiet):
+            return False
+        if snapshot.count_changes(state.key, manifest.seq) >= least or folder.damage() is not None:
+            return False
+        return watch.stamps is not None and folder.stamps(manifest) == watch.stamps
 
     def _begun(self, current: Current, *, quiet: bool) -> _Found:
         """Begin a job of the library, if there is one to do and a thread for it."""
@@ -235,7 +250,7 @@ class Indexer:
             return _Found.WAITS
         if manifest.number > state.manifest:
             _tell(state, manifest)  # whoever published it did not come to that
-        watch.building = None
+        watch.building, watch.in_shape = None, (_but_position(state), quiet)
         loading.index_folder(state.uid).note_failure(None)
         return _Found.NOTHING
 
@@ -318,6 +333,11 @@ def _states() -> list[LibraryState]:
 def _wish(state: LibraryState) -> tuple[Any, ...]:
     """What was asked for when a build failed; another wish may succeed."""
     return state.index_type, state.params, state.rebuild
+
+
+def _but_position(state: LibraryState) -> LibraryState:
+    """The state, whatever was written to the library."""
+    return replace(state, position=Position(0, 0))
 
 
 def _seal(current: Current) -> None:

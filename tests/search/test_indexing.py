@@ -194,14 +194,17 @@ def bytes_read(act: Callable[[], object]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what was read by /proc")
+@pytest.mark.parametrize(("quiet_seconds", "very_quiet_seconds"), [(0.0, 0.0), (0.0, 3600.0), (3600.0, 3600.0)])
 def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_for_all(
-    monkeypatch: pytest.MonkeyPatch, quiet: None
+    monkeypatch: pytest.MonkeyPatch, quiet_seconds: float, very_quiet_seconds: float
 ) -> None:
     monkeypatch.setattr(settings, "MEMORY_BUDGET", 1)
-    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", quiet_seconds)
+    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", very_quiet_seconds)
     indexer, libraries = Indexer(), [made(name) for name in "bcd"]
     for library in libraries:
-        upsert(noise([str(row) for row in range(2000)]), library.public_id)
+        for first in (0, 2000):
+            write(first, 2000, library.public_id)
     for _ in range(3):
         for library in libraries:
             assert indexer.run_until_done(library.public_id) is None
@@ -209,6 +212,15 @@ def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_fo
     size = sum(path.stat().st_size for path in Path(settings.INDEX_DIR).rglob("*.npy"))
     indexer.sweep()
     assert bytes_read(indexer.round) < size // 20
+    if quiet_seconds:
+        # Too few changes to be sealed while a library is written to; then enough of them. The database is read anew.
+        write(5000, SEAL // 2, "b")
+        assert bytes_read(indexer.round) < size // 8
+        write(6000, SEAL // 2, "b")
+        settle(indexer)
+        assert (live("b"), pending("b")) == ([4000, SEAL], 0)
+        indexer.round()
+        assert bytes_read(indexer.round) < size // 20
     # One that has changed is looked at.
     next(Path(settings.INDEX_DIR).rglob("vectors.npy")).unlink()
     indexer.sweep()
