@@ -8,10 +8,13 @@ one at a time, never two on the same segment. What is due, `planning` says.
 What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
 position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
 place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
-position: the changes since are applied again by whoever opens it.) Only one thread publishes.
+position: the changes since are applied again by whoever opens it.) Only one thread publishes. What it could not
+publish, as on a full disk, it keeps and tries again.
 """
 
+import contextlib
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -40,7 +43,8 @@ _VERY_QUIET_SECONDS = 60.0
 # What failed is tried again after so long, then after twice as long each time.
 _SECONDS_AFTER_FAILURE, _MOST_SECONDS_AFTER_FAILURE = 5.0, 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
-_NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseError)
+_MAY_PASS = (OSError, MemoryError, DatabaseError)
+_NOT_OUR_MISTAKE = (EngineError, RuntimeError, *_MAY_PASS)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class Indexer:
         self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
         # By whether they are slow, so that minutes of one library hold up no seconds of another.
         self._jobs: dict[bool, Job] = {}
+        # Their results could not be published; each holds its segment in memory until that is done.
+        self._unpublished: list[Job] = []
 
     def round(self) -> bool:
         """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
@@ -149,6 +155,10 @@ class Indexer:
     def sweep(self) -> None:
         """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next
         round sees to those that are not."""
+        for job in self._unpublished:
+            # Nothing refers to its files yet; they must not look old.
+            with contextlib.suppress(OSError):
+                os.utime(settings.INDEX_DIR / job.state.uid / "segments" / job.result()[1].name)
         for state in _states():
             watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
             if watch.manifest is None or watch.stamps is None or folder.stamps(watch.manifest) != watch.stamps:
@@ -232,7 +242,8 @@ class Indexer:
         assert view is not None
         assert manifest is not None
         watch = self._watches[state.uid]
-        own = [job for job in self._jobs.values() if job.state.uid == state.uid and not job.is_abandoned]
+        jobs = [*self._jobs.values(), *self._unpublished]
+        own = [job for job in jobs if job.state.uid == state.uid and not job.is_abandoned]
         taken = {segment.name for job in own for segment in job.inputs}
         free = [segment for segment in planning.sealed_segments(view) if segment.name not in taken]
         inputs = planning.inputs(state, free, quiet=quiet)
@@ -281,7 +292,7 @@ class Indexer:
     def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
         """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""
         known = {state.uid: state for state in states}
-        for job in self._jobs.values():
+        for job in [*self._jobs.values(), *self._unpublished]:
             state = known.get(job.state.uid)
             if not job.is_abandoned and (state is None or not job.is_wished(state)):
                 job.abandon()
@@ -289,9 +300,13 @@ class Indexer:
                 logger.info("index of library %s: a build is abandoned, for %s", job.state.public_id, why)
 
     def _finish_jobs(self) -> bool:
-        ended = [(is_slow, job) for is_slow, job in self._jobs.items() if not job.is_running()]
-        for is_slow, job in ended:
-            del self._jobs[is_slow]
+        """Publish what jobs have made; answers whether there was any."""
+        ended = [job for job in self._jobs.values() if not job.is_running()]
+        for job in ended:
+            del self._jobs[job.is_slow]
+        ended += [job for job in self._unpublished if job.is_abandoned or job.not_before <= time.monotonic()]
+        self._unpublished = [job for job in self._unpublished if job not in ended]
+        for job in ended:
             if not job.is_abandoned:
                 self._finish(job)
         return bool(ended)
@@ -309,6 +324,9 @@ class Indexer:
             return
         except Exception as error:
             watch.building = self._failed(job.state, watch.building, error)
+            if job.is_made() and isinstance(error, _MAY_PASS):
+                job.not_before = watch.building.not_before
+                self._unpublished.append(job)
             return
         watch.building = None
         loading.index_folder(job.state.uid).note_failure(watch.reason)

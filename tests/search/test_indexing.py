@@ -1,5 +1,6 @@
 """What maintenance does to index files; through them nobody ever sees anything but the rows of the database."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -9,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ from apps.search.snapshots import Snapshot, open_snapshot
 from apps.search.specs import QuerySpec
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
+from tests.engine.test_store import files_of_at_most
 from tests.limits import descriptors_left
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
 from tests.server import until
@@ -942,6 +944,93 @@ def test_a_failure_of_one_library_does_not_hold_up_another(
     write(0, SEAL, "b")
     settle(indexer)
     assert (live("b"), index_stats("b")["state"]) == ([SEAL], "ready")
+
+
+@contextlib.contextmanager
+def no_update_of_a_library() -> Iterator[None]:
+    """Let the database refuse to take the number of a manifest."""
+    execute("CREATE TRIGGER refuse BEFORE UPDATE OF manifest ON library BEGIN SELECT RAISE(ABORT, 'not today'); END")
+    try:
+        yield
+    finally:
+        execute("DROP TRIGGER refuse")
+
+
+Failing = Callable[[], AbstractContextManager[None]]
+
+
+def build_that_cannot_be_published(
+    indexer: Indexer, slow: type[Slow], failing: Failing = lambda: files_of_at_most(0)
+) -> None:
+    """Let maintenance build the index of library a, and find then that it cannot publish that."""
+    begin_slow_build(indexer, slow)
+    slow.may_end.set()
+    (running,) = indexer._jobs.values()
+    running.wait()
+    with failing():
+        for _ in range(3):
+            indexer.round()
+    assert index_stats()["state"] == "failed"
+    assert index_stats()["rows_indexed"] == 0
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    now = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+
+@pytest.mark.parametrize(
+    "failing", [lambda: files_of_at_most(0), pytest.param(no_update_of_a_library, marks=pytest.mark.sqlite)]
+)
+def test_what_was_built_and_could_not_be_published_is_published_later(
+    slow_library: Library,
+    slow: type[Slow],
+    indexer: Indexer,
+    quiet: None,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: Failing,
+    index_dir: Path,
+) -> None:
+    build_that_cannot_be_published(indexer, slow, failing)
+    remove(0, 5)
+    settle(indexer)
+    assert index_stats()["state"] == "failed", "it is tried again after some seconds"
+    for folder in index_dir.glob("*/segments/*"):
+        os.utime(folder, (0, 0))
+    indexer.sweep()
+    later(monkeypatch, 6)
+    rounds_until(indexer, lambda: index_stats()["rows_indexed"] == SEAL - 5, "it is published")
+    assert slow.builds == 1
+    settle(indexer)
+    assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+    reopened()
+
+
+def test_one_library_that_cannot_be_published_holds_up_no_other(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    build_that_cannot_be_published(indexer, slow)
+    made("b")
+    execute("UPDATE library SET index_type = 'slow'")
+    write(0, SEAL, "b")
+    settle(indexer)
+    assert (index_stats("b")["rows_indexed"], slow.builds) == (SEAL, 2)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_what_could_not_be_published_is_dropped_when_nobody_wishes_for_it(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, is_deleted: bool
+) -> None:
+    build_that_cannot_be_published(indexer, slow)
+    if is_deleted:
+        delete_library(library_id="a")
+    else:
+        update_library(library_id="a", update=LibraryUpdate(index_type="kd_tree"))
+    settle(indexer)
+    indexer.round()
+    assert (indexer._unpublished, slow.builds) == ([], 1)
+    if not is_deleted:
+        assert (index_stats()["rows_indexed"], index_stats()["state"]) == (SEAL, "ready")
 
 
 @pytest.fixture
