@@ -384,6 +384,18 @@ def test_state_is_building_exactly_while_there_is_something_to_do(
     assert index_stats()["state"] == "ready"
 
 
+def test_rows_that_are_in_no_segment_are_counted(library: Library, indexer: Indexer, quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    assert index_stats()["rows_tail"] == 0
+    write(1000, 3)
+    remove(1000, 1)
+    told = index_stats()
+    assert (told["rows_pending"], told["rows_tail"], told["segments"][0]["rows"]) == (2, 2, SEAL)
+    settle(indexer)
+    assert (index_stats()["rows_tail"], sum(one["rows"] for one in index_stats()["segments"])) == (0, SEAL + 2)
+
+
 def test_files_of_which_not_all_processes_have_been_told_are_not_ready(
     library: Library, indexer: Indexer, very_quiet: None
 ) -> None:
@@ -455,6 +467,7 @@ def test_merged_rows_are_in_an_index_of_the_wished_type(indexer: Indexer, quiet:
         "warning": None,
         "rows_indexed": 300,
         "rows_pending": 0,
+        "rows_tail": 0,
         "rows_dead": 0,
         "bytes": 0,
         "built_at": "",
