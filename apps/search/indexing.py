@@ -18,9 +18,8 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from django.conf import settings
@@ -35,55 +34,15 @@ from apps.search import loading, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.jobs import Job
 from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
+from apps.search.watches import Failure, Watch
 
 logger = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 5.0
 _VERY_QUIET_SECONDS = 60.0
-# What failed is tried again after so long, then after twice as long each time.
-_SECONDS_AFTER_FAILURE, _MOST_SECONDS_AFTER_FAILURE = 5.0, 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MAY_PASS = (OSError, MemoryError, DatabaseError)
 _NOT_OUR_MISTAKE = (EngineError, RuntimeError, *_MAY_PASS)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What failed is left alone until `not_before`, unless something else is wished for then."""
-
-    wish: tuple[Any, ...]
-    reason: str
-    attempts: int
-    not_before: float
-
-    def holds(self, state: LibraryState) -> bool:
-        return self.wish == _wish(state) and time.monotonic() < self.not_before
-
-
-@dataclass
-class _Watch:
-    """What is known of a library from one round to the next."""
-
-    position: Position | None = None
-    since: float = field(default_factory=time.monotonic)
-    # Rows could not be read or sealed; a job failed. Sealing goes on while a job waits.
-    sealing: _Failure | None = None
-    building: _Failure | None = None
-    # The manifest in use, and what its files looked like when they were opened.
-    manifest: Manifest | None = None
-    # The greatest number of a manifest that was in use here.
-    greatest: int = 0
-    stamps: tuple[tuple[int, ...], ...] | None = None
-    # There was nothing to do for this state, however quiet the library.
-    settled: LibraryState | None = None
-    # The last look at the segments found none to build anew: as of this state, whether or not the library was quiet.
-    in_shape: tuple[LibraryState, bool] | None = None
-
-    @property
-    def reason(self) -> str | None:
-        """Why something fails; None if nothing does."""
-        failure = self.sealing or self.building
-        return None if failure is None else failure.reason
 
 
 class _Found(Enum):
@@ -104,7 +63,7 @@ class Indexer:
     def __init__(self, on_job_end: Callable[[], None] = lambda: None) -> None:
         self._on_job_end = on_job_end
         self._views = ViewCache(settings.MEMORY_BUDGET)
-        self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
+        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
         # By whether they are slow, so that minutes of one library hold up no seconds of another.
         self._jobs: dict[bool, Job] = {}
         # Their results could not be published; each holds its segment in memory until that is done.
@@ -115,12 +74,9 @@ class Indexer:
         did = self._finish_jobs()
         for state in self._listed():
             watch = self._watches[state.uid]
-            if watch.position != state.position:
-                watch.position, watch.since = state.position, time.monotonic()
-            is_settled = watch.settled == state and loading.index_folder(state.uid).damage() is None
-            if is_settled or (watch.sealing is not None and watch.sealing.holds(state)):
+            seconds = watch.seconds_quiet(state)
+            if watch.is_settled(state) or (watch.sealing is not None and watch.sealing.holds(state)):
                 continue
-            seconds = time.monotonic() - watch.since
             quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
             least = planning.least_changes(state, quiet=quiet, very_quiet=very_quiet)
             found = self._look_after(state, least=least, quiet=quiet)
@@ -160,10 +116,10 @@ class Indexer:
             with contextlib.suppress(OSError):
                 os.utime(settings.INDEX_DIR / job.state.uid / "segments" / job.result()[1].name)
         for state in _states():
-            watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
-            if watch.manifest is None or watch.stamps is None or folder.stamps(watch.manifest) != watch.stamps:
+            watch = self._watches[state.uid]
+            if not watch.has_files(state):
                 watch.settled = None
-            folder.sweep(loading.identity_of(state))
+            loading.index_folder(state.uid).sweep(loading.identity_of(state))
         with open_snapshot() as snapshot:
             uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
         sweep_libraries(settings.INDEX_DIR, uids)
@@ -206,7 +162,7 @@ class Indexer:
             # Without opening its files or loading its rows, for which memory may have no place.
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
                 return _Found.NOTHING
-            if self._is_in_shape(snapshot, state, least, quiet=quiet):
+            if self._watches[state.uid].is_in_shape(snapshot, state, least, quiet=quiet):
                 return _Found.NOTHING
             current = self._current(snapshot, state)
             if current.view is None:
@@ -226,16 +182,6 @@ class Indexer:
         _seal(current)
         return _Found.DONE
 
-    def _is_in_shape(self, snapshot: Snapshot, state: LibraryState, least: int, *, quiet: bool) -> bool:
-        """Whether the last look found all as it is to be, and fewer than `least` changes have come since the files."""
-        watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
-        manifest = watch.manifest
-        if manifest is None or manifest.number != state.manifest or watch.in_shape != (_but_position(state), quiet):
-            return False
-        if snapshot.count_changes(state.key, manifest.seq) >= least or folder.damage() is not None:
-            return False
-        return watch.stamps is not None and folder.stamps(manifest) == watch.stamps
-
     def _begun(self, current: Current, *, quiet: bool) -> _Found:
         """Begin a job of the library, if there is one to do and a thread for it."""
         state, view, manifest = current.state, current.view, current.manifest
@@ -251,7 +197,7 @@ class Indexer:
             job = Job(state, inputs, self._on_job_end)
             if job.is_slow in self._jobs:
                 return _Found.WAITS
-            if watch.building is not None and watch.building.wish != _wish(state):
+            if watch.building is not None and not watch.building.is_of(state):
                 watch.building = None
                 loading.index_folder(state.uid).note_failure(None)
             job.start()
@@ -261,7 +207,7 @@ class Indexer:
             return _Found.WAITS
         if manifest.number > state.manifest:
             _tell(state, manifest)  # whoever published it did not come to that
-        watch.building, watch.in_shape = None, (_but_position(state), quiet)
+        watch.note_in_shape(state, quiet=quiet)
         loading.index_folder(state.uid).note_failure(None)
         return _Found.NOTHING
 
@@ -331,31 +277,19 @@ class Indexer:
         watch.building = None
         loading.index_folder(job.state.uid).note_failure(watch.reason)
 
-    def _failed(self, state: LibraryState, before: _Failure | None, error: Exception) -> _Failure:
+    def _failed(self, state: LibraryState, before: Failure | None, error: Exception) -> Failure:
         """Tell of a failure, whatever it is: one library's must not hold up the others. `before` is the last one."""
         reason = str(error) or type(error).__name__
         trace = None if isinstance(error, _NOT_OUR_MISTAKE) else error
         logger.error("index of library %s: building failed: %s", state.public_id, reason, exc_info=trace)
         loading.index_folder(state.uid).note_failure(reason)
-        attempts = 1 if before is None or before.wish != _wish(state) else before.attempts + 1
-        seconds = min(_MOST_SECONDS_AFTER_FAILURE, _SECONDS_AFTER_FAILURE * 2 ** (attempts - 1))
-        return _Failure(_wish(state), reason, attempts, time.monotonic() + seconds)
+        return Failure.after(before, state, reason)
 
 
 def _states() -> list[LibraryState]:
     """All libraries that may have vectors."""
     with open_snapshot() as snapshot:
         return [state for state in snapshot.libraries() if state.dimension is not None]
-
-
-def _wish(state: LibraryState) -> tuple[Any, ...]:
-    """What was asked for when a build failed; another wish may succeed."""
-    return state.index_type, state.params, state.rebuild
-
-
-def _but_position(state: LibraryState) -> LibraryState:
-    """The state, whatever was written to the library."""
-    return replace(state, position=Position(0, 0))
 
 
 def _seal(current: Current) -> None:
