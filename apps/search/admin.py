@@ -46,13 +46,12 @@ class IndexedLibraryAdmin(LibraryAdmin):
         except NotFound:  # deleted just now
             return render_to_string("admin/search/index.html", {})
         index = stats["index"]
-        in_segments = sum(segment["rows"] for segment in index["segments"])
         context = {
             "index": index,
             "params": library.index_params,
             "indexed": f"{index['rows_indexed']:,}",
             "pending": f"{index['rows_pending']:,}",
-            "tail": f"{index['rows_indexed'] + index['rows_pending'] - in_segments:,}",
+            "tail": f"{index['rows_tail']:,}",
             "dead": f"{index['rows_dead']:,}",
             "lines": [
                 {

@@ -8,16 +8,18 @@ one at a time, never two on the same segment. What is due, `planning` says.
 What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
 position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
 place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
-position: the changes since are applied again by whoever opens it.) Only one thread publishes.
+position: the changes since are applied again by whoever opens it.) Only one thread publishes. What it could not
+publish, as on a full disk, it keeps and tries again.
 """
 
+import contextlib
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from django.conf import settings
@@ -32,52 +34,15 @@ from apps.search import loading, planning
 from apps.search.cache import Current, ViewCache
 from apps.search.jobs import Job
 from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
+from apps.search.watches import Failure, Watch
 
 logger = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 5.0
 _VERY_QUIET_SECONDS = 60.0
-# What failed is tried again after so long, then after twice as long each time.
-_SECONDS_AFTER_FAILURE, _MOST_SECONDS_AFTER_FAILURE = 5.0, 60.0
 _SECONDS_BETWEEN_LOOKS = 0.5
-_NOT_OUR_MISTAKE = (EngineError, OSError, MemoryError, RuntimeError, DatabaseError)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What failed is left alone until `not_before`, unless something else is wished for then."""
-
-    wish: tuple[Any, ...]
-    reason: str
-    attempts: int
-    not_before: float
-
-    def holds(self, state: LibraryState) -> bool:
-        return self.wish == _wish(state) and time.monotonic() < self.not_before
-
-
-@dataclass
-class _Watch:
-    """What is known of a library from one round to the next."""
-
-    position: Position | None = None
-    since: float = field(default_factory=time.monotonic)
-    # Rows could not be read or sealed; a job failed. Sealing goes on while a job waits.
-    sealing: _Failure | None = None
-    building: _Failure | None = None
-    # The manifest in use, and what its files looked like when they were opened.
-    manifest: Manifest | None = None
-    # The greatest number of a manifest that was in use here.
-    greatest: int = 0
-    stamps: tuple[tuple[int, ...], ...] | None = None
-    # There was nothing to do for this state, however quiet the library.
-    settled: LibraryState | None = None
-
-    @property
-    def reason(self) -> str | None:
-        """Why something fails; None if nothing does."""
-        failure = self.sealing or self.building
-        return None if failure is None else failure.reason
+_MAY_PASS = (OSError, MemoryError, DatabaseError)
+_NOT_OUR_MISTAKE = (EngineError, RuntimeError, *_MAY_PASS)
 
 
 class _Found(Enum):
@@ -98,23 +63,20 @@ class Indexer:
     def __init__(self, on_job_end: Callable[[], None] = lambda: None) -> None:
         self._on_job_end = on_job_end
         self._views = ViewCache(settings.MEMORY_BUDGET)
-        self._watches: defaultdict[str, _Watch] = defaultdict(_Watch)
+        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
         # By whether they are slow, so that minutes of one library hold up no seconds of another.
         self._jobs: dict[bool, Job] = {}
+        # Their results could not be published; each holds its segment in memory until that is done.
+        self._unpublished: list[Job] = []
 
     def round(self) -> bool:
         """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
         did = self._finish_jobs()
-        states = _states()
-        self._abandon_jobs(states)
-        for state in states:
+        for state in self._listed():
             watch = self._watches[state.uid]
-            if watch.position != state.position:
-                watch.position, watch.since = state.position, time.monotonic()
-            is_settled = watch.settled == state and loading.index_folder(state.uid).damage() is None
-            if is_settled or (watch.sealing is not None and watch.sealing.holds(state)):
+            seconds = watch.seconds_quiet(state)
+            if watch.is_settled(state) or (watch.sealing is not None and watch.sealing.holds(state)):
                 continue
-            seconds = time.monotonic() - watch.since
             quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
             least = planning.least_changes(state, quiet=quiet, very_quiet=very_quiet)
             found = self._look_after(state, least=least, quiet=quiet)
@@ -123,40 +85,59 @@ class Indexer:
             did |= found is _Found.DONE
         return did
 
-    def run_until_done(self, library_id: str) -> str | None:
-        """Do all there is to do for one library, however few rows it concerns; answers why that failed, if it did."""
-        while True:
+    def run_until_done(self, library_id: str, is_stopped: Callable[[], bool] = lambda: False) -> str | None:
+        """Do all there is to do for one library, as if it had been quiet for long, or until `is_stopped`; answers why
+        that failed, if it did."""
+        while not is_stopped():
             did = self._finish_jobs()
-            states = _states()
-            self._abandon_jobs(states)
-            for state in states:
+            for state in self._listed():
                 if state.public_id == library_id:
                     watch = self._watches[state.uid]
-                    did |= watch.reason is None and self._look_after(state, least=1, quiet=True) is _Found.DONE
+                    least = planning.least_changes(state, quiet=True, very_quiet=True)
+                    did |= watch.reason is None and self._look_after(state, least=least, quiet=True) is _Found.DONE
                     if watch.reason is not None:
                         return watch.reason
             if not did and not self._jobs:
-                return None
+                break
             for job in list(self._jobs.values()):
                 job.wait(_SECONDS_BETWEEN_LOOKS)
+        return None
+
+    def run_all_until_done(self, is_stopped: Callable[[], bool]) -> None:
+        """Do all there is to do for every library, one after the other; the log says what failed."""
+        for state in _states():
+            self.run_until_done(state.public_id, is_stopped)
 
     def sweep(self) -> None:
         """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next
         round sees to those that are not."""
+        for job in self._unpublished:
+            # Nothing refers to its files yet; they must not look old.
+            with contextlib.suppress(OSError):
+                os.utime(settings.INDEX_DIR / job.state.uid / "segments" / job.result()[1].name)
         for state in _states():
-            watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
-            if watch.manifest is None or watch.stamps is None or folder.stamps(watch.manifest) != watch.stamps:
+            watch = self._watches[state.uid]
+            if not watch.has_files(state):
                 watch.settled = None
-            folder.sweep(loading.identity_of(state))
+            loading.index_folder(state.uid).sweep(loading.identity_of(state))
         with open_snapshot() as snapshot:
             uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
         sweep_libraries(settings.INDEX_DIR, uids)
+
+    def _listed(self) -> list[LibraryState]:
+        """All libraries that may have vectors. What is known of others is forgotten, and jobs that nobody wishes for
+        any more are given up."""
+        states = _states()
+        for uid in self._watches.keys() - {state.uid for state in states}:
+            del self._watches[uid]
+        self._abandon_jobs(states)
+        return states
 
     def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> _Found:
         """Seal rows, if there are `least` changes or more; else begin a job, if there is one to do."""
         watch = self._watches[state.uid]
         try:
-            current = self._sealed(state, least)
+            current = self._sealed(state, least, quiet=quiet)
         except NotFound:
             return _Found.NOTHING
         except Exception as error:
@@ -175,11 +156,14 @@ class Indexer:
             watch.building = self._failed(current.state, watch.building, error)
             return _Found.WAITS
 
-    def _sealed(self, state: LibraryState, least: int) -> Current | _Found:
-        """Seal if that is due. Otherwise, the library with its files, or that it has none."""
+    def _sealed(self, state: LibraryState, least: int, *, quiet: bool) -> Current | _Found:
+        """Seal if that is due. Otherwise, the library with its files, or that nothing is due."""
         with open_snapshot() as snapshot:
+            # Without opening its files or loading its rows, for which memory may have no place.
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
-                return _Found.NOTHING  # without loading its rows
+                return _Found.NOTHING
+            if self._watches[state.uid].is_in_shape(snapshot, state, least, quiet=quiet):
+                return _Found.NOTHING
             current = self._current(snapshot, state)
             if current.view is None:
                 return _Found.NOTHING
@@ -204,7 +188,8 @@ class Indexer:
         assert view is not None
         assert manifest is not None
         watch = self._watches[state.uid]
-        own = [job for job in self._jobs.values() if job.state.uid == state.uid and not job.is_abandoned]
+        jobs = [*self._jobs.values(), *self._unpublished]
+        own = [job for job in jobs if job.state.uid == state.uid and not job.is_abandoned]
         taken = {segment.name for job in own for segment in job.inputs}
         free = [segment for segment in planning.sealed_segments(view) if segment.name not in taken]
         inputs = planning.inputs(state, free, quiet=quiet)
@@ -212,7 +197,7 @@ class Indexer:
             job = Job(state, inputs, self._on_job_end)
             if job.is_slow in self._jobs:
                 return _Found.WAITS
-            if watch.building is not None and watch.building.wish != _wish(state):
+            if watch.building is not None and not watch.building.is_of(state):
                 watch.building = None
                 loading.index_folder(state.uid).note_failure(None)
             job.start()
@@ -222,7 +207,7 @@ class Indexer:
             return _Found.WAITS
         if manifest.number > state.manifest:
             _tell(state, manifest)  # whoever published it did not come to that
-        watch.building = None
+        watch.note_in_shape(state, quiet=quiet)
         loading.index_folder(state.uid).note_failure(None)
         return _Found.NOTHING
 
@@ -253,7 +238,7 @@ class Indexer:
     def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
         """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""
         known = {state.uid: state for state in states}
-        for job in self._jobs.values():
+        for job in [*self._jobs.values(), *self._unpublished]:
             state = known.get(job.state.uid)
             if not job.is_abandoned and (state is None or not job.is_wished(state)):
                 job.abandon()
@@ -261,9 +246,13 @@ class Indexer:
                 logger.info("index of library %s: a build is abandoned, for %s", job.state.public_id, why)
 
     def _finish_jobs(self) -> bool:
-        ended = [(is_slow, job) for is_slow, job in self._jobs.items() if not job.is_running()]
-        for is_slow, job in ended:
-            del self._jobs[is_slow]
+        """Publish what jobs have made; answers whether there was any."""
+        ended = [job for job in self._jobs.values() if not job.is_running()]
+        for job in ended:
+            del self._jobs[job.is_slow]
+        ended += [job for job in self._unpublished if job.is_abandoned or job.not_before <= time.monotonic()]
+        self._unpublished = [job for job in self._unpublished if job not in ended]
+        for job in ended:
             if not job.is_abandoned:
                 self._finish(job)
         return bool(ended)
@@ -281,30 +270,26 @@ class Indexer:
             return
         except Exception as error:
             watch.building = self._failed(job.state, watch.building, error)
+            if job.is_made() and isinstance(error, _MAY_PASS):
+                job.not_before = watch.building.not_before
+                self._unpublished.append(job)
             return
         watch.building = None
         loading.index_folder(job.state.uid).note_failure(watch.reason)
 
-    def _failed(self, state: LibraryState, before: _Failure | None, error: Exception) -> _Failure:
+    def _failed(self, state: LibraryState, before: Failure | None, error: Exception) -> Failure:
         """Tell of a failure, whatever it is: one library's must not hold up the others. `before` is the last one."""
         reason = str(error) or type(error).__name__
         trace = None if isinstance(error, _NOT_OUR_MISTAKE) else error
         logger.error("index of library %s: building failed: %s", state.public_id, reason, exc_info=trace)
         loading.index_folder(state.uid).note_failure(reason)
-        attempts = 1 if before is None or before.wish != _wish(state) else before.attempts + 1
-        seconds = min(_MOST_SECONDS_AFTER_FAILURE, _SECONDS_AFTER_FAILURE * 2 ** (attempts - 1))
-        return _Failure(_wish(state), reason, attempts, time.monotonic() + seconds)
+        return Failure.after(before, state, reason)
 
 
 def _states() -> list[LibraryState]:
     """All libraries that may have vectors."""
     with open_snapshot() as snapshot:
         return [state for state in snapshot.libraries() if state.dimension is not None]
-
-
-def _wish(state: LibraryState) -> tuple[Any, ...]:
-    """What was asked for when a build failed; another wish may succeed."""
-    return state.index_type, state.params, state.rebuild
 
 
 def _seal(current: Current) -> None:

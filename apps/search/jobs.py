@@ -33,6 +33,8 @@ class Job:
         kind, _ = self._target
         self.is_slow = index_type(kind).slow_to_build and self._rows >= _SLOW_ROWS
         self.is_abandoned = False
+        # Its result could not be published, which is tried again then.
+        self.not_before = 0.0
         self._on_end = on_end
         self._ended = threading.Event()
         self._done: tuple[Segment, SegmentRecord] | None = None
@@ -54,6 +56,10 @@ class Job:
 
     def is_running(self) -> bool:
         return not self._ended.is_set()
+
+    def is_made(self) -> bool:
+        """Whether the thread has ended, and there is a result."""
+        return self._done is not None
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the thread has ended, or for so long."""

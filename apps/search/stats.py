@@ -16,8 +16,9 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
     """Counts, revision and the state of the index, from one snapshot. Raises NotFound.
 
     Brings this process's view up to date first, and describes that. Pending rows are those that are not yet in a file
-    of the wished type; they are found like all others, by an exact scan: nothing is stale. The state is `building`
-    exactly while maintenance has something to do that no further write is needed for.
+    of the wished type; they are found like all others, by an exact scan: nothing is stale. The tail's rows are in
+    memory, in no segment. The state is `building` exactly while maintenance has something to do that no further write
+    is needed for.
     """
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
@@ -51,6 +52,7 @@ def _index(current: Current, is_settled: bool) -> dict[str, Any]:
         "warning": index_type(kind).warning(state.dimension or 0),
         "rows_indexed": indexed,
         "rows_pending": rows - indexed,
+        "rows_tail": 0 if view is None else view.pending,
         "rows_dead": 0 if view is None else view.dead,
         "bytes": 0 if view is None else view.nbytes,
         "built_at": None if view is None else _rfc3339(view.built_at),

@@ -1,21 +1,29 @@
-"""Whether a library's view is what the database holds, and how near its answers are to exact ones."""
+"""Whether a library's index has the rows that the database holds, and how near its answers are to exact ones.
 
-from dataclasses import dataclass
+Costs the memory of a view that is made of the rows, and little more: the index's files are mapped, and compared with it
+some thousands of rows at a time. No snapshot of the database is held while all rows are read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from apps.engine.vectors import Float32, Int64
+from apps.engine.view import Hits, View
 from apps.search import loading
-from apps.search.cache import ViewCache
+from apps.search.cache import Current, ViewCache
 from apps.search.snapshots import open_snapshot
 
 _NO_FILES = "no index files yet"
 _BAD_FILES = "index files cannot be used"
+_ROWS_PER_BLOCK = 2048
+_QUERIES_PER_BLOCK = 16
 
 
 @dataclass(frozen=True)
 class Report:
-    """`faults` counts rows that are missing, too many, or of another vector; `recall` is None without rows.
+    """`faults` counts rows that are missing, too many, or of another vector; `recall` is None with fewer than two rows.
 
     `searched` says what was compared: the types of the index, or why it was only the rows.
     """
@@ -27,31 +35,95 @@ class Report:
 
 
 def verify_library(*, library_id: str, sample: int, k: int) -> Report:
-    """Open the library's index files anew and compare them with its rows, from one snapshot; raises NotFound.
+    """Open the library's index files anew and compare their keys and vectors with its rows; raises NotFound.
 
-    Recall counts a neighbour as found whose score is that of the exact answer's last or better, so ties cost nothing.
+    Recall is that of the k nearest neighbours of `sample` rows, themselves left out. A neighbour counts as found whose
+    score is that of the exact answer's last or better, so ties cost nothing.
     """
-    with open_snapshot() as snapshot:
-        current = ViewCache().current(snapshot, library_id)
-        if current.view is None:
-            return Report(0, 0, _NO_FILES, None)
-        rows = loading.load(snapshot, current.state)
-    keys, vectors = current.view.rows()
-    true_keys, true_vectors = rows.rows()
+    current, rows = _index_and_rows(library_id)
+    if current.view is None or rows is None:
+        return Report(0, 0, _NO_FILES, None)
     searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
     if current.manifest is None and loading.index_folder(current.state.uid).numbers():
         searched = _BAD_FILES
-    faults = _differing(keys, vectors, true_keys, true_vectors)
-    if not len(true_keys):
-        return Report(0, faults, searched, None)
-    chosen = np.random.default_rng(0).choice(len(true_keys), min(sample, len(true_keys)), replace=False)
-    found = current.view.search(true_vectors[chosen], k)
-    exact = rows.search(true_vectors[chosen], k, exact=True)
-    hits = sum(int(np.count_nonzero(one.scores >= best.scores[-1])) for one, best in zip(found, exact, strict=True))
-    return Report(len(true_keys), faults, searched, hits / sum(len(best.scores) for best in exact))
+    index_rows, true_rows = _Rows(current.view), _Rows(rows)
+    recall = _recall(current.view, rows, true_rows, sample=sample, k=k)
+    return Report(len(true_rows.keys), _count_faults(index_rows, true_rows), searched, recall)
 
 
-def _differing(keys: Int64, vectors: Float32, true_keys: Int64, true_vectors: Float32) -> int:
-    common, places, true_places = np.intersect1d(keys, true_keys, assume_unique=True, return_indices=True)
-    unequal = int(np.count_nonzero((vectors[places] != true_vectors[true_places]).any(axis=1)))
-    return unequal + len(keys) + len(true_keys) - 2 * len(common)
+def _index_and_rows(library_id: str) -> tuple[Current, View | None]:
+    """The library with its index files, and a view of its rows in the same state; raises NotFound."""
+    while True:
+        with open_snapshot() as snapshot:
+            current = ViewCache().current(snapshot, library_id)
+            if current.view is None or current.manifest is None:
+                return current, current.view  # made of the rows
+            loaded = loading.load_in_steps(snapshot, current.state)
+            if loaded is None:
+                continue  # it has other vectors now
+            state, rows = loaded
+            if state.position == current.state.position:
+                return current, rows
+            caught_up = loading.catch_up(snapshot, state, current.view, current.state.position)
+            if caught_up is not None:
+                return replace(current, state=state, view=caught_up), rows
+
+
+class _Rows:
+    """The live rows of a view in ascending order of their `keys`, int64 [n]."""
+
+    def __init__(self, view: View) -> None:
+        self._dimension = view.dimension
+        tail_keys, tail_vectors, _ = view.tail_rows
+        parts = [(segment.keys, segment.vectors, segment.alive) for segment in view.segments]
+        parts.append((tail_keys, tail_vectors, view.tail_alive))
+        self._vectors = [vectors for _, vectors, _ in parts]
+        live = [np.arange(len(keys)) if alive is None else np.flatnonzero(alive) for keys, _, alive in parts]
+        keys = np.concatenate([keys[some] for (keys, _, _), some in zip(parts, live, strict=True)])
+        order = np.argsort(keys, kind="stable")
+        self.keys: Int64 = keys[order]
+        # In which part a row is, and where there.
+        self._parts = np.repeat(np.arange(len(parts)), [len(some) for some in live])[order]
+        self._places = np.concatenate(live)[order]
+
+    def vectors(self, rows: Int64) -> Float32:
+        """A copy of the vectors of some rows."""
+        found = np.empty((len(rows), self._dimension), np.float32)
+        parts, places = self._parts[rows], self._places[rows]
+        for part in np.unique(parts).tolist():
+            mine = parts == part
+            found[mine] = self._vectors[part][places[mine]]
+        return found
+
+
+def _count_faults(index: _Rows, rows: _Rows) -> int:
+    common, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
+    unequal = 0
+    for block in _blocks(len(common), _ROWS_PER_BLOCK):
+        differs = index.vectors(places[block]) != rows.vectors(true_places[block])
+        unequal += int(np.count_nonzero(differs.any(axis=1)))
+    return unequal + len(index.keys) + len(rows.keys) - 2 * len(common)
+
+
+def _recall(view: View, rows: View, true_rows: _Rows, *, sample: int, k: int) -> float | None:
+    count = len(true_rows.keys)
+    chosen = np.random.default_rng(0).choice(count, min(sample, count), replace=False)
+    hits = wanted = 0
+    for block in _blocks(len(chosen), _QUERIES_PER_BLOCK):
+        keys, queries = true_rows.keys[chosen[block]].tolist(), true_rows.vectors(chosen[block])
+        found, exact = view.search(queries, k + 1), rows.search(queries, k + 1, exact=True)
+        for key, one, other in zip(keys, found, exact, strict=True):
+            best = _others(other, key)[:k]
+            wanted += len(best)
+            hits += int(np.count_nonzero(_others(one, key)[: len(best)] >= best[-1:]))
+    return hits / wanted if wanted else None
+
+
+def _others(hits: Hits, key: int) -> Float32:
+    """The scores of all but the row of `key`."""
+    others: Float32 = hits.scores[hits.keys != key]
+    return others
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))

@@ -180,6 +180,7 @@ def test_stats_count_and_the_revision_moves_with_every_write(client: httpx.Clien
         "warning",
         "rows_indexed",
         "rows_pending",
+        "rows_tail",
         "rows_dead",
         "bytes",
         "built_at",

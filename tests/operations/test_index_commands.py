@@ -129,6 +129,13 @@ def test_without_a_server_all_libraries_are_rebuilt_and_verified(stopped: Server
 
 
 @pytest.mark.sqlite
+def test_maintenance_that_runs_once_builds_what_is_to_be_built(stopped: Server) -> None:
+    shutil.rmtree(stopped.folder / "index")
+    assert lines(stopped.manage("maintain", "--once")) == []
+    assert lines(stopped.manage("verify_index")) == VERIFIED
+
+
+@pytest.mark.sqlite
 def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server) -> None:
     """Somebody has removed the triggers, and with them the log of what changed."""
     with contextlib.closing(sqlite3.connect(stopped.folder / "vectordb.sqlite3")) as database, database:

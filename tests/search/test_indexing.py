@@ -1,5 +1,6 @@
 """What maintenance does to index files; through them nobody ever sees anything but the rows of the database."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -9,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ from apps.search.snapshots import Snapshot, open_snapshot
 from apps.search.specs import QuerySpec
 from apps.search.stats import library_stats
 from apps.search.verification import verify_library
+from tests.engine.test_store import files_of_at_most
 from tests.limits import descriptors_left
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
 from tests.server import until
@@ -194,14 +196,17 @@ def bytes_read(act: Callable[[], object]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what was read by /proc")
+@pytest.mark.parametrize(("quiet_seconds", "very_quiet_seconds"), [(0.0, 0.0), (0.0, 3600.0), (3600.0, 3600.0)])
 def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_for_all(
-    monkeypatch: pytest.MonkeyPatch, quiet: None
+    monkeypatch: pytest.MonkeyPatch, quiet_seconds: float, very_quiet_seconds: float
 ) -> None:
     monkeypatch.setattr(settings, "MEMORY_BUDGET", 1)
-    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(indexing, "_QUIET_SECONDS", quiet_seconds)
+    monkeypatch.setattr(indexing, "_VERY_QUIET_SECONDS", very_quiet_seconds)
     indexer, libraries = Indexer(), [made(name) for name in "bcd"]
     for library in libraries:
-        upsert(noise([str(row) for row in range(2000)]), library.public_id)
+        for first in (0, 2000):
+            write(first, 2000, library.public_id)
     for _ in range(3):
         for library in libraries:
             assert indexer.run_until_done(library.public_id) is None
@@ -209,6 +214,15 @@ def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_fo
     size = sum(path.stat().st_size for path in Path(settings.INDEX_DIR).rglob("*.npy"))
     indexer.sweep()
     assert bytes_read(indexer.round) < size // 20
+    if quiet_seconds:
+        # Too few changes to be sealed while a library is written to; then enough of them. The database is read anew.
+        write(5000, SEAL // 2, "b")
+        assert bytes_read(indexer.round) < size // 8
+        write(6000, SEAL // 2, "b")
+        settle(indexer)
+        assert (live("b"), pending("b")) == ([4000, SEAL], 0)
+        indexer.round()
+        assert bytes_read(indexer.round) < size // 20
     # One that has changed is looked at.
     next(Path(settings.INDEX_DIR).rglob("vectors.npy")).unlink()
     indexer.sweep()
@@ -370,6 +384,18 @@ def test_state_is_building_exactly_while_there_is_something_to_do(
     assert index_stats()["state"] == "ready"
 
 
+def test_rows_that_are_in_no_segment_are_counted(library: Library, indexer: Indexer, quiet: None) -> None:
+    write(0)
+    settle(indexer)
+    assert index_stats()["rows_tail"] == 0
+    write(1000, 3)
+    remove(1000, 1)
+    told = index_stats()
+    assert (told["rows_pending"], told["rows_tail"], told["segments"][0]["rows"]) == (2, 2, SEAL)
+    settle(indexer)
+    assert (index_stats()["rows_tail"], sum(one["rows"] for one in index_stats()["segments"])) == (0, SEAL + 2)
+
+
 def test_files_of_which_not_all_processes_have_been_told_are_not_ready(
     library: Library, indexer: Indexer, very_quiet: None
 ) -> None:
@@ -441,6 +467,7 @@ def test_merged_rows_are_in_an_index_of_the_wished_type(indexer: Indexer, quiet:
         "warning": None,
         "rows_indexed": 300,
         "rows_pending": 0,
+        "rows_tail": 0,
         "rows_dead": 0,
         "bytes": 0,
         "built_at": "",
@@ -565,6 +592,18 @@ def test_a_job_for_a_library_that_was_deleted_ends_in_nothing(job: Indexer, inde
     os.utime(folder, (0, 0))
     job.sweep()
     assert list(index_dir.iterdir()) == []
+
+
+def test_of_deleted_libraries_nothing_is_kept(job: Indexer) -> None:
+    made("b")
+    write(0, SEAL, "b")
+    settle(job)
+    delete_library(library_id="a")
+    settle(job)
+    assert list(job._watches) == [Library.objects.get(public_id="b").uid]
+    delete_library(library_id="b")
+    settle(job)
+    assert not job._watches
 
 
 def test_a_job_for_a_library_that_was_made_again_does_not_reach_it(
@@ -920,6 +959,93 @@ def test_a_failure_of_one_library_does_not_hold_up_another(
     assert (live("b"), index_stats("b")["state"]) == ([SEAL], "ready")
 
 
+@contextlib.contextmanager
+def no_update_of_a_library() -> Iterator[None]:
+    """Let the database refuse to take the number of a manifest."""
+    execute("CREATE TRIGGER refuse BEFORE UPDATE OF manifest ON library BEGIN SELECT RAISE(ABORT, 'not today'); END")
+    try:
+        yield
+    finally:
+        execute("DROP TRIGGER refuse")
+
+
+Failing = Callable[[], AbstractContextManager[None]]
+
+
+def build_that_cannot_be_published(
+    indexer: Indexer, slow: type[Slow], failing: Failing = lambda: files_of_at_most(0)
+) -> None:
+    """Let maintenance build the index of library a, and find then that it cannot publish that."""
+    begin_slow_build(indexer, slow)
+    slow.may_end.set()
+    (running,) = indexer._jobs.values()
+    running.wait()
+    with failing():
+        for _ in range(3):
+            indexer.round()
+    assert index_stats()["state"] == "failed"
+    assert index_stats()["rows_indexed"] == 0
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    now = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+
+@pytest.mark.parametrize(
+    "failing", [lambda: files_of_at_most(0), pytest.param(no_update_of_a_library, marks=pytest.mark.sqlite)]
+)
+def test_what_was_built_and_could_not_be_published_is_published_later(
+    slow_library: Library,
+    slow: type[Slow],
+    indexer: Indexer,
+    quiet: None,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: Failing,
+    index_dir: Path,
+) -> None:
+    build_that_cannot_be_published(indexer, slow, failing)
+    remove(0, 5)
+    settle(indexer)
+    assert index_stats()["state"] == "failed", "it is tried again after some seconds"
+    for folder in index_dir.glob("*/segments/*"):
+        os.utime(folder, (0, 0))
+    indexer.sweep()
+    later(monkeypatch, 6)
+    rounds_until(indexer, lambda: index_stats()["rows_indexed"] == SEAL - 5, "it is published")
+    assert slow.builds == 1
+    settle(indexer)
+    assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+    reopened()
+
+
+def test_one_library_that_cannot_be_published_holds_up_no_other(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
+) -> None:
+    build_that_cannot_be_published(indexer, slow)
+    made("b")
+    execute("UPDATE library SET index_type = 'slow'")
+    write(0, SEAL, "b")
+    settle(indexer)
+    assert (index_stats("b")["rows_indexed"], slow.builds) == (SEAL, 2)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_what_could_not_be_published_is_dropped_when_nobody_wishes_for_it(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None, is_deleted: bool
+) -> None:
+    build_that_cannot_be_published(indexer, slow)
+    if is_deleted:
+        delete_library(library_id="a")
+    else:
+        update_library(library_id="a", update=LibraryUpdate(index_type="kd_tree"))
+    settle(indexer)
+    indexer.round()
+    assert (indexer._unpublished, slow.builds) == ([], 1)
+    if not is_deleted:
+        assert (index_stats()["rows_indexed"], index_stats()["state"]) == (SEAL, "ready")
+
+
 @pytest.fixture
 def no_room(library: Library, index_dir: Path) -> Path:
     """A file where the folder of segments would be, so that none can be written."""
@@ -966,6 +1092,24 @@ def test_who_waits_for_a_build_that_fails_waits_for_one(slow_library: Library, s
     write(0)
     assert Indexer().run_until_done("a") == "not today"
     assert slow.builds == 1
+
+
+def test_all_libraries_are_done_though_one_of_them_fails(no_room: Path) -> None:
+    made("b")
+    made("few", index_type="auto")
+    for name in ("a", "b", "few"):
+        write(0, 3, name)
+    Indexer().run_all_until_done(lambda: False)
+    assert (live("a"), live("b"), live("few")) == ([], [3], [])
+    assert [index_stats(name)["state"] for name in ("a", "b", "few")] == ["failed", "ready", "ready"]
+
+
+def test_who_does_all_there_is_to_do_stops_when_asked(slow_library: Library, slow: type[Slow]) -> None:
+    write(0)
+    made("b")
+    write(0, 3, "b")
+    Indexer().run_all_until_done(lambda: slow.builds > 0)
+    assert (live("a"), live("b")) == ([SEAL], [])
 
 
 def test_an_answer_names_all_types_of_index_that_gave_it(library: Library, indexer: Indexer, busy: None) -> None:

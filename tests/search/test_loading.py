@@ -40,7 +40,8 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def make() -> None:
-    create_library(create=LibraryCreate(id="a", name="A", dimension=3, metric="euclidean"))
+    create = LibraryCreate(id="a", name="A", dimension=3, metric="euclidean", index_type="brute_force")
+    create_library(create=create)
     upsert(noise([f"c{i}" for i in range(ROWS - 1)]))
     add_with_key(FAR)
 

@@ -74,6 +74,7 @@ class Index(Output):
     warning: str | None
     rows_indexed: Count
     rows_pending: Count
+    rows_tail: Annotated[Count, Field(description="Rows in memory that are in no segment; they are scanned.")]
     rows_dead: Count
     bytes: Count
     built_at: Timestamp | None

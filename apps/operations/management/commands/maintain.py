@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -35,7 +36,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="do one round and end")
+        parser.add_argument(
+            "--once",
+            action="store_true",
+            help="do all there is to do, without waiting for libraries to be quiet, and end",
+        )
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -86,11 +91,21 @@ class _Stop:
 def _maintain(stop: _Stop, *, once: bool) -> None:
     kernels.load()
     indexer, reembedder = Indexer(on_job_end=stop.wake), Reembedder()
+    if once:
+        with _put_off_by_what_passes():
+            _upkeep(indexer, 0)
+            reembedder.work()
+            indexer.run_all_until_done(lambda: stop.asked)
+        return
     for number in itertools.count():
-        busy = _round(indexer, reembedder, number, once=once)
-        if not once and not busy and not stop.asked:
+        busy = False
+        with _put_off_by_what_passes():
+            _upkeep(indexer, number)
+            reembedder.round()
+            busy = indexer.round()
+        if not busy and not stop.asked:
             stop.wait(_INTERVAL)
-        if once or stop.asked:
+        if stop.asked:
             return
 
 
@@ -101,19 +116,19 @@ def _wait_for_end_of_input(stop: _Stop) -> None:
     stop.ask()
 
 
-def _round(indexer: Indexer, reembedder: Reembedder, number: int, *, once: bool) -> bool:
-    """Everything that is due; answers whether the indexes want more at once."""
+def _upkeep(indexer: Indexer, number: int) -> None:
+    """What is due in the round of this number besides indexes and embeddings."""
+    if number % _ROUNDS_PER_UPKEEP == 0:
+        maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
+    if number % _ROUNDS_PER_PRUNING == 0:
+        indexer.sweep()
+
+
+@contextlib.contextmanager
+def _put_off_by_what_passes() -> Iterator[None]:
+    """Give up the rest for now where the database, the disk or memory fails."""
     try:
-        if number % _ROUNDS_PER_UPKEEP == 0:
-            maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
-        if number % _ROUNDS_PER_PRUNING == 0:
-            indexer.sweep()
-        if once:
-            reembedder.work()
-        else:
-            reembedder.round()
-        return indexer.round()
+        yield
     except (DatabaseError, OSError, MemoryError) as error:
         logger.warning("maintenance is put off: %s", error)
         close_old_connections()
-        return False

@@ -13,8 +13,9 @@ from apps.search.verification import verify_library
 
 class Command(BaseCommand):
     help = (
-        "Compare every library's index with the database, row by row, and its answers with exact search on a sample. "
-        "Ends with status 1 where a row differs."
+        "Compare every library's index with the database: that it has the same rows, each with its vector. Compare its "
+        "answers with exact search: the nearest neighbours of a sample of rows, themselves left out. Ends with status "
+        "1 where a row differs."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
