@@ -99,7 +99,7 @@ class IndexFolder:
         self._manifests = path / "manifests"
 
     def save(self, segment: Segment) -> tuple[Segment, SegmentRecord]:
-        """Write a segment that is in memory only; answers it as it is mapped from its files, and its record.
+        """Write a segment that is in memory only; answers it under the name of its folder, and its record.
 
         Raises OSError; then nothing is left of it.
         """
