@@ -225,6 +225,21 @@ def test_saved_and_mapped_it_answers_as_before(metric: Metric, tmp_path: Path) -
             assert found.scores.tobytes() == expected.scores.tobytes()
 
 
+@pytest.mark.parametrize("metric", Metric)
+def test_saved_and_mapped_rows_far_from_the_origin_are_found_as_before(metric: Metric, tmp_path: Path) -> None:
+    vectors, queries = (embeddings(count, 80, seed=count) + np.float32(2) for count in (ROWS, 40))
+    index = Hnsw.build(vectors, metric, QUICK)
+    assert built(metric, 80)[2].nbytes - index.nbytes > ROWS * 80 / 2, "bytes, where other codes take two each"
+    index.save(tmp_path)
+    loaded = Hnsw.load(tmp_path, vectors, metric)
+    assert loaded.nbytes == index.nbytes
+    found, expected = loaded.search(queries, 10), index.search(queries, 10)
+    assert not found.scanned.any()
+    assert_sound(found, vectors, metric, queries, 10)
+    assert np.array_equal(found.positions, expected.positions)
+    assert np.array_equal(found.compared, expected.compared)
+
+
 def test_its_file_is_mapped(tmp_path: Path) -> None:
     vectors, queries, index = built(Metric.COSINE)
     index.save(tmp_path)

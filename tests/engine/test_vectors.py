@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.engine.errors import EngineError, InvalidParameter, InvalidVector
 from apps.engine.metrics import Metric
 from apps.engine.registry import AUTO, INDEX_TYPES, chosen_kind, index_type
-from apps.engine.vectors import check, to_float32
+from apps.engine.vectors import MAX_COMPONENT, Float32, check, to_float32, usable
+from tests.engine.data import bounded, metrics
 
 
 def test_float32_is_not_copied_and_other_types_are_not_written_to() -> None:
@@ -52,6 +55,40 @@ def test_a_zero_vector_is_refused_under_cosine_only(zero: float) -> None:
     with pytest.raises(InvalidVector, match="a zero vector has no cosine") as refused:
         check(vectors, Metric.COSINE)
     assert refused.value.row == 1
+
+
+# Beside what may be stored and at its edges, what may not.
+_ABOVE = float(np.nextafter(np.float32(MAX_COMPONENT), np.float32(np.inf)))
+_BELOW = float(np.nextafter(np.float32(MAX_COMPONENT), np.float32(0)))
+components = (
+    st.sampled_from([0.0, -0.0])
+    | st.sampled_from([1.0, 1e-45, _BELOW, -_BELOW, MAX_COMPONENT, -MAX_COMPONENT])
+    | st.sampled_from([_ABOVE, -_ABOVE, 3e38, np.inf, -np.inf, np.nan])
+    | st.floats(width=32)
+)
+
+
+def refusal(vectors: Float32, metric: Metric) -> tuple[int, str] | None:
+    """Which row `check` refuses, counted from the end, and why; None where it takes all."""
+    try:
+        check(vectors, metric)
+    except InvalidVector as refused:
+        return len(vectors) - refused.row, refused.reason
+    return None
+
+
+@bounded(500)
+@given(metric=metrics, row=st.lists(components, min_size=1, max_size=4))
+def test_a_vector_is_taken_or_refused_alone_as_it_is_beside_another(metric: Metric, row: list[float]) -> None:
+    """The vector of a query is checked in a shorter way than the rows of a write."""
+    alone = to_float32([row])
+    both = np.concatenate([np.ones_like(alone), alone])
+    assert refusal(alone, metric) == refusal(both, metric)
+    is_fine = all(abs(value) <= MAX_COMPONENT for value in alone[0].tolist())
+    if metric is Metric.COSINE:
+        is_fine &= any(alone[0].tolist())
+    assert usable(alone, metric).tolist() == [is_fine]
+    assert (refusal(alone, metric) is None) == is_fine
 
 
 def test_index_types_have_names() -> None:

@@ -21,13 +21,20 @@ import psutil
 import pytest
 
 from apps.engine.registry import INDEX_TYPES
+from apps.engine.store import FORMAT
 from apps.engine.vectors import Float32
 from tests.api.vectors import base64_of
+from tests.engine.approximate import embeddings
 from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
 
 DIMENSION = 8
+# So many dimensions and rows that every type makes what it makes for many rows, and there is a copy in 8-bit codes.
+LARGE_DIMENSION = 32
+LARGE_ROWS = {"brute_force": 530, "kd_tree": 530, "lsh": 530, "quantized": 2050, "hnsw": 6200}
+# A graph that is built quickly.
+LARGE_PARAMS = {"hnsw": {"m": 8, "ef_construction": 16}}
 ROWS_PER_WRITE = 2000
 KILLS_OF_MAINTENANCE, KILLS_OF_ALL = 44, 6
 
@@ -37,6 +44,7 @@ class Library:
     """A library whose vectors are whole numbers, so that a row is at distance 0 of its own vector and of no other."""
 
     id: str
+    dimension: int = DIMENSION
     rows: dict[str, Float32] = field(default_factory=dict)
 
     @property
@@ -44,15 +52,19 @@ class Library:
         return f"/libraries/{self.id}"
 
     def create(self, client: httpx.Client, **settings: Any) -> "Library":
-        body = {"id": self.id, "name": "Files", "dimension": DIMENSION, "metric": "euclidean"}
+        body = {"id": self.id, "name": "Files", "dimension": self.dimension, "metric": "euclidean"}
         client.post("/libraries", json=body | settings).raise_for_status()
         return self
 
     def write(self, client: httpx.Client, count: int, first: int = 0) -> None:
         """Write the rows numbered from `first` on."""
-        vectors = np.random.default_rng(first).integers(1, 1 << 20, (count, DIMENSION)).astype(np.float32)
+        vectors = np.rint(embeddings(count, self.dimension, seed=first) * np.float32(1 << 20))
         rows = {str(first + i): vector for i, vector in enumerate(vectors)}
-        chunks = [{"id": i, "embedding": base64_of(vector)} for i, vector in rows.items()]
+        texts = [f"row {i}" + " again" * (i % 3) for i in range(first, first + count)]
+        chunks = [
+            {"id": i, "text": text, "embedding": base64_of(vector)}
+            for (i, vector), text in zip(rows.items(), texts, strict=True)
+        ]
         for start in range(0, count, ROWS_PER_WRITE):
             some = {"chunks": chunks[start : start + ROWS_PER_WRITE]}
             client.post(f"{self.path}/chunks", json=some).raise_for_status()
@@ -110,6 +122,28 @@ class Library:
         parts = [path for name in sorted(names) for path in sorted((folder / "segments" / name).rglob("*"))]
         return [path for path in [*own, *parts] if path.is_file()]
 
+    def named_files(self, server: Server) -> dict[str, Path]:
+        """The same by what they are, where there is one segment: their paths in its folder, and `manifest.json` and
+        `mask`."""
+        files = self.files(server)
+        named = {_name(path): path for path in files}
+        assert len(named) == len(files)
+        return named
+
+
+def large(client: httpx.Client, name: str, kind: str, first: int = 0) -> Library:
+    """A library of an index type with all files that the type has, about to be built."""
+    library = Library(name, LARGE_DIMENSION).create(client, index_type=kind, index_params=LARGE_PARAMS.get(kind, {}))
+    library.write(client, LARGE_ROWS[kind], first)
+    library.build(client)
+    return library
+
+
+def _name(path: Path) -> str:
+    if "manifests" in path.parts:
+        return path.name if path.suffix == ".json" else "mask"
+    return "/".join(path.parts[path.parts.index("segments") + 2 :])
+
 
 def assert_equal_to_the_database(server: Server) -> None:
     verified = server.manage("verify_index", "--sample", "10")
@@ -127,11 +161,15 @@ def assert_nothing_crashed(server: Server) -> None:
     assert not [word for word in ("Traceback", "ERROR", "CRITICAL", "SIGBUS", "SIGSEGV") if word in log], log
 
 
-def _cut_in_half(path: Path) -> None:
+# Done to a file of a library; the other file is the same one of a sound library.
+Damage = Callable[[Path, Path], None]
+
+
+def _cut_in_half(path: Path, other: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def _emptied(path: Path) -> None:
+def _emptied(path: Path, other: Path) -> None:
     os.truncate(path, 0)
 
 
@@ -141,28 +179,40 @@ def _flipped(path: Path, at: float) -> None:
     path.write_bytes(content)
 
 
-def _flipped_at_the_start(path: Path) -> None:
+def _flipped_at_the_start(path: Path, other: Path) -> None:
     _flipped(path, 0)
 
 
-def _flipped_in_the_middle(path: Path) -> None:
+def _flipped_in_the_middle(path: Path, other: Path) -> None:
     _flipped(path, 0.5)
 
 
-def _flipped_at_the_end(path: Path) -> None:
+def _flipped_at_the_end(path: Path, other: Path) -> None:
     _flipped(path, 1)
 
 
-def _removed(path: Path) -> None:
+def _removed(path: Path, other: Path) -> None:
     path.unlink()
 
 
-def _of_another_version(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b'"format":1', b'"format":9') if path.suffix == ".json" else b"\x93" + content)
+def _of_another_library(path: Path, other: Path) -> None:
+    assert path.read_bytes() != other.read_bytes()
+    shutil.copyfile(other, path)
 
 
-def _not_to_be_read(path: Path) -> None:
+def _all_of_another_library(manifest: Path, other: Path) -> None:
+    shutil.rmtree(manifest.parents[2])
+    shutil.copytree(other.parents[2], manifest.parents[2])
+
+
+def _of_another_version(manifest: Path, other: Path) -> None:
+    before = manifest.read_bytes()
+    after = before.replace(b'"format":%d' % FORMAT, b'"format":%d' % (FORMAT + 1))
+    assert after != before
+    manifest.write_bytes(after)
+
+
+def _not_to_be_read(path: Path, other: Path) -> None:
     # root may read it all the same, so it is a folder for root.
     path.chmod(0)
     if os.geteuid() == 0:
@@ -170,75 +220,91 @@ def _not_to_be_read(path: Path) -> None:
         path.mkdir(mode=0)
 
 
-DAMAGES: list[Callable[[Path], None]] = [
+DAMAGES: list[Damage] = [
     _cut_in_half,
     _emptied,
     _flipped_at_the_start,
     _flipped_in_the_middle,
     _flipped_at_the_end,
     _removed,
-    _of_another_version,
+    _of_another_library,
     _not_to_be_read,
 ]
+# Of each type, first a file that gets every kind of damage, then files that get one. Together they are all there are.
+FILES = {
+    "brute_force": "exact/planes.npy mask exact/numbers.npy exact/mean.npy exact/longest.npy exact/norms.npy",
+    "kd_tree": "index/points.npy index/boxes.npy index/order.npy keys.npy vectors.npy content/columns/columns.npy",
+    "lsh": "index/signatures.npy index/frame.npy index/signs.npy index/starts.npy index/rows.npy"
+    " content/words/lengths.npy",
+    "quantized": "index/codes.faiss index/codes.json index/copies.npy content/columns/columns.json"
+    " content/words/tokens.npy content/words/ends.npy",
+    "hnsw": "index/graph.faiss index/graph.json index/copies.npy content/words/words.npy content/words/frequencies.npy"
+    " content/words/rows.npy",
+}
+# So many libraries of each type have a damaged file at a time, and so many times.
+AT_ONCE, ROUNDS = 5, 3
 
 
-NAMES = {"manifest.json", "mask", "keys.npy", "vectors.npy", "norms.npy", "columns.npy", "columns.json", "tokens.npy"}
+def damages_of(kind: str) -> list[tuple[str, Damage]]:
+    """What is done to libraries of an index type: the name of a file, and its damage."""
+    first, *others = FILES[kind].split()
+    turn = list(FILES).index(kind)
+    once = [(name, DAMAGES[(number + turn) % len(DAMAGES)]) for number, name in enumerate(others)]
+    manifest = [("manifest.json", _of_another_version), ("manifest.json", _all_of_another_library)]
+    return [*once, *((first, damage) for damage in DAMAGES), *manifest]
+
+
+def assert_only_made_anew(server: Server, damaged: list[Library], libraries: list[Library]) -> None:
+    """When the server is started, all libraries answer; the files of the damaged ones are made anew, and one line of
+    the log tells of each."""
+    before = {library.id: library.manifest(server) for library in libraries}
+    since = len(server.log.read_text())
+    server.start()
+    with server.clients_of_each_worker(1) as clients:
+        for library in libraries:
+            for client in clients:
+                library.assert_answers(client)
+        until(lambda: all(one.manifest(server) > before[one.id] for one in damaged), "files are new", seconds=60)
+        until(lambda: all(one.is_built(clients[0]) for one in libraries), "all are built", seconds=60)
+        for library in libraries:
+            for client in clients:
+                library.assert_answers(client)
+    told = damage_told(server, since)
+    assert set(told) == {library.id for library in damaged}
+    assert max(told.values()) == 1, "two workers and maintenance open a library, and who finds it first tells"
 
 
 def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder: Path) -> None:
-    """Each library has one damaged file: every kind of file, and every kind of damage to each index type.
-
-    The last library has all files of another.
-    """
+    """Each time, some libraries have one damaged file each: in the end there was every kind of file, and every kind of
+    damage to each index type. One library of each type stays as it is."""
     with serving(folder, VECTORDB_THREADS=2) as server:
         with server.client() as client:
-            damaged, libraries = [], []
-            for kind in INDEX_TYPES:
-                for number in range(len(DAMAGES) + 3):
-                    library = Library(f"{kind}-{number}").create(client, index_type=kind)
-                    library.write(client, 40)
-                    library.build(client)
-                    libraries.append(library)
+            victims = {kind: [large(client, f"{kind}-{i}", kind) for i in range(AT_ONCE)] for kind in INDEX_TYPES}
+            sound = {kind: large(client, f"{kind}-sound", kind, first=10_000) for kind in INDEX_TYPES}
+            damaged = [library for some in victims.values() for library in some]
+            libraries = [*damaged, *sound.values()]
             until(lambda: all(library.is_built(client) for library in libraries), "all are built", seconds=60)
             for library in libraries:
-                library.delete(client, "7")
+                library.delete(client, next(iter(library.rows)))
             # A quiet library is sealed, with the mask of its dead row.
             before = {library.id: library.manifest(server) for library in libraries}
-            until(lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are written")
-        assert server.stop() == 0
-        seen: set[tuple[str, str]] = set()
-        for turn, kind in enumerate(INDEX_TYPES):
-            of_kind = [library for library in libraries if library.id.startswith(kind)]
-            for number, library in enumerate(of_kind[:-1]):
-                files = library.files(server)
-                path = files[(number + turn * len(DAMAGES)) % len(files)]
-                damage = DAMAGES[number % len(DAMAGES)]
-                if path.name != "manifest.json" and damage is _of_another_version:
-                    damage = _removed
-                damage(path)
-                damaged.append(library)
-                seen.add((kind, path.name if path.suffix != ".npy" or "manifests" not in path.parts else "mask"))
-            last, other = of_kind[-1].folder(server), libraries[0].folder(server)
-            shutil.rmtree(last)
-            shutil.copytree(other, last)
-            damaged.append(of_kind[-1])
-        assert {name for _, name in seen} >= NAMES
-        before = {library.id: library.manifest(server) for library in libraries}
-        since = len(server.log.read_text())
-
-        server.start()
-        with server.clients_of_each_worker(1) as clients:
-            for library in libraries:
-                for client in clients:
-                    library.assert_answers(client)
-            until(lambda: all(one.manifest(server) > before[one.id] for one in damaged), "files are made anew")
-            until(lambda: all(one.is_built(clients[0]) for one in libraries), "all are built", seconds=60)
-            for library in libraries:
-                for client in clients:
-                    library.assert_answers(client)
-        told = damage_told(server, since)
-        assert set(told) == {library.id for library in damaged}
-        assert max(told.values()) == 1, "two workers and maintenance open a library, and who finds it first tells"
+            until(
+                lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are there", seconds=60
+            )
+        seen: set[str] = set()
+        for turn in range(ROUNDS):
+            assert server.stop() == 0
+            for kind in INDEX_TYPES:
+                damages = damages_of(kind)
+                assert len(damages) == AT_ONCE * ROUNDS
+                others = sound[kind].named_files(server)
+                for library, (name, damage) in zip(victims[kind], damages[turn * AT_ONCE :], strict=False):
+                    files = library.named_files(server)
+                    assert {*files, "mask"} == {*others, "mask"}, "all of its files have been made anew"
+                    damage(files[name], others[name])
+                    seen.add(name)
+            assert_only_made_anew(server, damaged, libraries)
+        assert seen == {name for one in sound.values() for name in one.named_files(server)}
         assert server.stop() == 0
         since = len(server.log.read_text())
         assert_equal_to_the_database(server)
@@ -261,11 +327,8 @@ def running(folder: Path) -> Iterator[Server]:
 def libraries(running: Server) -> list[Library]:
     """A library of each type, built, and open in both workers."""
     with running.clients_of_each_worker(1) as clients:
-        made = [Library(kind).create(clients[0], index_type=kind) for kind in INDEX_TYPES]
-        for library in made:
-            library.write(clients[0], 500)
-            library.build(clients[0])
-        until(lambda: all(library.is_built(clients[0]) for library in made), "all are built")
+        made = [large(clients[0], kind, kind) for kind in INDEX_TYPES]
+        until(lambda: all(library.is_built(clients[0]) for library in made), "all are built", seconds=60)
         for library in made:
             for client in clients:
                 library.assert_answers(client)
