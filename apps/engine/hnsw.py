@@ -6,11 +6,13 @@ down from the top, keeps the `ef` best rows that it met on the ground, and costs
 log(n), where a scan grows with n.
 
 The graph has codes of its own, bfloat16, which err by a 512th of a value. Where rows lie together far from the origin,
-that is too coarse, and codes are bytes between the least and the greatest value of each dimension; below 64 dimensions
-they are float32, which costs little there. They are not a second copy of the rows but what the walk reads instead of
-them: half of the memory, and faster for it, at the same recall. Only proposed rows are read from the matrix, for their
-exact scores. faiss could be made to walk over the matrix itself; but cosine needs unit rows, which the matrix need not
-have. Codes and links are mapped from their file, so processes share them.
+that is too coarse, and codes are bytes between the least and the greatest value of each dimension. There, unit vectors
+are compared by L2, which orders them as their inner product does: an error of a code then counts in proportion to how
+far row and query are apart, and not to how long they are. Below 64 dimensions codes are float32, which costs little
+there. They are not a second copy of the rows but what the walk reads instead of them: half of the memory, and faster
+for it, at the same recall. Only proposed rows are read from the matrix, for their exact scores. faiss could be made to
+walk over the matrix itself; but cosine needs unit rows, which the matrix need not have. Codes and links are mapped from
+their file, so processes share them.
 
 What could go wrong with a graph, and what is done:
 - Rows of equal codes would link to each other and to nothing else. They are one node, and a node yields all its rows.
@@ -44,8 +46,8 @@ _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
 _LARGEST_EF = 4096
 _FEWEST_NODES = 1000
 _CODES_FROM_DIMENSION = 64
-# Rows so many times as far from the origin as apart have bytes, which err half as much as bfloat16 then. Nearer, the
-# difference is smaller, and bfloat16 is quicker.
+# Rows so many times as far from the origin as apart have bytes, which err half as much as bfloat16 then, and under
+# cosine are walked by L2. Nearer, as embeddings are, inner products of bfloat16 are quicker.
 _FAR = 2.0
 _ROWS_PER_STEP = 512
 # SIMD code of the library wants whole registers.
@@ -194,12 +196,14 @@ class _Graph:
         """The graph of all rows; None where there are too few different ones."""
         faiss = library()
         frame = Frame.fitting(metric, norms, rounded_up(vectors.shape[1], _WIDTH_STEP))
-        number = metric_number(metric)
+        corners = _corners(frame, vectors)
+        is_far = bool(np.linalg.norm(np.abs(corners).max(axis=0)) > _FAR * np.linalg.norm(corners[1] - corners[0]))
+        number = faiss.METRIC_L2 if is_far and metric is Metric.COSINE else metric_number(metric)
         if _kind(vectors) == "IndexHNSWFlat":
             index = faiss.IndexHNSWFlat(frame.width, m, number)
         else:
-            corners = _corners(frame, vectors)
-            index = faiss.IndexHNSWSQ(frame.width, _code(corners), m, number)
+            code = faiss.ScalarQuantizer.QT_8bit if is_far else faiss.ScalarQuantizer.QT_bf16
+            index = faiss.IndexHNSWSQ(frame.width, code, m, number)
             index.train(corners)
         index.hnsw.efConstruction = ef_construction
         storage = faiss.downcast_index(index.storage)
@@ -216,19 +220,20 @@ class _Graph:
     @classmethod
     def load(cls, folder: Path, about: dict[str, Any], vectors: Float32, metric: Metric) -> Self:
         try:
-            scale, ef = float(about["scale"]), int(about["ef"])
+            scale, ef, is_by_l2 = float(about["scale"]), int(about["ef"]), about["by_l2"] is True
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder} has no description of a graph: {error!r}") from None
         copies = Copies.load(folder, len(vectors))
         frame = Frame(metric, rounded_up(vectors.shape[1], _WIDTH_STEP), scale)
-        index = read(folder / "graph.faiss", _kind(vectors), metric_number(metric), frame.width, copies.count)
+        number = library().METRIC_L2 if is_by_l2 else metric_number(metric)
+        index = read(folder / "graph.faiss", _kind(vectors), number, frame.width, copies.count)
         return cls(index, copies, frame, ef)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the graph into `folder`; what is returned goes to `load` with it."""
         write(self._index, folder / "graph.faiss")
         self.copies.save(folder)
-        return {"scale": self._frame.scale, "ef": self.ef}
+        return {"scale": self._frame.scale, "ef": self.ef, "by_l2": self._index.metric_type == library().METRIC_L2}
 
     def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Int64]:
         """For each of `queries` [m, dimension] the first rows of the `wanted` best of `kept` nodes [m, wanted], -1
@@ -267,11 +272,3 @@ def _corners(frame: Frame, vectors: Float32) -> Float32:
     blocks = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in frame.blocks(vectors)]
     both = np.concatenate(blocks)
     return np.stack([both.min(axis=0), both.max(axis=0)])
-
-
-def _code(corners: Float32) -> int:
-    """The number of faiss's code for rows between `corners` [2, width], which are all that it must know of them."""
-    faiss = library()
-    is_far = np.linalg.norm(np.abs(corners).max(axis=0)) > _FAR * np.linalg.norm(corners[1] - corners[0])
-    code: int = faiss.ScalarQuantizer.QT_8bit if is_far else faiss.ScalarQuantizer.QT_bf16
-    return code

@@ -43,12 +43,14 @@ def test_most_neighbours_are_found(metric: Metric, dimension: int, k: int) -> No
     assert recall(found, vectors, metric, queries, k) >= 0.98
 
 
-def test_rows_far_from_the_origin_are_told_apart() -> None:
-    vectors, queries = (embeddings(count, 80, seed=count) + np.float32(100) for count in (ROWS, 40))
-    index = Hnsw.build(vectors, Metric.EUCLIDEAN, QUICK)
+@pytest.mark.parametrize("metric", [Metric.COSINE, Metric.EUCLIDEAN])
+@pytest.mark.parametrize("dimension", [24, 80])
+def test_rows_far_from_the_origin_are_told_apart(metric: Metric, dimension: int) -> None:
+    vectors, queries = (embeddings(count, dimension, seed=count) + np.float32(100) for count in (ROWS, 40))
+    index = Hnsw.build(vectors, metric, QUICK)
     found = index.search(queries, 10, params={"ef": 64})
     assert not found.scanned.any()
-    assert recall(found, vectors, Metric.EUCLIDEAN, queries, 10) >= 0.95
+    assert recall(found, vectors, metric, queries, 10) >= 0.95
 
 
 @pytest.mark.parametrize("metric", Metric)
