@@ -56,11 +56,13 @@ class Segment:
         metric: Metric,
         kind: str = BruteForce.kind,
         params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
         checkpoint: Checkpoint = go_on,
     ) -> Self:
         """A segment of the rows `vectors` [n, dimension] with `content`, named by `keys` [n], which must ascend; keeps
-        both arrays. What `checkpoint` raises ends the build, as `VectorIndex.build` says."""
-        exact = BruteForce.build(vectors, metric)
+        both arrays, and `exact` of the same rows, where there is one. What `checkpoint` raises ends the build, as
+        `VectorIndex.build` says."""
+        exact = exact or BruteForce.build(vectors, metric)
         index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params, exact, checkpoint)
         return cls(name, keys, vectors, exact, index, params, content)
 
@@ -154,34 +156,46 @@ class Segment:
 
     def part(self) -> "Part":
         """The rows."""
-        return Part(self.keys, self.vectors, self.content, self.alive)
+        return Part(self.keys, self.vectors, self.content, self.alive, self.exact)
 
 
 class Part(NamedTuple):
-    """Rows in any order of their keys; `alive` says which of them count, None that all do."""
+    """Rows in any order of their keys; `alive` says which of them count, None that all do. Where there is an index of
+    all rows, `exact`, their keys ascend."""
 
     keys: Int64
     vectors: Float32
     content: Content
     alive: Mask | None
+    exact: BruteForce | None = None
 
 
 @dataclass(frozen=True)
 class Merged:
     """Live rows of several parts in ascending order of their `keys`; `places` says where they are in the parts, counted
-    through, dead rows included."""
+    through, dead rows included. Where one part has all rows, these are its arrays and its `exact`, and what it holds
+    besides is `known`, if that is stored content."""
 
     keys: Int64
     vectors: Float32
     places: Int64
+    exact: BruteForce | None = None
+    known: Content | None = None
 
     def content(self, parts: Sequence[Part]) -> StoredContent:
         """What the rows hold besides."""
+        if isinstance(self.known, StoredContent):
+            return self.known
         return StoredContent.merged([(part.content, len(part.keys)) for part in parts], self.places)
 
 
 def merged_rows(parts: Sequence[Part], dimension: int) -> Merged:
-    """The live rows of several parts that have no live key in common."""
+    """The live rows of several parts that have no live key in common; not to be written to."""
+    living = [i for i, part in enumerate(parts) if len(part.keys) and (part.alive is None or part.alive.any())]
+    if len(living) == 1 and (sole := parts[living[0]]).exact is not None and (sole.alive is None or sole.alive.all()):
+        first = sum(len(part.keys) for part in parts[: living[0]])
+        places = np.arange(first, first + len(sole.keys))
+        return Merged(sole.keys, sole.vectors, places, sole.exact, sole.content)
     live = [np.flatnonzero(np.ones(len(part.keys), np.bool_) if part.alive is None else part.alive) for part in parts]
     keys = np.concatenate([np.empty(0, np.int64), *(part.keys[rows] for part, rows in zip(parts, live, strict=True))])
     order = np.argsort(keys, kind="stable")

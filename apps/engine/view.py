@@ -178,7 +178,7 @@ class View:
         return Hits(found.keys, found.scores, found.matched, True, frozenset())
 
     def rows(self) -> tuple[Int64, Float32]:
-        """Keys and vectors of all live rows, in ascending order of the keys; a copy."""
+        """Keys and vectors of all live rows, in ascending order of the keys; not to be written to."""
         merged = merged_rows(self._parts(), self.dimension)
         return merged.keys, merged.vectors
 
@@ -188,8 +188,8 @@ class View:
         merged = merged_rows(parts, self.dimension)
         if not len(merged.keys):
             return None
-        content = merged.content(parts)
-        return Segment.build(keys=merged.keys, vectors=merged.vectors, content=content, metric=self.metric)
+        content, exact = merged.content(parts), merged.exact
+        return Segment.build(keys=merged.keys, vectors=merged.vectors, content=content, metric=self.metric, exact=exact)
 
     def _parts(self) -> list[Part]:
         return [*(segment.part() for segment in self.segments), self._tail_part()]

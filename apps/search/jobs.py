@@ -93,6 +93,7 @@ class Job:
                 metric=self.state.metric,
                 kind=kind,
                 params=params,
+                exact=merged.exact,
                 checkpoint=self._checkpoint,
             )
             self._checkpoint()

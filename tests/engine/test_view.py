@@ -198,6 +198,28 @@ def test_dead_rows_give_their_memory_back() -> None:
     assert view.dead < 2 * 1024
 
 
+def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
+    view = build(numbered(range(100)))
+    loose = view.loose_segment()
+    assert loose is not None
+    assert loose.vectors is view.segments[0].vectors
+    assert loose.exact is view.segments[0].exact
+    for steps, keys in (
+        ([([], [3])], [*range(3), *range(4, 100)]),
+        ([([200], [])], [*range(100), 200]),
+        ([([200], range(100))], [200]),
+        ([([200], []), ([], [200])], [*range(100)]),
+    ):
+        other = build(numbered(range(100)))
+        for new, gone in steps:
+            other = advance(other, numbered(new), gone=gone)
+        loose = other.loose_segment()
+        assert loose is not None
+        assert loose.keys.tolist() == keys
+        assert loose.vectors[:, 0].tolist() == keys
+        assert len(loose.exact) == len(loose.content) == len(keys)
+
+
 def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
     row = np.array([0.3, 0.7, -0.1], np.float32)
     view = advance(build({2: row, 4: row, 6: row}), {5: row, 3: row, 1: row})
