@@ -196,17 +196,31 @@ def merged_rows(parts: Sequence[Part], dimension: int) -> Merged:
         first = sum(len(part.keys) for part in parts[: living[0]])
         places = np.arange(first, first + len(sole.keys))
         return Merged(sole.keys, sole.vectors, places, sole.exact, sole.content)
-    live = [np.flatnonzero(np.ones(len(part.keys), np.bool_) if part.alive is None else part.alive) for part in parts]
-    keys = np.concatenate([np.empty(0, np.int64), *(part.keys[rows] for part, rows in zip(parts, live, strict=True))])
-    order = np.argsort(keys, kind="stable")
-    target = np.empty(len(keys), np.int64)
-    target[order] = np.arange(len(keys))
-    vectors = np.empty((len(keys), dimension), np.float32)
-    places = np.empty(len(keys), np.int64)
-    before = start = 0
+    keys, places = live_rows(parts)
+    return Merged(keys, vectors_at(parts, places, dimension), places)
+
+
+def live_rows(parts: Sequence[Part]) -> tuple[Int64, Int64]:
+    """The keys of the live rows of several parts that have no live key in common, ascending, and where these rows are
+    in the parts, counted through, dead rows included."""
+    keys, places, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for part in parts:
+        live = np.arange(len(part.keys)) if part.alive is None else np.flatnonzero(part.alive)
+        keys.append(part.keys[live])
+        places.append(start + live)
+        start += len(part.keys)
+    all_keys = np.concatenate(keys)
+    order = np.argsort(all_keys, kind="stable")
+    return all_keys[order], np.concatenate(places)[order]
+
+
+def vectors_at(parts: Sequence[Part], places: Int64, dimension: int) -> Float32:
+    """A copy of the vectors at `places`, as `live_rows` counts them: [n, dimension]."""
+    vectors = np.empty((len(places), dimension), np.float32)
+    start = 0
     # Part by part: all vectors are held twice at no time.
-    for part, rows in zip(parts, live, strict=True):
-        vectors[target[start : start + len(rows)]] = part.vectors[rows]
-        places[start : start + len(rows)] = before + rows
-        before, start = before + len(part.keys), start + len(rows)
-    return Merged(keys[order], vectors, places[order])
+    for part in parts:
+        here = np.flatnonzero((places >= start) & (places < start + len(part.keys)))
+        vectors[here] = part.vectors[places[here] - start]
+        start += len(part.keys)
+    return vectors

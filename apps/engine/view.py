@@ -138,7 +138,7 @@ class View:
     def matching(self, filter: Filter) -> list[Mask]:
         """Of each segment, and last of the tail, the live rows that match."""
         found = []
-        for part in self._parts():
+        for part in self.parts():
             columns = part.content.columns(len(part.keys))
             mask = np.concatenate([some.mask(filter) for some in columns] or [np.empty(0, np.bool_)])[: len(part.keys)]
             found.append(mask if part.alive is None else mask & part.alive)
@@ -146,14 +146,14 @@ class View:
 
     def keys(self, allowed: Sequence[Mask]) -> Int64:
         """The keys of rows that `matching` gave, in ascending order."""
-        some = [part.keys[mask] for part, mask in zip(self._parts(), allowed, strict=True)]
+        some = [part.keys[mask] for part, mask in zip(self.parts(), allowed, strict=True)]
         return np.sort(np.concatenate(some))
 
     def facets(self, field: str, allowed: Sequence[Mask], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
         """The `limit` most frequent values of a field among rows that `matching` gave, with the number of rows that
         have each, and how many different values there are; values and their order are those of `columns.facets`."""
         counts = []
-        for part, mask in zip(self._parts(), allowed, strict=True):
+        for part, mask in zip(self.parts(), allowed, strict=True):
             start = 0
             for columns in part.content.columns(len(part.keys)):
                 some = np.zeros(len(columns), np.bool_)
@@ -168,7 +168,7 @@ class View:
         gives it, limits the search."""
         parts = []
         masks: Sequence[Mask | None] = [None] * (len(self.segments) + 1) if allowed is None else allowed
-        for part, mask in zip(self._parts(), masks, strict=True):
+        for part, mask in zip(self.parts(), masks, strict=True):
             start, count = 0, len(part.keys)
             for index in part.content.words(count):
                 end = min(start + len(index), count)
@@ -179,7 +179,7 @@ class View:
 
     def rows(self) -> tuple[Int64, Float32]:
         """Keys and vectors of all live rows, in ascending order of the keys; not to be written to."""
-        merged = merged_rows(self._parts(), self.dimension)
+        merged = merged_rows(self.parts(), self.dimension)
         return merged.keys, merged.vectors
 
     def loose_segment(self) -> Segment | None:
@@ -191,7 +191,8 @@ class View:
         content, exact = merged.content(parts), merged.exact
         return Segment.build(keys=merged.keys, vectors=merged.vectors, content=content, metric=self.metric, exact=exact)
 
-    def _parts(self) -> list[Part]:
+    def parts(self) -> list[Part]:
+        """The rows of the segments, and last of the tail."""
         return [*(segment.part() for segment in self.segments), self._tail_part()]
 
     def _tail_part(self) -> Part:

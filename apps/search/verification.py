@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apps.engine.segment import live_rows, vectors_at
 from apps.engine.vectors import Float32, Int64
 from apps.engine.view import Hits, View
 from apps.search import loading
@@ -73,27 +74,12 @@ class _Rows:
     """The live rows of a view in ascending order of their `keys`, int64 [n]."""
 
     def __init__(self, view: View) -> None:
-        self._dimension = view.dimension
-        tail_keys, tail_vectors, _ = view.tail_rows
-        parts = [(segment.keys, segment.vectors, segment.alive) for segment in view.segments]
-        parts.append((tail_keys, tail_vectors, view.tail_alive))
-        self._vectors = [vectors for _, vectors, _ in parts]
-        live = [np.arange(len(keys)) if alive is None else np.flatnonzero(alive) for keys, _, alive in parts]
-        keys = np.concatenate([keys[some] for (keys, _, _), some in zip(parts, live, strict=True)])
-        order = np.argsort(keys, kind="stable")
-        self.keys: Int64 = keys[order]
-        # In which part a row is, and where there.
-        self._parts = np.repeat(np.arange(len(parts)), [len(some) for some in live])[order]
-        self._places = np.concatenate(live)[order]
+        self._dimension, self._parts = view.dimension, view.parts()
+        self.keys, self._places = live_rows(self._parts)
 
     def vectors(self, rows: Int64) -> Float32:
         """A copy of the vectors of some rows."""
-        found = np.empty((len(rows), self._dimension), np.float32)
-        parts, places = self._parts[rows], self._places[rows]
-        for part in np.unique(parts).tolist():
-            mine = parts == part
-            found[mine] = self._vectors[part][places[mine]]
-        return found
+        return vectors_at(self._parts, self._places[rows], self._dimension)
 
 
 def _count_faults(index: _Rows, rows: _Rows) -> int:
