@@ -177,11 +177,6 @@ class View:
         found = search(parts, words, k)
         return Hits(found.keys, found.scores, found.matched, True, frozenset())
 
-    def rows(self) -> tuple[Int64, Float32]:
-        """Keys and vectors of all live rows, in ascending order of the keys; not to be written to."""
-        merged = merged_rows(self.parts(), self.dimension)
-        return merged.keys, merged.vectors
-
     def loose_segment(self) -> Segment | None:
         """A segment of the live rows that are in no file; None where there are none."""
         parts = [*(segment.part() for segment in self.segments if not segment.name), self._tail_part()]

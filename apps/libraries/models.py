@@ -48,6 +48,13 @@ class EmbeddingModel(NamedTuple):
     model: str
 
 
+class KnownModel(NamedTuple):
+    """An embedding model, and the dimension of its vectors where that is known before it makes any."""
+
+    key: EmbeddingModel
+    dimension: int | None
+
+
 class Library(models.Model):
     """A named set of chunks whose embeddings have one dimension and are compared by one metric."""
 

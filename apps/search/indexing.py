@@ -5,11 +5,7 @@ Rows that are in no file yet are *sealed* into a segment that is quick to build.
 of the wished type, without dead rows, or of several. They run in threads while sealing goes on, a slow one and a quick
 one at a time, never two on the same segment. What is due, `planning` says.
 
-What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
-position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
-place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
-position: the changes since are applied again by whoever opens it.) Only one thread publishes. What it could not
-publish, as on a full disk, it keeps and tries again.
+Only one thread publishes, see `publishing`. What it could not publish, as on a full disk, it keeps and tries again.
 """
 
 import contextlib
@@ -18,22 +14,18 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from enum import Enum
 
-import numpy as np
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from apps.engine.errors import EngineError
-from apps.engine.segment import Segment
-from apps.engine.store import Manifest, SegmentRecord, sweep_libraries
-from apps.engine.view import View
+from apps.engine.store import sweep_libraries
 from apps.libraries.errors import NotFound
-from apps.search import loading, planning
+from apps.search import loading, planning, publishing
 from apps.search.cache import Current, ViewCache
 from apps.search.jobs import Job
-from apps.search.snapshots import LibraryState, Position, Snapshot, open_snapshot
+from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 from apps.search.watches import Failure, Watch
 
 logger = logging.getLogger(__name__)
@@ -103,10 +95,11 @@ class Indexer:
                 job.wait(_SECONDS_BETWEEN_LOOKS)
         return None
 
-    def run_all_until_done(self, is_stopped: Callable[[], bool]) -> None:
-        """Do all there is to do for every library, one after the other; the log says what failed."""
-        for state in _states():
-            self.run_until_done(state.public_id, is_stopped)
+    def run_all_until_done(self, is_stopped: Callable[[], bool]) -> bool:
+        """Do all there is to do for every library, one after the other, or until `is_stopped`; answers whether all is
+        done. The log says what failed."""
+        reasons = [self.run_until_done(state.public_id, is_stopped) for state in _states()]
+        return not is_stopped() and not any(reasons)
 
     def sweep(self) -> None:
         """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next
@@ -179,7 +172,7 @@ class Indexer:
                 if loaded is None:
                     return _Found.NOTHING
                 current = Current(*loaded)
-        _seal(current)
+        publishing.seal(current)
         return _Found.DONE
 
     def _begun(self, current: Current, *, quiet: bool) -> _Found:
@@ -206,7 +199,7 @@ class Indexer:
         if own:
             return _Found.WAITS
         if manifest.number > state.manifest:
-            _tell(state, manifest)  # whoever published it did not come to that
+            publishing.tell(state, manifest)  # whoever published it did not come to that
         watch.note_in_shape(state, quiet=quiet)
         loading.index_folder(state.uid).note_failure(None)
         return _Found.NOTHING
@@ -265,7 +258,7 @@ class Indexer:
                 current = self._current(snapshot, job.state)
             if current.view is None or current.manifest is None or not job.is_wished(current.state):
                 return
-            _replace_inputs(current, current.view, current.manifest, job, segment, record)
+            publishing.replace_inputs(current, current.view, current.manifest, job, segment, record)
         except NotFound:
             return
         except Exception as error:
@@ -290,66 +283,3 @@ def _states() -> list[LibraryState]:
     """All libraries that may have vectors."""
     with open_snapshot() as snapshot:
         return [state for state in snapshot.libraries() if state.dimension is not None]
-
-
-def _seal(current: Current) -> None:
-    """Write the rows that are in no file, and which others are dead, as of the view's position."""
-    state, view, manifest = current.state, current.view, current.manifest
-    assert view is not None
-    folder = loading.index_folder(state.uid)
-    segments = planning.sealed_segments(view)
-    known = {} if manifest is None else {record.name: record for record in manifest.segments}
-    records = [known[segment.name] for segment in segments]
-    loose = view.loose_segment()
-    if loose is not None:
-        segment, record = folder.save(loose)
-        segments.append(segment)
-        records.append(record)
-    rebuild = state.rebuild if manifest is None else manifest.rebuild
-    _publish(state, state.position, rebuild, segments, records)
-
-
-def _replace_inputs(
-    current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
-) -> None:
-    """Put the result of a job in the place of its inputs, as far as they live."""
-    names = {one.name for one in job.inputs}
-    inputs = [one for one in view.segments if one.name in names]
-    living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
-    alive = np.isin(segment.keys, living)
-    segments = [one for one in planning.sealed_segments(view) if one.name not in names]
-    known = {one.name: one for one in manifest.segments}
-    records = [known[one.name] for one in segments]
-    if alive.any():
-        segments.append(segment if alive.all() else replace(segment, alive=alive))
-        records.append(record)
-    position = Position(manifest.seq, manifest.token)
-    _publish(current.state, position, manifest.rebuild, segments, records)
-
-
-def _publish(
-    state: LibraryState,
-    position: Position,
-    rebuild: int,
-    segments: Sequence[Segment],
-    records: Sequence[SegmentRecord],
-) -> None:
-    """Write a manifest, then tell all processes of it."""
-    folder = loading.index_folder(state.uid)
-    manifest = Manifest(
-        number=max([state.manifest, *folder.numbers()]) + 1,
-        identity=loading.identity_of(state),
-        seq=position.seq,
-        token=position.token,
-        rebuild=rebuild,
-        created_at=time.time(),
-        segments=tuple(replace(record, alive=None) for record in records),
-    )
-    folder.publish(manifest, {segment.name: segment for segment in segments})
-    _tell(state, manifest)
-
-
-def _tell(state: LibraryState, manifest: Manifest) -> None:
-    """Let all processes know of a manifest."""
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])

@@ -86,11 +86,12 @@ class Reembedder:
         finally:
             connections.close_all()
 
-    def work(self) -> None:
-        """Do all that is due."""
+    def work(self) -> bool:
+        """Do all that is due; answers whether every move that was asked for is done."""
         for key in services.due():
             for _ in self.steps(key):
                 pass
+        return not Reembedding.objects.exists()
 
     def steps(self, library_key: int) -> Iterator[None]:
         """Do what is due for one library, step by step, unless another host does it. Raises the database's errors."""

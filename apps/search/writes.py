@@ -30,7 +30,7 @@ from apps.libraries.inputs import (
     LibraryUpdate,
     named_models,
 )
-from apps.libraries.models import EmbeddingModel, Library
+from apps.libraries.models import EmbeddingModel, KnownModel, Library
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
@@ -57,9 +57,11 @@ def create_library(*, create: LibraryCreate) -> Library:
 
 def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None) -> Library:
     """As the service, once it is sure that there is such an embedding model where the library gets one."""
+    model = None
     if update.embedding is not None and selectors.library_row(library_id).takes_model:
-        provider_of(update.embedding.key, "/embedding")
-    return library_services.update_library(library_id=library_id, update=update, if_match=if_match)
+        key = update.embedding.key
+        model = KnownModel(key, provider_of(key, "/embedding").dimension)
+    return library_services.update_library(library_id=library_id, update=update, if_match=if_match, model=model)
 
 
 def provider_of(model: EmbeddingModel, at: str) -> Provider:
@@ -84,7 +86,7 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
         return chunk_services.write_chunks(library_id=library_id, write=write)
     pointers = [f"/chunks/{i}" for i in range(len(write.chunks))]
 
-    def run(library: Library, model: EmbeddingModel | None) -> Written:
+    def run(library: Library, model: KnownModel | None) -> Written:
         chunks = _embedded(model, write.chunks, pointers, missing)
         given = write.model_copy(update={"chunks": chunks})
         return chunk_services.write_chunks(library_id=library_id, write=given, model=model)
@@ -95,7 +97,7 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None) -> dict[str, Any]:
     """As the service; a changed text without a vector gets one."""
 
-    def run(library: Library | None, model: EmbeddingModel | None) -> dict[str, Any]:
+    def run(library: Library | None, model: KnownModel | None) -> dict[str, Any]:
         [given] = _embedded(model, [update], [""], missing)
         return chunk_services.update_chunk(
             library_id=library_id, chunk_id=chunk_id, update=given, if_match=if_match, model=model
@@ -108,7 +110,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
 def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
     """As the service; a text is split, and chunks without a vector get one by their text."""
 
-    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> dict[str, Any]:
+    def run(documents: Sequence[DocumentInput], model: KnownModel | None) -> dict[str, Any]:
         return document_services.create_document(library_id=library_id, document=documents[0], model=model)
 
     return _with_documents(library_id, [document], [""], named_models(document), run)
@@ -117,7 +119,7 @@ def create_document(*, library_id: str, document: DocumentInput) -> dict[str, An
 def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
     """As the service; texts are split, and chunks without a vector get one by their text."""
 
-    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> list[dict[str, Any]]:
+    def run(documents: Sequence[DocumentInput], model: KnownModel | None) -> list[dict[str, Any]]:
         given = write.model_copy(update={"documents": list(documents)})
         return document_services.create_documents(library_id=library_id, write=given, model=model)
 
@@ -129,7 +131,7 @@ def replace_document(*, library_id: str, document_id: str, document: DocumentInp
     """As the service; a text is split, and chunks without a vector get one by their text, the stored one of a text that
     was there."""
 
-    def run(documents: Sequence[DocumentInput], model: EmbeddingModel | None) -> Replaced:
+    def run(documents: Sequence[DocumentInput], model: KnownModel | None) -> Replaced:
         return document_services.replace_document(
             library_id=library_id, document_id=document_id, document=documents[0], if_match=if_match, model=model
         )
@@ -142,7 +144,7 @@ def _with_documents(
     documents: Sequence[DocumentInput],
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
-    write: Callable[[Sequence[DocumentInput], EmbeddingModel | None], R],
+    write: Callable[[Sequence[DocumentInput], KnownModel | None], R],
     of_document: str | None = None,
 ) -> R:
     """`write` with documents whose chunks have vectors, and the model that made some. `of_document` is the document
@@ -150,7 +152,7 @@ def _with_documents(
     if not named and not any(document.names("text") or _missing(document.chunks) for document in documents):
         return write(documents, None)
 
-    def run(library: Library, model: EmbeddingModel | None) -> R:
+    def run(library: Library, model: KnownModel | None) -> R:
         whole = _split(documents, pointers, model)
         chunks = [chunk for document in whole for chunk in document.chunks]
         places = [
@@ -170,7 +172,7 @@ def _with_documents(
 
 
 def _split(
-    documents: Sequence[DocumentInput], pointers: Sequence[str], model: EmbeddingModel | None
+    documents: Sequence[DocumentInput], pointers: Sequence[str], model: KnownModel | None
 ) -> Sequence[DocumentInput]:
     """The documents with chunks in the place of texts."""
     texts = [f"{at}/text" for document, at in zip(documents, pointers, strict=True) if document.names("text")]
@@ -179,13 +181,13 @@ def _split(
     if model is None:
         faults = [Fault(at, "cannot be embedded: send chunks with vectors instead") for at in texts]
         raise EmbeddingRequired("This library has no embedding model.", faults)
-    return with_chunks(documents, pointers, provider(*model))
+    return with_chunks(documents, pointers, provider(*model.key))
 
 
 def _with_model(
     library_id: str,
     named: Mapping[str, EmbeddingModel],
-    run: Callable[[Library, EmbeddingModel | None], R],
+    run: Callable[[Library, KnownModel | None], R],
 ) -> R:
     """`run` with the library and the model of its texts; again where that has changed meanwhile.
 
@@ -195,20 +197,25 @@ def _with_model(
         raise RuntimeError("texts must be embedded outside of a transaction")
     for attempt in range(_ATTEMPTS):
         library = selectors.library_row(library_id)
-        model = library.embedding
-        if not library.takes_model:
-            selectors.check_models(model, named)
-        elif named:
-            at, model = next(iter(named.items()))
-            provider_of(model, at)
-        else:
-            model = EmbeddingModel(config().provider, config().model)
         try:
-            return run(library, model)
+            return run(library, _model_for(library, named))
         except ModelChanged:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def _model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownModel | None:
+    """The library's model; where a request may decide, the one that it names, or else the server's default."""
+    key = library.embedding
+    if not library.takes_model:
+        selectors.check_models(key, named)
+        return None if key is None else KnownModel(key, library.dimension)
+    if named:
+        at, key = next(iter(named.items()))
+        return KnownModel(key, provider_of(key, at).dimension)
+    key = EmbeddingModel(config().provider, config().model)
+    return KnownModel(key, provider(*key).dimension)
 
 
 def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
@@ -219,7 +226,7 @@ def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
 
 
 def _embedded(
-    model: EmbeddingModel | None,
+    model: KnownModel | None,
     chunks: Sequence[C],
     pointers: Sequence[str],
     missing: Sequence[int],
@@ -235,7 +242,7 @@ def _embedded(
     for i in missing:
         if not chunks[i].text.strip():
             raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
-    vectors = _vectors([chunks[i].text for i in missing], model, known)
+    vectors = _vectors([chunks[i].text for i in missing], model.key, known)
     for i, vector in zip(missing, vectors, strict=True):
         given[i] = chunks[i].model_copy(update={"embedding": vector})
     return given

@@ -97,9 +97,29 @@ def test_an_empty_library_takes_the_model_that_is_named(
     assert response.is_success, response.text
     library = client.get(path).json()
     assert library["embedding"] == SMALL
-    assert library["dimension"] == (None if method == "PATCH" else 64)
+    assert library["dimension"] == 64
     client.post(f"{path}/chunks", json={"chunks": [{"text": "more"}]}).raise_for_status()
-    assert client.get(path).json()["dimension"] == 64
+
+
+@pytest.mark.parametrize(
+    ("where", "body", "at"),
+    [
+        ("/chunks", {"chunks": [{"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/0/embedding"),
+        ("/documents", {"chunks": [{"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/0/embedding"),
+        ("/chunks", {"chunks": [{"text": "x"}, {"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/1/embedding"),
+        ("/chunks", {"chunks": [{"embedding": [1, 2]}, {"text": "x"}]}, "/chunks/0/embedding"),
+    ],
+    ids=str,
+)
+def test_vectors_that_the_model_does_not_make_do_not_become_its_first(
+    client: httpx.Client, where: str, body: dict[str, Any], at: str
+) -> None:
+    path = new(client)
+    refused(client.post(path + where, json=body), 400, "invalid", at)
+    library = client.get(path).json()
+    assert (library["embedding"], library["dimension"]) == (None, None)
+    client.patch(path, json={"embedding": SMALL}).raise_for_status()
+    refused(client.post(path + where, json=body | {"embedding": SMALL}), 400, "invalid", at)
 
 
 def test_one_request_names_one_model(client: httpx.Client) -> None:

@@ -136,6 +136,16 @@ def test_maintenance_that_runs_once_builds_what_is_to_be_built(stopped: Server) 
 
 
 @pytest.mark.sqlite
+def test_maintenance_that_runs_once_says_by_its_status_that_not_all_was_done(stopped: Server) -> None:
+    shutil.rmtree(stopped.folder / "index")
+    (stopped.folder / "index").touch()
+    ended = stopped.manage("maintain", "--once")
+    assert ended.returncode == 1
+    assert "building failed: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.sqlite
 def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server) -> None:
     """Somebody has removed the triggers, and with them the log of what changed."""
     with contextlib.closing(sqlite3.connect(stopped.folder / "vectordb.sqlite3")) as database, database:

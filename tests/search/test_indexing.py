@@ -40,6 +40,7 @@ from apps.search.stats import library_stats
 from apps.search.verification import verify_library
 from tests.engine.test_store import files_of_at_most
 from tests.limits import descriptors_left
+from tests.search.live import live_rows
 from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
 from tests.server import until
 
@@ -1672,7 +1673,7 @@ def assert_shows_the_rows(snapshot: Snapshot, current: Current) -> None:
     """What a reader answers from is what its snapshot says, though its files may not be the newest."""
     assert current.view is not None
     rows = loading.load(snapshot, current.state)
-    for one, other in zip(current.view.rows(), rows.rows(), strict=True):
+    for one, other in zip(live_rows(current.view), live_rows(rows), strict=True):
         assert np.array_equal(one, other)
     position = snapshot.library("a")
     assert position is not None

@@ -34,6 +34,7 @@ from apps.search.stats import library_stats
 from apps.search.verification import verify_library
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
+from tests.search.live import live_rows
 from tests.search.test_indexing import damage, settle
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -90,7 +91,7 @@ class Readers:
                     current = cache().current(snapshot, LIBRARY)
                     rows = loading.load(snapshot, current.state)
                     assert current.view is not None
-                    for one, other in zip(current.view.rows(), rows.rows(), strict=True):
+                    for one, other in zip(live_rows(current.view), live_rows(rows), strict=True):
                         assert np.array_equal(one, other)
         except BaseException as failure:
             self._failures.append(failure)

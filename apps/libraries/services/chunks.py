@@ -11,7 +11,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, named_models
-from apps.libraries.models import EmbeddingModel, Library
+from apps.libraries.models import KnownModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.rows import ChunkRow, StoredChunk
 from apps.libraries.vectors import parse_vectors
@@ -27,8 +27,8 @@ class Written:
 
 
 @transaction.atomic
-def write_chunks(*, library_id: str, write: ChunksWrite, model: EmbeddingModel | None = None) -> Written:
-    """Upsert, insert or update chunks; `model` has made vectors of them, if any has.
+def write_chunks(*, library_id: str, write: ChunksWrite, model: KnownModel | None = None) -> Written:
+    """Upsert, insert or update chunks; `model` makes their vectors, if any does.
 
     Raises NotFound (library; in mode update also a chunk), Conflict (insert of an id in use), Invalid.
     """
@@ -62,9 +62,9 @@ def update_chunk(
     chunk_id: str,
     update: ChunkUpdate,
     if_match: str | None = None,
-    model: EmbeddingModel | None = None,
+    model: KnownModel | None = None,
 ) -> dict[str, Any]:
-    """Change the named fields of one chunk, and show it; `model` has made its vector, if any has. Raises NotFound,
+    """Change the named fields of one chunk, and show it; `model` makes its vector, if any does. Raises NotFound,
     PreconditionFailed, Invalid."""
     library = rows.locked_library(library_id)
     rows.settle_model(library, model, {})

@@ -13,7 +13,7 @@ from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
-from apps.libraries.models import Document, EmbeddingModel, Library
+from apps.libraries.models import Document, KnownModel, Library
 from apps.libraries.services import rows
 from apps.libraries.services.chunks import check_distinct, new_vectors
 from apps.libraries.services.rows import ChunkRow, StoredChunk
@@ -32,8 +32,8 @@ class Replaced:
 
 
 @transaction.atomic
-def create_document(*, library_id: str, document: DocumentInput, model: EmbeddingModel | None = None) -> dict[str, Any]:
-    """Make a document with its chunks; `model` has made vectors of them, if any has. Raises NotFound (library),
+def create_document(*, library_id: str, document: DocumentInput, model: KnownModel | None = None) -> dict[str, Any]:
+    """Make a document with its chunks; `model` makes their vectors, if any does. Raises NotFound (library),
     Conflict (an id in use), Invalid."""
     library = rows.locked_library(library_id)
     rows.settle_model(library, model, named_models(document))
@@ -42,7 +42,7 @@ def create_document(*, library_id: str, document: DocumentInput, model: Embeddin
 
 @transaction.atomic
 def create_documents(
-    *, library_id: str, write: DocumentsWrite, model: EmbeddingModel | None = None
+    *, library_id: str, write: DocumentsWrite, model: KnownModel | None = None
 ) -> list[dict[str, Any]]:
     """Make documents with their chunks, all or none. Raises as `create_document`."""
     library = rows.locked_library(library_id)
@@ -62,7 +62,7 @@ def replace_document(
     document_id: str,
     document: DocumentInput,
     if_match: str | None = None,
-    model: EmbeddingModel | None = None,
+    model: KnownModel | None = None,
 ) -> Replaced:
     """Make the document exactly this.
 

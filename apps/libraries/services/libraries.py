@@ -7,7 +7,7 @@ from apps.engine.registry import check_params
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex, named_models
-from apps.libraries.models import Library
+from apps.libraries.models import KnownModel, Library
 from apps.libraries.services import rows
 
 
@@ -38,14 +38,17 @@ def create_library(*, create: LibraryCreate) -> Library:
 
 
 @transaction.atomic
-def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None = None) -> Library:
-    """Change the named fields of a library. Raises NotFound, PreconditionFailed, ModelMismatch, Invalid."""
+def update_library(
+    *, library_id: str, update: LibraryUpdate, if_match: str | None = None, model: KnownModel | None = None
+) -> Library:
+    """Change the named fields of a library; `model` is the one that `update` names. Raises NotFound,
+    PreconditionFailed, ModelMismatch, Invalid."""
     library = rows.locked_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
     if update.names("index_type") and update.index_type != library.index_type and not update.names("index_params"):
         # Parameters belong to a type.
         library.index_params = {}
-    rows.settle_model(library, None, named_models(update))
+    rows.settle_model(library, model, named_models(update))
     for field in update.model_fields_set - {"embedding"}:
         setattr(library, field, getattr(update, field))
     _check_index(library.index_type, library.index_params)

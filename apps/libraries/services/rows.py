@@ -18,7 +18,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import ModelChanged, NotFound
-from apps.libraries.models import EmbeddingModel, Library
+from apps.libraries.models import EmbeddingModel, KnownModel, Library
 from apps.libraries.signals import announce
 
 # Well below the number of parameters that either database takes in one statement.
@@ -65,15 +65,15 @@ def locked_library(public_id: str) -> Library:
     return library
 
 
-def settle_model(library: Library, made_by: EmbeddingModel | None, named: Mapping[str, EmbeddingModel]) -> None:
-    """Make sure that the model that made vectors, and those that the request names, by pointer, are the library's; the
-    first of them becomes it where there never was a vector. Raises ModelMismatch, ModelChanged."""
-    model = made_by or next(iter(named.values()), None)
+def settle_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:
+    """Make sure that `model`, which makes vectors of texts, and those that the request names, by pointer, are the
+    library's; `model` becomes it, with its dimension, where there never was a vector. Raises ModelMismatch,
+    ModelChanged."""
     if model is not None and library.takes_model:
-        library.embedding_provider, library.embedding_model = model
-        library.save(update_fields=["embedding_provider", "embedding_model", "updated_at"])
+        (library.embedding_provider, library.embedding_model), library.dimension = model
+        library.save(update_fields=["embedding_provider", "embedding_model", "dimension", "updated_at"])
     selectors.check_models(library.embedding, named)
-    if made_by not in (None, library.embedding):
+    if model is not None and model.key != library.embedding:
         raise ModelChanged("The library's embedding model has changed while texts were embedded; send them again.")
 
 

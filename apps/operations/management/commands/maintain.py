@@ -39,7 +39,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--once",
             action="store_true",
-            help="do all there is to do, without waiting for libraries to be quiet, and end",
+            help="do all there is to do, not waiting for libraries to be quiet, and end, with 1 if not all was done",
         )
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
@@ -51,13 +51,19 @@ class Command(BaseCommand):
         if options["child"]:
             os.nice(10)
             threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
+        status = 0
         while not stop.asked:
             with only_one_maintains() as alone:
                 if alone:
-                    _maintain(stop, once=options["once"])
+                    kernels.load()
+                    if not options["once"]:
+                        _maintain(stop)
+                    elif not _maintain_once(stop):
+                        status = 1
                     break
             if options["once"]:
                 self.stderr.write("Another process maintains this data folder already.")
+                status = 1
                 break
             stop.wait(_SECONDS_BETWEEN_TRIES)
         # The last one to close the database moves its WAL into it.
@@ -65,7 +71,7 @@ class Command(BaseCommand):
         # A job that builds in compiled code cannot be told to end, and what it leaves is swept.
         self.stdout.flush()
         self.stderr.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 class _Stop:
@@ -88,15 +94,8 @@ class _Stop:
             self._news.get(timeout=seconds)
 
 
-def _maintain(stop: _Stop, *, once: bool) -> None:
-    kernels.load()
+def _maintain(stop: _Stop) -> None:
     indexer, reembedder = Indexer(on_job_end=stop.wake), Reembedder()
-    if once:
-        with _put_off_by_what_passes():
-            _upkeep(indexer, 0)
-            reembedder.work()
-            indexer.run_all_until_done(lambda: stop.asked)
-        return
     for number in itertools.count():
         busy = False
         with _put_off_by_what_passes():
@@ -107,6 +106,17 @@ def _maintain(stop: _Stop, *, once: bool) -> None:
             stop.wait(_INTERVAL)
         if stop.asked:
             return
+
+
+def _maintain_once(stop: _Stop) -> bool:
+    """Do all there is to do; answers whether all is done. The log says what is not."""
+    indexer = Indexer(on_job_end=stop.wake)
+    with _put_off_by_what_passes():
+        _upkeep(indexer, 0)
+        is_all_embedded = Reembedder().work()
+        is_all_built = indexer.run_all_until_done(lambda: stop.asked)
+        return is_all_embedded and is_all_built
+    return False
 
 
 def _wait_for_end_of_input(stop: _Stop) -> None:

@@ -1,0 +1,85 @@
+"""Writes manifests: of rows that are sealed, and of what a job has made; then tells all processes.
+
+What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
+position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
+place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
+position: the changes since are applied again by whoever opens it.) Only one thread of one process publishes.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from django.db import connection
+
+from apps.engine.segment import Segment
+from apps.engine.store import Manifest, SegmentRecord
+from apps.engine.view import View
+from apps.search import loading, planning
+from apps.search.cache import Current
+from apps.search.jobs import Job
+from apps.search.snapshots import LibraryState, Position
+
+
+def seal(current: Current) -> None:
+    """Write the rows that are in no file, and which others are dead, as of the view's position."""
+    state, view, manifest = current.state, current.view, current.manifest
+    assert view is not None
+    folder = loading.index_folder(state.uid)
+    segments = planning.sealed_segments(view)
+    known = {} if manifest is None else {record.name: record for record in manifest.segments}
+    records = [known[segment.name] for segment in segments]
+    loose = view.loose_segment()
+    if loose is not None:
+        segment, record = folder.save(loose)
+        segments.append(segment)
+        records.append(record)
+    rebuild = state.rebuild if manifest is None else manifest.rebuild
+    _publish(state, state.position, rebuild, segments, records)
+
+
+def replace_inputs(
+    current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
+) -> None:
+    """Put the result of a job in the place of its inputs, as far as they live."""
+    names = {one.name for one in job.inputs}
+    inputs = [one for one in view.segments if one.name in names]
+    living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
+    alive = np.isin(segment.keys, living)
+    segments = [one for one in planning.sealed_segments(view) if one.name not in names]
+    known = {one.name: one for one in manifest.segments}
+    records = [known[one.name] for one in segments]
+    if alive.any():
+        segments.append(segment if alive.all() else replace(segment, alive=alive))
+        records.append(record)
+    position = Position(manifest.seq, manifest.token)
+    _publish(current.state, position, manifest.rebuild, segments, records)
+
+
+def tell(state: LibraryState, manifest: Manifest) -> None:
+    """Let all processes know of a manifest."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
+
+
+def _publish(
+    state: LibraryState,
+    position: Position,
+    rebuild: int,
+    segments: Sequence[Segment],
+    records: Sequence[SegmentRecord],
+) -> None:
+    """Write a manifest, then tell all processes of it."""
+    folder = loading.index_folder(state.uid)
+    manifest = Manifest(
+        number=max([state.manifest, *folder.numbers()]) + 1,
+        identity=loading.identity_of(state),
+        seq=position.seq,
+        token=position.token,
+        rebuild=rebuild,
+        created_at=time.time(),
+        segments=tuple(replace(record, alive=None) for record in records),
+    )
+    folder.publish(manifest, {segment.name: segment for segment in segments})
+    tell(state, manifest)
