@@ -97,6 +97,14 @@ class StoredContent(Content):
             TextIndex.merged(list(chain.from_iterable(words)), _places(words, counts)[order]),
         )
 
+    def has_columns_of(self, other: "StoredContent") -> bool:
+        """Whether each row has the same attributes in both."""
+        return self._columns.equals(other._columns)
+
+    def has_words_of(self, other: "StoredContent") -> bool:
+        """Whether each row has the same words in both."""
+        return self._words.equals(other._words)
+
     @property
     def nbytes(self) -> int:
         return self._columns.nbytes + self._words.nbytes

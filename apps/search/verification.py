@@ -1,7 +1,8 @@
 """Whether a library's index has the rows that the database holds, and how near its answers are to exact ones.
 
-Costs the memory of a view that is made of the rows, and little more: the index's files are mapped, and compared with it
-some thousands of rows at a time. No snapshot of the database is held while all rows are read.
+Costs the memory of a view that is made of the rows, and twice that of their metadata and words: vectors are compared
+some thousands of rows at a time with the index's files, which are mapped. No snapshot of the database is held while all
+rows are read.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apps.engine.content import StoredContent
 from apps.engine.segment import live_rows, vectors_at
 from apps.engine.vectors import Float32, Int64
 from apps.engine.view import Hits, View
@@ -24,32 +26,35 @@ _QUERIES_PER_BLOCK = 16
 
 @dataclass(frozen=True)
 class Report:
-    """`faults` counts rows that are missing, too many, or of another vector; `recall` is None with fewer than two rows.
+    """`faults` counts rows that are missing, too many, or of another vector; `unequal` says what else differs in rows
+    that both have: "metadata", with which ids and times go, or "words". `recall` is None with fewer than two rows.
 
     `searched` says what was compared: the types of the index, or why it was only the rows.
     """
 
     rows: int
     faults: int
+    unequal: tuple[str, ...]
     searched: str
     recall: float | None
 
 
 def verify_library(*, library_id: str, sample: int, k: int) -> Report:
-    """Open the library's index files anew and compare their keys and vectors with its rows; raises NotFound.
+    """Open the library's index files anew and compare what they hold with its rows; raises NotFound.
 
     Recall is that of the k nearest neighbours of `sample` rows, themselves left out. A neighbour counts as found whose
     score is that of the exact answer's last or better, so ties cost nothing.
     """
     current, rows = _index_and_rows(library_id)
     if current.view is None or rows is None:
-        return Report(0, 0, _NO_FILES, None)
+        return Report(0, 0, (), _NO_FILES, None)
     searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
     if current.manifest is None and loading.index_folder(current.state.uid).numbers():
         searched = _BAD_FILES
     index_rows, true_rows = _Rows(current.view), _Rows(rows)
     recall = _recall(current.view, rows, true_rows, sample=sample, k=k)
-    return Report(len(true_rows.keys), _count_faults(index_rows, true_rows), searched, recall)
+    faults, unequal = _count_faults(index_rows, true_rows), tuple(_unequal(index_rows, true_rows))
+    return Report(len(true_rows.keys), faults, unequal, searched, recall)
 
 
 def _index_and_rows(library_id: str) -> tuple[Current, View | None]:
@@ -81,6 +86,10 @@ class _Rows:
         """A copy of the vectors of some rows."""
         return vectors_at(self._parts, self._places[rows], self._dimension)
 
+    def content(self, rows: Int64) -> StoredContent:
+        """What some rows hold besides, copied: equal where it was made of equal rows, in whatever parts they lie."""
+        return StoredContent.merged([(part.content, len(part.keys)) for part in self._parts], self._places[rows])
+
 
 def _count_faults(index: _Rows, rows: _Rows) -> int:
     common, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
@@ -89,6 +98,16 @@ def _count_faults(index: _Rows, rows: _Rows) -> int:
         differs = index.vectors(places[block]) != rows.vectors(true_places[block])
         unequal += int(np.count_nonzero(differs.any(axis=1)))
     return unequal + len(index.keys) + len(rows.keys) - 2 * len(common)
+
+
+def _unequal(index: _Rows, rows: _Rows) -> Iterator[str]:
+    """What differs, besides vectors, in the rows that both have."""
+    _, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
+    content, true_content = index.content(places), rows.content(true_places)
+    if not content.has_columns_of(true_content):
+        yield "metadata"
+    if not content.has_words_of(true_content):
+        yield "words"
 
 
 def _recall(view: View, rows: View, true_rows: _Rows, *, sample: int, k: int) -> float | None:

@@ -155,9 +155,10 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
         other = "UPDATE embedding SET vector = (SELECT vector FROM embedding WHERE chunk_id = ?) WHERE chunk_id = ?"
         database.execute(other, [keys[0], keys[1]])
         database.execute("DELETE FROM embedding WHERE chunk_id = ?", [keys[2]])
+        database.execute("UPDATE chunk SET text = 'another' WHERE id = ?", [keys[0]])
     ended = stopped.manage("verify_index")
     assert_refused(ended, "The database is right. Build anew: manage.py rebuild_index rows")
-    assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, recall@10 ")
+    assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, WORDS DIFFER, recall@10 ")
     assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
     assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segment (kd_tree)"]
     assert "rows: 1,499 rows, equal to the database" in lines(stopped.manage("verify_index", "rows"))[0]

@@ -3,6 +3,7 @@
 import sys
 import threading
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE, Float32, Mask
 from apps.engine.view import View
 from apps.libraries.errors import NotFound
-from apps.libraries.inputs import LibraryCreate
+from apps.libraries.inputs import ChunksWrite, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
-from apps.libraries.services.chunks import delete_chunks
+from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library
 from apps.search import loading, verification
 from apps.search.indexing import Indexer
@@ -71,6 +72,33 @@ def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> No
     execute("DELETE FROM change WHERE seq > %s", last)
     report = verify_library(library_id="a", sample=10, k=3)
     assert (report.rows, report.faults) == (51, 4)
+
+
+@pytest.mark.parametrize(
+    ("sql", "unequal"),
+    [
+        ("UPDATE chunk SET text = 'of others' WHERE public_id = 'c7'", ("words",)),
+        ("UPDATE chunk SET text = 'Same, words' WHERE public_id = 'c7'", ()),
+        ("""UPDATE chunk SET metadata = '{"n": 1}' WHERE public_id = 'c7'""", ("metadata",)),
+        ("""UPDATE chunk SET metadata = '{"tags": [1.0, 2], "n": 7.0}' WHERE public_id = 'c7'""", ()),
+        ("UPDATE chunk SET public_id = 'd7' WHERE public_id = 'c7'", ("metadata",)),
+        ("UPDATE chunk SET created_at = updated_at WHERE public_id = 'c7'", ("metadata",)),
+        ("""UPDATE chunk SET metadata = '{}', text = '' WHERE public_id = 'c7'""", ("metadata", "words")),
+    ],
+)
+def test_metadata_and_words_that_differ_are_told(sql: str, unequal: tuple[str, ...]) -> None:
+    make(20)
+    metadata = {"n": 7, "tags": [1, 2]}
+    chunks = [{"id": f"c{i}", "embedding": [i, 1, 1], "text": "same words", "metadata": metadata} for i in range(5, 25)]
+    write_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
+    execute("UPDATE chunk SET updated_at = %s WHERE public_id = 'c7'", datetime(2030, 1, 1, tzinfo=UTC))
+    delete_chunks(library_id="a", ids=["c6"])
+    assert Indexer().run_until_done("a") is None
+    upsert(noise(["c1", "c24"], seed=3))
+    assert verify_library(library_id="a", sample=5, k=3).unequal == ()
+    without_the_log_of(sql)
+    report = verify_library(library_id="a", sample=5, k=3)
+    assert (report.rows, report.faults, report.unequal) == (24, 0, unequal)
 
 
 def test_rows_that_are_in_no_file_yet_and_those_that_were_deleted_are_compared_too() -> None:

@@ -103,6 +103,11 @@ class Layout:
         """Memory or mapped files."""
         return sum(array.nbytes for array in self._arrays().values())
 
+    def equals(self, other: "Layout") -> bool:
+        """Whether all arrays are the same."""
+        pairs = zip(self._arrays().values(), other._arrays().values(), strict=True)
+        return all(np.array_equal(one, another) for one, another in pairs)
+
     def save(self, folder: Path) -> None:
         """Write two files into `folder`, which exists."""
         arrays = self._arrays()

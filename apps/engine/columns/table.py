@@ -45,6 +45,10 @@ class Columns:
         """The columns of the rows `order` [n], distinct positions into the concatenation of `parts`."""
         return cls(building.merged([part._layout for part in parts], order))
 
+    def equals(self, other: "Columns") -> bool:
+        """Whether each row has the same attributes in both, as far as a filter can tell."""
+        return self._layout.equals(other._layout)
+
     def save(self, folder: Path) -> None:
         """Write two files into `folder`, which exists."""
         self._layout.save(folder)

@@ -104,6 +104,10 @@ class TextIndex:
         places = _spans(starts[order], all_lengths[order])
         return cls(_indexed(known, all_tokens[places], all_lengths[order]))
 
+    def equals(self, other: "TextIndex") -> bool:
+        """Whether each row has the same words in both."""
+        return all(np.array_equal(one, another) for one, another in zip(self._arrays, other._arrays, strict=True))
+
     def save(self, folder: Path) -> None:
         """Write the files of the index into `folder`, which exists."""
         for name, values in self._arrays._asdict().items():

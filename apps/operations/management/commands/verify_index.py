@@ -13,9 +13,9 @@ from apps.search.verification import verify_library
 
 class Command(BaseCommand):
     help = (
-        "Compare every library's index with the database: that it has the same rows, each with its vector. Compare its "
-        "answers with exact search: the nearest neighbours of a sample of rows, themselves left out. Ends with status "
-        "1 where a row differs."
+        "Compare every library's index with the database: that it has the same rows, each with its vector, metadata "
+        "and words. Compare its answers with exact search: the nearest neighbours of a sample of rows, themselves left "
+        "out. Ends with status 1 where a row differs."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,10 +34,12 @@ class Command(BaseCommand):
                 report = verify_library(library_id=library_id, sample=options["sample"], k=options["k"])
             except LibraryError as error:
                 raise CommandError(error.detail) from error
-            if report.faults:
+            differences = [f"{report.faults:,} ROWS DIFFER"] if report.faults else []
+            differences += [f"{what.upper()} DIFFER" for what in report.unequal]
+            if differences:
                 differing.append(library_id)
             recall = "" if report.recall is None else f", recall@{options['k']} {report.recall:.4f}"
-            found = "equal to the database" if not report.faults else f"{report.faults:,} ROWS DIFFER"
+            found = ", ".join(differences) or "equal to the database"
             self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.searched})")
         if differing:
             raise CommandError(f"The database is right. Build anew: manage.py rebuild_index {' '.join(differing)}")
