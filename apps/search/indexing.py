@@ -60,6 +60,8 @@ class Indexer:
         self._jobs: dict[bool, Job] = {}
         # Their results could not be published; each holds its segment in memory until that is done.
         self._unpublished: list[Job] = []
+        # How many jobs have ended so far, or were tried to be published.
+        self._ended = 0
 
     def round(self) -> bool:
         """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
@@ -155,15 +157,19 @@ class Indexer:
             # Without opening its files or loading its rows, for which memory may have no place.
             if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
                 return _Found.NOTHING
-            if self._watches[state.uid].is_in_shape(snapshot, state, least, quiet=quiet):
-                return _Found.NOTHING
+            watch = self._watches[state.uid]
+            if watch.has_all_sealed(snapshot, state, least):
+                if watch.is_in_shape(state, quiet=quiet):
+                    return _Found.NOTHING
+                if watch.has_to_wait(state, self._ended, quiet=quiet):
+                    return _Found.WAITS
             current = self._current(snapshot, state)
             if current.view is None:
                 return _Found.NOTHING
             state, changes = current.state, planning.count_unsealed(snapshot, current)
             numbers = loading.index_folder(state.uid).numbers()
             # All were told of a manifest that is not here any more. Where it never was, it is another host's.
-            is_lost = max(numbers, default=0) < state.manifest == self._watches[state.uid].greatest
+            is_lost = max(numbers, default=0) < state.manifest == watch.greatest
             if not is_lost and not planning.wants_sealing(current, changes, numbers, least=least):
                 return _Found.NOTHING if current.manifest is None else current
             if planning.wants_rebuild(current):
@@ -181,14 +187,14 @@ class Indexer:
         assert view is not None
         assert manifest is not None
         watch = self._watches[state.uid]
-        jobs = [*self._jobs.values(), *self._unpublished]
-        own = [job for job in jobs if job.state.uid == state.uid and not job.is_abandoned]
+        own = [job for job in self._all_jobs() if job.state.uid == state.uid and not job.is_abandoned]
         taken = {segment.name for job in own for segment in job.inputs}
         free = [segment for segment in planning.sealed_segments(view) if segment.name not in taken]
         inputs = planning.inputs(state, free, quiet=quiet)
         if inputs:
             job = Job(state, inputs, self._on_job_end)
             if job.is_slow in self._jobs:
+                watch.note_waits(state, self._ended, quiet=quiet)
                 return _Found.WAITS
             if watch.building is not None and not watch.building.is_of(state):
                 watch.building = None
@@ -197,6 +203,7 @@ class Indexer:
             self._jobs[job.is_slow] = job
             return _Found.DONE
         if own:
+            watch.note_waits(state, self._ended, quiet=quiet)
             return _Found.WAITS
         if manifest.number > state.manifest:
             publishing.tell(state, manifest)  # whoever published it did not come to that
@@ -231,12 +238,16 @@ class Indexer:
     def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
         """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""
         known = {state.uid: state for state in states}
-        for job in [*self._jobs.values(), *self._unpublished]:
+        for job in self._all_jobs():
             state = known.get(job.state.uid)
             if not job.is_abandoned and (state is None or not job.is_wished(state)):
                 job.abandon()
                 why = "the library is deleted" if state is None else "something else is wished for"
                 logger.info("index of library %s: a build is abandoned, for %s", job.state.public_id, why)
+
+    def _all_jobs(self) -> list[Job]:
+        """Those that are at work, and those whose results wait."""
+        return [*self._jobs.values(), *self._unpublished]
 
     def _finish_jobs(self) -> bool:
         """Publish what jobs have made; answers whether there was any."""
@@ -245,6 +256,7 @@ class Indexer:
             del self._jobs[job.is_slow]
         ended += [job for job in self._unpublished if job.is_abandoned or job.not_before <= time.monotonic()]
         self._unpublished = [job for job in self._unpublished if job not in ended]
+        self._ended += len(ended)
         for job in ended:
             if not job.is_abandoned:
                 self._finish(job)

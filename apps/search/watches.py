@@ -55,6 +55,8 @@ class Watch:
     settled: LibraryState | None = None
     # The last look at the segments found none to build anew: as of this state, whether or not the library was quiet.
     in_shape: tuple[LibraryState, bool] | None = None
+    # Likewise, it found that segments wait for a job, of so many that had ended.
+    waits: tuple[LibraryState, bool, int] | None = None
 
     @property
     def reason(self) -> str | None:
@@ -80,20 +82,33 @@ class Watch:
             and loading.index_folder(state.uid).stamps(self.manifest) == self.stamps
         )
 
-    def is_in_shape(self, snapshot: Snapshot, state: LibraryState, least: int, *, quiet: bool) -> bool:
-        """Whether the last look found all as it is to be, and fewer than `least` changes have come since the files;
-        opens nothing."""
+    def has_all_sealed(self, snapshot: Snapshot, state: LibraryState, least: int) -> bool:
+        """Whether the files are there as they were opened, and fewer than `least` changes have come since; opens
+        nothing."""
         if self.manifest is None or self.manifest.number != state.manifest:
-            return False
-        if self.in_shape != (_but_position(state), quiet):
             return False
         if snapshot.count_changes(state.key, self.manifest.seq) >= least:
             return False
         return loading.index_folder(state.uid).damage() is None and self.has_files(state)
 
+    def is_in_shape(self, state: LibraryState, *, quiet: bool) -> bool:
+        """Whether the last look found all segments as they are to be."""
+        return self.in_shape == (_but_position(state), quiet)
+
+    def has_to_wait(self, state: LibraryState, ended: int, *, quiet: bool) -> bool:
+        """Whether segments wait until some time after a failure; or, as the last look found, for a job, and no further
+        one has ended since, which are `ended` now."""
+        if self.building is not None and self.building.holds(state):
+            return True
+        return self.waits == (_but_position(state), quiet, ended)
+
     def note_in_shape(self, state: LibraryState, *, quiet: bool) -> None:
         """A look found no segments to build anew, and the index of the library does not fail."""
         self.building, self.in_shape = None, (_but_position(state), quiet)
+
+    def note_waits(self, state: LibraryState, ended: int, *, quiet: bool) -> None:
+        """A look found that nothing can be begun before a job ends; `ended` jobs have."""
+        self.waits = (_but_position(state), quiet, ended)
 
 
 def _wish(state: LibraryState) -> tuple[Any, ...]:

@@ -948,6 +948,36 @@ def test_a_build_that_fails_is_tried_again_later_and_ever_later(
     assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what was read by /proc")
+@pytest.mark.parametrize("fails", [False, True], ids=["builds", "fails"])
+def test_files_are_not_read_again_while_their_index_is_built_or_cannot_be(
+    slow: type[Slow], monkeypatch: pytest.MonkeyPatch, quiet: None, fails: bool
+) -> None:
+    monkeypatch.setattr(settings, "MEMORY_BUDGET", 1)
+    if fails:
+        slow.error = RuntimeError("not today")
+        slow.may_end.set()
+    indexer = Indexer()
+    for name in "bcd":
+        made(name)
+        write(0, 2000, name)
+    execute("UPDATE library SET index_type = 'slow'")
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
+    for _ in range(10):
+        indexer.round()
+    size = sum(path.stat().st_size for path in Path(settings.INDEX_DIR).rglob("*.npy"))
+    assert bytes_read(indexer.round) < size // 20
+    slow.error = None
+    slow.may_end.set()
+    if fails:
+        reindex_library(library_id="b", reindex=Reindex())
+        settle(indexer)
+        assert [index_stats(name)["state"] for name in "bcd"] == ["ready", "failed", "failed"]
+    else:
+        settle(indexer)
+        assert [index_stats(name)["state"] for name in "bcd"] == ["ready"] * 3
+
+
 def test_a_failure_of_one_library_does_not_hold_up_another(
     slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
 ) -> None:
@@ -1100,7 +1130,7 @@ def test_all_libraries_are_done_though_one_of_them_fails(no_room: Path) -> None:
     made("few", index_type="auto")
     for name in ("a", "b", "few"):
         write(0, 3, name)
-    Indexer().run_all_until_done(lambda: False)
+    assert not Indexer().run_all_until_done(lambda: False)
     assert (live("a"), live("b"), live("few")) == ([], [3], [])
     assert [index_stats(name)["state"] for name in ("a", "b", "few")] == ["failed", "ready", "ready"]
 
@@ -1109,8 +1139,11 @@ def test_who_does_all_there_is_to_do_stops_when_asked(slow_library: Library, slo
     write(0)
     made("b")
     write(0, 3, "b")
-    Indexer().run_all_until_done(lambda: slow.builds > 0)
+    assert not Indexer().run_all_until_done(lambda: slow.builds > 0)
     assert (live("a"), live("b")) == ([SEAL], [])
+    slow.may_end.set()
+    assert Indexer().run_all_until_done(lambda: False)
+    assert (live("a"), live("b")) == ([SEAL], [3])
 
 
 def test_an_answer_names_all_types_of_index_that_gave_it(library: Library, indexer: Indexer, busy: None) -> None:
