@@ -83,13 +83,14 @@ class Watch:
         )
 
     def has_all_sealed(self, snapshot: Snapshot, state: LibraryState, least: int) -> bool:
-        """Whether the files are there as they were opened, and fewer than `least` changes have come since; opens
-        nothing."""
+        """Whether the files are there as they were opened, and none that nobody was told of, and fewer than `least`
+        changes have come since; opens nothing."""
         if self.manifest is None or self.manifest.number != state.manifest:
             return False
         if snapshot.count_changes(state.key, self.manifest.seq) >= least:
             return False
-        return loading.index_folder(state.uid).damage() is None and self.has_files(state)
+        folder = loading.index_folder(state.uid)
+        return max(folder.numbers(), default=0) == state.manifest and folder.damage() is None and self.has_files(state)
 
     def is_in_shape(self, state: LibraryState, *, quiet: bool) -> bool:
         """Whether the last look found all segments as they are to be."""
