@@ -1,5 +1,6 @@
-# make serve: install, migrate, load the sample, serve.  make test: every test.  make lint: every check.
+# make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 PYTHON ?= python3
+TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -11,7 +12,7 @@ serve: $(VENV)/.base $(VENV)/.kernels
 	@exec $(BIN)/python manage.py serve
 
 test: $(VENV)/.dev $(VENV)/.kernels
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 test-postgresql: $(VENV)/.dev $(VENV)/.kernels
 	$(BIN)/python -m tests.postgresql

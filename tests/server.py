@@ -19,6 +19,9 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# When something is taken for never to happen. Maintenance yields to all else, and the machine may be busy.
+_SECONDS = 120.0
+
 
 class Server:
     """A server that runs from `folder`; `settings` are environment variables.
@@ -65,7 +68,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        until(self._is_ready, f"the server is ready; {self.log} says why not", seconds=60)
+        until(self._is_ready, f"the server is ready; {self.log} says why not")
         return self
 
     def _is_ready(self) -> bool:
@@ -112,7 +115,7 @@ class Server:
             processes = self.processes()
             processes[0].send_signal(number)
         try:
-            status = self.process.wait(timeout=20)
+            status = self.process.wait(timeout=_SECONDS)
             until(lambda: not any(map(is_alive, processes)), "the server has ended, and all its processes with it")
         except BaseException:
             self.kill()
@@ -154,7 +157,7 @@ class Server:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_SECONDS,
             check=False,
         )
 
@@ -177,7 +180,7 @@ class Server:
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+def until(condition: Callable[[], Any], what: str, seconds: float = _SECONDS) -> None:
     """Wait for something to come true; AssertionError, with `what`, when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():

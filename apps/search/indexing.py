@@ -63,10 +63,13 @@ class Indexer:
         # How many jobs have ended so far, or were tried to be published.
         self._ended = 0
 
-    def round(self) -> bool:
-        """Look after every library once; answers whether there was something to do. Jobs go on afterwards."""
+    def round(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Look after every library once, until `is_stopped`; answers whether there was something to do. Jobs go on
+        afterwards."""
         did = self._finish_jobs()
         for state in self._listed():
+            if is_stopped():
+                break
             watch = self._watches[state.uid]
             seconds = watch.seconds_quiet(state)
             if watch.is_settled(state) or (watch.sealing is not None and watch.sealing.holds(state)):

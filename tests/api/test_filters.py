@@ -56,7 +56,7 @@ def filled(request: pytest.FixtureRequest, server: Server) -> str:
         few = 600 if request.param == "in the tail" else ROWS
         client.post(f"/libraries/{library}/chunks", json={"chunks": chunks[:few]}).raise_for_status()
         if request.param == "in a segment":
-            until(lambda: is_sealed(client, library), "the rows are in a segment", seconds=60)
+            until(lambda: is_sealed(client, library), "the rows are in a segment")
     return library
 
 

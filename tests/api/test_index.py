@@ -47,7 +47,7 @@ def wait_until_built(client: httpx.Client, path: str, kind: str) -> dict[str, An
         kinds = {segment["kind"] for segment in index["segments"]}
         return index["state"] == "ready" and not index["rows_pending"] and kinds == {kind}
 
-    until(is_built, f"all rows are in segments of the type {kind}", seconds=60)
+    until(is_built, f"all rows are in segments of the type {kind}")
     return index_of(client, path)
 
 

@@ -264,8 +264,8 @@ def assert_only_made_anew(server: Server, damaged: list[Library], libraries: lis
         for library in libraries:
             for client in clients:
                 library.assert_answers(client)
-        until(lambda: all(one.manifest(server) > before[one.id] for one in damaged), "files are new", seconds=60)
-        until(lambda: all(one.is_built(clients[0]) for one in libraries), "all are built", seconds=60)
+        until(lambda: all(one.manifest(server) > before[one.id] for one in damaged), "files are new")
+        until(lambda: all(one.is_built(clients[0]) for one in libraries), "all are built")
         for library in libraries:
             for client in clients:
                 library.assert_answers(client)
@@ -283,14 +283,12 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder
             sound = {kind: large(client, f"{kind}-sound", kind, first=10_000) for kind in INDEX_TYPES}
             damaged = [library for some in victims.values() for library in some]
             libraries = [*damaged, *sound.values()]
-            until(lambda: all(library.is_built(client) for library in libraries), "all are built", seconds=60)
+            until(lambda: all(library.is_built(client) for library in libraries), "all are built")
+            before = {library.id: library.manifest(server) for library in libraries}
             for library in libraries:
                 library.delete(client, next(iter(library.rows)))
             # A quiet library is sealed, with the mask of its dead row.
-            before = {library.id: library.manifest(server) for library in libraries}
-            until(
-                lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are there", seconds=60
-            )
+            until(lambda: all(one.manifest(server) > before[one.id] for one in libraries), "masks are there")
         seen: set[str] = set()
         for turn in range(ROUNDS):
             assert server.stop() == 0
@@ -328,7 +326,7 @@ def libraries(running: Server) -> list[Library]:
     """A library of each type, built, and open in both workers."""
     with running.clients_of_each_worker(1) as clients:
         made = [large(clients[0], kind, kind) for kind in INDEX_TYPES]
-        until(lambda: all(library.is_built(clients[0]) for library in made), "all are built", seconds=60)
+        until(lambda: all(library.is_built(clients[0]) for library in made), "all are built")
         for library in made:
             for client in clients:
                 library.assert_answers(client)
@@ -466,7 +464,7 @@ def test_a_full_disk_is_told_and_harms_neither_reads_nor_writes(folder: Path, di
         library.delete(client, "1000")
         library.assert_answers(client)
         disk.make_room(server)
-        until(lambda: library.index(client)["state"] == "ready", "it is built, by itself", seconds=60)
+        until(lambda: library.index(client)["state"] == "ready", "it is built, by itself")
         index = library.index(client)
         assert (index["error"], index["rows_pending"], index["rows_indexed"]) == (None, 0, len(library.rows))
         library.assert_answers(client)
@@ -572,7 +570,7 @@ def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wro
         assert_equal_to_the_database(server)
         server.start()
         with server.client() as client:
-            until(lambda: all(library.is_built(client) for library in libraries), "all are built", seconds=30)
+            until(lambda: all(library.is_built(client) for library in libraries), "all are built")
         assert server.stop() == 0
         assert_equal_to_the_database(server)
         assert_nothing_crashed(server)

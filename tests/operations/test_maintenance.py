@@ -101,7 +101,7 @@ def test_an_index_is_finished_in_the_end_though_its_building_was_broken_off(serv
     with server.client() as client:
         library = make_slow_library(client, ROWS // 3)
         the_maintenance(server).send_signal(signal.SIGTERM)
-        until(lambda: library.is_built(client), "the index is built", seconds=90)
+        until(lambda: library.is_built(client), "the index is built")
         assert [segment["kind"] for segment in library.index(client)["segments"]] == ["hnsw"]
         library.assert_answers(client)
     log = server.log.read_text()
@@ -111,10 +111,11 @@ def test_an_index_is_finished_in_the_end_though_its_building_was_broken_off(serv
 
 def test_maintenance_ends_with_its_parent_while_an_index_is_built(server: Server) -> None:
     with server.client() as client:
-        make_slow_library(client)
-        process = the_maintenance(server)
+        library = make_slow_library(client)
+        process, before = the_maintenance(server), library.manifest(server)
         server.master().kill()
-        until(lambda: not is_alive(process), "maintenance has ended", seconds=15)
+        until(lambda: not is_alive(process), "maintenance has ended")
+        assert library.manifest(server) == before, "it has not waited for the index"
     server.kill()
     server.start()
     server.kill()

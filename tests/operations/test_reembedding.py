@@ -91,7 +91,7 @@ def test_a_move_that_is_killed_at_any_instant_goes_on_and_is_right(folder: Path)
             server.kill()
             server.start()
         with server.client() as client:
-            until(lambda: is_over(client), "the move is over", seconds=60)
+            until(lambda: is_over(client), "the move is over")
             assert_is_of(client, wanted)
             until(lambda: _embeddings(server) == ROWS, "what was left of other models is swept")
         assert "ERROR" not in server.log.read_text()
@@ -135,7 +135,7 @@ def test_beside_queries_no_answer_is_mixed_or_an_error_and_the_log_is_quiet(runn
         try:
             for name in (*reversed(MODELS), MODELS[1]):
                 ask(client, name)
-                until(lambda: is_over(client), "the move is over", seconds=60)
+                until(lambda: is_over(client), "the move is over")
                 assert model(client) == name
         finally:
             over.set()

@@ -195,8 +195,10 @@ def test_maintenance_ends_with_the_server_though_workers_live_on(running: Server
     until(running.maintenance, "maintenance runs")
     (maintenance,) = running.maintenance()
     replaced_worker(running)
+    for worker in running.workers():
+        worker.suspend()
     running.master().kill()
-    until(lambda: not is_alive(maintenance), "maintenance has ended", seconds=15)
+    until(lambda: not is_alive(maintenance), "maintenance has ended")
     running.kill()
 
 

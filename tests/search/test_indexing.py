@@ -92,7 +92,7 @@ def indexer() -> Indexer:
 
 def settle(indexer: Indexer) -> None:
     """Let maintenance do what there is to do, jobs included."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while indexer.round() or indexer._jobs:
         assert time.monotonic() < deadline, "maintenance finds no end"
 
@@ -660,7 +660,7 @@ class Slow(BruteForce):
         checkpoint: Checkpoint = go_on,
     ) -> "Slow":
         Slow.builds += 1
-        deadline = time.perf_counter() + 30
+        deadline = time.perf_counter() + 120
         while not Slow.may_end.wait(0.005):
             assert time.perf_counter() < deadline
             if Slow.asks:

@@ -101,7 +101,7 @@ def _maintain(stop: _Stop) -> None:
         with _put_off_by_what_passes():
             _upkeep(indexer, number)
             reembedder.round()
-            busy = indexer.round()
+            busy = indexer.round(lambda: stop.asked)
         if not busy and not stop.asked:
             stop.wait(_INTERVAL)
         if stop.asked:
