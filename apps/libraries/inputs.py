@@ -125,6 +125,13 @@ class ChunksWrite(Input):
     embedding: NamedModel = None
     mode: Literal["upsert", "insert", "update"] = "upsert"
 
+    @model_validator(mode="after")
+    def _names_what_it_updates(self) -> "ChunksWrite":
+        for i, chunk in enumerate(self.chunks if self.mode == "update" else []):
+            if not chunk.names("id"):
+                raise refusal("is required to update a chunk", path=("chunks", i, "id"))
+        return self
+
 
 class ChunkUpdate(Input):
     """The fields of a chunk to change; the others stay. `document_id: null` detaches it from its document."""

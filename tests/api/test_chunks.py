@@ -216,8 +216,10 @@ def test_update_of_an_absent_id_writes_nothing(client: httpx.Client, chunks: str
     write(client, chunks, {"id": "a", "embedding": X})
     before = read(client, chunks, "a")
     change = {"metadata": {"n": 1}}
-    body = {"chunks": [{"id": "a"} | change, {"id": "absent"} | change, change], "mode": "update"}
-    refused(client.post(chunks, json=body), 404, "not_found", "/chunks/1/id", "/chunks/2/id")
+    body = {"chunks": [{"id": "a"} | change, {"id": "absent"} | change], "mode": "update"}
+    refused(client.post(chunks, json=body), 404, "not_found", "/chunks/1/id")
+    body["chunks"].append(change)
+    refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id")
     assert read(client, chunks, "a") == before
     refused(client.patch(f"{chunks}/absent", json=change), 404, "not_found")
 

@@ -42,9 +42,9 @@ def write_chunks(*, library_id: str, write: ChunksWrite, model: KnownModel | Non
         raise Conflict("A chunk has an id that is in use in this library.", faults)
     if write.mode == "update" and len(stored) < len(ids):
         faults = [
-            Fault(f"/chunks/{i}/id", "names no chunk of this library" if chunk.names("id") else "is required to update")
-            for i, chunk in enumerate(write.chunks)
-            if chunk.id not in stored
+            Fault(f"/chunks/{i}/id", "names no chunk of this library")
+            for i, chunk_id in enumerate(ids)
+            if chunk_id not in stored
         ]
         raise NotFound("A chunk to be updated does not exist.", faults)
     documents = _documents(library, write.chunks)
