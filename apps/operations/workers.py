@@ -111,7 +111,8 @@ class OneThread(_Problems, SyncWorker):  # type: ignore[misc]
         self._show_life()
         try:
             at_once = self._at_once(request)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # With SystemExit the worker is no longer alive for `run`, which ends when this is sent.
             self.log.exception("Error handling request")
             return _mistake(error)
         if at_once is not None:

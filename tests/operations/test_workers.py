@@ -64,10 +64,16 @@ def test_what_fails_at_once_is_told_and_logged(
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
-def test_what_shall_end_the_worker_does(worker: OneThread, error: BaseException) -> None:
-    worker.use(_Failing(error))
-    with pytest.raises(type(error)):
+def test_who_takes_too_long_at_once_is_told_and_logged(worker: OneThread, caplog: pytest.LogCaptureFixture) -> None:
+    worker.use(_Failing(SystemExit(1)))
+    _, body = answer(worker)
+    assert "VECTORDB_REQUEST_TIMEOUT" in body["detail"]
+    assert "Traceback" in caplog.text
+
+
+def test_what_shall_end_the_worker_does(worker: OneThread) -> None:
+    worker.use(_Failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
         answer(worker)
 
 
@@ -123,13 +129,31 @@ def takes_a_while(environ: dict[str, Any], start_response: Callable[..., Any]) -
     return [answer]
 
 
+class _TakesAWhileAtOnce:
+    """The same by the short way."""
+
+    django = staticmethod(takes_a_while)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        """gunicorn wants this of an application."""
+        return takes_a_while(environ, start_response)
+
+    def at_once(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+        [answer] = takes_a_while(environ, lambda *_: None)
+        return "200 OK", [("Content-Length", str(len(answer)))], answer
+
+
+takes_a_while_at_once = _TakesAWhileAtOnce()
+
+
 @pytest.fixture
-def url(folder: Path) -> Iterator[str]:
-    """gunicorn with one worker, which is ended a second after it showed life, and the application above."""
+def url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """gunicorn with one worker, which is ended a second after it showed life, and the application of that name."""
+    application = getattr(request, "param", "takes_a_while")
     server = Server(folder)
     options = ["--worker-class", "apps.operations.workers.OneThread", "--timeout", "1", "--no-control-socket"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{server.port}", f"{__name__}:takes_a_while"],
+        [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{server.port}", f"{__name__}:{application}"],
         env=server.environ | {"DJANGO_SETTINGS_MODULE": "vectordb.settings"},
         cwd=ROOT,
     )
@@ -138,7 +162,7 @@ def url(folder: Path) -> Iterator[str]:
         yield server.url
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         server.drop_database()
 
 
@@ -170,6 +194,7 @@ def test_a_worker_that_is_busy_with_many_short_requests_is_not_ended(url: str) -
     assert answering(url).text == worker
 
 
+@pytest.mark.parametrize("url", ["takes_a_while", "takes_a_while_at_once"], indirect=True)
 def test_a_worker_that_is_busy_with_one_request_for_too_long_is_ended(url: str) -> None:
     worker = answering(url).text
     told = answering(url, seconds=50)
