@@ -5,7 +5,7 @@
 <folder>/failure.json            why the last attempt to build an index failed, until one succeeds
 <folder>/manifests/<number>/     manifest.json, and <name>.npy, the rows that still live, for segments with dead ones
 
-A manifest is the whole library as of one entry of its change log. It names each file with its size and its xxh3
+A manifest is the library as of one entry of its change log (`Manifest`). It names each file with its size and its xxh3
 checksum, and ends with a checksum of itself; a folder of manifests is written beside and renamed, so that it is there
 whole or not at all. What is damaged, of another format, or of another library raises Damaged: these files are derived,
 and whoever reads them can do without. Where the process has no file descriptors or memory left, nothing is known of the
@@ -35,7 +35,7 @@ from apps.engine.index import Params
 from apps.engine.metrics import Metric
 from apps.engine.segment import Segment
 
-FORMAT = 2
+FORMAT = 3
 _MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 22
 # Another process may be about to open what nothing refers to any more.
@@ -74,7 +74,9 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole library as of the entry (`seq`, `token`) of its change log.
+    """The whole library as of the entry (`seq`, `token`) of its change log, but for rows that were replaced or deleted
+    up to the entry (`usable_seq`, `usable_token`), some of which are missing. So from there on it is of use: to those
+    who apply the changes since `seq`.
 
     `rebuild` is the number of the last request to rebuild everything that it satisfies; `created_at` is in seconds
     since the epoch.
@@ -84,6 +86,8 @@ class Manifest:
     identity: Identity
     seq: int
     token: int
+    usable_seq: int
+    usable_token: int
     rebuild: int
     created_at: float
     segments: tuple[SegmentRecord, ...]

@@ -98,8 +98,8 @@ def _newest_manifest(
     for number in folder.numbers():
         try:
             manifest = folder.read(number, identity_of(state))
-            if manifest.seq > state.position.seq:
-                # Sealed after this snapshot was taken; or the database was put back to an older copy.
+            if manifest.usable_seq > state.position.seq:
+                # Written after this snapshot was taken; or the database was put back to an older copy.
                 logger.info("index of library %s: manifest %s is ahead of the database", state.public_id, number)
             elif _is_in_history(snapshot, state, manifest):
                 found = manifest, folder.open(manifest, known)
@@ -119,8 +119,9 @@ def _newest_manifest(
 
 
 def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) -> bool:
-    if manifest.seq:
-        return snapshot.has(state.key, Position(manifest.seq, manifest.token))
+    if manifest.usable_seq:
+        positions = {(manifest.seq, manifest.token), (manifest.usable_seq, manifest.usable_token)}
+        return all(snapshot.has(state.key, Position(*position)) for position in positions)
     # A library that was never written to has no entry to stand at.
     return state.position.seq == 0
 

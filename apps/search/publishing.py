@@ -1,9 +1,11 @@
 """Writes manifests: of rows that are sealed, and of what a job has made; then tells all processes.
 
-What always holds: a manifest is the library as of its position in the change log, whoever looks. Sealing takes the
-position of the snapshot that it read. A finished job keeps the newest manifest's position: it puts its segment in the
-place of those that it was made from, with the rows dead that died meanwhile. (A mask may be newer than the manifest's
-position: the changes since are applied again by whoever opens it.) Only one thread of one process publishes.
+What always holds: a manifest is the library as of its position in the change log, to all who are at its usable position
+or later. Sealing takes the position of the snapshot that it read for both. A finished job keeps the newest manifest's
+position: it puts its segment in the place of those that it was made from, with the rows dead that died meanwhile. These
+are missing at once, and so are those that were dead to the job, so it is usable from the position of that look on. (The
+changes since the manifest's own position are applied again by whoever opens it.) Only one thread of one process
+publishes.
 """
 
 import time
@@ -42,11 +44,14 @@ def seal(current: Current) -> None:
 def replace_inputs(
     current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
 ) -> None:
-    """Put the result of a job in the place of its inputs, as far as they live."""
+    """Put the result of a job in the place of its inputs, as far as they live; drop it where it does not have all that
+    lives, as after the database was put back to an older copy."""
     names = {one.name for one in job.inputs}
     inputs = [one for one in view.segments if one.name in names]
     living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
     alive = np.isin(segment.keys, living)
+    if np.count_nonzero(alive) < len(living):
+        return
     segments = [one for one in planning.sealed_segments(view) if one.name not in names]
     known = {one.name: one for one in manifest.segments}
     records = [known[one.name] for one in segments]
@@ -70,13 +75,15 @@ def _publish(
     segments: Sequence[Segment],
     records: Sequence[SegmentRecord],
 ) -> None:
-    """Write a manifest, then tell all processes of it."""
+    """Write a manifest as of `position`, usable from that of `state` on, then tell all processes of it."""
     folder = loading.index_folder(state.uid)
     manifest = Manifest(
         number=max([state.manifest, *folder.numbers()]) + 1,
         identity=loading.identity_of(state),
         seq=position.seq,
         token=position.token,
+        usable_seq=state.position.seq,
+        usable_token=state.position.token,
         rebuild=rebuild,
         created_at=time.time(),
         segments=tuple(replace(record, alive=None) for record in records),

@@ -52,7 +52,17 @@ def built(first: int, rows: int, kind: str = "brute_force", metric: Metric = Met
 def manifest_of(
     *records: SegmentRecord, number: int = 1, identity: Identity = IDENTITY, created_at: float = 5.0
 ) -> Manifest:
-    return Manifest(number, identity, seq=7, token=8, rebuild=0, created_at=created_at, segments=records)
+    return Manifest(
+        number,
+        identity,
+        seq=7,
+        token=8,
+        usable_seq=9,
+        usable_token=10,
+        rebuild=0,
+        created_at=created_at,
+        segments=records,
+    )
 
 
 @dataclass

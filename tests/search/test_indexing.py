@@ -1548,6 +1548,42 @@ def test_a_database_that_was_put_back_and_written_to_is_indexed_as_it_is(
     shown(worker)
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("deletes", ["before it begins", "before it ends"])
+@pytest.mark.parametrize("puts_back", ["before it ends", "afterwards"])
+def test_what_a_job_has_left_out_is_there_again_in_a_database_that_was_put_back(
+    slow_library: Library,
+    slow: type[Slow],
+    indexer: Indexer,
+    busy: None,
+    tmp_path: Path,
+    deletes: str,
+    puts_back: str,
+) -> None:
+    live_file, backup = connection.settings_dict["NAME"], tmp_path / "backup.sqlite3"
+    write(0)
+    assert indexer.round()
+    assert (live(), slow.builds) == ([SEAL], 0)
+    _copy(live_file, backup)
+    if deletes == "before it begins":
+        remove(0, 10)
+    rounds_until(indexer, lambda: slow.builds, "a build has begun")
+    if deletes == "before it ends":
+        remove(0, 10)
+    if puts_back == "afterwards":
+        slow.may_end.set()
+        settle(indexer)
+    connections.close_all()
+    _copy(backup, live_file)
+    assert len(reopened().view or ()) == SEAL
+    slow.may_end.set()
+    settle(indexer)
+    for maintained in (indexer, Indexer()):
+        settle(maintained)
+        assert len(reopened().view or ()) == SEAL
+    assert verify_library(library_id="a", sample=5, k=3).faults == 0
+
+
 def _equal_numbers_but_other_tokens(seq: int) -> None:
     execute("UPDATE change SET token = token / 2 + 1 WHERE seq = %s", seq)
 
@@ -1769,6 +1805,31 @@ def test_a_manifest_newer_than_a_readers_snapshot_is_no_damage(
     assert (shown_state, len(shown_view)) == (state, SEAL)
     assert caplog.messages == []
     shown(cache)
+
+
+def test_rows_that_a_job_has_left_out_are_there_for_a_reader_of_before(
+    slow_library: Library, slow: type[Slow], indexer: Indexer, busy: None
+) -> None:
+    begin_slow_build(indexer, slow)
+    with open_snapshot() as snapshot:
+        state = snapshot.library("a")
+        assert state is not None
+        slow.may_end.set()
+        published = threading.Thread(target=_write_over_and_publish, args=(indexer,))
+        published.start()
+        published.join()
+        opened = loading.open_view(snapshot, state)
+        assert opened is not None
+        assert_shows_the_rows(snapshot, Current(*opened))
+    assert reopened().manifest != opened[2]
+
+
+def _write_over_and_publish(indexer: Indexer) -> None:
+    try:
+        write(0, 10)
+        settle(indexer)
+    finally:
+        connections.close_all()
 
 
 def _write_and_seal(indexer: Indexer) -> None:
