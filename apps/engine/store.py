@@ -118,6 +118,10 @@ class IndexFolder:
         record = SegmentRecord(name, segment.index.kind, segment.params, len(segment.keys), files)
         return replace(segment, name=name), record
 
+    def discard(self, name: str) -> None:
+        """Delete a segment that was saved, and that no manifest names."""
+        shutil.rmtree(self._segments / name, ignore_errors=True)
+
     def publish(self, manifest: Manifest, alive: Mapping[str, Segment]) -> Manifest:
         """Write a manifest, with the masks of `alive`, the segments by name; answers it with their records.
 

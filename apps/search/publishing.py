@@ -32,13 +32,19 @@ def seal(current: Current) -> None:
     segments = planning.sealed_segments(view)
     known = {} if manifest is None else {record.name: record for record in manifest.segments}
     records = [known[segment.name] for segment in segments]
+    rebuild = state.rebuild if manifest is None else manifest.rebuild
     loose = view.loose_segment()
     if loose is not None:
         segment, record = folder.save(loose)
         segments.append(segment)
         records.append(record)
-    rebuild = state.rebuild if manifest is None else manifest.rebuild
-    _publish(state, state.position, rebuild, segments, records)
+    try:
+        manifest = _published(state, state.position, rebuild, segments, records)
+    except OSError:
+        if loose is not None:
+            folder.discard(segment.name)  # the next attempt saves it anew
+        raise
+    tell(state, manifest)
 
 
 def replace_inputs(
@@ -59,7 +65,7 @@ def replace_inputs(
         segments.append(segment if alive.all() else replace(segment, alive=alive))
         records.append(record)
     position = Position(manifest.seq, manifest.token)
-    _publish(current.state, position, manifest.rebuild, segments, records)
+    tell(current.state, _published(current.state, position, manifest.rebuild, segments, records))
 
 
 def tell(state: LibraryState, manifest: Manifest) -> None:
@@ -68,14 +74,14 @@ def tell(state: LibraryState, manifest: Manifest) -> None:
         cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
 
 
-def _publish(
+def _published(
     state: LibraryState,
     position: Position,
     rebuild: int,
     segments: Sequence[Segment],
     records: Sequence[SegmentRecord],
-) -> None:
-    """Write a manifest as of `position`, usable from that of `state` on, then tell all processes of it."""
+) -> Manifest:
+    """Write a manifest as of `position`, usable from that of `state` on. Raises OSError; then no manifest is there."""
     folder = loading.index_folder(state.uid)
     manifest = Manifest(
         number=max([state.manifest, *folder.numbers()]) + 1,
@@ -88,5 +94,4 @@ def _publish(
         created_at=time.time(),
         segments=tuple(replace(record, alive=None) for record in records),
     )
-    folder.publish(manifest, {segment.name: segment for segment in segments})
-    tell(state, manifest)
+    return folder.publish(manifest, {segment.name: segment for segment in segments})

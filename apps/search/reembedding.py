@@ -13,7 +13,7 @@ Costs a walk over the library's keys for each attempt to switch, and memory for 
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
@@ -86,11 +86,12 @@ class Reembedder:
         finally:
             connections.close_all()
 
-    def work(self) -> bool:
-        """Do all that is due; answers whether every move that was asked for is done."""
+    def work(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Do all that is due, or until `is_stopped`; answers whether every move that was asked for is done."""
         for key in services.due():
             for _ in self.steps(key):
-                pass
+                if is_stopped():
+                    return False
         return not Reembedding.objects.exists()
 
     def steps(self, library_key: int) -> Iterator[None]:

@@ -31,6 +31,7 @@ from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
+from apps.operations.management.commands import maintain
 from apps.search import indexing, jobs, loading, maintenance, planning, services
 from apps.search.cache import Current, ViewCache
 from apps.search.indexing import Indexer
@@ -991,13 +992,18 @@ def test_a_failure_of_one_library_does_not_hold_up_another(
 
 
 @contextlib.contextmanager
-def no_update_of_a_library() -> Iterator[None]:
-    """Let the database refuse to take the number of a manifest."""
-    execute("CREATE TRIGGER refuse BEFORE UPDATE OF manifest ON library BEGIN SELECT RAISE(ABORT, 'not today'); END")
+def refused(what: str) -> Iterator[None]:
+    """Let SQLite refuse some kind of write."""
+    execute(f"CREATE TRIGGER refuse BEFORE {what} BEGIN SELECT RAISE(ABORT, 'not today'); END")
     try:
         yield
     finally:
         execute("DROP TRIGGER refuse")
+
+
+def no_update_of_a_library() -> AbstractContextManager[None]:
+    """Let the database refuse to take the number of a manifest."""
+    return refused("UPDATE OF manifest ON library")
 
 
 Failing = Callable[[], AbstractContextManager[None]]
@@ -1101,6 +1107,22 @@ def test_a_seal_that_fails_is_told_and_tried_again_later(
     settle(indexer)
     assert (live(), pending()) == ([SEAL], 0)
     assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
+
+
+def test_attempts_to_seal_that_fail_leave_nothing_behind(
+    library: Library, index_dir: Path, indexer: Indexer, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = index_dir / library.uid
+    folder.mkdir(parents=True)
+    (folder / "manifests").touch()
+    write(0)
+    for attempt in range(3):
+        indexer.round()
+        assert (index_stats()["state"], list((folder / "segments").iterdir())) == ("failed", [])
+        later(monkeypatch, 60 * (attempt + 1))
+    (folder / "manifests").unlink()
+    settle(indexer)
+    assert (live(), index_stats()["state"]) == ([SEAL], "ready")
 
 
 def test_who_waits_for_a_library_learns_why_it_failed(no_room: Path, indexer: Indexer) -> None:
@@ -1692,6 +1714,30 @@ def test_sweeping_keeps_what_is_served(
     shown(worker)
     settle(indexer)
     shown(worker)
+
+
+@pytest.mark.sqlite
+def test_index_files_are_swept_though_the_database_takes_no_writes(
+    library: Library,
+    indexer: Indexer,
+    quiet: None,
+    index_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 20)
+    write(0)
+    settle(indexer)
+    grow_log(5)
+    settle(indexer)
+    left = index_dir / library.uid / "segments" / "left"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with refused("DELETE ON change"):
+        assert not maintain._upkeep(indexer, 0)
+    assert not left.exists()
+    assert caplog.messages == ["upkeep of the database is put off: not today"]
+    assert maintain._upkeep(indexer, 0)
 
 
 # Memory.

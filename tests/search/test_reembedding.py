@@ -108,6 +108,15 @@ def steps() -> Iterator[None]:
     return Reembedder().steps(Library.objects.get().pk)
 
 
+def test_who_is_asked_to_stop_does_so_between_two_steps(api: Api, pages_of_four: None) -> None:
+    api.reembed()
+    asked = iter([False, True])
+    assert not Reembedder().work(lambda: next(asked))
+    assert (api.state()["state"], api.state()["embedded"]) == ("running", 8)
+    assert Reembedder().work()
+    assert (api.state(), api.model()) == (None, NEW)
+
+
 def assert_moved(api: Api, embedding: dict[str, str] = NEW) -> None:
     """The library is `embedding`'s: each chunk has its vector of the text, and no other, and queries find it by it."""
     assert api.model() == embedding

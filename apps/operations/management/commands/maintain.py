@@ -98,9 +98,10 @@ def _maintain(stop: _Stop) -> None:
     indexer, reembedder = Indexer(on_job_end=stop.wake), Reembedder()
     for number in itertools.count():
         busy = False
-        with _put_off_by_what_passes():
-            _upkeep(indexer, number)
+        _upkeep(indexer, number)
+        with _put_off_by_what_passes("re-embedding"):
             reembedder.round()
+        with _put_off_by_what_passes("building of indexes"):
             busy = indexer.round(lambda: stop.asked)
         if not busy and not stop.asked:
             stop.wait(_INTERVAL)
@@ -110,13 +111,14 @@ def _maintain(stop: _Stop) -> None:
 
 def _maintain_once(stop: _Stop) -> bool:
     """Do all there is to do; answers whether all is done. The log says what is not."""
+    is_all_embedded = is_all_built = False
     indexer = Indexer(on_job_end=stop.wake)
-    with _put_off_by_what_passes():
-        _upkeep(indexer, 0)
-        is_all_embedded = Reembedder().work()
+    is_kept_up = _upkeep(indexer, 0)
+    with _put_off_by_what_passes("re-embedding"):
+        is_all_embedded = Reembedder().work(lambda: stop.asked)
+    with _put_off_by_what_passes("building of indexes"):
         is_all_built = indexer.run_all_until_done(lambda: stop.asked)
-        return is_all_embedded and is_all_built
-    return False
+    return is_kept_up and is_all_embedded and is_all_built
 
 
 def _wait_for_end_of_input(stop: _Stop) -> None:
@@ -126,19 +128,26 @@ def _wait_for_end_of_input(stop: _Stop) -> None:
     stop.ask()
 
 
-def _upkeep(indexer: Indexer, number: int) -> None:
-    """What is due in the round of this number besides indexes and embeddings."""
-    if number % _ROUNDS_PER_UPKEEP == 0:
-        maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
-    if number % _ROUNDS_PER_PRUNING == 0:
-        indexer.sweep()
+def _upkeep(indexer: Indexer, number: int) -> bool:
+    """What is due in the round of this number besides indexes and embeddings; answers whether all of it was done."""
+    is_swept = is_kept_up = False
+    # A full disk stops the database's upkeep; sweeping may make room.
+    with _put_off_by_what_passes("sweeping of index files"):
+        if number % _ROUNDS_PER_PRUNING == 0:
+            indexer.sweep()
+        is_swept = True
+    with _put_off_by_what_passes("upkeep of the database"):
+        if number % _ROUNDS_PER_UPKEEP == 0:
+            maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
+        is_kept_up = True
+    return is_swept and is_kept_up
 
 
 @contextlib.contextmanager
-def _put_off_by_what_passes() -> Iterator[None]:
+def _put_off_by_what_passes(what: str) -> Iterator[None]:
     """Give up the rest for now where the database, the disk or memory fails."""
     try:
         yield
     except (DatabaseError, OSError, MemoryError) as error:
-        logger.warning("maintenance is put off: %s", error)
+        logger.warning("%s is put off: %s", what, error)
         close_old_connections()
