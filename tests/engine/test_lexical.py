@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.engine import kernels
+from apps.engine.lexical import search as lexical
 from apps.engine.lexical.postings import TextIndex
-from apps.engine.lexical.search import K1, MAX_SCORED, B, Part, TextHits, search
+from apps.engine.lexical.search import K1, MAX_SCORED, B, Part, TextHits
 from apps.engine.lexical.words import MAX_LENGTH, MAX_PHRASE_WORDS, MAX_WORDS, TextQuery, parse, words
 from tests.engine.data import bounded
 
@@ -25,6 +27,24 @@ VOCABULARY = ["a", "b", "c", "dd", "é", "東"]
 
 # Few words, so that rows share them, repeat them and tie.
 texts = st.lists(st.sampled_from(VOCABULARY), max_size=9).map(" ".join)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kernels() -> None:
+    kernels.load()
+
+
+def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
+    """What is found; with and without kernels it is the same, bit for bit."""
+    found = lexical.search(parts, query, k)
+    kernels._loaded = False
+    try:
+        by_numpy = lexical.search(parts, query, k)
+    finally:
+        kernels._loaded = True
+    assert (found.keys.tolist(), found.scores.tobytes()) == (by_numpy.keys.tolist(), by_numpy.scores.tobytes())
+    assert found.matched == by_numpy.matched
+    return found
 
 
 @dataclass(frozen=True)
@@ -134,8 +154,8 @@ def test_merged_and_saved_parts_answer_as_one_that_was_built(
 
 @pytest.mark.parametrize("common", [1, 5, 100, 1990])
 def test_words_of_few_and_of_many_rows_are_counted_alike(common: int) -> None:
-    """Few postings are summed by candidate, many in a score for each row; phrases are looked up row by row or read
-    along all words."""
+    """Where words have more rows than there are, what a length adds is computed once a row; phrases are looked up row
+    by row or read along all words."""
     rng = np.random.default_rng(common)
     rows = [
         Row(i, " ".join(rng.choice(["x", "y", "z"], rng.integers(1, 6))) if i < common else "o " * (i % 4), True, True)

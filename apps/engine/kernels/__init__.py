@@ -5,6 +5,7 @@ bytes   scans of an 8-bit copy of the rows
 tree    search in a k-d tree
 hashes  Hamming distances of packed signatures
 shortlist  exact scores of what codes propose, as far as needed
+words   adding up of BM25
 numbers arrays of numbers in JSON text
 
 They are compiled by numba, with signatures written out, and kept in its cache: `load` takes some ten seconds once per
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MODULES = ("exact", "bytes", "tree", "hashes", "shortlist", "numbers")
+_MODULES = ("exact", "bytes", "tree", "hashes", "shortlist", "words", "numbers")
 _FOLDER = Path(__file__).parent
 # Says for which sources, numba and processor the cache is complete.
 _STAMP = _FOLDER / "__pycache__" / "compiled"

@@ -50,19 +50,6 @@ class Arrays(NamedTuple):
     lengths: Int32
 
 
-class Postings(NamedTuple):
-    """Rows that hold each of several words: those of the first, ascending, then those of the second, and so on.
-
-    rows         int32 [p]
-    frequencies  unsigned [p], how often the row has the word
-    counts       int64 [words], how many of `rows` belong to each word
-    """
-
-    rows: Int32
-    frequencies: NDArray[np.unsignedinteger[Any]]
-    counts: Int64
-
-
 class TextIndex:
     """The words of `len(self)` rows; rows are named by their position in the texts it was built from."""
 
@@ -106,7 +93,8 @@ class TextIndex:
 
     def equals(self, other: "TextIndex") -> bool:
         """Whether each row has the same words in both."""
-        return all(np.array_equal(one, another) for one, another in zip(self._arrays, other._arrays, strict=True))
+        pairs = zip(self._arrays._asdict().values(), other._arrays._asdict().values(), strict=True)
+        return all(np.array_equal(one, another) for one, another in pairs)
 
     def save(self, folder: Path) -> None:
         """Write the files of the index into `folder`, which exists."""
@@ -141,6 +129,16 @@ class TextIndex:
         return sum(values.nbytes for values in self._arrays)
 
     @property
+    def rows(self) -> Int32:
+        """int32 [p], the rows that hold each word, ascending, word after word."""
+        return self._arrays.rows
+
+    @property
+    def frequencies(self) -> NDArray[np.unsignedinteger[Any]]:
+        """unsigned [p], how often each of `rows` has its word."""
+        return self._arrays.frequencies
+
+    @property
     def lengths(self) -> Int32:
         """int32 [n], the number of words of each row."""
         return self._arrays.lengths
@@ -158,15 +156,15 @@ class TextIndex:
             found.append(number if number < len(self._distinct) and self._word(number) == word else -1)
         return found
 
-    def postings(self, numbers: Sequence[int]) -> Postings:
-        """The rows that hold each of the words `numbers`, as `locate` gives them; none for -1."""
-        spans = [(0, 0) if number < 0 else self._span(number) for number in numbers]
-        filled = [span for span in spans if span[0] != span[1]] or [(0, 0)]
-        return Postings(
-            np.concatenate([self._arrays.rows[first:end] for first, end in filled]),
-            np.concatenate([self._arrays.frequencies[first:end] for first, end in filled]),
-            np.array([end - first for first, end in spans], np.int64),
-        )
+    def spans(self, numbers: Sequence[int]) -> Int64:
+        """int64 [words, 2]: where, in `rows` and `frequencies`, the rows lie that hold each of the words `numbers`, as
+        `locate` gives them, and where they end; nowhere for -1."""
+        found = np.zeros((len(numbers), 2), np.int64)
+        known = np.array(numbers, np.int64)
+        located = np.flatnonzero(known >= 0)
+        for column in (0, 1):
+            found[located, column] = self._arrays.ends[1, known[located] + column]
+        return found
 
     def rows_with(self, phrase: Sequence[int]) -> Int64:
         """The rows, ascending, that have the words `phrase` side by side; none if one of these numbers is -1."""

@@ -1,0 +1,80 @@
+"""Adding up of BM25; `apps.engine.lexical.search` says what that is, and has the same in numpy."""
+
+import numpy as np
+from numba import njit, types
+
+from apps.engine.kernels.exact import read_only
+
+_ROWS = read_only(types.int32, 1)
+_SPANS = read_only(types.int64, 2)
+_MASK = read_only(types.boolean, 1)
+
+
+@njit(nogil=True, forceinline=True)
+def _norm(length, average, k1, b):
+    """What BM25 adds to the frequency below the line, for a row of that many words."""
+    return (np.float64(length) * b / average + (1.0 - b)) * k1
+
+
+@njit(types.void(_ROWS, _SPANS, _MASK, types.int64[::1]), cache=True, nogil=True)
+def count(rows, spans, alive, counts):
+    """Write to `counts` [words] how many of the rows of each word are alive; `spans` [words, 2] says where these lie
+    in `rows`."""
+    for word in range(len(spans)):
+        living = 0
+        for place in range(spans[word, 0], spans[word, 1]):
+            living += alive[rows[place]]
+        counts[word] = living
+
+
+@njit(
+    [
+        types.int64(
+            _ROWS,
+            read_only(frequency, 1),
+            _SPANS,
+            read_only(types.float64, 1),
+            read_only(types.int32, 1),
+            types.float64,
+            types.float64,
+            types.float64,
+            _MASK,
+            types.float64[::1],
+            types.int64[::1],
+        )
+        for frequency in (types.uint8, types.uint16, types.uint32)
+    ],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def score(rows, frequencies, spans, idf, lengths, average, k1, b, allowed, scores, found):
+    """Add the scores of the rows of all words to `scores` [n], which are zeros, and write to `found` which rows have
+    one, in any order; answers how many that are.
+
+    `spans` [words, 2] says where the rows of each word lie in `rows` and their frequencies in `frequencies`, `idf`
+    [words] what the word weighs, none where it does not count. `lengths` [n] are numbers of words, `average` that of
+    all rows. `allowed` [n] leaves out rows; empty, it leaves out none. `found` has one place more than there can be.
+    """
+    total = 0
+    for word in range(len(spans)):
+        total += spans[word, 1] - spans[word, 0]
+    norms = np.empty(len(lengths) if total > len(lengths) else 0)
+    for row in range(len(norms)):
+        norms[row] = _norm(lengths[row], average, k1, b)
+    held = 0
+    for word in range(len(spans)):
+        weight = idf[word]
+        if weight == 0.0:
+            continue
+        for place in range(spans[word, 0], spans[word, 1]):
+            row = rows[place]
+            if len(allowed) and not allowed[row]:
+                continue
+            often = np.float64(frequencies[place])
+            norm = norms[row] if len(norms) else _norm(lengths[row], average, k1, b)
+            before = scores[row]
+            found[held] = row
+            held += before == 0.0
+            scores[row] = before + often * (k1 + 1.0) * weight / (norm + often)
+    return held
