@@ -1,5 +1,6 @@
 """What `verify_index` finds, and what it costs."""
 
+import io
 import sys
 import threading
 import tracemalloc
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 from apps.engine import registry
@@ -169,6 +171,25 @@ def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state(monkeyp
 def test_a_library_that_is_not_there_is_told() -> None:
     with pytest.raises(NotFound):
         verify_library(library_id="a", sample=5, k=3)
+
+
+class _Deleting(io.StringIO):
+    """Deletes library b when something is written."""
+
+    def write(self, text: str) -> int:
+        Library.objects.filter(public_id="b").delete()
+        return super().write(text)
+
+
+@pytest.mark.parametrize("command", ["verify_index", "rebuild_index"])
+def test_a_library_that_is_deleted_meanwhile_stops_no_command(command: str) -> None:
+    for name in "abc":
+        create_library(create=LibraryCreate(id=name, name=name, dimension=3))
+        upsert(noise(["x", "y"]), name)
+    call_command(command, stdout=(written := _Deleting()))
+    assert [line.split(":")[0] for line in written.getvalue().splitlines()] == ["a", "c"]
+    with pytest.raises(CommandError, match="There is no library 'b'"):
+        call_command(command, "b")
 
 
 def test_comparing_needs_little_memory() -> None:

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from apps.engine import kernels
-from apps.libraries.errors import LibraryError
+from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.inputs import Reindex
 from apps.libraries.models import Library
 from apps.libraries.services.libraries import reindex_library
@@ -35,21 +35,30 @@ class Command(BaseCommand):
         if not named:
             self.stdout.write("There are no libraries.")
         kernels.load()
-        try:
-            for library_id in named:
-                library = reindex_library(library_id=library_id, reindex=Reindex())
-                # What failed before is not what this waits for.
-                index_folder(library.uid).note_failure(None)
-            for library_id in tqdm(named, desc="rebuilding", unit="library", disable=None):
-                failure = _built(library_id)
-                if failure:
-                    raise CommandError(f"The index of library {library_id} could not be built: {failure}")
-                index = library_stats(library_id=library_id)["index"]
-                count = len(index["segments"])
-                segments = f"{count} segment{'' if count == 1 else 's'}"
-                self.stdout.write(f"{library_id}: {index['rows_indexed']:,} rows in {segments} ({index['kind']})")
-        except LibraryError as error:
-            raise CommandError(error.detail) from error
+        building = tqdm(named, desc="rebuilding", unit="library", disable=None)
+        for step, libraries in ((_ask, named), (self._build, building)):
+            for library_id in libraries:
+                try:
+                    step(library_id)
+                except LibraryError as error:
+                    if isinstance(error, NotFound) and not options["library"]:
+                        continue  # deleted meanwhile
+                    raise CommandError(error.detail) from error
+
+    def _build(self, library_id: str) -> None:
+        failure = _built(library_id)
+        if failure:
+            raise CommandError(f"The index of library {library_id} could not be built: {failure}")
+        index = library_stats(library_id=library_id)["index"]
+        count = len(index["segments"])
+        segments = f"{count} segment{'' if count == 1 else 's'}"
+        self.stdout.write(f"{library_id}: {index['rows_indexed']:,} rows in {segments} ({index['kind']})")
+
+
+def _ask(library_id: str) -> None:
+    """Ask for a rebuild, whatever failed before."""
+    library = reindex_library(library_id=library_id, reindex=Reindex())
+    index_folder(library.uid).note_failure(None)
 
 
 def _built(library_id: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.engine import kernels
-from apps.libraries.errors import LibraryError
+from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.models import Library
 from apps.search.verification import verify_library
 
@@ -33,6 +33,8 @@ class Command(BaseCommand):
             try:
                 report = verify_library(library_id=library_id, sample=options["sample"], k=options["k"])
             except LibraryError as error:
+                if isinstance(error, NotFound) and not options["library"]:
+                    continue  # deleted meanwhile
                 raise CommandError(error.detail) from error
             differences = [f"{report.faults:,} ROWS DIFFER"] if report.faults else []
             differences += [f"{what.upper()} DIFFER" for what in report.unequal]
