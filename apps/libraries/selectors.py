@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -24,6 +24,15 @@ class Page:
 
     items: list[dict[str, Any]]
     next_key: int | None
+
+
+class EmbeddedChunk(NamedTuple):
+    """A stored chunk and its vector."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    embedding: np.ndarray
 
 
 def library_row(library_id: str) -> Library:
@@ -169,12 +178,15 @@ def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[d
     return [_chunk_data(row, embedding) for row in rows]
 
 
-def vectors_by_text(*, library: Library, document_id: str) -> dict[str, np.ndarray]:
-    """The stored vectors of a document's chunks by their texts; none where there is no such document."""
+def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
+    """A document's chunks that have a vector, in order; none where there is no such document."""
     found = Embedding.objects.filter(
         chunk__library=library, chunk__document__public_id=document_id, generation=library.generation
     )
-    return {text: vector_array(vector) for text, vector in found.values_list("chunk__text", "vector")}
+    rows = found.order_by("chunk__position", "chunk_id").values_list(
+        "chunk__public_id", "chunk__text", "chunk__metadata", "vector"
+    )
+    return [EmbeddedChunk(name, text, metadata, vector_array(vector)) for name, text, metadata, vector in rows]
 
 
 def count_chunks(*, library_id: str) -> int:

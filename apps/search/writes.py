@@ -5,10 +5,12 @@ that the model is still the library's, and starts over where it is not. A librar
 that the request names, or else the server's default. Nothing is stored when a provider fails.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from operator import attrgetter
 from typing import Any, TypeVar
 
+import orjson
 from django.db import connection
 
 from apps.embeddings.config import config
@@ -16,7 +18,6 @@ from apps.embeddings.errors import EmbeddingError, UnknownModel
 from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed
-from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged
 from apps.libraries.inputs import (
@@ -31,6 +32,7 @@ from apps.libraries.inputs import (
     named_models,
 )
 from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
@@ -160,10 +162,9 @@ def _with_documents(
             for document, at in zip(whole, pointers, strict=True)
             for i in range(len(document.chunks))
         ]
-        known: Mapping[str, Float32] = {}
         if of_document is not None and library.embedding is not None:
-            known = selectors.vectors_by_text(library=library, document_id=of_document)
-        made = iter(_embedded(model, chunks, places, _missing(chunks), known))
+            chunks = _kept(chunks, selectors.embedded_chunks(library=library, document_id=of_document))
+        made = iter(_embedded(model, chunks, places, _missing(chunks)))
         return write(
             [document.model_copy(update={"chunks": [next(made) for _ in document.chunks]}) for document in whole], model
         )
@@ -225,32 +226,50 @@ def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
     ]
 
 
+def _kept(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> list[DocumentChunk]:
+    """The chunks of a document, those without a vector with one that is `stored` for their text, where there is one.
+
+    Each stored chunk gives its vector once: to the chunk of its id, else of its metadata, else to any. Those that no
+    chunk names are the first to go to chunks without an id, as the service matches them.
+    """
+    ids = {chunk.id for chunk in chunks if chunk.names("id")}
+    left = {chunk.id: chunk for chunk in sorted(stored, key=lambda chunk: chunk.id in ids)}
+    taken: dict[int, EmbeddedChunk] = {}
+    for same in (attrgetter("id", "text"), _content, attrgetter("text")):
+        found: defaultdict[Any, list[EmbeddedChunk]] = defaultdict(list)
+        for chunk in reversed(left.values()):
+            found[same(chunk)].append(chunk)
+        for i in sorted(range(len(chunks)), key=lambda i: chunks[i].names("id")):
+            if i not in taken and found[same(chunks[i])]:
+                taken[i] = found[same(chunks[i])].pop()
+                del left[taken[i].id]
+    return [
+        chunk.model_copy(update={"embedding": taken[i].embedding})
+        if i in taken and not chunk.names("embedding")
+        else chunk
+        for i, chunk in enumerate(chunks)
+    ]
+
+
+def _content(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, bytes]:
+    return chunk.text, orjson.dumps(chunk.metadata, option=orjson.OPT_SORT_KEYS)
+
+
 def _embedded(
-    model: KnownModel | None,
-    chunks: Sequence[C],
-    pointers: Sequence[str],
-    missing: Sequence[int],
-    known: Mapping[str, Float32] = MappingProxyType({}),
+    model: KnownModel | None, chunks: Sequence[C], pointers: Sequence[str], missing: Sequence[int]
 ) -> list[C]:
-    """The chunks with vectors for those that are `missing` one: by their text, the `known` one or one that is made.
+    """The chunks with vectors for those that are `missing` one, made of their texts, each different text once.
 
     Without a model they stay as they are, and the service says what is missing.
     """
     given = list(chunks)
-    if model is None:
+    if model is None or not missing:
         return given
     for i in missing:
         if not chunks[i].text.strip():
             raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
-    vectors = _vectors([chunks[i].text for i in missing], model.key, known)
-    for i, vector in zip(missing, vectors, strict=True):
-        given[i] = chunks[i].model_copy(update={"embedding": vector})
+    texts = list(dict.fromkeys(chunks[i].text for i in missing))
+    made = dict(zip(texts, embed(*model.key, texts, "document"), strict=True))
+    for i in missing:
+        given[i] = chunks[i].model_copy(update={"embedding": made[chunks[i].text]})
     return given
-
-
-def _vectors(texts: Sequence[str], model: EmbeddingModel, known: Mapping[str, Float32]) -> list[Float32]:
-    new = list(dict.fromkeys(text for text in texts if text not in known))
-    if not new:
-        return [known[text] for text in texts]
-    made = dict(zip(new, embed(*model, new, "document"), strict=True))
-    return [known[text] if text in known else made[text] for text in texts]
