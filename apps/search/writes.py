@@ -1,8 +1,9 @@
 """Writes of what comes with text and without vectors: the library's model makes them, then the service writes.
 
 Texts are split and embedded before the write takes its lock, since a provider may take its time. The write then checks
-that the model is still the library's, and starts over where it is not. A library that never had a vector gets the model
-that the request names, or else the server's default. Nothing is stored when a provider fails.
+that the model is still the library's, and that no other text has changed, and starts over where that is not so. A
+library that never had a vector gets the model that the request names, or else the server's default. Nothing is stored
+when a provider fails.
 """
 
 from collections import defaultdict
@@ -19,7 +20,7 @@ from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed
 from apps.libraries import selectors
-from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged
+from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, TextChanged
 from apps.libraries.inputs import (
     ChunkInput,
     ChunksWrite,
@@ -82,14 +83,17 @@ def _clause(error: EmbeddingError) -> str:
 
 def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
     """As the service; chunks without a vector get one by their text."""
-    missing = _missing(write.chunks, changes=write.mode == "update")
+    changes = write.mode == "update"
+    missing = _missing(write.chunks, changes=changes)
     named = named_models(write)
     if not missing and not named:
         return chunk_services.write_chunks(library_id=library_id, write=write)
     pointers = [f"/chunks/{i}" for i in range(len(write.chunks))]
 
     def run(library: Library, model: KnownModel | None) -> Written:
-        chunks = _embedded(model, write.chunks, pointers, missing)
+        ids = [chunk.id for chunk in write.chunks]
+        changed = _changed(library, ids, write.chunks, missing) if changes else missing
+        chunks = _embedded(model, write.chunks, pointers, changed)
         given = write.model_copy(update={"chunks": chunks})
         return chunk_services.write_chunks(library_id=library_id, write=given, model=model)
 
@@ -99,14 +103,17 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None) -> dict[str, Any]:
     """As the service; a changed text without a vector gets one."""
 
-    def run(library: Library | None, model: KnownModel | None) -> dict[str, Any]:
-        [given] = _embedded(model, [update], [""], missing)
+    missing = _missing([update], changes=True)
+    if not missing:
+        return chunk_services.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match)
+
+    def run(library: Library, model: KnownModel | None) -> dict[str, Any]:
+        [given] = _embedded(model, [update], [""], _changed(library, [chunk_id], [update], missing))
         return chunk_services.update_chunk(
             library_id=library_id, chunk_id=chunk_id, update=given, if_match=if_match, model=model
         )
 
-    missing = _missing([update], changes=True)
-    return _with_model(library_id, {}, run) if missing else run(None, None)
+    return _with_model(library_id, {}, run)
 
 
 def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def _with_model(
     named: Mapping[str, EmbeddingModel],
     run: Callable[[Library, KnownModel | None], R],
 ) -> R:
-    """`run` with the library and the model of its texts; again where that has changed meanwhile.
+    """`run` with the library and the model of its texts; again where that, or a text, has changed meanwhile.
 
     `named` are the models that the request names, by pointer: they must be the library's, before anything is paid for.
     """
@@ -200,7 +207,7 @@ def _with_model(
         library = selectors.library_row(library_id)
         try:
             return run(library, _model_for(library, named))
-        except ModelChanged:
+        except (ModelChanged, TextChanged):
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
@@ -224,6 +231,13 @@ def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
     return [
         i for i, chunk in enumerate(chunks) if not chunk.names("embedding") and (chunk.names("text") or not changes)
     ]
+
+
+def _changed(library: Library, ids: Sequence[str], chunks: Sequence[C], missing: Sequence[int]) -> list[int]:
+    """Those that are `missing` a vector and have another text than the stored chunk of their id has. Where there is
+    none, there is nothing to embed: the service says so."""
+    texts = selectors.texts(library=library, ids=[ids[i] for i in missing])
+    return [i for i in missing if texts.get(ids[i], chunks[i].text) != chunks[i].text]
 
 
 def _kept(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> list[DocumentChunk]:
