@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast, Coalesce
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
@@ -216,9 +216,10 @@ def etag(data: dict[str, Any]) -> str:
 
 
 def document_etag(document: Document) -> str:
-    """The entity tag of a document, which changes with its chunks too: PUT replaces them."""
-    newest = document.chunks.aggregate(newest=Max("updated_at"))["newest"]
-    return etag(document_data(document) | {"chunks_updated_at": newest and timestamp(newest)})
+    """The entity tag of a document, which changes with each of its chunks too: PUT replaces them."""
+    changed = Cast("updated_at", TextField())
+    chunks = list(document.chunks.order_by("pk").values_list("pk", "position", changed))
+    return etag(document_data(document, chunk_count=len(chunks)) | {"chunks": chunks})
 
 
 def check_match(if_match: str | None, current: Callable[[], str]) -> None:
