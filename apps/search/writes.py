@@ -12,11 +12,11 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import orjson
+from django.conf import settings
 from django.db import connection
 
 from apps.embeddings.config import config
 from apps.embeddings.errors import EmbeddingError, UnknownModel
-from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed
 from apps.libraries import selectors
@@ -49,7 +49,7 @@ _ATTEMPTS = 3
 def create_library(*, create: LibraryCreate) -> Library:
     """As the service, once it is sure that there is such an embedding model."""
     if create.embedding is not None:
-        dimension = provider_of(create.embedding.key, "/embedding").dimension
+        _, dimension = known_model(create.embedding.key, "/embedding")
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
         if dimension is not None:
@@ -62,19 +62,29 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
     """As the service, once it is sure that there is such an embedding model where the library gets one."""
     model = None
     if update.embedding is not None and selectors.library_row(library_id).takes_model:
-        key = update.embedding.key
-        model = KnownModel(key, provider_of(key, "/embedding").dimension)
+        model = known_model(update.embedding.key, "/embedding")
     return library_services.update_library(library_id=library_id, update=update, if_match=if_match, model=model)
 
 
-def provider_of(model: EmbeddingModel, at: str) -> Provider:
-    """The provider of a model that a request names at `at`. Raises Invalid where there is none."""
+def known_model(model: EmbeddingModel, at: str) -> KnownModel:
+    """A model that a request names at `at`. Raises Invalid where there is none, or where no library can have it."""
     try:
-        return provider(*model)
+        dimension = provider(*model).dimension
     except UnknownModel as error:
         raise Invalid.at(f"{at}/model", _clause(error)) from None
     except EmbeddingError as error:
         raise Invalid.at(f"{at}/provider", _clause(error)) from None
+    if reason := unfit(dimension):
+        raise Invalid.at(f"{at}/model", reason)
+    return KnownModel(model, dimension)
+
+
+def unfit(dimension: int | None) -> str | None:
+    """Why no library can have a model whose vectors have that dimension; None where one can, or may."""
+    most = settings.LIMITS.dimension
+    if dimension is None or dimension <= most:
+        return None
+    return f"makes vectors of {dimension} components, and there must be at most {most} (limit VECTORDB_MAX_DIMENSION)"
 
 
 def _clause(error: EmbeddingError) -> str:
@@ -221,9 +231,12 @@ def _model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownMo
         return None if key is None else KnownModel(key, library.dimension)
     if named:
         at, key = next(iter(named.items()))
-        return KnownModel(key, provider_of(key, at).dimension)
+        return known_model(key, at)
     key = EmbeddingModel(config().provider, config().model)
-    return KnownModel(key, provider(*key).dimension)
+    dimension = provider(*key).dimension
+    if reason := unfit(dimension):
+        raise Invalid.at("/embedding", f"is required: the server's default model {reason}")
+    return KnownModel(key, dimension)
 
 
 def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
