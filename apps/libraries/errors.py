@@ -5,6 +5,7 @@ LibraryError
 │   └── EmbeddingRequired  a chunk without a vector in a library without a model
 ├── NotFound             what was named does not exist
 ├── Conflict             an id that is taken, or something else that is in the way
+│   ├── TextChanged      a text that was not embedded, being the stored one, which it no longer is
 │   └── ModelMismatch    a request that names another embedding model than the library's
 │       └── ModelChanged   vectors made by another model than the library has by now
 └── PreconditionFailed   the If-Match of a request is not the current ETag
@@ -54,6 +55,10 @@ class NotFound(LibraryError):
 
 class Conflict(LibraryError):
     """An id is taken, or something else is in the way."""
+
+
+class TextChanged(Conflict):
+    """A text was not embedded, being the stored one, which it no longer is; the request may be made again."""
 
 
 class ModelMismatch(Conflict):

@@ -10,6 +10,7 @@ from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
 from apps.libraries.values import (
+    NO_NUL,
     Fixed,
     Identifier,
     Input,
@@ -22,6 +23,7 @@ from apps.libraries.values import (
     Text,
     Vector,
     Whole,
+    plain,
     refusal,
 )
 
@@ -42,8 +44,10 @@ Dimension = Annotated[int, Whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIM
 class Embedding(Input):
     """The model that makes vectors of a library's texts."""
 
-    provider: Annotated[str, Field(max_length=64)]
-    model: Annotated[str, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH)]
+    provider: Annotated[str, Field(max_length=64, json_schema_extra={"pattern": NO_NUL}), AfterValidator(plain)]
+    model: Annotated[
+        str, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH, json_schema_extra={"pattern": NO_NUL}), AfterValidator(plain)
+    ]
 
     @property
     def key(self) -> EmbeddingModel:

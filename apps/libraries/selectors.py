@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast, Coalesce
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
@@ -24,6 +24,15 @@ class Page:
 
     items: list[dict[str, Any]]
     next_key: int | None
+
+
+class EmbeddedChunk(NamedTuple):
+    """A stored chunk and its vector."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    embedding: np.ndarray
 
 
 def library_row(library_id: str) -> Library:
@@ -169,12 +178,20 @@ def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[d
     return [_chunk_data(row, embedding) for row in rows]
 
 
-def vectors_by_text(*, library: Library, document_id: str) -> dict[str, np.ndarray]:
-    """The stored vectors of a document's chunks by their texts; none where there is no such document."""
+def texts(*, library: Library, ids: Sequence[str]) -> dict[str, str]:
+    """The texts of those of the chunks that exist, by id."""
+    return dict(Chunk.objects.filter(library=library, public_id__in=ids).values_list("public_id", "text"))
+
+
+def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
+    """A document's chunks that have a vector, in order; none where there is no such document."""
     found = Embedding.objects.filter(
         chunk__library=library, chunk__document__public_id=document_id, generation=library.generation
     )
-    return {text: vector_array(vector) for text, vector in found.values_list("chunk__text", "vector")}
+    rows = found.order_by("chunk__position", "chunk_id").values_list(
+        "chunk__public_id", "chunk__text", "chunk__metadata", "vector"
+    )
+    return [EmbeddedChunk(name, text, metadata, vector_array(vector)) for name, text, metadata, vector in rows]
 
 
 def count_chunks(*, library_id: str) -> int:
@@ -199,9 +216,10 @@ def etag(data: dict[str, Any]) -> str:
 
 
 def document_etag(document: Document) -> str:
-    """The entity tag of a document, which changes with its chunks too: PUT replaces them."""
-    newest = document.chunks.aggregate(newest=Max("updated_at"))["newest"]
-    return etag(document_data(document) | {"chunks_updated_at": newest and timestamp(newest)})
+    """The entity tag of a document, which changes with each of its chunks too: PUT replaces them."""
+    changed = Cast("updated_at", TextField())
+    chunks = list(document.chunks.order_by("pk").values_list("pk", "position", changed))
+    return etag(document_data(document, chunk_count=len(chunks)) | {"chunks": chunks})
 
 
 def check_match(if_match: str | None, current: Callable[[], str]) -> None:

@@ -135,7 +135,8 @@ Identifier = Annotated[str, AfterValidator(_identifier), Field(json_schema_extra
 NewIdentifier = Annotated[str, AfterValidator(_new_identifier), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
+    """`value`, a text without NUL."""
     if "\0" in value:
         raise refusal("must not contain the character NUL")
     return value
@@ -144,7 +145,7 @@ def _plain(value: str) -> str:
 def _name(value: str) -> str:
     if not value.strip() or len(value) > NAME_MAX_LENGTH:
         raise refusal(f"must have 1 to {NAME_MAX_LENGTH} characters and not be blank")
-    return _plain(value)
+    return plain(value)
 
 
 def _text(value: str) -> str:
@@ -152,17 +153,17 @@ def _text(value: str) -> str:
     # A character takes at most four bytes, so most texts need not be encoded to be measured.
     if len(value) * 4 > limit and len(value.encode()) > limit:
         raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
-    return _plain(value)
+    return plain(value)
 
 
-_NO_NUL = r"^[^\x00]*$"
+NO_NUL = r"^[^\x00]*$"
 Name = Annotated[
     str,
     AfterValidator(_name),
     Field(json_schema_extra={"maxLength": NAME_MAX_LENGTH, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
 ]
 Text = Annotated[
-    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, "pattern": _NO_NUL})
+    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, "pattern": NO_NUL})
 ]
 
 
@@ -172,7 +173,7 @@ def _long_text(value: str) -> str:
         raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_SPLIT_BYTES)")
     if not value.strip():
         raise refusal("must not be blank")
-    return _plain(value)
+    return plain(value)
 
 
 # A text that is split before it is stored.

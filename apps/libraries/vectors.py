@@ -26,13 +26,15 @@ def parse_vectors(
     rows = [_decoded(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True)]
     if not rows:
         return np.empty((0, dimension or 0), np.float32)
+    rule = f"the library's dimension is {dimension}"
     if dimension is None:
         dimension, limit = len(rows[0]), settings.LIMITS.dimension
         if not 1 <= dimension <= limit:
             detail = f"has {dimension} components; there must be 1 to {limit} (limit VECTORDB_MAX_DIMENSION)"
             raise Invalid.at(pointers[0], detail)
+        rule = f"the first vector has {dimension}"
     wrong = [
-        Fault(pointer, f"has {len(row)} components, but the library's dimension is {dimension}")
+        Fault(pointer, f"has {len(row)} components, but {rule}")
         for row, pointer in zip(rows, pointers, strict=True)
         if len(row) != dimension
     ]

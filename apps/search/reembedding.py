@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
 
-from django.conf import settings
 from django.db import Error, connection, connections, transaction
 from django.utils import timezone
 
@@ -28,12 +27,11 @@ from apps.embeddings.registry import provider
 from apps.embeddings.services import embed_with
 from apps.engine.vectors import Float32
 from apps.libraries.dialects import dialect_of
-from apps.libraries.errors import Invalid
 from apps.libraries.inputs import Reembed
-from apps.libraries.models import EmbeddingModel, Reembedding
+from apps.libraries.models import Reembedding
 from apps.libraries.services import reembedding as services
 from apps.libraries.services.reembedding import Lacking, State
-from apps.search.writes import provider_of
+from apps.search.writes import known_model, unfit
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +49,8 @@ def reembed(*, library_id: str, reembed: Reembed) -> Reembedding:
 
     Raises NotFound, Conflict, and Invalid for a model that there is not and for chunks without text.
     """
-    dimension = provider_of(reembed.embedding.key, "/embedding").dimension
-    if dimension is not None and (reason := _unfit(dimension)):
-        raise Invalid.at("/embedding/model", reason)
-    return services.ask(
-        library_id=library_id, model=EmbeddingModel(reembed.embedding.provider, reembed.embedding.model)
-    )
+    model, _ = known_model(reembed.embedding.key, "/embedding")
+    return services.ask(library_id=library_id, model=model)
 
 
 class Reembedder:
@@ -219,17 +213,9 @@ def _vectors(asked: Reembedding, chunks: Sequence[Lacking], how: Config) -> Floa
             f"The model's vectors have {dimension} components now, and had {asked.dimension} before: call this off, "
             "then ask again."
         )
-    if reason := _unfit(dimension):
+    if reason := unfit(dimension):
         raise _CannotGoOn(f"The model {reason}.")
     return vectors[[texts[chunk.text] for chunk in chunks]]
-
-
-def _unfit(dimension: int) -> str | None:
-    """Why no library can have vectors of a dimension."""
-    most = settings.LIMITS.dimension
-    if dimension <= most:
-        return None
-    return f"makes vectors of {dimension} components, and there must be at most {most} (limit VECTORDB_MAX_DIMENSION)"
 
 
 def _put_off(asked: Reembedding, error: Exception) -> bool:

@@ -1,24 +1,26 @@
 """Writes of what comes with text and without vectors: the library's model makes them, then the service writes.
 
 Texts are split and embedded before the write takes its lock, since a provider may take its time. The write then checks
-that the model is still the library's, and starts over where it is not. A library that never had a vector gets the model
-that the request names, or else the server's default. Nothing is stored when a provider fails.
+that the model is still the library's, and that no other text has changed, and starts over where that is not so. A
+library that never had a vector gets the model that the request names, or else the server's default. Nothing is stored
+when a provider fails.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from operator import attrgetter
 from typing import Any, TypeVar
 
+import orjson
+from django.conf import settings
 from django.db import connection
 
 from apps.embeddings.config import config
 from apps.embeddings.errors import EmbeddingError, UnknownModel
-from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed
-from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged
+from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, TextChanged
 from apps.libraries.inputs import (
     ChunkInput,
     ChunksWrite,
@@ -31,6 +33,7 @@ from apps.libraries.inputs import (
     named_models,
 )
 from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
@@ -46,7 +49,7 @@ _ATTEMPTS = 3
 def create_library(*, create: LibraryCreate) -> Library:
     """As the service, once it is sure that there is such an embedding model."""
     if create.embedding is not None:
-        dimension = provider_of(create.embedding.key, "/embedding").dimension
+        _, dimension = known_model(create.embedding.key, "/embedding")
         if dimension is not None and create.dimension not in (None, dimension):
             raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
         if dimension is not None:
@@ -59,19 +62,29 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
     """As the service, once it is sure that there is such an embedding model where the library gets one."""
     model = None
     if update.embedding is not None and selectors.library_row(library_id).takes_model:
-        key = update.embedding.key
-        model = KnownModel(key, provider_of(key, "/embedding").dimension)
+        model = known_model(update.embedding.key, "/embedding")
     return library_services.update_library(library_id=library_id, update=update, if_match=if_match, model=model)
 
 
-def provider_of(model: EmbeddingModel, at: str) -> Provider:
-    """The provider of a model that a request names at `at`. Raises Invalid where there is none."""
+def known_model(model: EmbeddingModel, at: str) -> KnownModel:
+    """A model that a request names at `at`. Raises Invalid where there is none, or where no library can have it."""
     try:
-        return provider(*model)
+        dimension = provider(*model).dimension
     except UnknownModel as error:
         raise Invalid.at(f"{at}/model", _clause(error)) from None
     except EmbeddingError as error:
         raise Invalid.at(f"{at}/provider", _clause(error)) from None
+    if reason := unfit(dimension):
+        raise Invalid.at(f"{at}/model", reason)
+    return KnownModel(model, dimension)
+
+
+def unfit(dimension: int | None) -> str | None:
+    """Why no library can have a model whose vectors have that dimension; None where one can, or may."""
+    most = settings.LIMITS.dimension
+    if dimension is None or dimension <= most:
+        return None
+    return f"makes vectors of {dimension} components, and there must be at most {most} (limit VECTORDB_MAX_DIMENSION)"
 
 
 def _clause(error: EmbeddingError) -> str:
@@ -80,14 +93,17 @@ def _clause(error: EmbeddingError) -> str:
 
 def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
     """As the service; chunks without a vector get one by their text."""
-    missing = _missing(write.chunks, changes=write.mode == "update")
+    changes = write.mode == "update"
+    missing = _missing(write.chunks, changes=changes)
     named = named_models(write)
     if not missing and not named:
         return chunk_services.write_chunks(library_id=library_id, write=write)
     pointers = [f"/chunks/{i}" for i in range(len(write.chunks))]
 
     def run(library: Library, model: KnownModel | None) -> Written:
-        chunks = _embedded(model, write.chunks, pointers, missing)
+        ids = [chunk.id for chunk in write.chunks]
+        changed = _changed(library, ids, write.chunks, missing) if changes else missing
+        chunks = _embedded(model, write.chunks, pointers, changed)
         given = write.model_copy(update={"chunks": chunks})
         return chunk_services.write_chunks(library_id=library_id, write=given, model=model)
 
@@ -97,14 +113,17 @@ def write_chunks(*, library_id: str, write: ChunksWrite) -> Written:
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None) -> dict[str, Any]:
     """As the service; a changed text without a vector gets one."""
 
-    def run(library: Library | None, model: KnownModel | None) -> dict[str, Any]:
-        [given] = _embedded(model, [update], [""], missing)
+    missing = _missing([update], changes=True)
+    if not missing:
+        return chunk_services.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match)
+
+    def run(library: Library, model: KnownModel | None) -> dict[str, Any]:
+        [given] = _embedded(model, [update], [""], _changed(library, [chunk_id], [update], missing))
         return chunk_services.update_chunk(
             library_id=library_id, chunk_id=chunk_id, update=given, if_match=if_match, model=model
         )
 
-    missing = _missing([update], changes=True)
-    return _with_model(library_id, {}, run) if missing else run(None, None)
+    return _with_model(library_id, {}, run)
 
 
 def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
@@ -160,10 +179,9 @@ def _with_documents(
             for document, at in zip(whole, pointers, strict=True)
             for i in range(len(document.chunks))
         ]
-        known: Mapping[str, Float32] = {}
         if of_document is not None and library.embedding is not None:
-            known = selectors.vectors_by_text(library=library, document_id=of_document)
-        made = iter(_embedded(model, chunks, places, _missing(chunks), known))
+            chunks = _kept(chunks, selectors.embedded_chunks(library=library, document_id=of_document))
+        made = iter(_embedded(model, chunks, places, _missing(chunks)))
         return write(
             [document.model_copy(update={"chunks": [next(made) for _ in document.chunks]}) for document in whole], model
         )
@@ -189,7 +207,7 @@ def _with_model(
     named: Mapping[str, EmbeddingModel],
     run: Callable[[Library, KnownModel | None], R],
 ) -> R:
-    """`run` with the library and the model of its texts; again where that has changed meanwhile.
+    """`run` with the library and the model of its texts; again where that, or a text, has changed meanwhile.
 
     `named` are the models that the request names, by pointer: they must be the library's, before anything is paid for.
     """
@@ -199,7 +217,7 @@ def _with_model(
         library = selectors.library_row(library_id)
         try:
             return run(library, _model_for(library, named))
-        except ModelChanged:
+        except (ModelChanged, TextChanged):
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
@@ -213,9 +231,12 @@ def _model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownMo
         return None if key is None else KnownModel(key, library.dimension)
     if named:
         at, key = next(iter(named.items()))
-        return KnownModel(key, provider_of(key, at).dimension)
+        return known_model(key, at)
     key = EmbeddingModel(config().provider, config().model)
-    return KnownModel(key, provider(*key).dimension)
+    dimension = provider(*key).dimension
+    if reason := unfit(dimension):
+        raise Invalid.at("/embedding", f"is required: the server's default model {reason}")
+    return KnownModel(key, dimension)
 
 
 def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
@@ -225,32 +246,57 @@ def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
     ]
 
 
+def _changed(library: Library, ids: Sequence[str], chunks: Sequence[C], missing: Sequence[int]) -> list[int]:
+    """Those that are `missing` a vector and have another text than the stored chunk of their id has. Where there is
+    none, there is nothing to embed: the service says so."""
+    texts = selectors.texts(library=library, ids=[ids[i] for i in missing])
+    return [i for i in missing if texts.get(ids[i], chunks[i].text) != chunks[i].text]
+
+
+def _kept(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> list[DocumentChunk]:
+    """The chunks of a document, those without a vector with one that is `stored` for their text, where there is one.
+
+    Each stored chunk gives its vector once: to the chunk of its id, else of its metadata, else to any. Those that no
+    chunk names are the first to go to chunks without an id, as the service matches them.
+    """
+    ids = {chunk.id for chunk in chunks if chunk.names("id")}
+    left = {chunk.id: chunk for chunk in sorted(stored, key=lambda chunk: chunk.id in ids)}
+    taken: dict[int, EmbeddedChunk] = {}
+    for same in (attrgetter("id", "text"), _content, attrgetter("text")):
+        found: defaultdict[Any, list[EmbeddedChunk]] = defaultdict(list)
+        for chunk in reversed(left.values()):
+            found[same(chunk)].append(chunk)
+        for i in sorted(range(len(chunks)), key=lambda i: chunks[i].names("id")):
+            if i not in taken and found[same(chunks[i])]:
+                taken[i] = found[same(chunks[i])].pop()
+                del left[taken[i].id]
+    return [
+        chunk.model_copy(update={"embedding": taken[i].embedding})
+        if i in taken and not chunk.names("embedding")
+        else chunk
+        for i, chunk in enumerate(chunks)
+    ]
+
+
+def _content(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, bytes]:
+    return chunk.text, orjson.dumps(chunk.metadata, option=orjson.OPT_SORT_KEYS)
+
+
 def _embedded(
-    model: KnownModel | None,
-    chunks: Sequence[C],
-    pointers: Sequence[str],
-    missing: Sequence[int],
-    known: Mapping[str, Float32] = MappingProxyType({}),
+    model: KnownModel | None, chunks: Sequence[C], pointers: Sequence[str], missing: Sequence[int]
 ) -> list[C]:
-    """The chunks with vectors for those that are `missing` one: by their text, the `known` one or one that is made.
+    """The chunks with vectors for those that are `missing` one, made of their texts, each different text once.
 
     Without a model they stay as they are, and the service says what is missing.
     """
     given = list(chunks)
-    if model is None:
+    if model is None or not missing:
         return given
     for i in missing:
         if not chunks[i].text.strip():
             raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
-    vectors = _vectors([chunks[i].text for i in missing], model.key, known)
-    for i, vector in zip(missing, vectors, strict=True):
-        given[i] = chunks[i].model_copy(update={"embedding": vector})
+    texts = list(dict.fromkeys(chunks[i].text for i in missing))
+    made = dict(zip(texts, embed(*model.key, texts, "document"), strict=True))
+    for i in missing:
+        given[i] = chunks[i].model_copy(update={"embedding": made[chunks[i].text]})
     return given
-
-
-def _vectors(texts: Sequence[str], model: EmbeddingModel, known: Mapping[str, Float32]) -> list[Float32]:
-    new = list(dict.fromkeys(text for text in texts if text not in known))
-    if not new:
-        return [known[text] for text in texts]
-    made = dict(zip(new, embed(*model, new, "document"), strict=True))
-    return [known[text] if text in known else made[text] for text in texts]

@@ -143,11 +143,17 @@ def test_a_stale_patch_is_stale_whatever_it_names(client: httpx.Client) -> None:
         ("hashing-64", "/embedding"),
         ({"provider": "hashing"}, "/embedding/model"),
         (SMALL | {"dimension": 64}, "/embedding/dimension"),
+        ({"provider": "openai", "model": "a\0b"}, "/embedding/model"),
+        ({"provider": "open\0ai", "model": "m"}, "/embedding/provider"),
+        ({"provider": "openai", "model": "m" * 501}, "/embedding/model"),
+        ({"provider": "p" * 65, "model": "m"}, "/embedding/provider"),
     ],
 )
 def test_what_names_no_model_is_refused(client: httpx.Client, embedding: Any, pointer: str) -> None:
+    refused(client.post("/libraries", json={"name": "N", "embedding": embedding}), 400, "invalid", pointer)
     path = new(client, embedding=SMALL)
     for method, where, body in (
+        ("POST", "/reembed", {}),
         ("POST", "/query", {"vector": VECTOR}),
         ("POST", "/documents", {"text": "x"}),
         ("PATCH", "", {}),

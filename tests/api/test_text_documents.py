@@ -96,6 +96,74 @@ def test_put_keeps_the_pieces_that_are_as_they_were(client: httpx.Client, path: 
     assert (by_chunks["unchanged"], by_chunks["created"], by_chunks["deleted"]) == (7, 1, 2)
 
 
+@pytest.fixture
+def small(client: httpx.Client) -> str:
+    """The path of a new library of a model of 64 components."""
+    library = {"name": "Small", "embedding": {"provider": "hashing", "model": "hashing-64"}}
+    return f"/libraries/{client.post('/libraries', json=library).json()['id']}"
+
+
+def vector(number: int) -> list[float]:
+    """A vector that no model made, another one for each number."""
+    return [1.0, float(number)] + [0.0] * 62
+
+
+def counts(answer: httpx.Response) -> tuple[int, int, int, int]:
+    body = answer.json()
+    return body["created"], body["updated"], body["unchanged"], body["deleted"]
+
+
+# Chunks of equal text, each with a vector of its own; the number in the metadata of the others tells it too.
+TWINS = [{"id": "a", "text": "T", "embedding": vector(1)}, {"id": "b", "text": "T", "embedding": vector(2)}]
+NUMBERED = [chunk | {"metadata": {"n": n, "m": 0}} for n, chunk in enumerate(TWINS)]
+BLANK = [chunk | {"text": ""} for chunk in TWINS]
+
+
+def without(chunks: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in chunk.items() if name not in names} for chunk in chunks]
+
+
+PUTS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]] = {
+    "the same": (TWINS, without(TWINS, "embedding"), ["a", "b"]),
+    "turned round": (TWINS, without(TWINS, "embedding")[::-1], ["b", "a"]),
+    "without ids": (TWINS, without(TWINS, "embedding", "id"), ["a", "b"]),
+    "without the id of the first": (TWINS, [{"text": "T"}, {"id": "b", "text": "T"}], ["a", "b"]),
+    "without the id of the other": (TWINS, [{"text": "T"}, {"id": "a", "text": "T"}], ["b", "a"]),
+    "with one vector": (TWINS, [TWINS[0], {"text": "T"}], ["a", "b"]),
+    "told by their metadata": (NUMBERED, without(NUMBERED, "embedding", "id")[::-1], ["b", "a"]),
+    "blank": (BLANK, without(BLANK, "embedding"), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(("first", "again", "ids"), PUTS.values(), ids=PUTS)
+def test_put_keeps_the_vector_of_each_chunk_of_equal_text(
+    client: httpx.Client, small: str, first: list[dict[str, Any]], again: list[dict[str, Any]], ids: list[str]
+) -> None:
+    client.put(f"{small}/documents/d", json={"chunks": first}).raise_for_status()
+    answer = client.put(f"{small}/documents/d", json={"chunks": again})
+    assert counts(answer) == (0, 0, 2, 0)
+    assert answer.json()["chunk_ids"] == ids
+    stored = client.get(f"{small}/chunks?include=embedding").json()["items"]
+    assert {chunk["id"]: chunk["embedding"] for chunk in stored} == {"a": vector(1), "b": vector(2)}
+
+
+def test_put_takes_no_vector_for_two_chunks(client: httpx.Client, small: str) -> None:
+    client.put(f"{small}/documents/d", json={"chunks": TWINS[:1]}).raise_for_status()
+    more = [{"id": "new", "text": "T"}, {"text": "T"}, {"text": "T"}]
+    answer = client.put(f"{small}/documents/d", json={"chunks": more})
+    assert counts(answer) == (2, 0, 1, 0)
+    assert answer.json()["chunk_ids"][1] == "a"
+
+
+def test_put_keeps_the_vectors_of_texts_that_change_places(client: httpx.Client, small: str) -> None:
+    first = [TWINS[0], TWINS[1] | {"text": "U"}]
+    client.put(f"{small}/documents/d", json={"chunks": first}).raise_for_status()
+    swapped = [{"id": "a", "text": "U"}, {"id": "b", "text": "T"}]
+    assert counts(client.put(f"{small}/documents/d", json={"chunks": swapped})) == (0, 2, 0, 0)
+    stored = client.get(f"{small}/chunks?include=embedding").json()["items"]
+    assert {chunk["id"]: chunk["embedding"] for chunk in stored} == {"a": vector(2), "b": vector(1)}
+
+
 def test_a_batch_holds_texts_and_chunks(client: httpx.Client, path: str) -> None:
     documents = [
         {"id": "split", "text": TEXT, "chunking": BY_PARAGRAPH},

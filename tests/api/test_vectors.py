@@ -134,3 +134,20 @@ def test_the_largest_component_is_stored(client: httpx.Client, library: str, chu
     results = client.post(f"/libraries/{library}/query", json={"vector": [1, -1, 1]}).json()["results"]
     assert [result["id"] for result in results] == ["large", "tiny"]
     assert results[0]["score"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/chunks", {"chunks": [{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]}, "/chunks/1/embedding"),
+        ("/documents", {"chunks": [{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]}, "/chunks/1/embedding"),
+        ("/query/batch", {"queries": [{"vector": [1, 2]}, {"vector": [1, 2, 3]}]}, "/queries/1/vector"),
+    ],
+)
+def test_without_a_dimension_vectors_are_compared_with_the_first(
+    client: httpx.Client, path: str, body: dict[str, Any], pointer: str
+) -> None:
+    library = f"/libraries/{client.post('/libraries', json={'name': 'N'}).json()['id']}"
+    problem = refused(client.post(f"{library}{path}", json=body), 400, "invalid", pointer)
+    assert problem["errors"][0]["detail"] == "has 3 components, but the first vector has 2"
+    assert client.get(library).json()["dimension"] is None

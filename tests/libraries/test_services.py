@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Invalid, NotFound
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate, DocumentInput, DocumentUpdate, LibraryCreate, LibraryUpdate
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
@@ -208,3 +211,67 @@ def test_deleting_a_library_loads_none_of_its_rows(library: Library) -> None:
     assert not [query for query in queries if any(f'"{table}"' in query["sql"] for table in tables)]
     assert len(queries) < 10
     assert Chunk.objects.count() == Embedding.objects.count() == Document.objects.count() == 0
+
+
+CLOCKS = {"stands still": timedelta(0), "is set back": timedelta(seconds=-2)}
+EDITS: dict[str, tuple[list[str], Callable[[], object]]] = {
+    "a chunk's text": (
+        ["chunk", "document"],
+        lambda: chunks.update_chunk(
+            library_id="a", chunk_id="in-d", update=ChunkUpdate(text="other", embedding=[1, 2])
+        ),
+    ),
+    "a chunk's vector": (
+        ["chunk", "document"],
+        lambda: chunks.update_chunk(library_id="a", chunk_id="in-d", update=ChunkUpdate(embedding=[2, 1])),
+    ),
+    "the order of chunks": (
+        ["document"],
+        lambda: documents.replace_document(library_id="a", document_id="d", document=document("last", "in-d")),
+    ),
+    "a document": (
+        ["document"],
+        lambda: documents.update_document(library_id="a", document_id="d", update=DocumentUpdate(title="D")),
+    ),
+    "a library": (
+        ["library"],
+        lambda: libraries.update_library(library_id="a", update=LibraryUpdate(description="D")),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", CLOCKS.values(), ids=CLOCKS)
+@pytest.mark.parametrize(("tagged", "edit"), EDITS.values(), ids=EDITS)
+def test_an_edit_changes_the_tag_whatever_the_clock_says(
+    library: Library, monkeypatch: pytest.MonkeyPatch, step: timedelta, tagged: list[str], edit: Callable[[], object]
+) -> None:
+    def tags() -> dict[str, str]:
+        row = selectors.document_row(library_id="a", document_id="d")
+        return {
+            "library": selectors.etag(selectors.library_data(selectors.library_row("a"))),
+            "document": selectors.document_etag(row),
+            "chunk": selectors.etag(selectors.chunk(library_id="a", chunk_id="in-d")),
+        }
+
+    now = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    documents.replace_document(library_id="a", document_id="d", document=document("in-d", "last"))
+    before = tags()
+    assert tags() == before
+    monkeypatch.setattr(timezone, "now", lambda: now + step)
+    edit()
+    after = tags()
+    assert [name for name in tagged if after[name] == before[name]] == []
+
+
+def test_chunks_change_later_each_time(filled: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = timezone.now()
+    seen = []
+    for seconds in (0.5, 0, 0, -7200, 3):
+        monkeypatch.setattr(timezone, "now", lambda seconds=seconds: now + timedelta(seconds=seconds))
+        chunks.update_chunk(library_id="a", chunk_id="x", update=ChunkUpdate(metadata={"s": seconds}))
+        seen.append(Chunk.objects.get(public_id="x").updated_at)
+    assert sorted(set(seen)) == seen
+    assert seen[0] == now + timedelta(seconds=0.5)
+    assert seen[3] - seen[0] < timedelta(seconds=0.1)
+    assert seen[4] == now + timedelta(seconds=3)

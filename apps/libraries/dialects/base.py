@@ -28,6 +28,8 @@ class Dialect(ABC):
     begin_snapshot: ClassVar[str]
     # Ends a SELECT of a library's row so that the library's other writers wait.
     lock_row: ClassVar[str]
+    # The time %s, or one just after the row's `updated_at` where that is later or the same.
+    later: ClassVar[str]
 
     @abstractmethod
     def prepare(self, connection: BaseDatabaseWrapper) -> None:

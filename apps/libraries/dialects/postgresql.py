@@ -119,6 +119,7 @@ class PostgreSQLDialect(Dialect):
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     rows_per_insert = 500
     lock_row = "FOR NO KEY UPDATE"
+    later = "greatest(%s, updated_at + interval '1 microsecond')"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Nothing: the settings hold what PostgreSQL is told."""

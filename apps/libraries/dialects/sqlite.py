@@ -115,6 +115,8 @@ class SQLiteDialect(Dialect):
     begin_snapshot = "BEGIN DEFERRED"
     rows_per_insert = 250
     lock_row = ""
+    # SQLite reckons in milliseconds.
+    later = "max(%s, strftime('%%Y-%%m-%%d %%H:%%M:%%f', updated_at, '+0.001 seconds'))"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound
+from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound, TextChanged
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, named_models
 from apps.libraries.models import KnownModel, Library
 from apps.libraries.services import rows
@@ -114,11 +114,14 @@ def new_vectors(
 ) -> Float32:
     """The checked vectors [n, dimension] of chunks that each must bring one; fixes the library's dimension.
 
-    `pointers` are those of the chunks. Raises Invalid, and EmbeddingRequired for a chunk without a vector.
+    `pointers` are those of the chunks. Raises Invalid, and EmbeddingRequired for a chunk without a vector; TextChanged
+    where the library has a model that would have made one.
     """
     missing = [
         f"{pointer}/embedding" for chunk, pointer in zip(chunks, pointers, strict=True) if not chunk.names("embedding")
     ]
+    if missing and library.embedding is not None:
+        raise TextChanged("The library has changed while texts were embedded; send them again.")
     if missing:
         raise EmbeddingRequired(
             "A chunk has no embedding, and this library has no embedding model to make one.",

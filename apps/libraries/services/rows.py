@@ -193,13 +193,16 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
 
 
 def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
-    """Overwrite the columns of chunks, given with their keys."""
+    """Overwrite the columns of chunks, given with their keys. `updated_at` grows even if the clock was set back: tags
+    tell changes by it."""
     if not rows:
         return
     now = _now()
+    later = dialect_of(connection).later
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE chunk SET document_id = %s, text = %s, metadata = %s, position = %s, updated_at = %s WHERE id = %s",
+            "UPDATE chunk SET document_id = %s, text = %s, metadata = %s, position = %s, "
+            f"updated_at = {later} WHERE id = %s",
             [(row.document_key, row.text, row.metadata, row.position, now, key) for key, row in rows],
         )
 
