@@ -241,7 +241,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "VECTORDB_MAX_ANSWER_BYTES",
         "134217728",
-        "Largest answer to a query or a batch of queries, in bytes, as it is estimated before it is made.",
+        "Largest answer that has results of queries, items of a list, chunks by their ids, or facets, in bytes.",
         _whole_number(1 << 20, 1 << 32),
     ),
     Setting(

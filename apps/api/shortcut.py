@@ -72,7 +72,7 @@ class QueryShortcut:
 
 def _answer(library_id: str, body: bytes, *, is_batch: bool) -> bytes | None:
     try:
-        return dumps((QueryMany if is_batch else Query).answer_to(library_id, body))
+        return (QueryMany if is_batch else Query).body_to(library_id, body)
     except EmbeddingError:
         raise
     except Exception:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -9,13 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
 
 from apps.engine.vectors import DTYPE
+from apps.libraries.answers import AnswerSize
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
 from apps.libraries.ids import is_id
 from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
+
+# How many rows are read before their size is looked at.
+_ROWS_AT_A_TIME = 100
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def library_data(library: Library) -> dict[str, Any]:
 
 
 def libraries(*, limit: int, after: int) -> Page:
-    """Libraries whose key is above `after`."""
+    """Libraries whose key is above `after`; Invalid for too large a page."""
     return _page(Library.objects.filter(id__gt=after), limit, library_data)
 
 
@@ -123,7 +128,7 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
 
 
 def documents(*, library_id: str, limit: int, after: int) -> Page:
-    """Documents whose key is above `after`; raises NotFound for the library."""
+    """Documents whose key is above `after`; raises NotFound for the library, Invalid for too large a page."""
     counts = Chunk.objects.filter(document=OuterRef("pk")).order_by().values("document").annotate(n=Count("*"))
     found = Document.objects.filter(library=library_row(library_id), id__gt=after).annotate(
         chunk_count=Coalesce(Subquery(counts.values("n")), 0)
@@ -138,25 +143,27 @@ def no_chunk(chunk_id: str) -> NotFound:
 
 def chunk(*, library_id: str, chunk_id: str, embedding: bool = False) -> dict[str, Any]:
     """The chunk as the API shows it; raises NotFound, for the library too."""
-    found, _ = chunks_by_id(library_id=library_id, ids=[chunk_id], embedding=embedding)
-    if not found:
+    found = _chunk_rows(embedding).filter(library=library_row(library_id), public_id=chunk_id).first()
+    if found is None:
         raise no_chunk(chunk_id)
-    return found[0]
+    return _chunk_data(found, embedding)
 
 
 def chunks_by_id(
     *, library_id: str, ids: Sequence[str], embedding: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Those of the chunks that exist, in the order asked, and the ids of those that do not."""
-    library = library_row(library_id)
-    stored = {row.public_id: row for row in _chunk_rows(embedding).filter(library=library, public_id__in=ids)}
-    found = [_chunk_data(stored[public_id], embedding) for public_id in ids if public_id in stored]
+    """Those of the chunks that exist, in the order asked, and the ids of those that do not; raises NotFound for the
+    library, Invalid for too large an answer."""
+    size = AnswerSize()
+    with _read(_chunk_rows(embedding).filter(library=library_row(library_id), public_id__in=ids)) as rows:
+        stored = {row.public_id: size.counted(_chunk_data(row, embedding)) for row in rows}
+    found = [stored[public_id] for public_id in ids if public_id in stored]
     return found, [public_id for public_id in ids if public_id not in stored]
 
 
 def chunks(*, library_id: str, limit: int, after: int, document_id: str | None = None, embedding: bool = False) -> Page:
     """Chunks whose key is above `after`, of one document if it is named; raises NotFound for the library, Invalid for
-    the document."""
+    the document and for too large a page."""
     library = library_row(library_id)
     rows = _chunk_rows(embedding).filter(library=library, id__gt=after)
     if document_id is not None:
@@ -173,9 +180,11 @@ def check_document(*, library_id: str, document_id: str) -> None:
 
 
 def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[dict[str, Any]]:
-    """The chunks of some keys, by creation, read from the database connection `using`."""
-    rows = _chunk_rows(embedding).using(using).filter(id__in=keys).order_by("id")
-    return [_chunk_data(row, embedding) for row in rows]
+    """The chunks of some keys, by creation, read from the database connection `using`; Invalid for too large an
+    answer."""
+    size = AnswerSize()
+    with _read(_chunk_rows(embedding).using(using).filter(id__in=keys).order_by("id")) as rows:
+        return [size.counted(_chunk_data(row, embedding)) for row in rows]
 
 
 def texts(*, library: Library, ids: Sequence[str]) -> dict[str, str]:
@@ -260,17 +269,17 @@ def _model_text(model: EmbeddingModel) -> str:
 
 def _chunk_rows(embedding: bool) -> QuerySet[Chunk]:
     """Chunks with all that is shown of them, in one statement, so that no chunk is seen half old."""
-    rows = Chunk.objects.select_related("document")
+    rows = Chunk.objects.annotate(named_document=F("document__public_id"))
     if embedding:
         current = Embedding.objects.filter(chunk=OuterRef("pk"), generation=OuterRef("library__generation"))
         rows = rows.annotate(vector=Subquery(current.values("vector")))
     return rows
 
 
-def _chunk_data(row: Chunk, embedding: bool) -> dict[str, Any]:
+def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
     data: dict[str, Any] = {
         "id": row.public_id,
-        "document_id": row.document.public_id if row.document else None,
+        "document_id": row.named_document,
         "text": row.text,
         "metadata": row.metadata,
         "position": row.position,
@@ -278,12 +287,24 @@ def _chunk_data(row: Chunk, embedding: bool) -> dict[str, Any]:
         "updated_at": timestamp(row.updated_at),
     }
     if embedding:
-        vector = getattr(row, "vector", None)
-        data["embedding"] = None if vector is None else vector_array(vector)
+        data["embedding"] = None if row.vector is None else vector_array(row.vector)
     return data
 
 
 def _page(rows: QuerySet[Any], limit: int, data: Callable[[Any], dict[str, Any]]) -> Page:
-    found = list(rows.order_by("id")[: limit + 1])
-    next_key = found[limit - 1].pk if len(found) > limit else None
-    return Page([data(row) for row in found[:limit]], next_key)
+    size = AnswerSize()
+    items: list[dict[str, Any]] = []
+    last_key = None
+    with _read(rows.order_by("id")[: limit + 1]) as found:
+        for row in found:
+            if len(items) == limit:
+                return Page(items, last_key)
+            items.append(size.counted(data(row)))
+            last_key = row.pk
+    return Page(items, None)
+
+
+def _read(rows: QuerySet[Any]) -> closing[Any]:
+    """Rows, few of them held at a time; the end of the block ends the statement, wherever its reader stopped."""
+    found: Any = rows.iterator(chunk_size=_ROWS_AT_A_TIME)
+    return closing(found)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from apps.operations.arrival import Arrival
+from vectordb.logs import current_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +80,18 @@ class Connection:
         # Whether more of the request is on its way, perhaps.
         self._expects_more = False
         self._unsent = memoryview(b"")
+        self.request_id = ""
         self._state = _State.RECEIVING
 
     @property
     def kept(self) -> int:
         """The bytes that are kept for it."""
         return len(self._arrival.data) + len(self._unsent)
+
+    @property
+    def unsent(self) -> int:
+        """The bytes of its answer that have not left."""
+        return len(self._unsent)
 
     @property
     def has_begun(self) -> bool:
@@ -137,6 +144,7 @@ class Connection:
         self._arrival.data = bytearray()
         self._expects_more = not self._arrival.is_complete
         self._unsent = memoryview(answer)
+        self.request_id = current_request_id.get()
         self._enter(_State.SENDING)
 
     def _send(self) -> None:
@@ -270,12 +278,24 @@ class Clients:
         self._kept += connection.kept - connection.counted
         connection.counted = connection.kept
         while self._kept > self._most_bytes or len(self._waiting) > _MOST_CLIENTS:
-            self._drop(next(iter(self._waiting)))
+            self._make_room(next(iter(self._waiting)))
 
     def _meet(self, connection: Connection) -> None:
         # It may have had to go a moment ago.
         if connection in self._waiting:
             self._advance(connection, connection.step)
+
+    def _make_room(self, connection: Connection) -> None:
+        """Hang up on a client for the sake of others."""
+        if connection.unsent:
+            current_request_id.set(connection.request_id)
+            logger.warning(
+                "an answer broke off, %d bytes before its end: %d bytes are kept for %d clients",
+                connection.unsent,
+                self._kept,
+                len(self._waiting),
+            )
+        self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         if connection in self._waiting:

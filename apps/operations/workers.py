@@ -20,6 +20,7 @@ from gunicorn.workers.sync import SyncWorker
 
 from apps.operations.arrival import Arrival
 from apps.operations.clients import BYTES_A_SECOND, SECONDS, Clients
+from vectordb.logs import current_request_id
 
 # To show life is a call of the system, which not every request need pay for.
 _SECONDS_BETWEEN_SIGNS = 0.1
@@ -53,6 +54,7 @@ def _mistake(error: BaseException) -> bytes:
 def _problem(status: str, code: str, title: str, detail: str) -> bytes:
     """An answer that is a problem document, headers and all."""
     request_id = uuid.uuid4().hex
+    current_request_id.set(request_id)
     body = orjson.dumps(
         {
             "type": f"urn:vectordb:problem:{code}",

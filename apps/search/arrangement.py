@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.engine.filters import And, parse
+from apps.engine.filters import parse
 from apps.engine.vectors import Float32
 from apps.search.execution import Execution, Ranked, Search
 from apps.search.snapshots import Snapshot
@@ -77,9 +77,8 @@ def _filled(
             keys += [ranked.keys[place] for place in places[: spec.group_size]]
             scores += [ranked.scores[place] for place in places[: spec.group_size]]
             continue
-        within = And((search.filter, parse({"@document_id": names[document]})))
         fetch = spec.group_size + (left_out is not None)
-        [found] = execution.run([replace(search, fetch=fetch, filter=within, filter_mode="pre")])
+        found = execution.within(replace(search, fetch=fetch), parse({"@document_id": names[document]}))
         pairs = zip(found.keys, found.scores, strict=True)
         best = [(key, score) for key, score in pairs if key != left_out and score >= threshold][: spec.group_size]
         keys += [key for key, _ in best]

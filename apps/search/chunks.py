@@ -9,6 +9,7 @@ from apps.engine.filters import And, Filter, parse
 from apps.engine.vectors import Int64
 from apps.engine.view import View
 from apps.libraries import selectors
+from apps.libraries.answers import AnswerSize
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.libraries.selectors import Page
 from apps.libraries.services import rows
@@ -28,7 +29,7 @@ def list_chunks(
     *, library_id: str, filter: Filter, limit: int, after: int, document_id: str | None = None, embedding: bool = False
 ) -> Page:
     """The chunks that match and whose key is above `after`, by creation, of one document if it is named. Raises
-    NotFound for the library, Invalid for the document."""
+    NotFound for the library, Invalid for the document and for too large a page."""
     if filter.is_everything:
         return selectors.chunks(
             library_id=library_id, limit=limit, after=after, document_id=document_id, embedding=embedding
@@ -62,15 +63,17 @@ def delete_chunks(*, library_id: str, filter: Filter) -> int:
 
 
 def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:
-    """How often each value of a field comes among the chunks that match, most frequent first; raises NotFound."""
+    """How often each value of a field comes among the chunks that match, most frequent first; raises NotFound,
+    Invalid for too large an answer."""
     with open_snapshot() as snapshot:
         view = views.current(snapshot, library_id).view
     if view is None:
         return {"facets": [], "values": 0, "chunks": 0}
     allowed = view.matching(filter)
     found, values = view.facets(field, allowed, limit)
+    size = AnswerSize()
     return {
-        "facets": [{"value": value, "count": count} for value, count in found],
+        "facets": [size.counted({"value": value, "count": count}) for value, count in found],
         "values": values,
         "chunks": sum(int(np.count_nonzero(mask)) for mask in allowed),
     }

@@ -1,19 +1,19 @@
 """Executes searches on a view: filter -> allowed rows -> search by vector, by words, or by both -> ranked hits.
 
-Each distinct filter is evaluated once, and searches that share their options are one call of the engine. What comes out
-says how it was found, and whether it provably is the best there is.
+Each distinct filter of a request is evaluated once, and searches that share their options are one call of the engine.
+What comes out says how it was found, and whether it provably is the best there is.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from apps.engine.brute_force import BruteForce
-from apps.engine.filters import Filter
+from apps.engine.filters import And, Filter
 from apps.engine.index import Params
 from apps.engine.lexical.words import TextQuery
 from apps.engine.vectors import Float32, Mask
@@ -67,6 +67,11 @@ class _Allowed:
     masks: list[Mask] | None
     count: int
 
+    @classmethod
+    def of(cls, masks: list[Mask]) -> Self:
+        """The rows of masks as a view gives them."""
+        return cls(masks, sum(int(np.count_nonzero(mask)) for mask in masks))
+
 
 _ALL = _Allowed(None, 0)
 
@@ -92,9 +97,19 @@ class Execution:
             return _ALL
         found = self._allowed.get(repr(filter))
         if found is None:
-            masks = self.view.matching(filter)
-            count = sum(int(np.count_nonzero(mask)) for mask in masks)
-            found = self._allowed[repr(filter)] = _Allowed(masks, count)
+            found = self._allowed[repr(filter)] = _Allowed.of(self.view.matching(filter))
+        return found
+
+    def within(self, search: Search, filter: Filter) -> Ranked:
+        """What an exact scan finds among the rows that match `filter` too. Unlike those of `search`, they are not kept:
+        there may be as many such filters as there are documents."""
+        masks, outer = self.view.matching(filter), self.allowed(search.filter).masks
+        if outer is not None:
+            masks = [mask & other for mask, other in zip(masks, outer, strict=True)]
+        narrower = replace(search, filter=And((search.filter, filter)), filter_mode="pre")
+        execution = Execution(self.view)
+        execution._allowed[repr(narrower.filter)] = _Allowed.of(masks)
+        [found] = execution.run([narrower])
         return found
 
     def run(self, searches: Sequence[Search]) -> list[Ranked]:

@@ -1,6 +1,7 @@
 """From ranked keys to results as the API shows them: one statement for the rows, and no ORM instance per row."""
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -9,21 +10,20 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import orjson
-from django.conf import settings
 
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
+from apps.libraries.answers import AnswerSize
 from apps.libraries.dialects.base import Dialect
-from apps.libraries.errors import Invalid
 from apps.libraries.selectors import vector_array
 from apps.search.execution import Ranked
 from apps.search.snapshots import LibraryState, Snapshot
 from apps.search.specs import QuerySpec
 
-_KEYS_PER_STATEMENT = 2000
-# Without metadata, text and vector.
-_RESULT_BYTES = 150
-_FEW_RESULTS = 1000
+# The size of so many results is looked at before more are read; what an answer of no more has, when it is made.
+_RESULTS_AT_A_TIME = 100
+# Names, score and distance.
+_RESULT_BYTES = 100
 
 # Makes a field of a result from a row of the statement that reads it.
 _Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
@@ -32,40 +32,35 @@ _Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
 def shown(
     snapshot: Snapshot, state: LibraryState, found: Sequence[Ranked], specs: Sequence[QuerySpec]
 ) -> list[list[dict[str, Any]]]:
-    """The results of each query, with the fields it asked for."""
+    """The results of each query, with the fields it asked for. Raises Invalid for too many or too large ones."""
     columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
-    keys = list({key for ranked in found for key in ranked.keys})
+    times = Counter(chain.from_iterable(ranked.keys for ranked in found))
+    keys = list(times)
     rows: dict[int, tuple[Any, ...]] = {}
-    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
-        some = keys[start : start + _KEYS_PER_STATEMENT]
+    size, is_small = AnswerSize(), times.total() <= _RESULTS_AT_A_TIME
+    for start in range(0, len(keys), _RESULTS_AT_A_TIME):
+        some = keys[start : start + _RESULTS_AT_A_TIME]
         params = [state.generation, *some] if columns.of_generation else some
-        rows.update((row[0], row) for row in snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params))
-    _check_size(found, rows)
+        read = snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params)
+        if not is_small:
+            size.add(sum(times[row[0]] * _size(row) for row in read))
+        rows.update((row[0], row) for row in read)
     return [
         _results(ranked, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)
         for ranked, spec in zip(found, specs, strict=True)
     ]
 
 
-def _check_size(found: Sequence[Ranked], rows: dict[int, tuple[Any, ...]]) -> None:
-    """Raise Invalid for an answer too large to be made in memory; a chunk counts as often as it is shown."""
-    if sum(len(ranked.keys) for ranked in found) <= _FEW_RESULTS:
-        return
-    sizes = {key: _RESULT_BYTES + sum(_size(value) for value in row) for key, row in rows.items()}
-    size, limit = sum(sizes[key] for ranked in found for key in ranked.keys), settings.LIMITS.answer_bytes
-    if size > limit:
-        raise Invalid(
-            f"The answer would have some {size >> 20} MiB, and may have at most {limit >> 20} (limit "
-            "VECTORDB_MAX_ANSWER_BYTES): ask for fewer results at once, or for fewer fields in include."
-        )
-
-
-def _size(value: Any) -> int:
-    """About how many bytes of JSON a column makes."""
-    if isinstance(value, str):
-        return len(value)
-    # Four bytes of a vector are some twelve characters.
-    return 3 * len(value) if isinstance(value, bytes | memoryview) else 0
+def _size(row: tuple[Any, ...]) -> int:
+    """About how many bytes of JSON a row makes."""
+    size = _RESULT_BYTES
+    for value in row:
+        if type(value) is str:
+            size += len(value) if value.isascii() else len(value.encode())
+        elif type(value) in (bytes, memoryview):
+            # Four bytes of a vector are some twelve characters.
+            size += 3 * len(value)
+    return size
 
 
 def _results(

@@ -19,6 +19,7 @@ from apps.api.pagination import check_parameters
 from apps.api.renderers import dumps
 from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, path_to
+from apps.libraries.answers import AnswerSize
 from apps.libraries.ids import is_id
 from apps.search import services
 from apps.search.specs import QueryBatch, QuerySpec
@@ -33,8 +34,15 @@ class _QueryView(ApiView):
         raise NotImplementedError
 
     @classmethod
+    def body_to(cls, library_id: str, body: bytes) -> bytes:
+        """The answer as JSON; raises Invalid where that is too large."""
+        answer = dumps(cls.answer_to(library_id, body))
+        AnswerSize().add(len(answer))
+        return answer
+
+    @classmethod
     def run(cls, request: HttpRequest, library_id: str) -> dict[str, Any]:
-        """The answer to a request."""
+        """The answer to a request, for a page."""
         return cls.answer_to(library_id, json_body(request))
 
     @classmethod
@@ -48,7 +56,7 @@ class _QueryView(ApiView):
                 if not is_id(library_id):
                     raise Problem("not_found", f"There is no library {library_id!r}: that cannot be an id.")
                 check_parameters(request.GET)
-                return HttpResponse(dumps(cls.run(request, library_id)), content_type="application/json")
+                return HttpResponse(cls.body_to(library_id, json_body(request)), content_type="application/json")
             except Exception as error:
                 problem = problem_of(error)
                 if problem is None:

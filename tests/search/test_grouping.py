@@ -1,0 +1,53 @@
+"""What the grouping of results by document keeps in memory. What it finds is in `tests/api/test_text.py`."""
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from apps.libraries.inputs import DocumentsWrite, LibraryCreate
+from apps.libraries.services.documents import create_documents
+from apps.libraries.services.libraries import create_library
+from apps.search.arrangement import grouped
+from apps.search.cache import views
+from apps.search.execution import Execution, Search
+from apps.search.snapshots import open_snapshot
+from apps.search.specs import QuerySpec
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+
+DOCUMENTS, DIMENSION, K = 1000, 4, 100
+
+
+@pytest.mark.parametrize("filter", [{}, {"n": {"$lt": 900}}], ids=["all", "filtered"])
+def test_no_mask_of_each_document_is_kept(filter: dict[str, Any]) -> None:
+    vectors = np.random.default_rng(0).standard_normal((DOCUMENTS, 2, DIMENSION)).astype(np.float32)
+    create_library(create=LibraryCreate(id="a", name="A", dimension=DIMENSION))
+    documents = [
+        {"chunks": [{"embedding": vector, "metadata": {"n": n}} for vector in pair]}
+        for n, pair in enumerate(vectors.tolist())
+    ]
+    create_documents(library_id="a", write=DocumentsWrite.model_validate({"documents": documents}))
+    options = {"k": K, "group_by": "document", "group_size": 2, "vector": [1.0] * DIMENSION}
+    spec = QuerySpec.model_validate_json(orjson.dumps(options | {"filter": filter}))
+    with open_snapshot() as snapshot:
+        view = views.current(snapshot, "a").view
+        assert view is not None
+        execution = Execution(view)
+        searches = [
+            Search(K, spec.mode, vector, None, spec.filter, spec.filter_mode, spec.exact, {}, spec.hybrid)
+            for vector in vectors[:8, 0]
+        ]
+        # Once, for what is made when it is first needed.
+        grouped(execution, snapshot, searches[0], spec, None)
+        tracemalloc.start()
+        try:
+            for search in searches:
+                ranked = grouped(execution, snapshot, search, spec, None)
+                assert len(ranked.keys) == 2 * K
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert held < 100 * len(view)
