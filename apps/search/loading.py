@@ -153,14 +153,25 @@ def load_in_steps(snapshot: Snapshot, state: LibraryState) -> tuple[LibraryState
     """
     if not snapshot.has(state.key, state.position):
         return state, load(snapshot, state)
-    view = _read(snapshot, state, between_pages=snapshot.renew)
+    seen: set[Position] = set()
+
+    def renew() -> None:
+        snapshot.renew()
+        between = snapshot.library(state.public_id)
+        if between is not None:
+            seen.add(between.position)
+
+    view = _read(snapshot, state, between_pages=renew)
     now = snapshot.library(state.public_id)
     if now is None or now.vectors != state.vectors:
         return None
-    # A row that has changed since the first page may have been read before that or after; now it is read again.
-    caught_up = catch_up(snapshot, now, view, state.position)
     # Files that were made meanwhile are not what this view is of: whoever asks next is to open them.
     now = replace(now, manifest=state.manifest)
+    # A row that has changed since the first page may have been read before that or after; now it is read again. Not so
+    # where the database was put back, and some pages are of another history.
+    caught_up = None
+    if all(snapshot.has(now.key, position) for position in seen):
+        caught_up = catch_up(snapshot, now, view, state.position)
     return now, load(snapshot, now) if caught_up is None else caught_up
 
 

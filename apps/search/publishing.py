@@ -50,15 +50,14 @@ def seal(current: Current) -> None:
 def replace_inputs(
     current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
 ) -> None:
-    """Put the result of a job in the place of its inputs, as far as they live; drop it where it does not have all that
-    lives, as after the database was put back to an older copy."""
-    names = {one.name for one in job.inputs}
-    inputs = [one for one in view.segments if one.name in names]
-    living = np.concatenate([np.empty(0, np.int64), *(one.live_keys() for one in inputs)])
-    alive = np.isin(segment.keys, living)
-    if np.count_nonzero(alive) < len(living):
+    """Put the result of a job in the place of its inputs, as far as they live; drop it where a row lives in one that
+    was dead there when the job began, as after the database was put back to an older copy."""
+    made_of = {one.name: one.live_keys() for one in job.inputs}
+    inputs = {one.name: one.live_keys() for one in view.segments if one.name in made_of}
+    if not all(np.isin(keys, made_of[name]).all() for name, keys in inputs.items()):
         return
-    segments = [one for one in planning.sealed_segments(view) if one.name not in names]
+    alive = np.isin(segment.keys, np.concatenate([np.empty(0, np.int64), *inputs.values()]))
+    segments = [one for one in planning.sealed_segments(view) if one.name not in made_of]
     known = {one.name: one for one in manifest.segments}
     records = [known[one.name] for one in segments]
     if alive.any():

@@ -1535,7 +1535,7 @@ def test_a_change_of_the_generation_is_indexed_anew(library: Library, indexer: I
 # Other histories.
 
 
-def _copy(source: str | Path, target: str | Path) -> None:
+def copy_database(source: str | Path, target: str | Path) -> None:
     with closing(sqlite3.connect(source)) as from_, closing(sqlite3.connect(target)) as to:
         from_.backup(to)
 
@@ -1550,13 +1550,13 @@ def test_a_database_that_was_put_back_and_written_to_is_indexed_as_it_is(
     write(0)
     if sealed_before:
         settle(Indexer())
-    _copy(live_file, backup)
+    copy_database(live_file, backup)
     worker = ViewCache()
     write(1000, SEAL + 10)
     settle(Indexer())
     lost = shown(worker).state.position.seq
     connections.close_all()
-    _copy(backup, live_file)
+    copy_database(backup, live_file)
     if rows:
         write(2000, rows)
     current = reopened()
@@ -1586,7 +1586,7 @@ def test_what_a_job_has_left_out_is_there_again_in_a_database_that_was_put_back(
     write(0)
     assert indexer.round()
     assert (live(), slow.builds) == ([SEAL], 0)
-    _copy(live_file, backup)
+    copy_database(live_file, backup)
     if deletes == "before it begins":
         remove(0, 10)
     rounds_until(indexer, lambda: slow.builds, "a build has begun")
@@ -1596,7 +1596,7 @@ def test_what_a_job_has_left_out_is_there_again_in_a_database_that_was_put_back(
         slow.may_end.set()
         settle(indexer)
     connections.close_all()
-    _copy(backup, live_file)
+    copy_database(backup, live_file)
     assert len(reopened().view or ()) == SEAL
     slow.may_end.set()
     settle(indexer)
@@ -1604,6 +1604,27 @@ def test_what_a_job_has_left_out_is_there_again_in_a_database_that_was_put_back(
         settle(maintained)
         assert len(reopened().view or ()) == SEAL
     assert verify_library(library_id="a", sample=5, k=3).faults == 0
+
+
+@pytest.mark.sqlite
+def test_a_job_takes_no_row_from_a_segment_that_was_made_after_the_copy_that_is_put_back(
+    library: Library, indexer: Indexer, quiet: None, tmp_path: Path
+) -> None:
+    live_file, backup = connection.settings_dict["NAME"], tmp_path / "backup.sqlite3"
+    write(0)
+    settle(indexer)
+    copy_database(live_file, backup)
+    upsert(noise(["c0", "c1", "c2"], seed=99))
+    rounds_until(indexer, lambda: indexer._jobs, "the two segments are merged")
+    for job in indexer._jobs.values():
+        job.wait()
+        assert len(job.inputs) == 2
+    connections.close_all()
+    copy_database(backup, live_file)
+    for maintained in (indexer, Indexer()):
+        settle(maintained)
+        reopened()
+        assert verify_library(library_id="a", sample=5, k=3).faults == 0
 
 
 def _equal_numbers_but_other_tokens(seq: int) -> None:

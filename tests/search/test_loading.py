@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.db import close_old_connections, connection, connections
 
 from apps.engine.vectors import DTYPE
 from apps.libraries.dialects import SNAPSHOT_ALIAS
@@ -22,6 +22,7 @@ from apps.search import loading
 from apps.search.cache import ViewCache
 from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot
+from tests.search.test_indexing import copy_database
 from tests.search.test_view_cache import execute, in_threads, nearest, noise, shown, shown_in, upsert
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -129,6 +130,36 @@ def test_what_is_written_while_rows_are_read_is_shown(meanwhile: Callable[[int],
         assert snapshot.pages > ROWS // PAGE // 2, "it is read in many pages"
     assert current.state.position.seq > before, "it is shown as it is when all rows are read"
     shown(cache)
+
+
+@pytest.mark.sqlite
+def test_of_a_database_that_is_put_back_while_rows_are_read_one_history_is_shown(tmp_path: Path) -> None:
+    live_file, backup = connection.settings_dict["NAME"], tmp_path / "backup.sqlite3"
+    copy_database(live_file, backup)
+
+    def change(page: int) -> None:
+        if page == 2:
+            upsert(noise([f"c{i}" for i in range(ROWS - 1)], seed=2))
+        if page == 4:
+            connection.close()
+            copy_database(backup, live_file)
+
+    cache = ViewCache()
+    with interrupted(change) as snapshot:
+        shown_in(snapshot, cache)
+    shown(cache)
+
+
+if connection.vendor == "postgresql":
+
+    def test_a_connection_that_the_database_has_closed_is_replaced_by_the_next_request() -> None:
+        shown(ViewCache())
+        with connections[SNAPSHOT_ALIAS].cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            [pid] = cursor.fetchone()
+        execute("SELECT pg_terminate_backend(%s, 10000)", pid)
+        close_old_connections()  # as at the beginning of a request
+        shown(ViewCache())
 
 
 def test_a_library_that_is_deleted_while_its_rows_are_read_is_not_found() -> None:
