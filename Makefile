@@ -1,6 +1,6 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 PYTHON ?= python3
-TESTS ?=
+TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 

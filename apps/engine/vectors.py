@@ -4,6 +4,7 @@ The bound keeps every float32 sum of squares finite up to dimension 65,536 (1e30
 ever meets an infinity of its own making.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,11 @@ def to_float32(vectors: Any) -> Float32:
     `check` refuses. The caller's array is never written to, and is returned itself where it is float32 already."""
     with np.errstate(over="ignore"):
         return np.asarray(vectors, dtype=np.float32)
+
+
+def equal_arrays(some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether arrays of the same names hold the same."""
+    return all(np.array_equal(array, others[name]) for name, array in some.items())
 
 
 def usable(vectors: Float32, metric: Metric) -> Mask:

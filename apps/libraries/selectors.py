@@ -187,11 +187,6 @@ def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[d
         return [size.counted(_chunk_data(row, embedding)) for row in rows]
 
 
-def texts(*, library: Library, ids: Sequence[str]) -> dict[str, str]:
-    """The texts of those of the chunks that exist, by id."""
-    return dict(Chunk.objects.filter(library=library, public_id__in=ids).values_list("public_id", "text"))
-
-
 def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
     """A document's chunks that have a vector, in order; none where there is no such document."""
     found = Embedding.objects.filter(

@@ -120,8 +120,8 @@ def _newest_manifest(
 
 def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) -> bool:
     if manifest.usable_seq:
-        positions = {(manifest.seq, manifest.token), (manifest.usable_seq, manifest.usable_token)}
-        return all(snapshot.has(state.key, Position(*position)) for position in positions)
+        positions = {Position(manifest.seq, manifest.token), Position(manifest.usable_seq, manifest.usable_token)}
+        return all(snapshot.has(state.key, position) for position in positions)
     # A library that was never written to has no entry to stand at.
     return state.position.seq == 0
 

@@ -53,7 +53,9 @@ def verify_library(*, library_id: str, sample: int, k: int) -> Report:
         searched = _BAD_FILES
     index_rows, true_rows = _Rows(current.view), _Rows(rows)
     recall = _recall(current.view, rows, true_rows, sample=sample, k=k)
-    faults, unequal = _count_faults(index_rows, true_rows), tuple(_unequal(index_rows, true_rows))
+    places, true_places = _in_both(index_rows, true_rows)
+    faults = _count_faults(index_rows, true_rows, places, true_places)
+    unequal = tuple(_unequal(index_rows.content(places), true_rows.content(true_places)))
     return Report(len(true_rows.keys), faults, unequal, searched, recall)
 
 
@@ -91,19 +93,22 @@ class _Rows:
         return StoredContent.merged([(part.content, len(part.keys)) for part in self._parts], self._places[rows])
 
 
-def _count_faults(index: _Rows, rows: _Rows) -> int:
-    common, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
+def _in_both(index: _Rows, rows: _Rows) -> tuple[Int64, Int64]:
+    """Where the rows are that both have, in the one and in the other."""
+    _, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
+    return places, true_places
+
+
+def _count_faults(index: _Rows, rows: _Rows, places: Int64, true_places: Int64) -> int:
     unequal = 0
-    for block in _blocks(len(common), _ROWS_PER_BLOCK):
+    for block in _blocks(len(places), _ROWS_PER_BLOCK):
         differs = index.vectors(places[block]) != rows.vectors(true_places[block])
         unequal += int(np.count_nonzero(differs.any(axis=1)))
-    return unequal + len(index.keys) + len(rows.keys) - 2 * len(common)
+    return unequal + len(index.keys) + len(rows.keys) - 2 * len(places)
 
 
-def _unequal(index: _Rows, rows: _Rows) -> Iterator[str]:
+def _unequal(content: StoredContent, true_content: StoredContent) -> Iterator[str]:
     """What differs, besides vectors, in the rows that both have."""
-    _, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
-    content, true_content = index.content(places), rows.content(true_places)
     if not content.has_columns_of(true_content):
         yield "metadata"
     if not content.has_words_of(true_content):

@@ -37,6 +37,7 @@ from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
+from apps.libraries.services import rows
 from apps.libraries.services.chunks import Written
 from apps.libraries.services.documents import Replaced
 from apps.search.pieces import with_chunks
@@ -249,8 +250,8 @@ def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
 def _changed(library: Library, ids: Sequence[str], chunks: Sequence[C], missing: Sequence[int]) -> list[int]:
     """Those that are `missing` a vector and have another text than the stored chunk of their id has. Where there is
     none, there is nothing to embed: the service says so."""
-    texts = selectors.texts(library=library, ids=[ids[i] for i in missing])
-    return [i for i in missing if texts.get(ids[i], chunks[i].text) != chunks[i].text]
+    stored = rows.stored_chunks(library, [ids[i] for i in missing])
+    return [i for i in missing if ids[i] in stored and stored[ids[i]].text != chunks[i].text]
 
 
 def _kept(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> list[DocumentChunk]:

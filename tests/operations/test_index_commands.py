@@ -51,6 +51,14 @@ def stopped(original: Path, folder: Path) -> Server:
     return Server(folder)
 
 
+@pytest.fixture
+def blocked(stopped: Server) -> Server:
+    """That server, with a file where the folder of index files would be, so that none can be written."""
+    shutil.rmtree(stopped.folder / "index")
+    (stopped.folder / "index").touch()
+    return stopped
+
+
 def lines(ended: "subprocess.CompletedProcess[str]") -> list[str]:
     """What a command that succeeded wrote."""
     assert ended.returncode == 0, ended.stderr
@@ -136,10 +144,8 @@ def test_maintenance_that_runs_once_builds_what_is_to_be_built(stopped: Server) 
 
 
 @pytest.mark.sqlite
-def test_maintenance_that_runs_once_says_by_its_status_that_not_all_was_done(stopped: Server) -> None:
-    shutil.rmtree(stopped.folder / "index")
-    (stopped.folder / "index").touch()
-    ended = stopped.manage("maintain", "--once")
+def test_maintenance_that_runs_once_says_by_its_status_that_not_all_was_done(blocked: Server) -> None:
+    ended = blocked.manage("maintain", "--once")
     assert ended.returncode == 1
     assert "building failed: " in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -178,10 +184,8 @@ def test_files_that_cannot_be_used_are_told_and_the_rows_are_verified(stopped: S
 
 
 @pytest.mark.sqlite
-def test_why_an_index_could_not_be_built_is_told(stopped: Server) -> None:
-    shutil.rmtree(stopped.folder / "index")
-    (stopped.folder / "index").touch()
-    ended = stopped.manage("rebuild_index", "rows")
+def test_why_an_index_could_not_be_built_is_told(blocked: Server) -> None:
+    ended = blocked.manage("rebuild_index", "rows")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("CommandError: The index of library rows could not be built: ")
     assert "Not a directory" in ended.stderr

@@ -25,7 +25,7 @@ import orjson
 from numpy.typing import NDArray
 
 from apps.engine.files import map_array, save_array
-from apps.engine.vectors import Int64
+from apps.engine.vectors import Int64, equal_arrays
 
 _HEADER, _BYTES = "columns.json", "columns.npy"
 _FORMAT = 1
@@ -105,8 +105,7 @@ class Layout:
 
     def equals(self, other: "Layout") -> bool:
         """Whether all arrays are the same."""
-        pairs = zip(self._arrays().values(), other._arrays().values(), strict=True)
-        return all(np.array_equal(one, another) for one, another in pairs)
+        return equal_arrays(self._arrays(), other._arrays())
 
     def save(self, folder: Path) -> None:
         """Write two files into `folder`, which exists."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from apps.engine.files import map_array, save_array
 from apps.engine.lexical.words import words
-from apps.engine.vectors import Int64
+from apps.engine.vectors import Int64, equal_arrays
 
 Int32 = NDArray[np.int32]
 
@@ -93,8 +93,7 @@ class TextIndex:
 
     def equals(self, other: "TextIndex") -> bool:
         """Whether each row has the same words in both."""
-        pairs = zip(self._arrays._asdict().values(), other._arrays._asdict().values(), strict=True)
-        return all(np.array_equal(one, another) for one, another in pairs)
+        return equal_arrays(self._arrays._asdict(), other._arrays._asdict())
 
     def save(self, folder: Path) -> None:
         """Write the files of the index into `folder`, which exists."""
@@ -159,11 +158,9 @@ class TextIndex:
     def spans(self, numbers: Sequence[int]) -> Int64:
         """int64 [words, 2]: where, in `rows` and `frequencies`, the rows lie that hold each of the words `numbers`, as
         `locate` gives them, and where they end; nowhere for -1."""
-        found = np.zeros((len(numbers), 2), np.int64)
-        known = np.array(numbers, np.int64)
-        located = np.flatnonzero(known >= 0)
-        for column in (0, 1):
-            found[located, column] = self._arrays.ends[1, known[located] + column]
+        located = np.array(numbers, np.int64)
+        found: Int64 = self._arrays.ends[1][located[:, None] + [0, 1]]
+        found[located < 0] = 0
         return found
 
     def rows_with(self, phrase: Sequence[int]) -> Int64:

@@ -75,6 +75,8 @@ def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
     idf = _idf(frequencies, rows, query)
     keys, scores, matched = [], [], 0
     for part, located, part_spans in zip(parts, numbers, spans, strict=True):
+        if not np.diff(part_spans).any():
+            continue
         mask = _mask(part, query, located)
         candidates, part_scores = _scored(part.index, part_spans, idf, tokens / rows, mask)
         matched += len(candidates)
