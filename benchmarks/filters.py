@@ -141,10 +141,10 @@ def main(data_folder: str, repeat: int) -> None:
     django.setup()
 
     from apps.engine import kernels
-    from apps.engine.view import View
+    from apps.engine.storage.view import View
     from apps.search.cache import views
+    from apps.search.query.spec import EVERYTHING
     from apps.search.snapshots import open_snapshot
-    from apps.search.specs import EVERYTHING
 
     kernels.load()
     data = Dataset.load(data_folder)
@@ -174,9 +174,9 @@ def main(data_folder: str, repeat: int) -> None:
 
 def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[float, list[int]]:
     """Seconds from the filter as JSON has it to the keys of what is found, and these."""
-    from apps.engine.filters import parse
-    from apps.search.execution import Execution, Search
-    from apps.search.specs import Hybrid
+    from apps.engine.metadata.filters import parse
+    from apps.search.query.search import Execution, Search
+    from apps.search.query.spec import Hybrid
 
     vector, hybrid = data.queries[query], Hybrid()
     began = time.perf_counter()
@@ -198,7 +198,7 @@ def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[flo
 def _columns(data: Dataset) -> tuple[float, int]:
     """The median time to build the columns of all rows, from metadata as the database has it, and the size of their
     files."""
-    from apps.engine.columns import Attributes, Columns
+    from apps.engine.metadata import Attributes, Columns
 
     rows = [Attributes(row["id"], None, 0, orjson.dumps(row["metadata"])) for row in data.rows]
     times = [seconds(Columns.build, rows) for _ in range(3)]

@@ -81,12 +81,12 @@ def _measured(before: int, rows: int, largest: int) -> dict[str, Any]:
     from django.db import connection
 
     from apps.engine import kernels
+    from apps.indexing.indexer import Indexer
     from apps.libraries.inputs import ChunksWrite
     from apps.libraries.models import Library
     from apps.libraries.services.chunks import write_chunks
-    from apps.search.indexing import Indexer
-    from apps.search.services import query
-    from apps.search.specs import QuerySpec
+    from apps.search.query.service import query
+    from apps.search.query.spec import QuerySpec
     from benchmarks.dataset import as_base64
 
     kernels.load()

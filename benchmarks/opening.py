@@ -68,7 +68,7 @@ def main(query: str) -> None:
     from django.conf import settings
 
     from apps.engine import kernels
-    from apps.engine.registry import INDEX_TYPES, index_type
+    from apps.engine.indexes.registry import INDEX_TYPES, index_type
     from apps.search.cache import views
     from apps.search.snapshots import open_snapshot
 

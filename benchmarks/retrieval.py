@@ -84,13 +84,13 @@ def _answers(
     row_texts: Sequence[str], vectors: Float32, texts: Sequence[str], queries: Float32, modes: Sequence[Mode]
 ) -> dict[Mode, list[list[int]]]:
     """Positions of the rows that each query finds, by mode."""
-    from apps.engine.columns import Attributes
-    from apps.engine.content import Row as ContentRow
-    from apps.engine.lexical.words import parse
+    from apps.engine.metadata import Attributes
     from apps.engine.metrics import Metric
-    from apps.engine.view import View
-    from apps.search.execution import Execution, Search
-    from apps.search.specs import EVERYTHING, Hybrid
+    from apps.engine.storage.row_data import Row as ContentRow
+    from apps.engine.storage.view import View
+    from apps.engine.text.analyzer import parse
+    from apps.search.query.search import Execution, Search
+    from apps.search.query.spec import EVERYTHING, Hybrid
 
     rows = [ContentRow(Attributes(str(key), None, 0, b"{}"), text) for key, text in enumerate(row_texts)]
     keys = np.arange(len(rows))

@@ -77,7 +77,7 @@ def _in_turns(
 
 def _rows_with(data: Dataset) -> Counter[str]:
     """How many rows have each word."""
-    from apps.engine.lexical.words import words
+    from apps.engine.text.analyzer import words
 
     return Counter(word for row in data.rows for word in set(words(row["text"])))
 
@@ -108,7 +108,7 @@ def _fts5(data: Dataset) -> sqlite3.Connection | None:
 
 
 def _ask_fts5(database: sqlite3.Connection, text: str) -> list[Any]:
-    from apps.engine.lexical.words import words
+    from apps.engine.text.analyzer import words
 
     any_of = " OR ".join(f'"{word}"' for word in words(text))
     return database.execute(

@@ -47,6 +47,7 @@ ALLOWED_HOSTS: list[str] = _values["VECTORDB_ALLOWED_HOSTS"]
 INSTALLED_APPS = [
     "apps.api",
     "apps.operations",
+    "apps.indexing",
     "apps.search",
     "apps.libraries",
     "rest_framework",

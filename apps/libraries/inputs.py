@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from django.conf import settings
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
-from apps.engine.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
 from apps.libraries.values import (

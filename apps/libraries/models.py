@@ -73,7 +73,7 @@ class Library(models.Model):
     embedding_model = models.CharField(max_length=EMBEDDING_MODEL_MAX_LENGTH, blank=True, default="", editable=False)
     metadata = ExactJSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1, editable=False)
-    # The newest of the library's manifests (apps/engine/store.py), and how often a rebuild of its index was asked for.
+    # The number of the newest manifest of the library, and how often a rebuild of its index was requested.
     manifest = models.BigIntegerField(default=0, editable=False)
     rebuild = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

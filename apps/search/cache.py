@@ -18,9 +18,9 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.engine.segment import Segment
-from apps.engine.store import Manifest
-from apps.engine.view import View
+from apps.engine.storage.manifests import Manifest
+from apps.engine.storage.segment import Segment
+from apps.engine.storage.view import View
 from apps.libraries.errors import NotFound
 from apps.libraries.signals import library_changed, library_deleted
 from apps.search import loading

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 
-from apps.engine.columns import Attributes
-from apps.engine.content import Row
 from apps.engine.errors import Damaged, Superseded
+from apps.engine.metadata import Attributes
 from apps.engine.metrics import Metric
-from apps.engine.segment import Segment
-from apps.engine.store import Identity, IndexFolder, Manifest
+from apps.engine.storage.manifests import Identity, IndexFolder, Manifest
+from apps.engine.storage.row_data import Row
+from apps.engine.storage.segment import Segment
+from apps.engine.storage.view import View
 from apps.engine.vectors import DTYPE, Float32, Int64, usable
-from apps.engine.view import View
 from apps.libraries.dialects.base import Dialect
 from apps.search.snapshots import LibraryState, Position, Snapshot
 

@@ -11,7 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import orjson
 
-from apps.engine import kernels, scan
+from apps.engine import kernels
+from apps.engine.indexes import scan
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.engine import plot, runner, wanted
 from benchmarks.engine.grids import DATA_SETS, ENTRIES, REFERENCES

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from apps.engine import registry
-from apps.engine.content import LooseContent
+from apps.engine.indexes import registry
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.segment import Segment
-from apps.engine.view import View
+from apps.engine.storage.row_data import LooseContent
+from apps.engine.storage.segment import Segment
+from apps.engine.storage.view import View
 from benchmarks.dataset import Float32
 from benchmarks.engine.grids import DataSet, Entry
 from benchmarks.engine.references import REFERENCES, NotInstalled, Search

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from apps.engine.columns import Attributes, Columns
-from apps.engine.content import StoredContent
-from apps.engine.filters import parse
-from apps.engine.lexical.postings import TextIndex
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, chosen_kind
+from apps.engine.metadata import Attributes, Columns
+from apps.engine.metadata.filters import parse
 from apps.engine.metrics import Metric
-from apps.engine.registry import AUTO, INDEX_TYPES, chosen_kind
-from apps.engine.segment import Segment
+from apps.engine.storage.row_data import StoredContent
+from apps.engine.storage.segment import Segment
+from apps.engine.storage.view import View
+from apps.engine.text.inverted_index import TextIndex
 from apps.engine.vectors import Mask
-from apps.engine.view import View
 from benchmarks.dataset import Dataset, Float32
 from benchmarks.engine.references import REFERENCES
 from benchmarks.report import Row, Wanted, at_least, at_most, times_at_least, times_at_most

@@ -62,7 +62,7 @@ class OursInProcess(Ours):
             self._rows = {key: data.positions[id] for key, id in snapshot.rows("SELECT id, public_id FROM chunk")}
 
     def query(self, vector: Float32, equal: Equal) -> list[int]:
-        from apps.engine.filters import parse
+        from apps.engine.metadata.filters import parse
 
         assert self._view is not None
         allowed = self._view.matching(parse(dict(equal))) if equal else None

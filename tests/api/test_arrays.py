@@ -14,7 +14,7 @@ from apps.engine import kernels
 from apps.engine.metrics import Metric
 from apps.libraries.inputs import ChunksWrite
 from apps.libraries.vectors import parse_vectors
-from apps.search.specs import QueryBatch
+from apps.search.query.spec import QueryBatch
 
 
 @pytest.fixture(autouse=True)

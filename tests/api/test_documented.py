@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from apps.api.errors import CODES
-from apps.engine.registry import INDEX_TYPES, index_type
+from apps.engine.indexes.registry import INDEX_TYPES, index_type
 from tests.server import ROOT, Server
 from vectordb.environment import SETTINGS
 

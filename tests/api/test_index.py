@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from apps.engine.registry import AUTO, INDEX_TYPES, search_parameters
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, search_parameters
 from tests.api.problems import refused
 from tests.api.vectors import base64_of
 from tests.server import Server, until

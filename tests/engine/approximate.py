@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from apps.engine.brute_force import BruteForce
-from apps.engine.index import Neighbors
+from apps.engine.indexes.base import Neighbors
+from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Mask
 

@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from apps.engine.columns import Attributes, Columns
-from apps.engine.content import Row, StoredContent
-from apps.engine.index import Neighbors
-from apps.engine.lexical.postings import TextIndex
+from apps.engine.indexes.base import Neighbors
+from apps.engine.metadata import Attributes, Columns
 from apps.engine.metrics import Metric, exact_scores
+from apps.engine.storage.row_data import Row, StoredContent
+from apps.engine.text.inverted_index import TextIndex
 from apps.engine.vectors import MAX_COMPONENT, Float32, Int64, Mask
 
 metrics = st.sampled_from(Metric)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from apps.engine import kernels
-from apps.engine.index import VectorIndex
+from apps.engine.indexes.base import VectorIndex
+from apps.engine.indexes.registry import INDEX_TYPES, index_type
 from apps.engine.metrics import Metric
-from apps.engine.registry import INDEX_TYPES, index_type
 from tests.engine.approximate import embeddings
 
 FAISS = ("quantized", "hnsw")

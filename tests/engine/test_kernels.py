@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine import kernels
-from apps.engine.brute_force import search_matrix
-from apps.engine.index import Neighbors
+from apps.engine.indexes.base import Neighbors
+from apps.engine.indexes.brute_force import search_matrix
+from apps.engine.indexes.scan import Codes
 from apps.engine.metrics import Metric, exact_scores, row_norms
-from apps.engine.scan import Codes
 from apps.engine.vectors import MAX_COMPONENT, Float32
 from tests.engine.data import Problem, assert_k_best, bounded, metrics, problems, ranking, seeds, storable
 

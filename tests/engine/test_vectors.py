@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine.errors import EngineError, InvalidParameter, InvalidVector
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, chosen_kind, index_type
 from apps.engine.metrics import Metric
-from apps.engine.registry import AUTO, INDEX_TYPES, chosen_kind, index_type
 from apps.engine.vectors import MAX_COMPONENT, Float32, check, to_float32, usable
 from tests.engine.data import bounded, metrics
 

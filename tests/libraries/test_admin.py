@@ -17,12 +17,13 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from apps.indexing import stats
+from apps.indexing.indexer import Indexer
 from apps.libraries.errors import NotFound
 from apps.libraries.models import Chunk, Document, Embedding, Library, Reembedding
-from apps.search import services, stats
-from apps.search.indexing import Indexer
 from apps.search.loading import index_folder
-from apps.search.specs import QuerySpec
+from apps.search.query import service as services
+from apps.search.query.spec import QuerySpec
 from tests.factories import ChunkFactory, DocumentFactory, LibraryFactory
 
 pytestmark = pytest.mark.django_db

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.engine.registry import INDEX_TYPES
+from apps.engine.indexes.registry import INDEX_TYPES
 from tests.operations.test_index_files import Library
 from tests.server import Server, serving, until
 

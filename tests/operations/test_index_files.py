@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-from apps.engine.registry import INDEX_TYPES
-from apps.engine.store import FORMAT
+from apps.engine.indexes.registry import INDEX_TYPES
+from apps.engine.storage.manifests import FORMAT
 from apps.engine.vectors import Float32
 from tests.api.vectors import base64_of
 from tests.engine.approximate import embeddings

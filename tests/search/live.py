@@ -1,8 +1,8 @@
 """The live rows of a view."""
 
-from apps.engine.segment import merged_rows
+from apps.engine.storage.segment import merged_rows
+from apps.engine.storage.view import View
 from apps.engine.vectors import Float32, Int64
-from apps.engine.view import View
 
 
 def live_rows(view: View) -> tuple[Int64, Float32]:

@@ -10,11 +10,11 @@ import pytest
 from apps.libraries.inputs import DocumentsWrite, LibraryCreate
 from apps.libraries.services.documents import create_documents
 from apps.libraries.services.libraries import create_library
-from apps.search.arrangement import grouped
 from apps.search.cache import views
-from apps.search.execution import Execution, Search
+from apps.search.query.rerank import grouped
+from apps.search.query.search import Execution, Search
+from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import open_snapshot
-from apps.search.specs import QuerySpec
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 

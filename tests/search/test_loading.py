@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection, connections
 
 from apps.engine.vectors import DTYPE
+from apps.indexing.indexer import Indexer
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import LibraryCreate
@@ -20,9 +21,8 @@ from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library
 from apps.search import loading
 from apps.search.cache import ViewCache
-from apps.search.indexing import Indexer
 from apps.search.snapshots import Snapshot
-from tests.search.test_indexing import copy_database
+from tests.indexing.test_indexing import copy_database
 from tests.search.test_view_cache import execute, in_threads, nearest, noise, shown, shown_in, upsert
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])

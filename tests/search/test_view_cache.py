@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from django.db import connection, connections, transaction
 
-from apps.engine.filters import parse
+from apps.engine.metadata.filters import parse
 from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE, Float32
+from apps.indexing import upkeep as maintenance
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, update_chunk, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library
-from apps.search import maintenance
 from apps.search.cache import Current, ViewCache, views
 from apps.search.snapshots import Snapshot, open_snapshot
 from tests.engine.data import ranking

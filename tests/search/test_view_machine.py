@@ -16,26 +16,30 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from apps.engine import hnsw, lsh, quantized, registry
-from apps.engine import view as views
+from apps.engine.indexes import hnsw, lsh, quantized, registry
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.registry import AUTO, INDEX_TYPES
+from apps.engine.storage import view as views
 from apps.engine.vectors import Float32
+from apps.indexing import indexer as indexing
+from apps.indexing import merge as jobs
+from apps.indexing import merge_policy as planning
+from apps.indexing import upkeep as maintenance
+from apps.indexing.indexer import Indexer
+from apps.indexing.stats import library_stats
+from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
-from apps.search import indexing, jobs, loading, maintenance, planning
+from apps.search import loading
 from apps.search.cache import Current, ViewCache
-from apps.search.indexing import Indexer
 from apps.search.snapshots import open_snapshot
-from apps.search.stats import library_stats
-from apps.search.verification import verify_library
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
+from tests.indexing.test_indexing import damage, settle
 from tests.search.live import live_rows
-from tests.search.test_indexing import damage, settle
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 

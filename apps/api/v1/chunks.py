@@ -17,9 +17,9 @@ from apps.libraries import selectors
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.libraries.values import Identifier, Input, Whole, refusal
-from apps.search import chunks as search
+from apps.search import matching as search
 from apps.search import writes
-from apps.search.specs import EVERYTHING, Filter, filter_parameter, parsed_field
+from apps.search.query.spec import EVERYTHING, Filter, filter_parameter, parsed_field
 
 Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 

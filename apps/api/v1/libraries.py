@@ -12,14 +12,14 @@ from apps.api.openapi import IF_MATCH, LIST, created, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
+from apps.indexing.reembedding import reembed
+from apps.indexing.stats import library_stats
 from apps.libraries import selectors
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
 from apps.libraries.inputs import Reembed as ReembedInput
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.libraries.services.reembedding import cancel
-from apps.search.reembedding import reembed
-from apps.search.stats import library_stats
 from apps.search.writes import create_library, update_library
 
 

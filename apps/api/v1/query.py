@@ -21,8 +21,8 @@ from apps.api.v1 import samples, schemas
 from apps.api.v1.base import ApiView, answer, path_to
 from apps.libraries.answers import AnswerSize
 from apps.libraries.ids import is_id
-from apps.search import services
-from apps.search.specs import QueryBatch, QuerySpec
+from apps.search.query import service as services
+from apps.search.query.spec import QueryBatch, QuerySpec
 
 
 class _QueryView(ApiView):

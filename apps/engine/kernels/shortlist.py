@@ -1,4 +1,4 @@
-"""The reading of short-lists; `apps.engine.shortlist` says what that is, and has the same in numpy."""
+"""The reading of short-lists; `apps.engine.indexes.rerank` says what that is, and has the same in numpy."""
 
 import numpy as np
 from numba import njit, types

@@ -1,4 +1,4 @@
-"""Adding up of BM25; `apps.engine.lexical.search` says what that is, and has the same in numpy."""
+"""Adding up of BM25; `apps.engine.text.bm25` says what that is, and has the same in numpy."""
 
 import numpy as np
 from numba import njit, types

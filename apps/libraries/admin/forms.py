@@ -10,7 +10,7 @@ from django.forms.fields import InvalidJSONInput
 from pydantic import ValidationError as BrokenRules
 from pydantic_core import from_json
 
-from apps.engine.registry import AUTO, INDEX_TYPES
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.libraries.ids import new_id
 from apps.libraries.inputs import ChunkUpdate, DocumentUpdate, LibraryCreate
 from apps.libraries.values import Input

@@ -19,8 +19,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.engine.indexes.registry import AUTO, chosen_kind
 from apps.engine.metrics import row_norms
-from apps.engine.registry import AUTO, chosen_kind
 from apps.engine.vectors import Float32
 from apps.libraries.admin.deletion import LeanDeletion
 from apps.libraries.admin.filters import DocumentFilter, LibraryFilter

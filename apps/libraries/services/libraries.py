@@ -3,7 +3,7 @@
 from django.db import IntegrityError, transaction
 
 from apps.engine.errors import InvalidParameter
-from apps.engine.registry import check_params
+from apps.engine.indexes.registry import check_params
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex, named_models

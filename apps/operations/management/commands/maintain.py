@@ -14,11 +14,11 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
 from apps.engine import kernels
+from apps.indexing import upkeep as maintenance
+from apps.indexing.indexer import Indexer
+from apps.indexing.reembedding import Reembedder
 from apps.operations import descriptors
 from apps.operations.locks import only_one_maintains
-from apps.search import maintenance
-from apps.search.indexing import Indexer
-from apps.search.reembedding import Reembedder
 
 logger = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from apps.engine import kernels
+from apps.indexing import merge_policy as planning
+from apps.indexing.indexer import Indexer
+from apps.indexing.stats import library_stats
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.inputs import Reindex
 from apps.libraries.models import Library
 from apps.libraries.services.libraries import reindex_library
 from apps.operations.locks import only_one_maintains
-from apps.search import planning
 from apps.search.cache import views
-from apps.search.indexing import Indexer
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot
-from apps.search.stats import library_stats
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

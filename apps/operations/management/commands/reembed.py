@@ -7,12 +7,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from apps.indexing.reembedding import Reembedder, reembed
 from apps.libraries import selectors
 from apps.libraries.errors import LibraryError
 from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
 from apps.operations.locks import only_one_maintains
-from apps.search.reembedding import Reembedder, reembed
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _INTERRUPTED = 130

@@ -11,7 +11,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from apps.engine import kernels, registry
+from apps.engine import kernels
+from apps.engine.indexes import registry
 from apps.libraries.models import Library
 from apps.operations import descriptors, sample
 from vectordb import environment

@@ -6,9 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.engine import kernels
+from apps.indexing.verification import verify_library
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.models import Library
-from apps.search.verification import verify_library
 
 
 class Command(BaseCommand):

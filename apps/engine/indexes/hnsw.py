@@ -1,0 +1,274 @@
+"""Approximate search in a graph of neighbours, built and walked by faiss: HNSW (Malkov, Yashunin, Efficient and robust
+approximate nearest neighbor search using hierarchical navigable small world graphs, 2018).
+
+Each row is linked to some of its near ones on a ground level and, ever more sparsely, on levels above. A search walks
+down from the top, keeps the `ef` best rows that it met on the ground, and costs some ef * m comparisons: it grows with
+log(n), where a scan grows with n.
+
+The graph has codes of its own, bfloat16, which err by a 512th of a value. Where rows lie together far from the origin,
+that is too coarse, and codes are bytes between the least and the greatest value of each dimension. There, unit vectors
+are compared by L2, which orders them as their inner product does: an error of a code then counts in proportion to how
+far row and query are apart, and not to how long they are. Below 64 dimensions codes are float32, which costs little
+there. They are not a second copy of the rows but what the walk reads instead of them: half of the memory, and faster
+for it, at the same recall. Only proposed rows are read from the matrix, for their exact scores. faiss could be made to
+walk over the matrix itself; but cosine needs unit rows, which the matrix need not have. Codes and links are mapped from
+their file, so processes share them.
+
+What could go wrong with a graph, and what is done:
+- Rows of equal codes would link to each other and to nothing else. They are one node, and a node yields all its rows.
+- A filter is applied to what the walk kept, which is widened by n / allowed and, where too few are left, again by 4.
+  (faiss's own filter ends the walk by the same rule whatever it found: recall 0.33 among the 6% of the rows that are of
+  one topic.) Where a walk would cost more than an exact search among the allowed rows, it is that, as it is for a
+  matrix of few rows.
+- Links can lead nowhere. A trial at build (`approximate.Trial`) doubles the default `ef` until recall is 0.93, and
+  where that does not help there is no graph, but an exact search.
+
+Costs at 384 dimensions and m = 16: 0.9 KB per row in the file, and 12 bytes per row in each process. The build takes
+one thread some 0.3 ms per row; the same rows give the same graph.
+"""
+
+import json
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from apps.engine.indexes import rerank as shortlist
+from apps.engine.indexes.approximate import Copies, Frame, Listed, Trial, rounded_up, widened
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
+from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.faiss_library import counted, library, metric_number, read, write
+from apps.engine.metrics import Metric
+from apps.engine.vectors import Float32, Int64, Mask
+
+_M, _EF_CONSTRUCTION, _EF = 16, 128, 128
+_LARGEST_EF = 4096
+_FEWEST_NODES = 1000
+_CODES_FROM_DIMENSION = 64
+# Rows so many times as far from the origin as apart have bytes, which err half as much as bfloat16 then, and under
+# cosine are walked by L2. Nearer, as embeddings are, inner products of bfloat16 are quicker.
+_FAR = 2.0
+_ROWS_PER_STEP = 512
+# SIMD code of the library wants whole registers.
+_WIDTH_STEP = 16
+_ENOUGH = 0.93
+# One kept row of a walk costs what an exact search needs for so many rows in sequence, or a fifth of them gathered; of
+# an 8-bit copy, for so many gathered.
+_WALK_COST = 48
+_GATHER_COST = 5
+_WALK_COST_OF_COPY = 150
+# So many of the kept rows, or 4 k, are scored exactly.
+_SHORTEST = 32
+
+
+class Hnsw(VectorIndex):
+    """A walk in a graph that keeps `ef` rows, then their exact scores.
+
+    `compared` counts the codes that the walks for a query looked at, as faiss counts them, some `ef` * m a walk; those
+    that a mask does not allow are among them. Where the answer comes from an exact search, the rows that this looked at
+    are counted too.
+    """
+
+    kind = "hnsw"
+    slow_to_build = True
+    build_parameters = (
+        Parameter("m", 4, 64, f"{_M}", "links per row and level, twice as many on the ground level"),
+        Parameter("ef_construction", 8, 1024, f"{_EF_CONSTRUCTION}", "how many rows a walk keeps while linking a row"),
+    )
+    search_parameters = (
+        Parameter(
+            "ef",
+            1,
+            _LARGEST_EF,
+            f"{_EF}, more where a trial at build found too few, and at least 2 k",
+            "how many rows a walk keeps; more cost time and find more; at least k are",
+        ),
+    )
+
+    def __init__(self, vectors: Float32, metric: Metric, exact: BruteForce, graph: "_Graph | None") -> None:
+        self._vectors = vectors
+        self._metric = metric
+        self._exact = exact
+        self._graph = graph
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
+    ) -> Self:
+        cls.check_params(params)
+        index = cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), None)
+        if len(vectors) >= _WALK_COST * _EF:
+            index._grow(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
+        return index
+
+    def _grow(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
+        """Make the graph, set its default `ef` to what a trial takes, and give it up where that does not pay."""
+        norms = self._exact.norms
+        trial = Trial.over(self._vectors, norms, self._metric)
+        if trial.separable:
+            self._graph = _Graph.grown(self._vectors, norms, self._metric, m, ef_construction, checkpoint)
+        while self._graph is not None:
+            if not self._pays(self._graph.ef, len(self)):
+                self._graph = None
+            elif trial.recall(self.search(trial.queries, trial.k, params={"ef": self._graph.ef}).scores) < _ENOUGH:
+                self._graph.ef *= 2
+            else:
+                return
+
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
+        rows = len(self._vectors)
+        count = rows if allowed is None else int(np.count_nonzero(allowed))
+        if count == rows:
+            allowed = None
+        graph = self._graph
+        if graph is None or not count:
+            return self._exact.search(queries, k, allowed)
+        first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
+
+        def listed(some: Float32, kept: int) -> Listed:
+            wanted = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
+            firsts, compared = graph.walk(some, kept, wanted)
+            positions, scores, _ = shortlist.read(
+                self._metric, self._vectors, some, k, firsts, copies=graph.copies, allowed=allowed
+            )
+            return Listed(positions, scores, compared, positions[:, min(k, count) - 1] >= 0)
+
+        return widened(
+            queries,
+            first,
+            rows=rows,
+            pays=lambda kept: self._pays(kept, count),
+            listed=listed,
+            exact=lambda some: self._exact.search(some, k, allowed),
+        )
+
+    def _pays(self, kept: int, count: int) -> bool:
+        """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
+        if count < len(self._vectors) and self._exact.has_copy:
+            return _WALK_COST_OF_COPY * kept <= count
+        return _WALK_COST * kept <= min(len(self._vectors), _GATHER_COST * count)
+
+    def save(self, folder: Path) -> None:
+        about = None if self._graph is None else self._graph.save(folder)
+        (folder / "graph.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
+        about = json.loads((folder / "graph.json").read_text())
+        graph = None if about is None else _Graph.load(folder, about, vectors, metric)
+        return cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), graph)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def nbytes(self) -> int:
+        return self._graph.nbytes if self._graph else 0
+
+
+class _Graph:
+    """Nodes, one for each row that is no copy, with their codes and links, and the default `ef`."""
+
+    def __init__(self, index: Any, copies: Copies, frame: Frame, ef: int) -> None:
+        self._index = index
+        self.copies = copies
+        # The row of each node, and that of none, -1, at the end; None where each is its number.
+        self._firsts = np.append(copies.firsts(), -1) if copies.pairs.size else None
+        self._frame = frame
+        self.ef = ef
+
+    @classmethod
+    def grown(
+        cls,
+        vectors: Float32,
+        norms: Float32,
+        metric: Metric,
+        m: int,
+        ef_construction: int,
+        checkpoint: Checkpoint,
+    ) -> Self | None:
+        """The graph of all rows; None where there are too few different ones."""
+        faiss = library()
+        frame = Frame.fitting(metric, norms, rounded_up(vectors.shape[1], _WIDTH_STEP))
+        corners = _corners(frame, vectors)
+        is_far = bool(np.linalg.norm(np.abs(corners).max(axis=0)) > _FAR * np.linalg.norm(corners[1] - corners[0]))
+        number = faiss.METRIC_L2 if is_far and metric is Metric.COSINE else metric_number(metric)
+        if _kind(vectors) == "IndexHNSWFlat":
+            index = faiss.IndexHNSWFlat(frame.width, m, number)
+        else:
+            code = faiss.ScalarQuantizer.QT_8bit if is_far else faiss.ScalarQuantizer.QT_bf16
+            index = faiss.IndexHNSWSQ(frame.width, code, m, number)
+            index.train(corners)
+        index.hnsw.efConstruction = ef_construction
+        storage = faiss.downcast_index(index.storage)
+        copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
+        if copies.count < _FEWEST_NODES:
+            return None
+        # A few at a time, so that the build can be broken off. It takes no longer for that, and finds as much.
+        for block in frame.blocks(vectors, copies.firsts()):
+            for start in range(0, len(block), _ROWS_PER_STEP):
+                checkpoint()
+                index.add(block[start : start + _ROWS_PER_STEP])
+        return cls(index, copies, frame, _EF)
+
+    @classmethod
+    def load(cls, folder: Path, about: dict[str, Any], vectors: Float32, metric: Metric) -> Self:
+        try:
+            scale, ef, is_by_l2 = float(about["scale"]), int(about["ef"]), about["by_l2"] is True
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder} has no description of a graph: {error!r}") from None
+        copies = Copies.load(folder, len(vectors))
+        frame = Frame(metric, rounded_up(vectors.shape[1], _WIDTH_STEP), scale)
+        number = library().METRIC_L2 if is_by_l2 else metric_number(metric)
+        index = read(folder / "graph.faiss", _kind(vectors), number, frame.width, copies.count)
+        return cls(index, copies, frame, ef)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the graph into `folder`; what is returned goes to `load` with it."""
+        write(self._index, folder / "graph.faiss")
+        self.copies.save(folder)
+        return {"scale": self._frame.scale, "ef": self.ef, "by_l2": self._index.metric_type == library().METRIC_L2}
+
+    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Int64]:
+        """For each of `queries` [m, dimension] the first rows of the `wanted` best of `kept` nodes [m, wanted], -1
+        where there are fewer, and with how many nodes it was compared [m]."""
+        params = _keeping(kept)
+        nodes, scores = np.empty((len(queries), wanted), np.int64), np.empty((1, wanted), np.float32)
+        compared = np.empty(len(queries), np.int64)
+        framed = self._frame.queries(queries)
+        # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
+        for i in range(len(queries)):
+            one = slice(i, i + 1)
+            walk = partial(self._index.search, framed[one], wanted, params=params, D=scores, I=nodes[one])
+            compared[i] = counted(walk)
+        return nodes if self._firsts is None else self._firsts[nodes], compared
+
+    @property
+    def nbytes(self) -> int:
+        code_bytes = int(library().downcast_index(self._index.storage).code_size)
+        links = int(self._index.hnsw.neighbors.size())
+        firsts = 0 if self._firsts is None else self._firsts.nbytes
+        return self.copies.count * (code_bytes + 12) + 4 * links + self.copies.pairs.nbytes + firsts
+
+
+@lru_cache(maxsize=64)
+def _keeping(kept: int) -> Any:
+    """What tells faiss to keep so many nodes; threads share it, and faiss only reads it."""
+    return library().SearchParametersHNSW(efSearch=kept)
+
+
+def _kind(vectors: Float32) -> str:
+    return "IndexHNSWSQ" if vectors.shape[1] >= _CODES_FROM_DIMENSION else "IndexHNSWFlat"
+
+
+def _corners(frame: Frame, vectors: Float32) -> Float32:
+    """The least and the greatest value in each dimension, float32 [2, width]."""
+    blocks = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in frame.blocks(vectors)]
+    both = np.concatenate(blocks)
+    return np.stack([both.min(axis=0), both.max(axis=0)])

@@ -1,0 +1,345 @@
+"""Locality-sensitive hashing with random hyperplanes: approximate search that looks at a part of the rows.
+
+A hyperplane cuts space in two, and two vectors are on one side of it the more often, the smaller the angle between them
+(Charikar, Similarity estimation techniques from rounding algorithms, 2002). On which side of 512 of them a row is makes
+its *signature*. Each *table* takes some bits of it as the number of a *bucket*. A query looks into the buckets it is
+nearest to in each table: its own, then those beyond the hyperplanes that it is closest to (Lv et al., Multi-probe LSH,
+2007), where a set of flipped bits costs the sum of the query's distances from their hyperplanes. The rows found are
+compared by the Hamming distance of their signatures, which estimates the angle, and the nearest are scored exactly.
+
+The hyperplanes come from a random rotation, three rounds of random signs and a Hadamard transform (Andoni et al.,
+Practical and optimal LSH for angular distance, 2015), which costs d log d instead of 512 d. Up to 510 dimensions they
+are a tight frame, and estimate angles better than independent ones: over sentence embeddings of 384 dimensions, a
+short-list of 100 rows does what 200 do with those. The signs come from the build parameter `seed`.
+
+Angles must order rows as scores do, so a metric is brought to distances, and distances to angles:
+- under cosine rows and queries become unit vectors, and the cosine orders as their distance does;
+- under dot rows are shortened to length 1 or less (by a length that one row in a thousand exceeds; those are cut to 1)
+  and get one more element that makes the length 1; queries become unit vectors with a zero there; |x - q|**2 is then
+  2 - 2 x.q (Neyshabur and Srebro, On symmetric and asymmetric LSHs for inner product search, 2015);
+- the mean of the rows is subtracted from rows and queries: embeddings lie in a narrow cone about their mean, which
+  planes through the origin hardly cut;
+- one element more, the same for all, moves the planes off the mean as far as the lengths about it differ (the median
+  less the tenth percentile), for direction alone does not tell rows of different lengths apart.
+
+Costs 64 + 4 * tables bytes a row, and some 3 microseconds a row to build. No BLAS goes into a signature, whose sums
+depend on where a row lies: equal rows have equal signatures, and a query has the same answer alone and in a batch, with
+kernels and without, before saving and after.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.engine import kernels, selection
+from apps.engine.array_files import map_array, save_array
+from apps.engine.errors import InvalidParameter
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
+from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.metrics import Metric, exact_scores, row_norms
+from apps.engine.vectors import Float32, Float64, Int64, Mask
+
+Int32 = NDArray[np.int32]
+Words = NDArray[np.uint64]
+
+SIGNATURE_BITS = 512
+_ROUNDS = 3
+_USUAL = 0.999
+_TABLES = 32
+_MOST_BITS = 16
+_BUCKET_ROWS = 12
+# By default a query for few rows looks into buckets of this part of n: 19% of 100,000, 8% of a million. As n grows,
+# the nearest rows stand out more; the further ones do so less, so for k above 10 the part grows with this power of k.
+_SHARE, _SHARE_POWER = 19.0, -0.4
+_FEW, _SHARE_GROWTH = 10, 0.28
+# The rows that are scored exactly: some c * k**power.
+_SHORTLIST, _SHORTLIST_POWER = 36, 0.75
+_SHORTEST = 64
+# Of n rows with s allowed, the nearest are further away, where signatures tell less: the part grows by this power of
+# n / s, and the short-list by n / s.
+_MASK_POWER = 6
+# Of fewer rows than one in so many, an exact scan is as quick.
+_SCAN_SHARE = 5
+# Where more rows than usual are near a query, it stops at this multiple of that.
+_CROWD = 1.5
+# Rows of so many elements in all are searched exactly, which takes some 0.1 ms.
+_SCAN_SIZE = 1 << 19
+_BLOCK_SIZE = 1 << 20
+# Queries so many times longer than the rows are at one distance from all of them, in float32.
+_FAR = 2.0**30
+
+
+class Arrays(NamedTuple):
+    """What an index holds.
+
+    frame       [d + 3] float64: the mean, with that of the element that dot adds; the element that is the same for all;
+                by what rows are multiplied under dot and euclidean
+    signs       [3, size] float32, of the rotation; size is a power of two
+    signatures  [n, 8] uint64
+    starts      [tables, 2**bits + 1] int32: where in `rows` each bucket begins
+    rows        [tables, n] int32, bucket by bucket
+    """
+
+    frame: Float64
+    signs: Float32
+    signatures: Words
+    starts: Int32
+    rows: Int32
+
+
+class Lsh(VectorIndex):
+    """Compares a query's signature with those of the rows that hash tables name. Approximate.
+
+    `compared` counts these rows; those that are scored exactly are among them. Where all rows that are allowed are
+    scored, because they are few or the short-list takes them all, the answer is exact.
+    """
+
+    kind = "lsh"
+    build_parameters = (
+        Parameter("tables", 1, 128, str(_TABLES), "hash tables: more of them find more, for 4 bytes a row each"),
+        Parameter(
+            "bits", 1, _MOST_BITS, f"{_BUCKET_ROWS} rows to a bucket", "hyperplanes a table; times tables at most 512"
+        ),
+        Parameter("seed", 0, 2**32 - 1, "0", "chooses the hyperplanes"),
+    )
+    search_parameters = (
+        Parameter(
+            "probes",
+            1,
+            1 << _MOST_BITS,
+            "for k = 10: of 100,000 rows 19%, of a million 8%; more for a larger k or under a filter",
+            "buckets to look into, a table",
+        ),
+        Parameter(
+            "shortlist",
+            1,
+            1_000_000,
+            "202 for k = 10, 6,402 for k = 1,000; more under a filter",
+            "rows with the nearest signatures that are scored exactly; at least k are",
+        ),
+    )
+
+    def __init__(self, vectors: Float32, metric: Metric, arrays: Arrays, exact: BruteForce | None) -> None:
+        self._vectors = np.ascontiguousarray(vectors)
+        self._metric = metric
+        self._arrays = arrays
+        self._exact = exact or BruteForce.without_copy(self._vectors, metric)
+        self._all = _packed(np.ones(len(vectors), np.bool_))
+
+    @classmethod
+    def check_params(cls, params: Params) -> None:
+        super().check_params(params)
+        tables, bits = params.get("tables", 1), params.get("bits", 1)
+        if tables * bits > SIGNATURE_BITS:
+            raise InvalidParameter("bits", f"times tables must be at most {SIGNATURE_BITS}, not {bits} * {tables}")
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Float32,
+        metric: Metric,
+        params: Params = NO_PARAMS,
+        exact: BruteForce | None = None,
+        checkpoint: Checkpoint = go_on,
+    ) -> Self:
+        cls.check_params(params)
+        vectors = np.ascontiguousarray(vectors)
+        n, d = vectors.shape
+        tables = params.get("tables", min(_TABLES, SIGNATURE_BITS // params.get("bits", 1)))
+        filling = max(1, round(np.log2(max(n, 1) / _BUCKET_ROWS)))
+        bits = params.get("bits", min(filling, _MOST_BITS, SIGNATURE_BITS // tables))
+        size = max(SIGNATURE_BITS, 1 << (d + 1).bit_length())
+        signs = np.random.default_rng(params.get("seed", 0)).choice(np.array([-1, 1], np.float32), (_ROUNDS, size))
+        frame, factors, extras = _framed(vectors, metric)
+        signatures = _signatures(vectors, factors, extras, frame, signs)
+        starts = np.zeros((tables, (1 << bits) + 1), np.int32)
+        rows = np.empty((tables, n), np.int32)
+        for table in range(tables):
+            keys = _keys(signatures, table, bits)
+            rows[table] = np.argsort(keys, kind="stable")
+            np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
+        return cls(vectors, metric, Arrays(frame, signs, signatures, starts, rows), exact)
+
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
+        count = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        is_few = count * self._vectors.shape[1] <= _SCAN_SIZE or count * _SCAN_SHARE < len(self)
+        if is_few or count <= (size := self._size(params, count, k)):
+            return self._exact.search(queries, k, allowed)
+        probes, held = self._reach(params, count, k)
+        m = len(queries)
+        positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
+        if kernels.loaded():
+            from apps.engine.kernels import hashes
+
+            bits = self._all if allowed is None else _packed(allowed)
+            given = np.ascontiguousarray(queries), bits, probes, held, size
+            hashes.nearest(self._metric.number, self._vectors, *self._arrays, *given, positions, scores, compared)
+        else:
+            mask = np.ones(len(self), np.bool_) if allowed is None else allowed
+            projections = self._projected(queries)
+            for i, query in enumerate(queries):
+                rows = self._candidates(projections[i], mask, probes, held, k)
+                distances = np.bitwise_count(self._arrays.signatures[rows] ^ _codes(projections[i : i + 1])).sum(axis=1)
+                nearest = rows[np.argsort(distances, kind="stable")[:size]]
+                exact = exact_scores(self._metric, self._vectors, query, nearest)
+                best = selection.best(exact, nearest, k)
+                positions[i], scores[i], compared[i] = nearest[best], exact[best], len(rows)
+        no = np.zeros(m, np.bool_)
+        return Neighbors(positions, scores, compared, proven=no, scanned=no)
+
+    def save(self, folder: Path) -> None:
+        for name, array in self._arrays._asdict().items():
+            save_array(folder / f"{name}.npy", array)
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
+        arrays = Arrays(*(map_array(folder / f"{name}.npy") for name in Arrays._fields))
+        n, d = vectors.shape
+        if arrays.signatures.shape[0] != n or arrays.rows.shape[1] != n or arrays.frame.shape != (d + 3,):
+            raise ValueError(f"{folder} has hashes of other rows")
+        return cls(vectors, metric, arrays, exact)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays)
+
+    def _size(self, params: Params, count: int, k: int) -> int:
+        """How many rows are scored exactly for the k best of `count` allowed rows, which are not none."""
+        usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * len(self) / count)
+        size: int = params.get("shortlist", usual)
+        return max(k, size)
+
+    def _reach(self, params: Params, count: int, k: int) -> tuple[int, int]:
+        """How many buckets of a table a query for the k best of `count` allowed rows looks into, and to how many rows
+        in them. No buckets for all rows."""
+        n, tables, buckets = len(self), len(self._arrays.rows), self._arrays.starts.shape[1] - 1
+        if "probes" in params:
+            return min(params["probes"], buckets), n
+        share = _SHARE * n**_SHARE_POWER * (n / count) ** _MASK_POWER
+        share *= (max(k, _FEW) / _FEW) ** _SHARE_GROWTH
+        if share >= 1.0:
+            return 0, 0
+        return max(1, round(share * buckets / tables)), max(1, round(_CROWD * share * n / tables))
+
+    def _projected(self, queries: Float32) -> Float32:
+        """Projections [m, 512] of `queries` [m, d]."""
+        frame = self._arrays.frame
+        norms = row_norms(queries)
+        lengths = np.where(norms > 0.0, norms, 1.0)
+        factors = np.minimum(frame[-1], _FAR / lengths) if self._metric is Metric.EUCLIDEAN else 1.0 / lengths
+        return _projections(queries, factors, np.zeros(len(queries)), frame, self._arrays.signs)
+
+    def _candidates(self, projections: Float32, mask: Mask, probes: int, held: int, k: int) -> Int64:
+        """The rows to compare with a query, ascending, as `kernels.hashes.nearest` finds them."""
+        named = np.zeros(len(self), np.bool_)
+        if probes:
+            entries = _probed(projections, self._arrays.starts, self._arrays.rows, probes, held)
+            named[entries] = len(entries) < len(self)
+        rows = np.flatnonzero(named & mask)
+        return rows if len(rows) >= k else np.flatnonzero(mask)
+
+
+def _framed(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64]:
+    """The frame of `vectors` [n, d], and for each what it is multiplied by and its element more under dot, both [n]."""
+    n, d = vectors.shape
+    norms = row_norms(vectors)
+    frame = np.zeros(d + 3)
+    usual = np.quantile(norms, _USUAL) if metric is Metric.DOT and n else norms.max(initial=0.0)
+    frame[-1] = 1.0 / (usual or 1.0)
+    factors = np.full(n, frame[-1])
+    if metric is not Metric.EUCLIDEAN:
+        with np.errstate(divide="ignore"):
+            factors = 1.0 / norms if metric is Metric.COSINE else np.minimum(factors, 1.0 / norms)
+    extras = np.zeros(n)
+    if metric is Metric.DOT:
+        extras = np.sqrt(np.maximum(0.0, 1.0 - (norms * factors) ** 2))
+    step = max(1, _BLOCK_SIZE // d)
+    blocks = [slice(start, start + step) for start in range(0, n, step)]
+    for block in blocks:
+        frame[:d] += (vectors[block] * factors[block, None]).sum(axis=0) / n
+    frame[d] = extras.mean() if n else 0.0
+    lengths = (extras - frame[d]) ** 2
+    for block in blocks:
+        lengths[block] += ((vectors[block] * factors[block, None] - frame[:d]) ** 2).sum(axis=1)
+    if n:
+        low, middle = np.quantile(np.sqrt(lengths), [0.1, 0.5])
+        frame[d + 1] = middle - low
+    return frame, factors, extras
+
+
+def _signatures(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Words:
+    signatures = np.empty((len(vectors), SIGNATURE_BITS // 64), np.uint64)
+    if kernels.loaded():
+        from apps.engine.kernels import hashes
+
+        hashes.fill_signatures(vectors, factors, extras, frame, signs, signatures)
+        return signatures
+    step = max(1, _BLOCK_SIZE // signs.shape[1])
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        signatures[part] = _codes(_projections(vectors[part], factors[part], extras[part], frame, signs))
+    return signatures
+
+
+def _projections(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
+    """How far [n, 512] the points that stand for `vectors` [n, d] are from the hyperplanes, and on which side."""
+    d, size = vectors.shape[1], signs.shape[1]
+    points = np.zeros((len(vectors), size), np.float32)
+    points[:, :d] = vectors * factors[:, None] - frame[:d]
+    points[:, d] = extras - frame[d]
+    points[:, d + 1] = frame[d + 1]
+    for signs_of_round in signs:
+        points *= signs_of_round
+        for _ in range(size.bit_length() - 1):
+            even, odd = points[:, ::2], points[:, 1::2]
+            points = np.concatenate([even + odd, even - odd], axis=1)
+    return points[:, :SIGNATURE_BITS]
+
+
+def _codes(projections: Float32) -> Words:
+    return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
+
+
+def _keys(signatures: Words, table: int, bits: int) -> NDArray[np.uint16]:
+    """The bits of `signatures` [n, 8] that `table` takes."""
+    word, offset = divmod(table * bits, 64)
+    keys = signatures[:, word] >> np.uint64(offset)
+    if offset + bits > 64:
+        keys |= signatures[:, word + 1] << np.uint64(64 - offset)
+    return (keys & np.uint64((1 << bits) - 1)).astype(np.uint16)
+
+
+def _packed(allowed: Mask) -> Words:
+    """`allowed` [n] as words: row i is bit i % 64 of word i // 64."""
+    packed = np.zeros(-(-len(allowed) // 64) * 8, np.uint8)
+    packed[: -(-len(allowed) // 8)] = np.packbits(allowed, bitorder="little")
+    return packed.view(np.uint64)
+
+
+def _probed(projections: Float32, starts: Int32, rows: Int32, probes: int, held: int) -> Int32:
+    """The rows, with repetitions, of the buckets that a query with these `projections` [512] looks into."""
+    tables, bits = len(rows), (starts.shape[1] - 1).bit_length() - 1
+    code = _codes(projections[None])
+    keys = np.stack([_keys(code, table, bits) for table in range(tables)]).astype(np.int64)
+    margins = np.abs(projections[: tables * bits]).reshape(tables, bits)
+    order = np.argsort(margins, axis=1, kind="stable")
+    # Sets of flipped bits in each table, those with the least sums of margins first: bit by bit, each set so far is
+    # taken with it too.
+    sums, flips = np.zeros((tables, 1), np.float32), np.zeros((tables, 1), np.int64)
+    for i in range(bits):
+        bit = order[:, i : i + 1]
+        sums = np.concatenate([sums, sums + np.take_along_axis(margins, bit, 1)], axis=1)
+        flips = np.concatenate([flips, flips | (1 << bit)], axis=1)
+        least = np.argsort(sums, axis=1, kind="stable")[:, :probes]
+        sums, flips = np.take_along_axis(sums, least, 1), np.take_along_axis(flips, least, 1)
+    buckets = keys ^ flips
+    begin, end = (np.take_along_axis(starts, buckets + after, 1) for after in (0, 1))
+    sizes = (end - begin).astype(np.int64)
+    within = np.cumsum(sizes, axis=1) - sizes < held
+    parts = zip(np.nonzero(within)[0], begin[within], end[within], strict=True)
+    return np.concatenate([rows[table, first:last] for table, first, last in parts])

@@ -1,0 +1,107 @@
+"""How many rows have each value of a field, and which values come most often.
+
+Rows lie in parts, each with its own values in order. Those of the part that has most are counted as numbers in an
+array; only the values of the other parts, and those that are shown, are looked up by their keys. So a field costs a
+pass over its rows and its values, some nanoseconds each, and some microseconds for each value of the smaller parts.
+Where these have many, a table of all values is made, which costs a fifth of a microsecond for each.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from apps.engine.metadata.filters import Scalar
+from apps.engine.metadata.layout import Starts, Strings, UInt32
+from apps.engine.metadata.values import decoded
+from apps.engine.vectors import Int64, Mask
+
+# One look-up of a key costs what so many entries of a table do.
+_MANY = 24
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The rows of one part that have each value of a column: `counts` [n], of the values whose keys are `keys` from
+    `first` on, in order. Some may be zero."""
+
+    keys: Strings
+    first: int
+    counts: Int64
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many values some row has."""
+        return int(np.count_nonzero(self.counts))
+
+    def key(self, i: int) -> bytes:
+        return self.keys[self.first + i]
+
+    def find(self, key: bytes) -> int | None:
+        """The number of the value with this key; None if the part has no such value."""
+        last = self.first + len(self.counts)
+        at = bisect_left(self.keys, key, self.first, last)
+        return at - self.first if at < last and self.keys[at] == key else None
+
+    def places(self) -> dict[bytes, int]:
+        """The number of each value by its key."""
+        last = self.first + len(self.counts)
+        return dict(zip(self.keys[self.first : last], range(len(self.counts)), strict=True))
+
+    def present(self) -> Iterator[tuple[bytes, int]]:
+        """Keys and counts of the values that some row has."""
+        for i in np.flatnonzero(self.counts).tolist():
+            yield self.key(i), int(self.counts[i])
+
+
+def most_frequent(parts: Sequence[Counts], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
+    """The `limit` values that most rows of all `parts` have, with the number of rows, and how many values there are.
+
+    Equally frequent ones are in order of their keys: by type (null, false, true, numbers, strings), then by value.
+    """
+    if not parts:
+        return [], 0
+    [*smaller, base] = sorted(parts, key=lambda part: part.distinct)
+    is_many = sum(part.distinct for part in smaller) * _MANY > len(base.counts)
+    find = base.places().get if is_many else base.find
+    totals, others = base.counts, Counter[bytes]()
+    if smaller:
+        totals = totals.copy()
+    for part in smaller:
+        for key, count in part.present():
+            at = find(key)
+            if at is None:
+                others[key] += count
+            else:
+                totals[at] += count
+    found = [(base.key(i), int(totals[i])) for i in _most(totals, limit).tolist()]
+    found = sorted([*found, *others.items()], key=lambda one: (-one[1], one[0]))[:limit]
+    return [(decoded(key), count) for key, count in found], int(np.count_nonzero(totals)) + len(others)
+
+
+def counted(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
+    """How many allowed rows each value has; value i's are rows[starts[i] : starts[i + 1]]."""
+    places = starts.astype(np.int64)
+    begin, end = int(places[0]), int(places[-1])
+    if allowed is not None and begin < end:
+        sums = np.zeros(end - begin + 1, np.int64)
+        np.cumsum(allowed[rows[begin:end]], out=sums[1:])
+        places = sums[places - begin]
+    return places[1:] - places[:-1]
+
+
+def _most(counts: Int64, limit: int) -> Int64:
+    """The places of the largest `counts` that are not zero, at most `limit`; equal ones in order."""
+    present = np.flatnonzero(counts)
+    if limit < 1:
+        return present[:0]
+    if len(present) > limit:
+        # How many values have each count or a higher one: quicker than a partition of the values.
+        having = np.cumsum(np.bincount(counts)[::-1])[::-1]
+        floor = int(np.flatnonzero(having >= limit)[-1])
+        above = np.flatnonzero(counts > floor)
+        present = np.sort(np.append(above, np.flatnonzero(counts == floor)[: limit - len(above)]))
+    return present[np.argsort(-counts[present], kind="stable")]

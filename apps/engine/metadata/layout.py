@@ -1,0 +1,182 @@
+"""The flat arrays of a block of rows: columns hold values, and values hold rows, each as a range of the next list.
+
+names         the names of the columns, ascending
+first_value   [columns + 1] the values of column c are first_value[c] to first_value[c + 1]
+values        the keys of the values (`values.py`), ascending in each column
+first_row     [values + 1] the rows that have value v are rows[first_row[v] : first_row[v + 1]], ascending
+rows          uint32
+first_member  [values + 1] likewise the rows that have v as a member of an array
+member_rows   uint32
+created_at    int64 [n], microseconds since the epoch, UTC
+
+Byte strings lie one after another in an array of bytes, beside the places where they start. So there are as many
+arrays whatever the number of columns, and all of them cost memory by what they hold. In files they are one array of
+bytes and a small header that names them; loading maps that, and reads nothing but the header.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self, TypeAlias, overload
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from apps.engine.array_files import map_array, save_array
+from apps.engine.vectors import Int64, equal_arrays
+
+_HEADER, _BYTES = "columns.json", "columns.npy"
+_FORMAT = 1
+_ALIGNMENT = 64
+_DTYPES = {name: np.dtype(name) for name in ("|u1", "<u4", "<u8", "<i8")}
+
+Starts: TypeAlias = NDArray[np.unsignedinteger[Any]]
+UInt32: TypeAlias = NDArray[np.uint32]
+
+
+def starts_of(lengths: Int64 | list[int]) -> Starts:
+    """Where ranges of these lengths start and, last, where the last one ends; in the smaller of two types."""
+    starts = np.zeros(len(lengths) + 1, np.uint64)
+    np.cumsum(lengths, out=starts[1:], dtype=np.uint64)
+    return starts if starts[-1] > np.iinfo(np.uint32).max else starts.astype(np.uint32)
+
+
+class Strings(Sequence[bytes]):
+    """Byte strings that lie one after another in `text`; `starts` has one more than there are strings."""
+
+    def __init__(self, text: NDArray[np.uint8], starts: Starts) -> None:
+        self.text, self.starts = text, starts
+        self._text, self._starts = text.data, starts.data
+
+    @classmethod
+    def of(cls, strings: list[bytes]) -> Self:
+        return cls(np.frombuffer(b"".join(strings), np.uint8), starts_of([len(one) for one in strings]))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, i: int) -> bytes: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[bytes]: ...
+    def __getitem__(self, i: int | slice) -> bytes | list[bytes]:
+        """One string, from the start only; or a list of some."""
+        if isinstance(i, slice):
+            starts = self.starts[i.start : i.stop + 1].tolist()
+            text = self.joined(i.start, i.stop)
+            return [text[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
+        return bytes(self._text[self._starts[i] : self._starts[i + 1]])
+
+    def joined(self, first: int, last: int) -> bytes:
+        """The strings from `first` up to `last`, which is not among them, as one."""
+        return bytes(self._text[self._starts[first] : self._starts[last]])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The arrays; see the head of the module."""
+
+    names: Strings
+    first_value: Starts
+    values: Strings
+    first_row: Starts
+    rows: UInt32
+    first_member: Starts
+    member_rows: UInt32
+    created_at: Int64
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        found: dict[str, NDArray[Any]] = {}
+        for field in fields(self):
+            part = getattr(self, field.name)
+            found |= (
+                {field.name: part.text, f"{field.name}_starts": part.starts}
+                if isinstance(part, Strings)
+                else {field.name: part}
+            )
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Memory or mapped files."""
+        return sum(array.nbytes for array in self._arrays().values())
+
+    def equals(self, other: "Layout") -> bool:
+        """Whether all arrays are the same."""
+        return equal_arrays(self._arrays(), other._arrays())
+
+    def save(self, folder: Path) -> None:
+        """Write two files into `folder`, which exists."""
+        arrays = self._arrays()
+        packed = np.zeros(sum(_aligned(array.nbytes) for array in arrays.values()), np.uint8)
+        start = 0
+        for array in arrays.values():
+            packed[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
+            start += _aligned(array.nbytes)
+        held = {name: [array.dtype.str, len(array)] for name, array in arrays.items()}
+        save_array(folder / _BYTES, packed)
+        (folder / _HEADER).write_bytes(orjson.dumps({"format": _FORMAT, "arrays": held}))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote, mapped. Raises ValueError or OSError for files that do not fit each other; that their
+        content is what was written, checksums say."""
+        packed = map_array(folder / _BYTES)
+        if packed.dtype != np.uint8 or packed.ndim != 1:
+            raise ValueError(f"{_BYTES} holds an array of another type or shape")
+        try:
+            header = orjson.loads((folder / _HEADER).read_bytes())
+            if header["format"] != _FORMAT:
+                raise ValueError(f"{_HEADER} is of format {header['format']!r}, not {_FORMAT}")
+            found = dict(_unpacked(packed, header["arrays"]))
+            loaded = cls(
+                names=Strings(found["names"], found["names_starts"]),
+                first_value=found["first_value"],
+                values=Strings(found["values"], found["values_starts"]),
+                first_row=found["first_row"],
+                rows=found["rows"],
+                first_member=found["first_member"],
+                member_rows=found["member_rows"],
+                created_at=found["created_at"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{_HEADER} does not say what it should: {error!r}") from error
+        loaded._check()
+        return loaded
+
+    def _check(self) -> None:
+        """Raise ValueError where the arrays do not fit each other by their types, lengths and ends."""
+        ranges = (
+            (self.names.starts, len(self.names), len(self.names.text)),
+            (self.first_value, len(self.names), len(self.values)),
+            (self.values.starts, len(self.values), len(self.values.text)),
+            (self.first_row, len(self.values), len(self.rows)),
+            (self.first_member, len(self.values), len(self.member_rows)),
+        )
+        for starts, count, end in ranges:
+            if starts.dtype.kind != "u" or len(starts) != count + 1 or starts[0] != 0 or starts[-1] != end:
+                raise ValueError(f"the arrays in {_BYTES} do not fit each other")
+        typed = ((self.rows, np.uint32), (self.member_rows, np.uint32), (self.created_at, np.int64))
+        texts = ((self.names.text, np.uint8), (self.values.text, np.uint8))
+        if any(array.dtype != dtype for array, dtype in (*typed, *texts)):
+            raise ValueError(f"an array in {_BYTES} is of another type")
+
+
+def _aligned(size: int) -> int:
+    """Where the next array may start behind one of `size` bytes that starts at zero."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _unpacked(packed: NDArray[np.uint8], held: dict[str, tuple[str, int]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays in `packed`, whose types and lengths `held` says, by their names."""
+    start = 0
+    for name, (dtype, length) in held.items():
+        size = length * _DTYPES[dtype].itemsize
+        if length < 0 or start + size > len(packed):
+            break
+        yield name, packed[start : start + size].view(_DTYPES[dtype])
+        start += _aligned(size)
+    if start != len(packed):
+        raise ValueError(f"{_BYTES} is not as long as {_HEADER} says")

@@ -1,0 +1,222 @@
+"""The attributes of n rows, column by column: which rows match a filter, and how often each value comes.
+
+Immutable; the arrays are those of `layout.py`. A field of metadata, by its dotted path, is a column, and so are `@id`
+and `@document_id`. A value is found by bisection in its column; ranges and prefixes are two places between values; and
+the rows of values that lie side by side lie side by side too. So a condition costs a search, some microseconds, and a
+write to as many places of a mask as rows match, or as do not where that is most of them. `$contains` of a string looks
+at each distinct string of the column, `@created_at` at each row. Nothing is computed ahead: many threads may read.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from apps.engine.metadata import building, filters, values
+from apps.engine.metadata.building import Attributes
+from apps.engine.metadata.facets import Counts, counted
+from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, Filter, Operand, Scalar
+from apps.engine.metadata.layout import Layout, Starts, UInt32
+from apps.engine.metadata.values import encoded
+from apps.engine.vectors import Int64, Mask
+
+# Where a part is found in one of so many strings, a look at each string is quicker than finding out whose a place is.
+_MANY = 8
+# Behind all keys with a given beginning: no key has this byte, which UTF-8 does not use, where a string goes on.
+_LAST = b"\xff"
+
+
+class Columns:
+    """The attributes of `len(self)` rows."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @classmethod
+    def build(cls, rows: Sequence[Attributes]) -> Self:
+        """The columns of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
+        return cls(building.built(rows))
+
+    @classmethod
+    def merged(cls, parts: Sequence["Columns"], order: Int64) -> Self:
+        """The columns of the rows `order` [n], distinct positions into the concatenation of `parts`."""
+        return cls(building.merged([part._layout for part in parts], order))
+
+    def equals(self, other: "Columns") -> bool:
+        """Whether each row has the same attributes in both, as far as a filter can tell."""
+        return self._layout.equals(other._layout)
+
+    def save(self, folder: Path) -> None:
+        """Write two files into `folder`, which exists."""
+        self._layout.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote, mapped; raises ValueError or OSError for files that do not fit each other."""
+        return cls(Layout.load(folder))
+
+    def __len__(self) -> int:
+        return len(self._layout.created_at)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory or mapped files."""
+        return self._layout.nbytes
+
+    def mask(self, filter: Filter) -> Mask:
+        """bool [n]: which rows match."""
+        match filter:
+            case filters.And(parts):
+                found = np.ones(len(self), np.bool_)
+                for part in parts:
+                    found &= self.mask(part)
+            case filters.Or(parts):
+                found = np.zeros(len(self), np.bool_)
+                for part in parts:
+                    found |= self.mask(part)
+            case filters.Not(part):
+                found = self.mask(part)
+                np.logical_not(found, out=found)
+            case filters.OneOf(path, operands):
+                found = self._equal_times(operands) if path == CREATED_AT else self._one_of(path, operands)
+            case filters.Compare(path, operator, operand):
+                found = self._compared(path, operator, operand)
+            case filters.Prefix(path, text):
+                key = values.STRING + text.encode()
+                found = self._between(path, key, key + _LAST)
+            case filters.Contains(path, scalar):
+                found = self._containing(path, scalar)
+            case filters.Exists(path):
+                found = np.ones(len(self), np.bool_) if path == CREATED_AT else self._between(path, b"", _LAST)
+            case _:
+                raise TypeError(f"{filter!r} is no filter")
+        return found
+
+    def counts(self, path: str, allowed: Mask | None = None) -> Counts:
+        """How many of the rows `allowed` [n] (None: all) have each value of a field.
+
+        Values are scalars, null among them, and the scalar members of arrays; a row counts once for each value that
+        it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is a dotted path,
+        `@id` or `@document_id`; raises ValueError for another name of that kind.
+        """
+        if path.startswith(("@", "$")) and (path not in OWN_FIELDS or path == CREATED_AT):
+            raise ValueError(f"{path} is no field whose values are counted")
+        first, last = self._column(path)
+        layout = self._layout
+        last = bisect_left(layout.values, values.ARRAY, first, last)
+        found = counted(layout.first_row[first : last + 1], layout.rows, allowed)
+        found += counted(layout.first_member[first : last + 1], layout.member_rows, allowed)
+        return Counts(layout.values, first, found)
+
+    def _column(self, path: str) -> tuple[int, int]:
+        """The range of the values of a column; empty if there is none."""
+        layout, name = self._layout, path.encode()
+        at = bisect_left(layout.names, name)
+        if at == len(layout.names) or layout.names[at] != name:
+            return 0, 0
+        return int(layout.first_value[at]), int(layout.first_value[at + 1])
+
+    def _compared(self, path: str, operator: str, operand: int | float | str) -> Mask:
+        if path == CREATED_AT:
+            return _COMPARISONS[operator](self._layout.created_at, operand)
+        key = encoded(operand)
+        # The type's byte comes before all keys of the type, and a further byte behind the key itself.
+        before, after = key[:1], bytes([key[0] + 1])
+        low, high = {
+            "$gt": (key + b"\0", after),
+            "$gte": (key, after),
+            "$lt": (before, key),
+            "$lte": (before, key + b"\0"),
+        }[operator]
+        return self._between(path, low, high)
+
+    def _between(self, path: str, low: bytes, high: bytes) -> Mask:
+        """The rows whose value at `path` has a key from `low` up to `high`, without it."""
+        first, last = column = self._column(path)
+        start = bisect_left(self._layout.values, low, first, last)
+        return self._side_by_side(column, start, bisect_left(self._layout.values, high, start, last))
+
+    def _side_by_side(self, column: tuple[int, int], first: int, last: int) -> Mask:
+        """The rows whose value in a column is one of those from `first` up to `last`, without it."""
+        layout = self._layout
+        begin, start, stop, end = (int(layout.first_row[i]) for i in (column[0], first, last, column[1]))
+        if end - begin < len(self) or 2 * (stop - start) <= len(self):
+            found = np.zeros(len(self), np.bool_)
+            found[layout.rows[start:stop]] = True
+        else:
+            # All rows have the field, and most of them match: fewer are to be taken out.
+            found = np.ones(len(self), np.bool_)
+            found[layout.rows[begin:start]] = False
+            found[layout.rows[stop:end]] = False
+        return found
+
+    def _one_of(self, path: str, operands: tuple[Operand, ...]) -> Mask:
+        layout, column = self._layout, self._column(path)
+        hits = [hit for operand in operands if (hit := self._find(column, encoded(operand))) is not None]
+        if len(hits) == 1:
+            found = self._side_by_side(column, hits[0], hits[0] + 1)
+        else:
+            found = np.zeros(len(self), np.bool_)
+            found[_rows_of(hits, layout.first_row, layout.rows)] = True
+        found[_rows_of(hits, layout.first_member, layout.member_rows)] = True
+        return found
+
+    def _find(self, column: tuple[int, int], key: bytes) -> int | None:
+        first, last = column
+        at = bisect_left(self._layout.values, key, first, last)
+        return at if at < last and self._layout.values[at] == key else None
+
+    def _containing(self, path: str, scalar: Scalar) -> Mask:
+        layout, column = self._layout, self._column(path)
+        found = np.zeros(len(self), np.bool_)
+        if isinstance(scalar, str):
+            first = bisect_left(layout.values, values.STRING, *column)
+            last = bisect_left(layout.values, values.ARRAY, first, column[1])
+            if not scalar:
+                found = self._side_by_side(column, first, last)
+            elif layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
+                found[_rows_of(self._with_part(scalar.encode(), first, last), layout.first_row, layout.rows)] = True
+        hit = self._find(column, encoded(scalar))
+        if hit is not None:
+            found[_rows_of([hit], layout.first_member, layout.member_rows)] = True
+        return found
+
+    def _with_part(self, part: bytes, first: int, last: int) -> list[int]:
+        """Those of the values from `first` up to `last`, all strings, that have `part`, which is not empty."""
+        keys = self._layout.values
+        text = keys.joined(first, last)
+        if _MANY * text.count(part) > last - first:
+            return [first + i for i, key in enumerate(keys[first:last]) if key.find(part, 1) >= 0]
+        starts = keys.starts.data
+        base = starts[first]
+        found: list[int] = []
+        at = text.find(part)
+        while at >= 0:
+            value = bisect_right(starts, base + at, first, last) - 1
+            end = starts[value + 1] - base
+            # Not so for a part with the byte of the type, or with one from the next value.
+            if base + at > starts[value] and at + len(part) <= end:
+                found.append(value)
+                at = text.find(part, end)
+            else:
+                at = text.find(part, at + 1)
+        return found
+
+    def _equal_times(self, operands: tuple[Operand, ...]) -> Mask:
+        return np.isin(self._layout.created_at, np.array(operands, np.int64))
+
+
+_COMPARISONS = {"$gt": np.greater, "$gte": np.greater_equal, "$lt": np.less, "$lte": np.less_equal}
+
+
+def _rows_of(hits: list[int], starts: Starts, rows: UInt32) -> UInt32:
+    """The rows of the values `hits`."""
+    if len(hits) == 1:
+        return rows[int(starts[hits[0]]) : int(starts[hits[0] + 1])]
+    which = np.array(hits, np.int64)
+    begins = starts[which].astype(np.int64)
+    counts = starts[which + 1].astype(np.int64) - begins
+    ends = np.cumsum(counts)
+    return rows[np.repeat(begins - (ends - counts), counts) + np.arange(int(counts.sum()))]

@@ -1,0 +1,70 @@
+"""A value as a byte string, its *key*: a byte for the type, then the value.
+
+What always holds: equal values, and no others, have equal keys; keys of strings are in the order of their code points,
+keys of numbers in the order of the numbers, exactly. So a sorted list of keys answers `$eq`, ranges and prefixes.
+
+type      behind the type's byte
+null      nothing; so for false and true
+number    the nearest double, made sortable as an integer of 8 bytes; then the number minus that double, plus 32,768, in
+          2 bytes (it is zero but for integers beyond 2**53, and at most 1,024 for those of 64 bits)
+string    UTF-8, which sorts as the code points do
+array     for each member the length of its key in 4 bytes and the key
+other     nothing: objects, arrays that have one within, and arrays deeper than an operand can be. They equal nothing.
+
+The types stand in this order, so scalars come first.
+"""
+
+import struct
+from typing import Any
+
+from apps.engine.metadata.filters import MAX_DEPTH, Scalar
+
+NULL, FALSE, TRUE, NUMBER, STRING, ARRAY, OTHER = (bytes([i]) for i in range(7))
+
+_DOUBLE, _INTEGER, _NUMBER = struct.Struct(">d"), struct.Struct(">Q"), struct.Struct(">QH")
+_SIGN, _ALL = 1 << 63, (1 << 64) - 1
+_MIDDLE = 1 << 15
+
+
+def encoded(value: Any, depth: int = MAX_DEPTH) -> bytes:
+    """The key of `value`, parsed JSON with integers of at most 64 bits; arrays may be lists or tuples."""
+    if isinstance(value, str):
+        return STRING + value.encode()
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return TRUE if value else FALSE
+    if isinstance(value, int | float):
+        return _encoded_number(value)
+    if isinstance(value, dict) or depth == 0:
+        return OTHER
+    members = [encoded(member, depth - 1) for member in value]
+    if OTHER in members:
+        return OTHER
+    return ARRAY + b"".join(len(member).to_bytes(4) + member for member in members)
+
+
+def _encoded_number(value: int | float) -> bytes:
+    # Minus zero plus zero is zero.
+    nearest = float(value) + 0.0
+    (bits,) = _INTEGER.unpack(_DOUBLE.pack(nearest))
+    rest = value - int(nearest) if isinstance(value, int) else 0
+    return NUMBER + _NUMBER.pack(bits ^ (_ALL if bits & _SIGN else _SIGN), rest + _MIDDLE)
+
+
+def decoded(key: bytes) -> Scalar:
+    """The scalar whose key is `key`. Whole numbers within 64 bits are integers, however they were written."""
+    tag = key[:1]
+    if tag == STRING:
+        return key[1:].decode()
+    if tag == NUMBER:
+        return _decoded_number(key)
+    return {NULL: None, FALSE: False, TRUE: True}[tag]
+
+
+def _decoded_number(key: bytes) -> int | float:
+    bits, rest = _NUMBER.unpack_from(key, 1)
+    (nearest,) = _DOUBLE.unpack(_INTEGER.pack(bits ^ (_SIGN if bits & _SIGN else _ALL)))
+    if rest != _MIDDLE or (nearest.is_integer() and -(2.0**63) <= nearest < 2.0**64):
+        return int(nearest) + int(rest) - _MIDDLE
+    return float(nearest)

@@ -1,0 +1,173 @@
+"""The k best rows of several parts for the words of a query, by BM25.
+
+A row's score is the sum, over the distinct words of the query that it has, of
+
+    idf * f * (k1 + 1) / (f + k1 * (1 - b + b * length / average))     idf = ln(1 + (N - df + 0.5) / (df + 0.5))
+
+with k1 = 1.2 and b = 0.75 (Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009; the idf is Lucene's,
+which is never negative). f is how often the row has the word, df how many rows do, and N rows have `average` words. N,
+df and average are those of all live rows of all parts, whatever a filter lets through. Sums are made in float64 in the
+order of the words and rounded to float32 once, so that a score is the same however rows are divided into parts.
+
+No row that holds a word is passed over, so the answer is exact. Costs some 3 nanoseconds for each row of each word, and
+in each part some 5 microseconds a word.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import log
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.engine import kernels
+from apps.engine.selection import best, kth_largest_floor
+from apps.engine.text.analyzer import TextQuery
+from apps.engine.text.inverted_index import TextIndex
+from apps.engine.vectors import Float32, Float64, Int64, Mask
+
+K1 = 1.2
+B = 0.75
+# Of the words of a query so many count: those of phrases and then the rarest.
+MAX_SCORED = 256
+
+_NO_MASK = np.empty(0, np.bool_)
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows to search. `keys` int64 [n] name them, no key of any part twice among live rows.
+
+    `alive` [n] masks the rows that exist, None where all do: the others are not there at all. `allowed` [n] masks
+    those that may be found; it changes no score. All false means none.
+    """
+
+    index: TextIndex
+    keys: Int64
+    alive: Mask | None = None
+    allowed: Mask | None = None
+
+
+class TextHits(NamedTuple):
+    """The best rows, best first, ties by ascending key: `keys` int64 [m], `scores` float32 [m], m <= k.
+
+    `matched` says how many rows there are that hold a word, have every phrase, and are alive and allowed.
+    """
+
+    keys: Int64
+    scores: Float32
+    matched: int
+
+
+def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
+    """The k best rows of `parts` that have a word of `query`, and every phrase of it."""
+    encoded = [word.encode() for word in query.words]
+    parts = [part for part in parts if len(part.index)]
+    numbers = [part.index.locate(encoded) for part in parts]
+    spans = [part.index.spans(located) for part, located in zip(parts, numbers, strict=True)]
+    frequencies = sum(map(_frequencies, parts, spans), np.zeros(len(encoded), np.int64))
+    if not frequencies.any():
+        return TextHits(np.empty(0, np.int64), np.empty(0, np.float32), 0)
+    sizes = [_live_size(part) for part in parts]
+    rows, tokens = (sum(column) for column in zip(*sizes, strict=True))
+    idf = _idf(frequencies, rows, query)
+    keys, scores, matched = [], [], 0
+    for part, located, part_spans in zip(parts, numbers, spans, strict=True):
+        if not np.diff(part_spans).any():
+            continue
+        mask = _mask(part, query, located)
+        candidates, part_scores = _scored(part.index, part_spans, idf, tokens / rows, mask)
+        matched += len(candidates)
+        chosen = _k_best_at_least(part_scores, k)
+        scores.append(part_scores[chosen])
+        keys.append(part.keys[candidates[chosen]])
+    all_keys, all_scores = np.concatenate(keys), np.concatenate(scores)
+    order = best(all_scores, all_keys, k)
+    return TextHits(all_keys[order], all_scores[order], matched)
+
+
+def _frequencies(part: Part, spans: Int64) -> Int64:
+    """int64 [words]: how many live rows hold each word, whose rows lie in `spans`."""
+    if part.alive is None:
+        return spans[:, 1] - spans[:, 0]
+    rows, alive = part.index.rows, part.alive
+    if not kernels.loaded():
+        return np.array([np.count_nonzero(alive[rows[first:end]]) for first, end in spans.tolist()], np.int64)
+    from apps.engine.kernels.words import count
+
+    counts = np.empty(len(spans), np.int64)
+    count(rows, spans, alive, counts)
+    return counts
+
+
+def _live_size(part: Part) -> tuple[int, int]:
+    """How many live rows `part` has, and how many words these have together."""
+    if part.alive is None:
+        return len(part.index), part.index.tokens
+    dead = np.flatnonzero(~part.alive)
+    return len(part.index) - len(dead), part.index.tokens - int(part.index.lengths[dead].sum(dtype=np.int64))
+
+
+def _idf(frequencies: Int64, rows: int, query: TextQuery) -> Float64:
+    """The weight of each word of `query`, which `frequencies` [words] of all `rows` have; 0 if it does not count."""
+    # Python's logarithm is one function on every machine; numpy's depends on the processor.
+    idf = np.array([log(1 + (rows - df + 0.5) / (df + 0.5)) for df in frequencies.tolist()])
+    if np.count_nonzero(frequencies) > MAX_SCORED:
+        quoted = {word for phrase in query.phrases for word in phrase}
+        is_plain = np.array([word not in quoted for word in query.words])
+        order = np.lexsort((frequencies, is_plain, frequencies == 0))
+        idf[order[MAX_SCORED:]] = 0.0
+    return idf
+
+
+def _mask(part: Part, query: TextQuery, numbers: Sequence[int]) -> Mask:
+    """Which rows of `part` are alive and allowed, and have every phrase; empty where all do. `numbers` are those of the
+    query's words."""
+    masks = [mask for mask in (part.alive, part.allowed) if mask is not None]
+    known = dict(zip(query.words, numbers, strict=True))
+    for phrase in query.phrases:
+        having = np.zeros(len(part.index), np.bool_)
+        having[part.index.rows_with([known[word] for word in phrase])] = True
+        masks.append(having)
+    return reduce(np.logical_and, masks) if masks else _NO_MASK
+
+
+def _scored(index: TextIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
+    """The rows that `mask` allows and that have a word whose `idf` is not 0, in any order, and their scores."""
+    if not kernels.loaded():
+        return _scored_by_numpy(index, spans, idf, average, mask)
+    from apps.engine.kernels.words import score
+
+    size = min(int((spans[:, 1] - spans[:, 0]).sum()), len(index))
+    scores, found = np.zeros(len(index)), np.empty(size + 1, np.int64)
+    count = score(index.rows, index.frequencies, spans, idf, index.lengths, average, K1, B, mask, scores, found)
+    candidates = found[:count]
+    return candidates, scores[candidates].astype(np.float32)
+
+
+def _scored_by_numpy(index: TextIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
+    pieces = [slice(first, end) for first, end in spans.tolist()]
+    rows = np.concatenate([index.rows[piece] for piece in pieces])
+    often = np.concatenate([index.frequencies[piece] for piece in pieces]).astype(np.float64)
+    norms = index.lengths * np.float64(B)
+    norms /= average
+    norms += 1 - B
+    norms *= K1
+    below = norms[rows] + often
+    often *= K1 + 1
+    often *= np.repeat(idf, spans[:, 1] - spans[:, 0])
+    often /= below
+    # bincount adds one weight after the other, so a row's words in their order.
+    scores = np.bincount(rows, often, minlength=len(index))
+    candidates = np.flatnonzero(scores * mask if len(mask) else scores)
+    return candidates, scores[candidates].astype(np.float32)
+
+
+def _k_best_at_least(scores: Float32, k: int) -> Int64:
+    """Positions of all positive `scores` that may be among the k highest, with all that tie."""
+    chosen = np.flatnonzero(scores >= max(kth_largest_floor(scores, k), _SMALLEST))
+    if len(chosen) > 4 * k:
+        chosen = chosen[scores[chosen] >= kth_largest_floor(scores[chosen], k)]
+    return chosen

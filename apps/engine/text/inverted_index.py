@@ -1,0 +1,257 @@
+"""The index of one part: for each word the rows that hold it, and for each row its words in order.
+
+What always holds: nothing changes after the index was built. Words are numbered in the order of their UTF-8 bytes, and
+looked up by bisection in these bytes as they lie in the file, so opening an index makes no table of them. The
+arrays, and the files of a saved index, are:
+
+words.npy        uint8, the words' UTF-8 bytes, one after the other
+ends.npy         int64 [2, w + 1]: where each word begins in `words`, and its rows in `rows`; the last is the end
+rows.npy         int32 [p], for each word the rows that hold it, ascending
+frequencies.npy  uint8, or wider where it must be [p]: how often
+tokens.npy       int32, the words of each row in order, by number, row after row
+lengths.npy      int32 [n], the number of words of each row
+
+The first four find rows by words; the last two serve phrases, the length of a row in its score, and merging, which
+takes numbers for numbers and does not read texts again. Costs some 10 bytes for each word of a row; while
+building or merging, some 70.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.engine.array_files import map_array, save_array
+from apps.engine.text.analyzer import words
+from apps.engine.vectors import Int64, equal_arrays
+
+Int32 = NDArray[np.int32]
+
+_TYPES = {"words": np.uint8, "ends": np.int64, "rows": np.int32, "tokens": np.int32, "lengths": np.int32}
+# Where fewer than one row in so many has a word, rows are looked at one by one.
+_SPARSE = 16
+
+
+class Arrays(NamedTuple):
+    """What an index holds; see the head of this module."""
+
+    words: NDArray[np.uint8]
+    ends: Int64
+    rows: Int32
+    frequencies: NDArray[np.unsignedinteger[Any]]
+    tokens: Int32
+    lengths: Int32
+
+
+class TextIndex:
+    """The words of `len(self)` rows; rows are named by their position in the texts it was built from."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        # Python's own views: elements of them cost a fifth of numpy's.
+        self._bytes = arrays.words.data
+        self._ends = arrays.ends[0].data
+        self._distinct = range(arrays.ends.shape[1] - 1)
+
+    @classmethod
+    def build(cls, texts: Sequence[str]) -> Self:
+        """Index `texts`, row by row. A text may be empty, and no string is invalid."""
+        numbers: defaultdict[str, int] = defaultdict()
+        numbers.default_factory = numbers.__len__
+        tokens, lengths = array("i"), array("i")
+        for text in texts:
+            found = words(text)
+            lengths.append(len(found))
+            tokens.extend(map(numbers.__getitem__, found))
+        known = sorted(numbers)
+        ranks = np.empty(len(known), np.int32)
+        ranks[[numbers[word] for word in known]] = np.arange(len(known), dtype=np.int32)
+        numbered = np.frombuffer(tokens, np.int32) if tokens else np.empty(0, np.int32)
+        return cls(_indexed([word.encode() for word in known], ranks[numbered], np.array(lengths, np.int32)))
+
+    @classmethod
+    def merged(cls, parts: Sequence["TextIndex"], order: Int64) -> Self:
+        """The index of the rows `order`, which are positions in the concatenation of `parts`."""
+        known = sorted({word for part in parts for word in part._words()})
+        numbers = {word: number for number, word in enumerate(known)}
+        tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        for part in parts:
+            renumbered = np.array([numbers[word] for word in part._words()], np.int32)
+            tokens.append(renumbered[part._arrays.tokens])
+            lengths.append(part._arrays.lengths)
+        all_tokens, all_lengths = np.concatenate(tokens), np.concatenate(lengths)
+        starts = _starts(all_lengths)
+        places = _spans(starts[order], all_lengths[order])
+        return cls(_indexed(known, all_tokens[places], all_lengths[order]))
+
+    def equals(self, other: "TextIndex") -> bool:
+        """Whether each row has the same words in both."""
+        return equal_arrays(self._arrays._asdict(), other._arrays._asdict())
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the index into `folder`, which exists."""
+        for name, values in self._arrays._asdict().items():
+            save_array(folder / f"{name}.npy", values)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The index in `folder`, mapped; raises OSError or ValueError for files that make none.
+
+        Types and lengths are looked at, not what the arrays hold.
+        """
+        arrays = Arrays(*(map_array(folder / f"{name}.npy") for name in Arrays._fields))
+        for name, values in arrays._asdict().items():
+            is_typed = values.dtype == _TYPES[name] if name in _TYPES else values.dtype.kind == "u"
+            if not is_typed or values.ndim != (2 if name == "ends" else 1) or not values.flags.c_contiguous:
+                raise ValueError(f"{name}.npy holds an array of another type or shape")
+        if arrays.ends.shape[0] != 2 or not arrays.ends.shape[1]:
+            raise ValueError("ends.npy holds an array of another shape")
+        if arrays.ends[:, 0].any() or arrays.ends[:, -1].tolist() != [len(arrays.words), len(arrays.rows)]:
+            raise ValueError("words.npy or rows.npy is not as long as ends.npy says")
+        if len(arrays.frequencies) != len(arrays.rows) or int(arrays.lengths.sum(dtype=np.int64)) != len(arrays.tokens):
+            raise ValueError("frequencies.npy or tokens.npy is of another length")
+        return cls(arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory or mapped files."""
+        return sum(values.nbytes for values in self._arrays)
+
+    @property
+    def rows(self) -> Int32:
+        """int32 [p], the rows that hold each word, ascending, word after word."""
+        return self._arrays.rows
+
+    @property
+    def frequencies(self) -> NDArray[np.unsignedinteger[Any]]:
+        """unsigned [p], how often each of `rows` has its word."""
+        return self._arrays.frequencies
+
+    @property
+    def lengths(self) -> Int32:
+        """int32 [n], the number of words of each row."""
+        return self._arrays.lengths
+
+    @property
+    def tokens(self) -> int:
+        """The number of words of all rows together."""
+        return len(self._arrays.tokens)
+
+    def locate(self, encoded: Sequence[bytes]) -> list[int]:
+        """The numbers of words, given as UTF-8; -1 for a word that no row has."""
+        found = []
+        for word in encoded:
+            number = bisect_left(self._distinct, word, key=self._word)
+            found.append(number if number < len(self._distinct) and self._word(number) == word else -1)
+        return found
+
+    def spans(self, numbers: Sequence[int]) -> Int64:
+        """int64 [words, 2]: where, in `rows` and `frequencies`, the rows lie that hold each of the words `numbers`, as
+        `locate` gives them, and where they end; nowhere for -1."""
+        located = np.array(numbers, np.int64)
+        found: Int64 = self._arrays.ends[1][located[:, None] + [0, 1]]
+        found[located < 0] = 0
+        return found
+
+    def rows_with(self, phrase: Sequence[int]) -> Int64:
+        """The rows, ascending, that have the words `phrase` side by side; none if one of these numbers is -1."""
+        if min(phrase) < 0:
+            return np.empty(0, np.int64)
+        tokens, starts, size = self._arrays.tokens, self._starts, len(phrase)
+        holders = sorted((self._holders(number) for number in set(phrase)), key=len)
+        # The rarest word first: it leaves the fewest places to look at for the others.
+        offsets = sorted(range(size), key=lambda offset: len(self._holders(phrase[offset])))
+        if len(holders[0]) * _SPARSE < len(self):
+            rows = _in_all(holders)
+            rows = rows[self.lengths[rows] >= size]
+            places = _spans(starts[rows], self.lengths[rows] - (size - 1))
+        else:
+            # Reading all words one after the other is cheaper than those of many rows here and there.
+            first = offsets.pop(0)
+            places = np.flatnonzero(tokens[first : max(len(tokens) - size + 1, 0) + first] == phrase[first])
+        for offset in offsets:
+            places = places[tokens[places + offset] == phrase[offset]]
+        # A row without words begins where the next does; the last of those that begin there is meant.
+        owners = np.searchsorted(starts, places, side="right") - 1
+        owners = owners[places + size <= starts[owners] + self.lengths[owners]]
+        distinct: Int64 = owners[np.diff(owners, prepend=-1) != 0]
+        return distinct
+
+    @cached_property
+    def _starts(self) -> Int64:
+        return _starts(self._arrays.lengths)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        first, end = self._arrays.ends[1, number : number + 2].tolist()
+        return first, end
+
+    def _holders(self, number: int) -> Int32:
+        first, end = self._span(number)
+        return self._arrays.rows[first:end]
+
+    def _word(self, number: int) -> bytes:
+        return bytes(self._bytes[self._ends[number] : self._ends[number + 1]])
+
+    def _words(self) -> list[bytes]:
+        """All words, by number."""
+        whole, ends = bytes(self._bytes), self._ends.tolist()
+        return [whole[first:end] for first, end in pairwise(ends)]
+
+
+def _indexed(known: list[bytes], tokens: Int32, lengths: Int32) -> Arrays:
+    """The arrays of rows of `lengths` [n] whose words, row after row, are `tokens`, numbers in `known`, which ascends;
+    words of `known` that no row has are left out."""
+    rows = max(len(lengths), 1)
+    # One sort brings equal words together with their rows ascending, which a sort by word alone would have to be
+    # stable for.
+    pairs = tokens * np.int64(rows) + np.repeat(np.arange(len(lengths)), lengths)
+    pairs.sort()
+    firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    frequencies = np.diff(firsts, append=len(pairs))
+    words_of_pairs, rows_of_pairs = np.divmod(pairs[firsts], rows)
+    counts = np.bincount(words_of_pairs, minlength=len(known))
+    is_used = counts > 0
+    used = [word for word, is_one in zip(known, is_used.tolist(), strict=True) if is_one]
+    if len(used) < len(known):
+        tokens = (np.cumsum(is_used, dtype=np.int32) - 1)[tokens].astype(np.int32)
+    ends = np.array(
+        [list(accumulate(map(len, used), initial=0)), [0, *np.cumsum(counts[is_used]).tolist()]], dtype=np.int64
+    )
+    return Arrays(
+        words=np.frombuffer(b"".join(used), np.uint8),
+        ends=ends,
+        rows=rows_of_pairs.astype(np.int32),
+        frequencies=frequencies.astype(np.min_scalar_type(int(frequencies.max(initial=0)))),
+        tokens=np.ascontiguousarray(tokens, np.int32),
+        lengths=np.ascontiguousarray(lengths, np.int32),
+    )
+
+
+def _in_all(ascending: Sequence[Int32]) -> Int32:
+    """What all of several arrays have, the first of which is the shortest; each ascends without repetition."""
+    common = ascending[0]
+    for other in ascending[1:]:
+        near = np.minimum(np.searchsorted(other, common), len(other) - 1)
+        common = common[other[near] == common]
+    return common
+
+
+def _starts(lengths: Int32) -> Int64:
+    """int64 [n]: where each row begins, among rows of `lengths` that lie one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return ends - lengths
+
+
+def _spans(starts: Int64, lengths: Int32) -> Int64:
+    """The numbers from each of `starts` on, so many as its one of `lengths` says, one span after the other."""
+    return np.repeat(starts - _starts(lengths), lengths) + np.arange(int(lengths.sum(dtype=np.int64)))

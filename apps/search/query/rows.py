@@ -1,0 +1,135 @@
+"""From ranked keys to results as the API shows them: one statement for the rows, and no ORM instance per row."""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import orjson
+
+from apps.engine.metrics import Metric
+from apps.engine.vectors import Float32
+from apps.libraries.answers import AnswerSize
+from apps.libraries.dialects.base import Dialect
+from apps.libraries.selectors import vector_array
+from apps.search.query.search import Ranked
+from apps.search.query.spec import QuerySpec
+from apps.search.snapshots import LibraryState, Snapshot
+
+# The size of so many results is looked at before more are read; what an answer of no more has, when it is made.
+_RESULTS_AT_A_TIME = 100
+# Names, score and distance.
+_RESULT_BYTES = 100
+
+# Makes a field of a result from a row of the statement that reads it.
+_Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
+
+
+def shown(
+    snapshot: Snapshot, state: LibraryState, found: Sequence[Ranked], specs: Sequence[QuerySpec]
+) -> list[list[dict[str, Any]]]:
+    """The results of each query, with the fields it asked for. Raises Invalid for too many or too large ones."""
+    columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
+    times = Counter(chain.from_iterable(ranked.keys for ranked in found))
+    keys = list(times)
+    rows: dict[int, tuple[Any, ...]] = {}
+    size, is_small = AnswerSize(), times.total() <= _RESULTS_AT_A_TIME
+    for start in range(0, len(keys), _RESULTS_AT_A_TIME):
+        some = keys[start : start + _RESULTS_AT_A_TIME]
+        params = [state.generation, *some] if columns.of_generation else some
+        read = snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params)
+        if not is_small:
+            size.add(sum(times[row[0]] * _size(row) for row in read))
+        rows.update((row[0], row) for row in read)
+    return [
+        _results(ranked, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)
+        for ranked, spec in zip(found, specs, strict=True)
+    ]
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    """About how many bytes of JSON a row makes."""
+    size = _RESULT_BYTES
+    for value in row:
+        if type(value) is str:
+            size += len(value) if value.isascii() else len(value.encode())
+        elif type(value) in (bytes, memoryview):
+            # Four bytes of a vector are some twelve characters.
+            size += 3 * len(value)
+    return size
+
+
+def _results(
+    ranked: Ranked,
+    rows: dict[int, tuple[Any, ...]],
+    fields: list[tuple[str, _Render]],
+    spec: QuerySpec,
+    metric: Metric,
+) -> list[dict[str, Any]]:
+    results = []
+    # The scores of words and of fused ranks are no similarities of vectors.
+    distance = metric.distance if spec.mode == "vector" else operator.neg
+    for key, score in zip(ranked.keys, ranked.scores, strict=True):
+        row = rows[key]
+        result = {"id": row[1], "document_id": row[2], "score": score, "distance": distance(score)}
+        if spec.mode == "hybrid":
+            result["vector_rank"], result["lexical_rank"] = ranked.ranks[key]
+        for field, render in fields:
+            result[field] = render(row)
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is read of chunks: a statement with a place for the keys' marks, and how each field comes from its row.
+
+    The first three columns are the chunk's key, its id and its document's id.
+    """
+
+    sql: str
+    of_generation: bool
+    render: dict[str, _Render]
+
+
+@lru_cache(maxsize=64)
+def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
+    columns = ["chunk.id", "chunk.public_id", "document.public_id"]
+    joins = "LEFT JOIN document ON document.id = chunk.document_id"
+    render: dict[str, _Render] = {}
+    for field in sorted(fields):
+        at = len(columns)
+        if field == "text":
+            columns.append("chunk.text")
+            render[field] = itemgetter(at)
+        elif field == "metadata":
+            columns.append(dialect.json_text("chunk.metadata"))
+            render[field] = partial(_json_at, at)
+        elif field == "embedding":
+            columns.append("embedding.vector")
+            joins += " LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            render[field] = partial(_vector_at, at)
+        else:
+            columns += ["document.title", "document.source", dialect.json_text("document.metadata")]
+            render[field] = partial(_document_at, at)
+    sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({{}})"
+    return _Columns(sql, "embedding" in fields, render)
+
+
+def _json_at(at: int, row: tuple[Any, ...]) -> orjson.Fragment:
+    return orjson.Fragment(row[at])
+
+
+def _vector_at(at: int, row: tuple[Any, ...]) -> Float32:
+    return vector_array(row[at])
+
+
+def _document_at(at: int, row: tuple[Any, ...]) -> dict[str, Any] | None:
+    if row[2] is None:
+        return None
+    title, source, metadata = row[at : at + 3]
+    return {"id": row[2], "title": title, "source": source, "metadata": orjson.Fragment(metadata)}

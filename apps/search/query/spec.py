@@ -1,0 +1,150 @@
+"""What a query may say: one strict model, parsed once from the request."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from django.conf import settings
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import from_json
+
+from apps.engine.errors import InvalidFilter
+from apps.engine.metadata import filters
+from apps.libraries.errors import Invalid, pointer
+from apps.libraries.inputs import NamedModel
+from apps.libraries.values import Identifier, Input, Several, Text, Vector, Whole, refusal
+
+Include = Literal["text", "metadata", "embedding", "document"]
+Mode = Literal["vector", "lexical", "hybrid"]
+
+
+def parsed_filter(value: Any) -> filters.Filter:
+    """The filter of a request; faults carry the path into it."""
+    try:
+        return filters.parse(value)
+    except InvalidFilter as error:
+        raise refusal(error.reason, path=error.path) from None
+
+
+EVERYTHING = filters.parse({})
+# Conditions on metadata; docs/filters.md.
+Filter = Annotated[
+    Any,
+    BeforeValidator(parsed_filter),
+    WithJsonSchema({"type": "object", "default": {}, "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
+]
+
+
+def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
+    """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
+    try:
+        return filters.parse(from_json(query.get("filter", "{}")))
+    except InvalidFilter as error:
+        raise Invalid.at(pointer(["filter", *error.path]), error.reason) from None
+    except ValueError:
+        raise Invalid.at(
+            "/filter", 'must be a filter as URL-encoded JSON, for example {"topic": "noun.animal"}'
+        ) from None
+
+
+def parsed_field(value: str) -> str:
+    """The path of a field whose values can be counted, as filters name fields."""
+    if value == filters.CREATED_AT:
+        raise refusal("has no values to count; filter by it instead")
+    try:
+        filters.parse({value: {"$exists": True}})
+    except InvalidFilter:
+        own = f"{filters.ID} or {filters.DOCUMENT_ID}"
+        raise refusal(f"must be the path of a field of metadata, such as topic or author.name, or {own}") from None
+    return value
+
+
+class Hybrid(Input):
+    """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
+
+    rrf_k: Annotated[int, Whole(1, 10_000, "of reciprocal rank fusion")] = 60
+    vector_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+
+
+# A factory answers with these themselves; a default would be copied, whole, for every query.
+_EVENLY = Hybrid()
+
+
+class Mmr(Input):
+    """Maximal marginal relevance: of the `fetch_k` nearest, each result is chosen for being near the query (`lambda`)
+    and unlike those chosen before (1 - `lambda`)."""
+
+    lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 0.5
+    fetch_k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 50
+
+
+class QuerySpec(Input):
+    """One query: by `vector`, `text` or `chunk_id`, how many results, and what to show of them."""
+
+    vector_key = "vector"
+
+    vector: Vector = ""
+    text: Text = ""
+    chunk_id: Identifier = ""
+    k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
+    offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
+    score_threshold: float | None = None
+    filter: Annotated[Filter, Field(default_factory=lambda: EVERYTHING)]
+    filter_mode: Literal["auto", "pre", "post"] = "auto"
+    mode: Mode = "vector"
+    hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY)]
+    group_by: Literal["document"] | None = None
+    group_size: Annotated[int, Whole(1, 100, "of chunks in a group")] = 1
+    mmr: Mmr | None = None
+    embedding: NamedModel = None
+    exact: bool = False
+    search_params: Annotated[
+        dict[str, Any], Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
+    ]
+    include: tuple[Include, ...] = ("text", "metadata")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "QuerySpec":
+        given = [name for name in ("vector", "text", "chunk_id") if self.names(name)]
+        if len(given) != 1 and not (self.mode == "hybrid" and given == ["vector", "text"]):
+            raise refusal("needs exactly one of vector, text and chunk_id; hybrid takes text with a vector too")
+        if self.names("text") and not self.text.strip():
+            raise refusal("must not be blank", path=("text",))
+        if self.mode != "vector" and given == ["vector"]:
+            raise refusal(f"is required in mode {self.mode}, or a chunk_id", path=("text",))
+        if self.offset + self.k > settings.LIMITS.window:
+            limit = settings.LIMITS.window
+            raise refusal(f"and k must be at most {limit} together (limit VECTORDB_MAX_WINDOW)", path=("offset",))
+        if self.mmr is not None and self.mode == "lexical":
+            raise refusal("needs vectors; use mode vector or hybrid", path=("mmr",))
+        if self.mmr is not None and self.group_by is not None:
+            raise refusal("cannot be used together with group_by; leave one of them out", path=("mmr",))
+        if self.mmr is not None and self.mmr.fetch_k < self.offset + self.k:
+            raise refusal("must be at least offset + k", path=("mmr", "fetch_k"))
+        return self
+
+
+# In the filters of a batch that differ.
+_MOST_CONDITIONS = 10 * filters.MAX_CONDITIONS
+
+
+class QueryBatch(Input):
+    """Queries to answer from one state of the library."""
+
+    vector_key = "vector"
+
+    queries: Annotated[list[QuerySpec], Several(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "QueryBatch":
+        # Equal filters are evaluated once.
+        distinct = {repr(query.filter): query.filter for query in self.queries if not query.filter.is_everything}
+        asked = [condition for filter in distinct.values() for condition in filters.conditions(filter)]
+        substrings = sum(isinstance(one, filters.Contains) and isinstance(one.scalar, str) for one in asked)
+        if len(asked) > _MOST_CONDITIONS or substrings > filters.MAX_SUBSTRINGS:
+            raise refusal(
+                f"have {len(asked)} conditions in their different filters, {substrings} of them substrings; a batch "
+                f"may have {_MOST_CONDITIONS} and {filters.MAX_SUBSTRINGS}: send several batches",
+                path=("queries",),
+            )
+        return self

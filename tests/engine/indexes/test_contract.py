@@ -1,0 +1,191 @@
+"""What every index type promises, under every metric: the interface of `index.py`, against exact search by distance."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.engine.errors import InvalidParameter
+from apps.engine.indexes.base import Neighbors, VectorIndex
+from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, index_type
+from apps.engine.metrics import Metric
+from apps.engine.vectors import Float32
+from tests.engine.approximate import assert_sound, embeddings, recall
+
+ROWS, DIMENSION, K = 16_000, 64, 10
+EXACT = ("brute_force", "kd_tree")
+# The quickest build that still is a graph.
+PARAMS = {"hnsw": {"ef_construction": 48}}
+every_type = pytest.mark.parametrize("kind", INDEX_TYPES)
+every_metric = pytest.mark.parametrize("metric", Metric)
+
+
+def build(kind: str, vectors: Float32, metric: Metric) -> VectorIndex:
+    return index_type(kind).build(vectors, metric, PARAMS.get(kind, {}))
+
+
+@cache
+def rows() -> tuple[Float32, Float32]:
+    """Rows and queries that nobody can write to."""
+    vectors, queries = embeddings(ROWS, DIMENSION), embeddings(30, DIMENSION, seed=1)
+    vectors.flags.writeable = queries.flags.writeable = False
+    return vectors, queries
+
+
+@cache
+def built(kind: str, metric: Metric) -> tuple[Float32, Float32, VectorIndex]:
+    vectors, queries = rows()
+    return vectors, queries, build(kind, vectors, metric)
+
+
+def same(one: Neighbors, other: Neighbors) -> bool:
+    return (
+        one.exact == other.exact
+        and one.positions.tolist() == other.positions.tolist()
+        and one.scores.tobytes() == other.scores.tobytes()
+        and one.compared.tolist() == other.compared.tolist()
+    )
+
+
+@every_type
+@every_metric
+@pytest.mark.parametrize("k", [1, K, 200])
+def test_the_nearest_rows_are_found(kind: str, metric: Metric, k: int) -> None:
+    vectors, queries, index = built(kind, metric)
+    found = index.search(queries, k)
+    # A type may find a scan quicker where many rows are asked for, but not where it is meant to answer.
+    assert found.exact == (kind in EXACT) or k == 200
+    assert_sound(found, vectors, metric, queries, k)
+    assert recall(found, vectors, metric, queries, k) >= (1.0 if found.exact else 0.95)
+    assert (found.compared <= ROWS).all()
+    assert (found.compared >= k).all()
+
+
+@every_type
+@every_metric
+@pytest.mark.parametrize("share", [0.0, 1 / ROWS, 0.01, 0.5, 1.0])
+def test_a_mask_is_a_search_among_its_rows(kind: str, metric: Metric, share: float) -> None:
+    vectors, queries, index = built(kind, metric)
+    order = np.random.default_rng(2).permutation(ROWS)
+    allowed = np.zeros(ROWS, np.bool_)
+    allowed[order[: round(share * ROWS)]] = True
+    found = index.search(queries, K, allowed)
+    assert_sound(found, vectors, metric, queries, K, allowed)
+    assert recall(found, vectors, metric, queries, K, allowed) >= (1.0 if found.exact or share < 0.1 else 0.95)
+    if share == 1.0:
+        assert found.positions.tolist() == index.search(queries, K).positions.tolist()
+
+
+@every_type
+@every_metric
+def test_more_than_there_are_is_all_there_are(kind: str, metric: Metric) -> None:
+    vectors, queries, index = built(kind, metric)
+    expected = BruteForce.build(vectors, metric)
+    for k in (ROWS - 1, ROWS, ROWS + 5):
+        found = index.search(queries[:2], k)
+        assert_sound(found, vectors, metric, queries[:2], k)
+    assert found.positions.tolist() == expected.search(queries[:2], k).positions.tolist()
+
+
+@every_type
+@every_metric
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+def test_few_rows_are_searched_exactly(kind: str, metric: Metric, count: int) -> None:
+    vectors, queries = embeddings(count, 5), embeddings(3, 5, seed=1)
+    found = build(kind, vectors, metric).search(queries, 4)
+    assert found.exact
+    assert_sound(found, vectors, metric, queries, 4)
+
+
+@every_type
+@every_metric
+def test_copies_of_a_row_are_found_in_their_order(kind: str, metric: Metric) -> None:
+    vectors = rows()[0].copy()
+    places = np.sort(np.random.default_rng(4).choice(ROWS, 30, replace=False))
+    vectors[places] = embeddings(1, DIMENSION, seed=7) * np.float32(2)
+    found = build(kind, vectors, metric).search(vectors[places[:1]], 30)
+    assert found.positions[0].tolist() == places.tolist()
+
+
+@every_type
+@every_metric
+def test_rows_that_are_all_equal_are_found_in_their_order(kind: str, metric: Metric) -> None:
+    vectors = np.tile(embeddings(1, DIMENSION), (ROWS, 1))
+    found = build(kind, vectors, metric).search(embeddings(2, DIMENSION, seed=1), 5)
+    assert found.positions.tolist() == [list(range(5))] * 2
+
+
+@every_type
+@every_metric
+def test_a_query_has_the_same_answer_alone_and_in_a_batch(kind: str, metric: Metric) -> None:
+    _, queries, index = built(kind, metric)
+    together = index.search(queries, K)
+    for i in range(len(queries)):
+        alone = index.search(queries[i : i + 1], K)
+        assert alone.positions[0].tolist() == together.positions[i].tolist()
+        assert alone.scores[0].tobytes() == together.scores[i].tobytes()
+
+
+@every_type
+@every_metric
+def test_saved_and_mapped_it_answers_as_before(kind: str, metric: Metric, tmp_path: Path) -> None:
+    vectors, queries, index = built(kind, metric)
+    np.save(tmp_path / "vectors.npy", vectors)
+    folder = tmp_path / "index"
+    folder.mkdir()
+    index.save(folder)
+    loaded = index_type(kind).load(folder, np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric)
+    assert (len(loaded), loaded.nbytes) == (ROWS, index.nbytes)
+    for allowed in (None, np.arange(ROWS) % 3 > 0):
+        assert same(loaded.search(queries, K, allowed), index.search(queries, K, allowed))
+    # Maintenance deletes the files of old segments while they are searched.
+    shutil.rmtree(folder)
+    assert same(loaded.search(queries, K), index.search(queries, K))
+
+
+@every_type
+@every_metric
+def test_threads_do_not_disturb_each_other(kind: str, metric: Metric) -> None:
+    _, queries, index = built(kind, metric)
+    masks = [None, *(np.arange(ROWS) % 5 != i for i in range(3))]
+    expected = [index.search(queries, K, mask) for mask in masks]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = pool.map(lambda mask: index.search(queries, K, mask), masks)
+            assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@every_type
+@every_metric
+def test_nothing_that_the_caller_gives_is_written_to(kind: str, metric: Metric) -> None:
+    vectors, queries = embeddings(7000, 24), embeddings(5, 24, seed=1)
+    given = vectors, queries, np.arange(7000) % 2 > 0
+    before = [array.copy() for array in given]
+    for array in given:
+        array.flags.writeable = False
+    index = build(kind, vectors, metric)
+    index.search(queries, K)
+    index.search(queries, K, given[2])
+    for array, copy in zip(given, before, strict=True):
+        assert np.array_equal(array, copy)
+
+
+@every_type
+def test_parameters_it_does_not_take_are_refused(kind: str) -> None:
+    vectors = embeddings(10, 3)
+    with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such parameter"):
+        index_type(kind).build(vectors, Metric.DOT, {"colour": 1})
+    with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such search parameter"):
+        index_type(kind).check_search_params({"colour": 1})
+    for parameter in index_type(kind).build_parameters:
+        with pytest.raises(InvalidParameter, match=f"^{parameter.name}: must be from"):
+            index_type(kind).check_params({parameter.name: parameter.high + 1})
+
+
+def test_a_type_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match=f"there are: {AUTO}, brute_force, kd_tree, lsh, quantized, hnsw$"):
+        index_type("ivf")

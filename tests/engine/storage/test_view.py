@@ -1,0 +1,299 @@
+"""A view equals a dictionary of its rows after every step, and stays as it was however many steps follow."""
+
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from apps.engine.metadata.filters import parse
+from apps.engine.metrics import Metric
+from apps.engine.storage.view import View
+from apps.engine.text.analyzer import parse as words
+from apps.engine.vectors import Float32, Int64
+from tests.engine.data import bounded, ranking, rows_of, seeds, without_zeros
+
+DIMENSION = 3
+Rows = dict[int, Float32]
+
+
+def keys_of(keys: Iterable[int]) -> Int64:
+    return np.array(sorted(keys), np.int64)
+
+
+def matrix(rows: Iterable[Float32]) -> Float32:
+    return np.array(list(rows), np.float32).reshape(-1, DIMENSION)
+
+
+def build(rows: Rows, metric: Metric = Metric.EUCLIDEAN) -> View:
+    keys = keys_of(rows)
+    vectors = matrix(rows[key] for key in keys.tolist())
+    return View.build(dimension=DIMENSION, metric=metric, keys=keys, vectors=vectors, rows=rows_of(keys))
+
+
+def advance(view: View, rows: Rows, gone: Iterable[int] = ()) -> View:
+    # In the order of the dictionary: a view need not get its changes sorted.
+    keys, vectors = np.array(list(rows), np.int64), matrix(rows.values())
+    vectors.flags.writeable = False
+    return view.advanced(keys=keys, vectors=vectors, rows=rows_of(keys), gone=np.array(list(gone), np.int64))
+
+
+class Expected:
+    """The answers that a view of `rows` must give, for as long as it lives."""
+
+    def __init__(self, metric: Metric, queries: Float32, rows: Rows) -> None:
+        keys = keys_of(rows)
+        vectors = matrix(rows[key] for key in keys.tolist())
+        self._queries = queries
+        self._rankings = [keys[ranking(metric, vectors, query)].tolist() for query in queries]
+        self._above = [key for key in keys.tolist() if key >= 1000]
+
+    def assert_of(self, view: View) -> None:
+        count = len(self._rankings[0])
+        assert len(view) == count
+        for k in (1, 7, count + 5):
+            for hits, expected in zip(view.search(self._queries, k), self._rankings, strict=True):
+                assert hits.keys.tolist() == expected[:k]
+                assert hits.exact
+                assert hits.compared == count
+        some = view.matching(parse({"key": {"$gte": 1000}}))
+        assert view.keys(some).tolist() == self._above
+        for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
+            assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
+        assert sorted(view.search_words(words("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
+
+
+class ViewMachine(RuleBasedStateMachine):
+    """Steps of a library: any rows written, deleted and written again, few or many at a time."""
+
+    @initialize(metric=st.sampled_from(Metric), rows=st.sampled_from([0, 1, 30, 2500]), seed=seeds)
+    def load(self, metric: Metric, rows: int, seed: int) -> None:
+        self.metric, self.rng = metric, np.random.default_rng(seed)
+        self.queries = self.rng.standard_normal((2, DIMENSION)).astype(np.float32)
+        self.rows: Rows = dict(zip(range(1, 2 * rows, 2), self.vectors(rows), strict=True))
+        self.unused = 2 * rows
+        self.old: list[tuple[View, Expected]] = []
+        self.view = build(self.rows, metric)
+        self.expected = Expected(metric, self.queries, self.rows)
+
+    def vectors(self, count: int) -> Float32:
+        """New vectors; many are equal, so that there are ties between segments and tail."""
+        some = self.rng.integers(-1, 2, (count, DIMENSION)).astype(np.float32)
+        some[self.rng.random(count) < 0.5] *= np.float32(1.1)
+        return without_zeros(some)
+
+    def some_keys(self, count: int) -> list[int]:
+        """Keys of live rows."""
+        return self.rng.choice(keys_of(self.rows), min(count, len(self.rows)), replace=False).tolist()
+
+    def new_keys(self, count: int) -> list[int]:
+        self.unused += count
+        return list(range(self.unused - count, self.unused))
+
+    def step(self, rows: Rows, gone: Iterable[int] = ()) -> None:
+        gone = list(gone)
+        self.old.append((self.view, self.expected))
+        self.view = advance(self.view, rows, gone)
+        for key in gone:
+            self.rows.pop(key, None)
+        self.rows |= rows
+        self.expected = Expected(self.metric, self.queries, self.rows)
+
+    @rule(
+        new=st.sampled_from([0, 1, 3, 70, 1500]), replaced=st.sampled_from([0, 1, 5, 1100]), deleted=st.integers(0, 5)
+    )
+    def write(self, new: int, replaced: int, deleted: int) -> None:
+        keys = self.some_keys(replaced + deleted)
+        changed = [*keys[deleted:], *self.new_keys(new)]
+        self.rng.shuffle(changed)
+        self.step(dict(zip(changed, self.vectors(len(changed)), strict=True)), gone=keys[:deleted])
+
+    @rule(count=st.sampled_from([1, 10, 1100]))
+    def delete(self, count: int) -> None:
+        self.deleted = self.some_keys(count)
+        # A key that has no row is no mistake: its chunk came and went between two queries.
+        self.step({}, gone=[*self.deleted, *self.new_keys(1)])
+
+    @precondition(lambda self: hasattr(self, "deleted"))
+    @rule()
+    def put_back(self) -> None:
+        keys = [key for key in self.deleted if key not in self.rows]
+        self.step(dict(zip(keys, self.vectors(len(keys)), strict=True)))
+
+    @rule()
+    def write_unchanged(self) -> None:
+        self.step({key: self.rows[key].copy() for key in self.some_keys(20)})
+
+    @precondition(lambda self: self.rows)
+    @rule()
+    def swap_two(self) -> None:
+        keys = self.some_keys(2)
+        self.step({key: self.rows[other] for key, other in zip(keys, reversed(keys), strict=True)})
+
+    @rule()
+    def delete_all(self) -> None:
+        self.deleted = list(self.rows)
+        self.step({}, gone=self.deleted)
+
+    @invariant()
+    def the_view_equals_its_rows(self) -> None:
+        self.expected.assert_of(self.view)
+
+    @invariant()
+    def dead_rows_are_few(self) -> None:
+        parts = len(self.view.segments) + 1
+        assert self.view.dead < 1024 * parts + (len(self.view) + self.view.dead) / 4
+
+    @invariant()
+    def old_views_answer_as_before(self) -> None:
+        del self.old[:-6]
+        for view, expected in self.old[::5]:
+            expected.assert_of(view)
+
+
+TestViewMachine = ViewMachine.TestCase
+TestViewMachine.settings = settings(bounded(50), stateful_step_count=20)
+
+
+def numbered(keys: Iterable[int]) -> Rows:
+    """Rows that lie on a line, each at its key."""
+    return {key: np.array([key, 0, 0], np.float32) for key in keys}
+
+
+def nearest(view: View, at: float, k: int = 1) -> list[int]:
+    return view.search(np.array([[at, 0, 0]], np.float32), k)[0].keys.tolist()
+
+
+def test_an_empty_view_has_no_answers_and_may_grow() -> None:
+    empty = build({})
+    assert (len(empty), nearest(empty, 0)) == (0, [])
+    assert nearest(advance(empty, numbered([5, 3])), 4, k=9) == [3, 5]
+
+
+def test_a_small_change_shares_what_did_not_change() -> None:
+    view = build(numbered(range(2000)))
+    for key in range(0, 500, 5):
+        after = advance(view, numbered([key + 10_000]), gone=[key])
+        assert after.segments[0].index is view.segments[0].index
+        assert after.segments[0].vectors is view.segments[0].vectors
+        assert after.built_at == view.built_at
+        view = after
+    assert (len(view), view.dead) == (2000, 100)
+    assert view.nbytes >= 2000 * (DIMENSION * 4 + 4 + 8)
+
+
+def test_dead_rows_give_their_memory_back() -> None:
+    view = build(numbered(range(5000)))
+    held = view.nbytes
+    view = advance(view, {}, gone=range(1, 4000))
+    assert (len(view), view.dead) == (1001, 0)
+    assert view.nbytes < held / 2
+    for _ in range(10):
+        view = advance(view, {key: row + np.float32(0.25) for key, row in numbered(range(9000, 9800)).items()})
+        view = advance(view, numbered(range(9000, 9800)))
+    assert (len(view), nearest(view, 9000.1), nearest(view, 0)) == (1801, [9000], [0])
+    assert view.dead < 2 * 1024
+
+
+def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
+    view = build(numbered(range(100)))
+    loose = view.loose_segment()
+    assert loose is not None
+    assert loose.vectors is view.segments[0].vectors
+    assert loose.exact is view.segments[0].exact
+    for steps, keys in (
+        ([([], [3])], [*range(3), *range(4, 100)]),
+        ([([200], [])], [*range(100), 200]),
+        ([([200], range(100))], [200]),
+        ([([200], []), ([], [200])], [*range(100)]),
+    ):
+        other = build(numbered(range(100)))
+        for new, gone in steps:
+            other = advance(other, numbered(new), gone=gone)
+        loose = other.loose_segment()
+        assert loose is not None
+        assert loose.keys.tolist() == keys
+        assert loose.vectors[:, 0].tolist() == keys
+        assert len(loose.exact) == len(loose.content) == len(keys)
+
+
+def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
+    row = np.array([0.3, 0.7, -0.1], np.float32)
+    view = advance(build({2: row, 4: row, 6: row}), {5: row, 3: row, 1: row})
+    [hits] = view.search(row[None], 6)
+    assert hits.keys.tolist() == [1, 2, 3, 4, 5, 6]
+    assert len(set(hits.scores.tolist())) == 1
+    assert view.search(row[None], 2)[0].keys.tolist() == [1, 2]
+
+
+def test_values_are_counted_over_segment_and_tail() -> None:
+    view = advance(build(numbered(range(10))), numbered([3, 12, 11]), gone=[0])
+    some = view.matching(parse({"key": {"$lt": 12}}))
+    assert view.facets("key", some, 3) == ([(1, 1), (2, 1), (3, 1)], 10)
+    assert view.facets("key", some, 100)[0][-1] == (11, 1)
+    assert view.facets("none", some, 3) == ([], 0)
+
+
+def test_keys_are_of_64_bits() -> None:
+    row, largest = np.ones(DIMENSION, np.float32), 2**63 - 1
+    view = advance(build({1: row, largest - 1: row}), {largest: row})
+    assert nearest(view, 0, k=9) == [1, largest - 1, largest]
+    assert nearest(advance(view, {}, gone=[largest - 1]), 0, k=9) == [1, largest]
+
+
+def test_a_view_takes_arrays_that_cannot_be_written_to() -> None:
+    keys, vectors = np.arange(5), np.ones((5, DIMENSION), np.float32)
+    for array in (keys, vectors):
+        array.flags.writeable = False
+    view = View.build(dimension=DIMENSION, metric=Metric.DOT, keys=keys, vectors=vectors, rows=rows_of(keys))
+    assert nearest(advance(view, {}, gone=[0]), 1) == [1]
+
+
+def test_no_reader_can_write_to_the_rows_that_views_share() -> None:
+    view = advance(build({}), numbered([1, 2]))
+    for array in view.tail_rows:
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
+def test_threads_search_old_views_while_new_ones_are_made() -> None:
+    rng = np.random.default_rng(3)
+    queries = rng.standard_normal((3, DIMENSION)).astype(np.float32)
+    rows: Rows = dict(zip(range(1500), rng.standard_normal((1500, DIMENSION)).astype(np.float32), strict=True))
+    view = build(rows)
+    published = [(view, Expected(Metric.EUCLIDEAN, queries, dict(rows)))]
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def read(seed: int) -> None:
+        chosen = np.random.default_rng(seed)
+        try:
+            while not done.is_set():
+                old, expected = published[int(chosen.integers(max(0, len(published) - 40), len(published)))]
+                expected.assert_of(old)
+        except BaseException as failure:
+            failures.append(failure)
+
+    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for step in range(100):
+            # As many rows as make the shared tail outgrow its buffer now and then, and be copied for its dead rows.
+            keys = rng.choice(3000, 40, replace=False).tolist()
+            written = dict(zip(keys[:30], rng.standard_normal((30, DIMENSION)).astype(np.float32), strict=True))
+            view = advance(view, written, gone=keys[30:])
+            rows = {key: row for key, row in rows.items() if key not in keys[30:]} | written
+            published.append((view, Expected(Metric.EUCLIDEAN, queries, rows)))
+            if step % 50 == 49:
+                published[-1][1].assert_of(view)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert not failures, failures[0]
+    for old, expected in published[::10]:
+        expected.assert_of(old)
