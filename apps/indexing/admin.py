@@ -8,8 +8,7 @@ from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
-from apps.engine.errors import Damaged
-from apps.engine.storage.manifests import Identity, Manifest
+from apps.engine.storage.manifest import Identity, Manifest
 from apps.indexing.stats import library_stats
 from apps.libraries.admin.pages import LibraryAdmin
 from apps.libraries.errors import NotFound
@@ -70,11 +69,5 @@ def _newest(library: Library) -> Manifest | None:
     """The newest manifest that can be read."""
     if library.dimension is None:
         return None
-    folder = index_folder(library.uid)
     identity = Identity(library.uid, library.dimension, library.metric, library.generation)
-    for number in folder.numbers():
-        try:
-            return folder.read(number, identity)
-        except Damaged:
-            continue
-    return None
+    return index_folder(library.uid).newest(identity)

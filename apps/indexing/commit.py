@@ -15,17 +15,17 @@ from dataclasses import replace
 import numpy as np
 from django.db import connection
 
-from apps.engine.storage.manifests import Manifest, SegmentRecord
+from apps.engine.storage.manifest import Manifest, SegmentRecord
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
 from apps.indexing import merge_policy as planning
 from apps.indexing.merge import Job
 from apps.search import loading
-from apps.search.cache import Current
+from apps.search.cache import LoadedView
 from apps.search.snapshots import LibraryState, Position
 
 
-def seal(current: Current) -> None:
+def seal(current: LoadedView) -> None:
     """Write the rows that are in no file, and which others are dead, as of the view's position."""
     state, view, manifest = current.state, current.view, current.manifest
     assert view is not None
@@ -49,7 +49,7 @@ def seal(current: Current) -> None:
 
 
 def replace_inputs(
-    current: Current, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
+    current: LoadedView, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
 ) -> None:
     """Put the result of a job in the place of its inputs, as far as they live; drop it where a row lives in one that
     was dead there when the job began, as after the database was put back to an older copy."""
@@ -84,7 +84,7 @@ def _published(
     """Write a manifest as of `position`, usable from that of `state` on. Raises OSError; then no manifest is there."""
     folder = loading.index_folder(state.uid)
     manifest = Manifest(
-        number=max([state.manifest, *folder.numbers()]) + 1,
+        number=max([state.manifest_number, *folder.numbers()]) + 1,
         identity=loading.identity_of(state),
         seq=position.seq,
         token=position.token,

@@ -20,14 +20,14 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.engine.errors import EngineError
-from apps.engine.storage.manifests import sweep_libraries
+from apps.engine.storage.index_folder import sweep_libraries
 from apps.indexing import commit as publishing
 from apps.indexing import merge_policy as planning
 from apps.indexing.merge import Job
 from apps.indexing.state import Failure, Watch
 from apps.libraries.errors import NotFound
 from apps.search import loading
-from apps.search.cache import Current, ViewCache
+from apps.search.cache import LoadedView, ViewCache
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
 logger = logging.getLogger(__name__)
@@ -156,11 +156,11 @@ class Indexer:
             watch.building = self._failed(current.state, watch.building, error)
             return _Found.WAITS
 
-    def _sealed(self, state: LibraryState, least: int, *, quiet: bool) -> Current | _Found:
+    def _sealed(self, state: LibraryState, least: int, *, quiet: bool) -> LoadedView | _Found:
         """Seal if that is due. Otherwise, the library with its files, or that nothing is due."""
         with open_snapshot() as snapshot:
             # Without opening its files or loading its rows, for which memory may have no place.
-            if not state.manifest and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
+            if not state.manifest_number and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
                 return _Found.NOTHING
             watch = self._watches[state.uid]
             if watch.has_all_sealed(snapshot, state, least):
@@ -174,7 +174,7 @@ class Indexer:
             state, changes = current.state, planning.count_unsealed(snapshot, current)
             numbers = loading.index_folder(state.uid).numbers()
             # All were told of a manifest that is not here any more. Where it never was, it is another host's.
-            is_lost = max(numbers, default=0) < state.manifest == watch.greatest
+            is_lost = max(numbers, default=0) < state.manifest_number == watch.greatest
             if not is_lost and not planning.wants_sealing(current, changes, numbers, least=least):
                 return _Found.NOTHING if current.manifest is None else current
             if planning.wants_rebuild(current):
@@ -182,11 +182,11 @@ class Indexer:
                 loaded = loading.load_in_steps(snapshot, state)
                 if loaded is None:
                     return _Found.NOTHING
-                current = Current(*loaded)
+                current = LoadedView(*loaded)
         publishing.seal(current)
         return _Found.DONE
 
-    def _begun(self, current: Current, *, quiet: bool) -> _Found:
+    def _begun(self, current: LoadedView, *, quiet: bool) -> _Found:
         """Begin a job of the library, if there is one to do and a thread for it."""
         state, view, manifest = current.state, current.view, current.manifest
         assert view is not None
@@ -210,13 +210,13 @@ class Indexer:
         if own:
             watch.note_waits(state, self._ended, quiet=quiet)
             return _Found.WAITS
-        if manifest.number > state.manifest:
+        if manifest.number > state.manifest_number:
             publishing.tell(state, manifest)  # whoever published it did not come to that
         watch.note_in_shape(state, quiet=quiet)
         loading.index_folder(state.uid).note_failure(None)
         return _Found.NOTHING
 
-    def _current(self, snapshot: Snapshot, state: LibraryState) -> Current:
+    def _current(self, snapshot: Snapshot, state: LibraryState) -> LoadedView:
         """The library's view, from files that are still there, are those that were opened, and are whole for all that
         others have found."""
         current = self._views.current(snapshot, state.public_id)

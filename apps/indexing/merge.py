@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
-from apps.engine.storage.manifests import SegmentRecord
+from apps.engine.storage.manifest import SegmentRecord
 from apps.engine.storage.segment import Segment, merged_rows
 from apps.search import loading
 from apps.search.snapshots import LibraryState
@@ -47,7 +47,7 @@ class Job:
 
     def is_wished(self, state: LibraryState) -> bool:
         """Whether the library, which is in `state` now, wishes for what this makes."""
-        is_same = (state.vectors, state.rebuild) == (self.state.vectors, self.state.rebuild)
+        is_same = (state.vector_identity, state.rebuild) == (self.state.vector_identity, self.state.rebuild)
         return is_same and self._wished_of(state) == self._target
 
     def abandon(self) -> None:

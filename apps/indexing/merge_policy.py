@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
-from apps.engine.storage.manifests import IndexFolder
+from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View, is_sparse
-from apps.search.cache import Current
+from apps.search.cache import LoadedView
 from apps.search.snapshots import LibraryState, Snapshot
 
 # So many changes are sealed at once; fewer, when the library has been quiet.
@@ -29,20 +29,20 @@ def least_changes(state: LibraryState, *, quiet: bool, very_quiet: bool) -> int:
     """From how many changes on the rows of a library are sealed."""
     if not quiet:
         return SEAL_CHANGES
-    return 1 if state.index_type != AUTO or (very_quiet and state.manifest) else _SEAL_CHANGES_WHEN_QUIET
+    return 1 if state.index_type != AUTO or (very_quiet and state.manifest_number) else _SEAL_CHANGES_WHEN_QUIET
 
 
-def count_unsealed(snapshot: Snapshot, current: Current) -> int:
+def count_unsealed(snapshot: Snapshot, current: LoadedView) -> int:
     """How many changes are not in the files."""
     return snapshot.count_changes(current.state.key, 0 if current.manifest is None else current.manifest.seq)
 
 
-def wants_rebuild(current: Current) -> bool:
+def wants_rebuild(current: LoadedView) -> bool:
     """Whether files are to be made from the rows, whatever the present ones say."""
     return current.state.rebuild > (0 if current.manifest is None else current.manifest.rebuild)
 
 
-def wants_sealing(current: Current, changes: int, numbers: Sequence[int], *, least: int) -> bool:
+def wants_sealing(current: LoadedView, changes: int, numbers: Sequence[int], *, least: int) -> bool:
     """Whether `changes` that are not in the files are to be sealed, from `least` on; `numbers` are those of the
     manifests that are there."""
     state, manifest = current.state, current.manifest
@@ -50,7 +50,7 @@ def wants_sealing(current: Current, changes: int, numbers: Sequence[int], *, lea
         return True
     if manifest is None:
         # Files that cannot be used, or are lost, are made anew.
-        return changes >= (0 if numbers else 1 if state.manifest else least)
+        return changes >= (0 if numbers else 1 if state.manifest_number else least)
     # There are newer files, which cannot be used.
     return changes >= least or manifest.number < max(numbers, default=0)
 
@@ -82,11 +82,11 @@ def inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> 
     return others if len(others) > 1 else []
 
 
-def is_settled(snapshot: Snapshot, current: Current, folder: IndexFolder) -> bool:
+def is_settled(snapshot: Snapshot, current: LoadedView, folder: IndexFolder) -> bool:
     """Whether the library's files, which are in `folder`, stay as they are, however long nobody writes to it."""
     if current.view is None:
         return True
-    if current.manifest is not None and current.manifest.number > current.state.manifest:
+    if current.manifest is not None and current.manifest.number > current.state.manifest_number:
         return False  # not all processes have been told
     if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
         return False
@@ -96,7 +96,7 @@ def is_settled(snapshot: Snapshot, current: Current, folder: IndexFolder) -> boo
     return not inputs(current.state, sealed_segments(current.view), quiet=True)
 
 
-def is_rebuilt(current: Current) -> bool:
+def is_rebuilt(current: LoadedView) -> bool:
     """Whether the last rebuild that was asked for is done, whatever was written since."""
     if current.view is None:
         return True

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from apps.engine.storage.manifests import Manifest
+from apps.engine.storage.manifest import Manifest
 from apps.search import loading
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
@@ -85,12 +85,16 @@ class Watch:
     def has_all_sealed(self, snapshot: Snapshot, state: LibraryState, least: int) -> bool:
         """Whether the files are there as they were opened, and none that nobody was told of, and fewer than `least`
         changes have come since; opens nothing."""
-        if self.manifest is None or self.manifest.number != state.manifest:
+        if self.manifest is None or self.manifest.number != state.manifest_number:
             return False
         if snapshot.count_changes(state.key, self.manifest.seq) >= least:
             return False
         folder = loading.index_folder(state.uid)
-        return max(folder.numbers(), default=0) == state.manifest and folder.damage() is None and self.has_files(state)
+        return (
+            max(folder.numbers(), default=0) == state.manifest_number
+            and folder.damage() is None
+            and self.has_files(state)
+        )
 
     def is_in_shape(self, state: LibraryState, *, quiet: bool) -> bool:
         """Whether the last look found all segments as they are to be."""

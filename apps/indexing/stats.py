@@ -7,7 +7,7 @@ from apps.engine.indexes.registry import chosen_kind, index_type
 from apps.indexing import merge_policy as planning
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
-from apps.search.cache import Current, views
+from apps.search.cache import LoadedView, views
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot
 
@@ -37,7 +37,7 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
     }
 
 
-def _index(current: Current, is_settled: bool) -> dict[str, Any]:
+def _index(current: LoadedView, is_settled: bool) -> dict[str, Any]:
     state, view = current.state, current.view
     failure = index_folder(state.uid).failure()
     segments = () if view is None else view.segments

@@ -15,7 +15,7 @@ from apps.engine.storage.segment import live_rows, vectors_at
 from apps.engine.storage.view import Hits, View
 from apps.engine.vectors import Float32, Int64
 from apps.search import loading
-from apps.search.cache import Current, ViewCache
+from apps.search.cache import LoadedView, ViewCache
 from apps.search.snapshots import open_snapshot
 
 _NO_FILES = "no index files yet"
@@ -59,7 +59,7 @@ def verify_library(*, library_id: str, sample: int, k: int) -> Report:
     return Report(len(true_rows.keys), faults, unequal, searched, recall)
 
 
-def _index_and_rows(library_id: str) -> tuple[Current, View | None]:
+def _index_and_rows(library_id: str) -> tuple[LoadedView, View | None]:
     """The library with its index files, and a view of its rows in the same state; raises NotFound."""
     while True:
         with open_snapshot() as snapshot:

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.engine.storage.manifests import Manifest
+from apps.engine.storage.manifest import Manifest
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
 from apps.libraries.errors import NotFound
@@ -28,7 +28,7 @@ from apps.search.snapshots import LibraryState, Snapshot
 
 
 @dataclass(frozen=True)
-class Current:
+class LoadedView:
     """A view together with the state of the library that it shows. `view` is None without a dimension: no vectors.
     `manifest` says which of its segments have files; None where none has."""
 
@@ -40,16 +40,16 @@ class Current:
 @dataclass
 class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    current: Current | None = None
+    current: LoadedView | None = None
     stale: bool = False
     used: float = 0.0
 
-    def answers(self, state: LibraryState) -> Current | None:
+    def answers(self, state: LibraryState) -> LoadedView | None:
         """What is cached, if it shows the rows of `state`."""
         current = self.current
         if current is None or self.stale:
             return None
-        is_same = current.state.position == state.position and current.state.vectors == state.vectors
+        is_same = current.state.position == state.position and current.state.vector_identity == state.vector_identity
         return current if is_same else None
 
 
@@ -63,7 +63,7 @@ class ViewCache:
         self._entries: dict[int, _Entry] = {}
         self._budget = budget
 
-    def current(self, snapshot: Snapshot, library_id: str) -> Current:
+    def current(self, snapshot: Snapshot, library_id: str) -> LoadedView:
         """The library's view in `snapshot`, which may be renewed. Raises NotFound."""
         state = _state(snapshot, library_id)
         entry = self._entries.get(state.key)
@@ -142,26 +142,26 @@ def _state(snapshot: Snapshot, library_id: str) -> LibraryState:
     return state
 
 
-def _brought_up(snapshot: Snapshot, state: LibraryState, cached: Current | None) -> Current | None:
+def _brought_up(snapshot: Snapshot, state: LibraryState, cached: LoadedView | None) -> LoadedView | None:
     """The library's view in `snapshot`, which is in `state`; or in a later one, or None, as `loading.open_view`."""
     if cached is not None and cached.state == state:
         return cached
     if state.dimension is None:
-        return Current(state, None)
-    if cached is None or cached.view is None or cached.state.vectors != state.vectors:
+        return LoadedView(state, None)
+    if cached is None or cached.view is None or cached.state.vector_identity != state.vector_identity:
         return _opened(snapshot, state)
-    if cached.state.manifest == state.manifest:
+    if cached.state.manifest_number == state.manifest_number:
         if cached.state.position == state.position:
             return replace(cached, state=state)
         view = loading.catch_up(snapshot, state, cached.view, cached.state.position)
         if view is not None:
-            return Current(state, view, cached.manifest)
+            return LoadedView(state, view, cached.manifest)
     return _opened(snapshot, state, cached.view.segments)
 
 
-def _opened(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()) -> Current | None:
+def _opened(snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = ()) -> LoadedView | None:
     opened = loading.open_view(snapshot, state, known)
-    return None if opened is None else Current(*opened)
+    return None if opened is None else LoadedView(*opened)
 
 
 views = ViewCache(settings.MEMORY_BUDGET)

@@ -7,7 +7,6 @@ what changed. Vectors that no search can use, or of another length than the libr
 service has written them.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,7 +21,8 @@ from django.conf import settings
 from apps.engine.errors import Damaged, Superseded
 from apps.engine.metadata import Attributes
 from apps.engine.metrics import Metric
-from apps.engine.storage.manifests import Identity, IndexFolder, Manifest
+from apps.engine.storage.index_folder import IndexFolder
+from apps.engine.storage.manifest import Identity, Manifest
 from apps.engine.storage.row_data import Row
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
@@ -127,12 +127,9 @@ def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) 
 
 
 def sealed_position(state: LibraryState) -> int | None:
-    """The number of the log's entry as of which the newest manifest is that can be read; None where there is none."""
-    folder = index_folder(state.uid)
-    for number in folder.numbers() if state.dimension is not None else ():
-        with contextlib.suppress(Damaged):
-            return folder.read(number, identity_of(state)).seq
-    return None
+    """The log's position of the newest manifest that can be read; None where there is none."""
+    manifest = None if state.dimension is None else index_folder(state.uid).newest(identity_of(state))
+    return None if manifest is None else manifest.seq
 
 
 def index_folder(uid: str) -> IndexFolder:
@@ -163,10 +160,10 @@ def load_in_steps(snapshot: Snapshot, state: LibraryState) -> tuple[LibraryState
 
     view = _read(snapshot, state, between_pages=renew)
     now = snapshot.library(state.public_id)
-    if now is None or now.vectors != state.vectors:
+    if now is None or now.vector_identity != state.vector_identity:
         return None
     # Files that were made meanwhile are not what this view is of: whoever asks next is to open them.
-    now = replace(now, manifest=state.manifest)
+    now = replace(now, manifest_number=state.manifest_number)
     # A row that has changed since the first page may have been read before that or after; now it is read again. Not so
     # where the database was put back, and some pages are of another history.
     caught_up = None

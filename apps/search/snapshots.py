@@ -42,13 +42,13 @@ class LibraryState:
     params: Mapping[str, Any]
     generation: int
     embedding: EmbeddingModel | None
-    manifest: int
+    manifest_number: int
     rebuild: int
     position: Position
 
     @property
-    def vectors(self) -> tuple[str, int | None, Metric, int]:
-        """What has to be equal for two states to differ by logged changes and index files only."""
+    def vector_identity(self) -> tuple[str, int | None, Metric, int]:
+        """What two states have in common that differ by logged changes and index files only."""
         return self.uid, self.dimension, self.metric, self.generation
 
 
@@ -128,7 +128,7 @@ def _states(dialect: Dialect) -> str:
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
     key, public_id, uid, dimension, metric, index_type, params, generation, provider, model, *rest = row
-    manifest, rebuild, seq, token = rest
+    manifest_number, rebuild, seq, token = rest
     return LibraryState(
         key,
         public_id,
@@ -139,7 +139,7 @@ def _state_of(row: tuple[Any, ...]) -> LibraryState:
         orjson.loads(params),
         generation,
         EmbeddingModel(provider, model) if provider else None,
-        manifest,
+        manifest_number,
         rebuild,
         Position(seq or 0, token or 0),
     )

@@ -42,7 +42,7 @@ from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.operations.management.commands import maintain
 from apps.search import loading
-from apps.search.cache import Current, ViewCache
+from apps.search.cache import LoadedView, ViewCache
 from apps.search.query import service as services
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -114,7 +114,7 @@ def remove(first: int, count: int) -> None:
     delete_chunks(library_id="a", ids=[f"c{i}" for i in range(first, first + count)])
 
 
-def reopened(library_id: str = "a") -> Current:
+def reopened(library_id: str = "a") -> LoadedView:
     """What who starts anew answers from; it is what the database says, row by row and in its answers."""
     current = shown(ViewCache(), library_id)
     assert verify_library(library_id=library_id, sample=20, k=5).faults == 0
@@ -1518,7 +1518,7 @@ def test_a_manifest_that_nobody_was_told_of_is_told_of_at_the_next_start(
     reindex_library(library_id="a", reindex=Reindex())
     before = shown(worker)
     settle(indexer)
-    execute("UPDATE library SET manifest = %s", before.state.manifest)
+    execute("UPDATE library SET manifest = %s", before.state.manifest_number)
     assert shown(worker).manifest == before.manifest
     settle(Indexer())
     after = shown(worker).manifest
@@ -1812,7 +1812,7 @@ def test_a_library_larger_than_the_budget_is_held_alone(quiet: None) -> None:
 # Readers.
 
 
-def assert_shows_the_rows(snapshot: Snapshot, current: Current) -> None:
+def assert_shows_the_rows(snapshot: Snapshot, current: LoadedView) -> None:
     """What a reader answers from is what its snapshot says, though its files may not be the newest."""
     assert current.view is not None
     rows = loading.load(snapshot, current.state)
@@ -1894,7 +1894,7 @@ def test_rows_that_a_job_has_left_out_are_there_for_a_reader_of_before(
         published.join()
         opened = loading.open_view(snapshot, state)
         assert opened is not None
-        assert_shows_the_rows(snapshot, Current(*opened))
+        assert_shows_the_rows(snapshot, LoadedView(*opened))
     assert reopened().manifest != opened[2]
 
 

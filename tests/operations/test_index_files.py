@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from apps.engine.indexes.registry import INDEX_TYPES
-from apps.engine.storage.manifests import FORMAT
+from apps.engine.storage.manifest import FORMAT
 from apps.engine.vectors import Float32
 from tests.api.vectors import base64_of
 from tests.engine.approximate import embeddings

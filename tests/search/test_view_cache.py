@@ -23,7 +23,7 @@ from apps.libraries.inputs import ChunksWrite, ChunkUpdate, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, update_chunk, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library
-from apps.search.cache import Current, ViewCache, views
+from apps.search.cache import LoadedView, ViewCache, views
 from apps.search.snapshots import Snapshot, open_snapshot
 from tests.engine.data import ranking
 
@@ -61,13 +61,13 @@ def execute(sql: str, *params: Any) -> None:
         cursor.execute(sql, params)
 
 
-def shown(cache: ViewCache, library_id: str = "a") -> Current:
+def shown(cache: ViewCache, library_id: str = "a") -> LoadedView:
     """What the cache answers from now; it is what a snapshot of now says."""
     with open_snapshot() as snapshot:
         return shown_in(snapshot, cache, library_id)
 
 
-def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> Current:
+def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> LoadedView:
     """What the cache answers from in `snapshot`; it is what the snapshot says."""
     current = cache.current(snapshot, library_id)
     assert current.state == snapshot.library(library_id)
@@ -91,7 +91,7 @@ def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> Cur
     return current
 
 
-def nearest(current: Current, vector: list[float]) -> str:
+def nearest(current: LoadedView, vector: list[float]) -> str:
     """The id of the chunk that is nearest to `vector`."""
     assert current.view is not None
     [hits] = current.view.search(np.array([vector], np.float32), 1)
@@ -336,7 +336,7 @@ def test_a_snapshot_older_than_the_view_is_renewed(cache: ViewCache, library: Li
     shown(cache)
     looked, moved = threading.Event(), threading.Event()
 
-    def look_late() -> Current:
+    def look_late() -> LoadedView:
         with open_snapshot() as snapshot:
             old = snapshot.library("a")
             looked.set()
@@ -346,7 +346,7 @@ def test_a_snapshot_older_than_the_view_is_renewed(cache: ViewCache, library: Li
             assert current.state != old
             return current
 
-    def move_on() -> Current:
+    def move_on() -> LoadedView:
         assert looked.wait(20)
         try:
             upsert({"y": [0, 0, 0]})

@@ -34,7 +34,7 @@ from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.search import loading
-from apps.search.cache import Current, ViewCache
+from apps.search.cache import LoadedView, ViewCache
 from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
@@ -297,7 +297,7 @@ class LibraryMachine(RuleBasedStateMachine):
             assert loading.index_folder(self.uid).failure() is None
 
 
-def current_of(cache: ViewCache) -> Current:
+def current_of(cache: ViewCache) -> LoadedView:
     with open_snapshot() as snapshot:
         return cache.current(snapshot, LIBRARY)
 

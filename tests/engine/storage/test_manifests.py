@@ -24,15 +24,9 @@ from apps.engine.array_files import save_array
 from apps.engine.errors import Damaged, Superseded
 from apps.engine.indexes.registry import INDEX_TYPES
 from apps.engine.metrics import Metric
-from apps.engine.storage.manifests import (
-    FORMAT,
-    FileRecord,
-    Identity,
-    IndexFolder,
-    Manifest,
-    SegmentRecord,
-    sweep_libraries,
-)
+from apps.engine.storage.checked_files import FileRecord
+from apps.engine.storage.index_folder import IndexFolder, sweep_libraries
+from apps.engine.storage.manifest import FORMAT, Identity, Manifest, SegmentRecord
 from apps.engine.storage.segment import Segment
 from apps.engine.vectors import Float32
 from tests.engine.data import content_of
@@ -411,7 +405,7 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from tests.engine.storage.test_manifests import MANY, built, manifest_of
-from apps.engine.storage.manifests import IndexFolder
+from apps.engine.storage.index_folder import IndexFolder
 
 folder, first = IndexFolder(Path(sys.argv[1])), int(sys.argv[2])
 segment = built(0, MANY)

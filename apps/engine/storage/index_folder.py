@@ -1,0 +1,253 @@
+"""The index files of one library: segments, and manifests that say which segments are the library.
+
+<folder>/segments/<name>/        one segment (`segment.py`), written once, named at random
+<folder>/manifests/<number>/     manifest.json, and <name>.npy, the rows that still live, for segments with dead ones
+<folder>/damage.txt              what a process found wrong with the files, until maintenance has looked at them
+<folder>/failure.json            why the last attempt to build an index failed, until one succeeds
+
+A manifest names each file with its size and checksum, and its folder is written beside and renamed, so it is there
+whole or not at all. What is damaged, of another format, or of another library raises Damaged: these files are derived,
+and readers can do without. Where the process has no file descriptors or memory left, that error passes through.
+
+Files are synced to the disk before a manifest names them. The checksums give safety; this reports a full disk.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from apps.engine.array_files import map_array, save_array
+from apps.engine.errors import Damaged, is_exhaustion
+from apps.engine.metrics import Metric
+from apps.engine.storage.checked_files import check_file, raise_damaged, sync_file
+from apps.engine.storage.manifest import Identity, Manifest, SegmentRecord
+from apps.engine.storage.segment import Segment
+from apps.engine.vectors import Mask
+
+_MANIFEST = "manifest.json"
+# Another process may be about to open what nothing refers to any more.
+_SECONDS_KEPT = 600
+
+
+class IndexFolder:
+    """The index files of one library."""
+
+    def __init__(self, path: Path) -> None:
+        self._damage = path / "damage.txt"
+        self._failure = path / "failure.json"
+        self._segments = path / "segments"
+        self._manifests = path / "manifests"
+
+    def save(self, segment: Segment) -> tuple[Segment, SegmentRecord]:
+        """Write a segment that is in memory only; return it under the name of its folder, and its record.
+
+        Raises OSError; then nothing is left of it.
+        """
+        name = secrets.token_hex(8)
+        folder = self._segments / name
+        with _remove_on_error(folder):
+            segment.save(folder)
+            paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            files = {str(path.relative_to(folder)): sync_file(path) for path in paths}
+        record = SegmentRecord(name, segment.index.kind, segment.params, len(segment.keys), files)
+        return replace(segment, name=name), record
+
+    def discard(self, name: str) -> None:
+        """Delete a segment that was saved, and that no manifest names."""
+        shutil.rmtree(self._segments / name, ignore_errors=True)
+
+    def publish(self, manifest: Manifest, alive: Mapping[str, Segment]) -> Manifest:
+        """Write a manifest, with the masks of `alive`, the segments by name; return it with their records.
+
+        Raises OSError; then no manifest is there.
+        """
+        beside = self._manifests / f".{manifest.number}-{secrets.token_hex(4)}"
+        beside.mkdir(parents=True)
+        with _remove_on_error(beside):
+            records = []
+            for record in manifest.segments:
+                mask = alive[record.name].alive
+                if mask is not None:
+                    path = beside / f"{record.name}.npy"
+                    save_array(path, np.packbits(mask))
+                    record = replace(record, alive=sync_file(path))
+                records.append(record)
+            manifest = replace(manifest, segments=tuple(records))
+            (beside / _MANIFEST).write_bytes(manifest.encode())
+            sync_file(beside / _MANIFEST)
+            os.rename(beside, self._manifests / str(manifest.number))
+        return manifest
+
+    def numbers(self) -> list[int]:
+        """The numbers of the manifests that are there, newest first."""
+        try:
+            names = [path.name for path in self._manifests.iterdir()]
+        except OSError as error:
+            if is_exhaustion(error):
+                raise
+            return []
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def read(self, number: int, identity: Identity) -> Manifest:
+        """A manifest of the library that `identity` describes. Raises as `Manifest.check` and `decode`."""
+        with raise_damaged(f"manifest {number}"):
+            content = (self._manifests / str(number) / _MANIFEST).read_bytes()
+        manifest = Manifest.decode(content, number)
+        manifest.check(number, identity)
+        return manifest
+
+    def newest(self, identity: Identity) -> Manifest | None:
+        """The newest manifest that can be read; its segments are not looked at."""
+        for number in self.numbers():
+            with contextlib.suppress(Damaged):
+                return self.read(number, identity)
+        return None
+
+    def stamps(self, manifest: Manifest) -> tuple[tuple[int, ...], ...] | None:
+        """What changes when somebody replaces a file of a manifest or writes into it; None where one is not there."""
+        folder = self._manifests / str(manifest.number)
+        paths = [folder / _MANIFEST]
+        paths += [self._segments / record.name / name for record in manifest.segments for name in record.files]
+        paths += [folder / f"{record.name}.npy" for record in manifest.segments if record.alive]
+        try:
+            found = [path.stat() for path in paths]
+        except OSError:
+            return None
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found)
+
+    def open(self, manifest: Manifest, known: Mapping[str, Segment]) -> tuple[Segment, ...]:
+        """The segments of a manifest, mapped and checked; those in `known` are taken from there. Raises Damaged."""
+        segments = []
+        for record in manifest.segments:
+            segment = known.get(record.name) or self._load_segment(manifest.identity, record)
+            if len(segment.keys) != record.rows:
+                raise Damaged(f"{record.name} does not have {record.rows} rows")
+            segments.append(replace(segment, alive=self._read_mask(manifest.number, record)))
+        return tuple(segments)
+
+    def _load_segment(self, identity: Identity, record: SegmentRecord) -> Segment:
+        folder = self._segments / record.name
+        for name, expected in record.files.items():
+            check_file(folder / name, expected)
+        return Segment.load(
+            folder,
+            dimension=identity.dimension,
+            metric=Metric(identity.metric),
+            kind=record.kind,
+            params=record.params,
+        )
+
+    def _read_mask(self, number: int, record: SegmentRecord) -> Mask | None:
+        """The rows of a segment that live by a manifest; None where all do."""
+        if record.alive is None:
+            return None
+        path = self._manifests / str(number) / f"{record.name}.npy"
+        check_file(path, record.alive)
+        with raise_damaged(path.name):
+            bits = map_array(path)
+        if bits.dtype != np.uint8 or len(bits) != (record.rows + 7) // 8:
+            raise Damaged(f"{path.name} is no mask of {record.rows} rows")
+        return np.unpackbits(bits, count=record.rows).astype(np.bool_)
+
+    def note_damage(self, reason: str) -> bool:
+        """Record damage for maintenance; return True unless the same is recorded already. Where no file can be written,
+        that is never so."""
+        try:
+            with open(self._damage, "x", encoding="utf-8") as file:
+                file.write(reason)
+        except FileExistsError:
+            return self.damage() != reason
+        except OSError:
+            pass
+        return True
+
+    def damage(self) -> str | None:
+        """What was found wrong with the files; None if nothing was since they were looked at."""
+        try:
+            return self._damage.read_text("utf-8", "replace")
+        except OSError:
+            return None
+
+    def forget_damage(self) -> None:
+        """Delete the record of damage: the files have been looked at."""
+        with contextlib.suppress(OSError):
+            self._damage.unlink(missing_ok=True)
+
+    def failure(self) -> str | None:
+        """Why the last attempt to build an index failed; None if it did not."""
+        try:
+            return str(orjson.loads(self._failure.read_bytes())["reason"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"index files cannot be read: {error.strerror or error}"
+        except (ValueError, KeyError, TypeError):
+            return "the reason could not be written, as on a full disk; the log has it"
+
+    def note_failure(self, reason: str | None) -> None:
+        """Record why a build failed, or delete the record; a disk that takes no file keeps none."""
+        with contextlib.suppress(OSError):
+            if reason is None:
+                self._failure.unlink(missing_ok=True)
+            else:
+                self._failure.parent.mkdir(parents=True, exist_ok=True)
+                # On a full disk there is room for an empty file at least.
+                self._failure.touch()
+                self._failure.write_bytes(orjson.dumps({"reason": reason}))
+
+    def sweep(self, identity: Identity) -> int:
+        """Delete what nothing has referred to for ten minutes; return the number of folders.
+
+        A manifest is referred to until a newer one is there. A segment that is being written is younger.
+        """
+        kept, names, newer = set(), set[str](), self._manifests
+        for i, number in enumerate(self.numbers()):
+            folder = self._manifests / str(number)
+            if i == 0 or not _is_old(newer):
+                kept.add(folder.name)
+                with contextlib.suppress(Damaged):
+                    names |= {record.name for record in self.read(number, identity).segments}
+            newer = folder
+        return _remove_old(self._segments, names) + _remove_old(self._manifests, kept)
+
+
+def sweep_libraries(root: Path, uids: set[str]) -> int:
+    """Delete the folders in `root` that have belonged to none of the libraries `uids` for ten minutes."""
+    return _remove_old(root, uids)
+
+
+def _remove_old(folder: Path, kept: set[str]) -> int:
+    """Delete the old folders in `folder` that are not named in `kept`; return their number."""
+    removed = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in kept and _is_old(path):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path)
+                    removed += 1
+    return removed
+
+
+def _is_old(path: Path) -> bool:
+    """Whether nobody has written into a folder for ten minutes."""
+    try:
+        return time.time() - path.stat().st_mtime >= _SECONDS_KEPT
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _remove_on_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
