@@ -6,8 +6,8 @@ from django.conf import settings
 from django.http import HttpRequest, UnreadablePostError
 from gunicorn.http.errors import ParseException
 
-from apps.api.arrays import Body, validate
 from apps.api.errors import Problem
+from apps.api.vector_json import Body, validate
 
 _BLOCK = 1 << 16
 # How much of a refused body is still read.

@@ -19,7 +19,7 @@ from rest_framework.renderers import BrowsableAPIRenderer as _BrowsableAPIRender
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.v1 import samples
+from apps.api.v1 import examples
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -112,7 +112,7 @@ def _body(view: Any, request: Request, response: Response, method: str, data: An
         return _sent(request)
     if request.method not in (*_READS, method) or response.status_code >= 400 or (data is None and method != "POST"):
         return None
-    return _text(samples.fitted(view.examples.get(method, {}), method=method, data=data, **view.kwargs))
+    return _text(examples.fitted(view.example_bodies.get(method, {}), method=method, data=data, **view.kwargs))
 
 
 # Where a library's own page stands among the breadcrumbs of the pages below it.
@@ -126,8 +126,8 @@ def _only_takes_post(view: Any, request: Any, response: Any) -> bool:
     return (
         request.method in _READS
         and response.status_code in (404, 405)
-        and "POST" in view.examples
-        and samples.has_library(view.kwargs.get("library_id"))
+        and "POST" in view.example_bodies
+        and examples.has_library(view.kwargs.get("library_id"))
     )
 
 

@@ -17,13 +17,13 @@ ROOT = "/api/v1"
 
 
 class ApiView(APIView):
-    """An endpoint. `examples` are bodies by method, shown in the browsable API; `links` lead on from its page.
+    """An endpoint. `example_bodies` are bodies by method, shown in the browsable API; `links` lead on from its page.
 
     `documented` names the methods that the schema shows, where those of a base class are documented there;
     `parameters` are the query parameters that it knows.
     """
 
-    examples: ClassVar[Mapping[str, Any]] = {}
+    example_bodies: ClassVar[Mapping[str, Any]] = {}
     documented: ClassVar[frozenset[str] | None] = None
     parameters: ClassVar[tuple[str, ...]] = ()
 
@@ -45,14 +45,14 @@ def path_to(*parts: str) -> str:
     return "/".join([ROOT, *(quote(part, safe="") for part in parts)])
 
 
-def answer(data: Any, status: int = 200, location: str | None = None) -> Response:
+def respond(data: Any, status: int = 200, location: str | None = None) -> Response:
     """A response with `data`; `location` is the path of what was made."""
     return Response(data, status=status, headers={} if location is None else {"Location": location})
 
 
-def tagged(data: dict[str, Any], status: int = 200, location: str | None = None, tag: str | None = None) -> Response:
+def with_etag(data: dict[str, Any], status: int = 200, location: str | None = None, tag: str | None = None) -> Response:
     """A response with `data` and its ETag, which is made from `data` unless it is given."""
-    response = answer(data, status, location)
+    response = respond(data, status, location)
     response.headers["ETag"] = tag or etag(data)
     return response
 

@@ -11,8 +11,8 @@ from rest_framework.response import Response
 from apps.api.bodies import parse
 from apps.api.openapi import DOCUMENT_ID, FILTER, IF_MATCH, INCLUDE, LIST, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
-from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged, wants_embedding
+from apps.api.v1 import examples, schemas
+from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, wants_embedding, with_etag
 from apps.libraries import selectors
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
@@ -63,7 +63,7 @@ class ChunksFacets(Input):
 class Chunks(ApiView):
     """A chunk is a piece of text with an embedding and metadata: what a query returns."""
 
-    examples = {"POST": samples.CHUNKS}
+    example_bodies = {"POST": examples.CHUNKS}
     parameters = (*PARAMETERS, "document_id", "include", "filter")
 
     @extend_schema(
@@ -83,18 +83,18 @@ class Chunks(ApiView):
             document_id=query.get("document_id"),
             embedding=wants_embedding(request),
         )
-        return answer(page_data(found))
+        return respond(page_data(found))
 
     @extend_schema(
         operation_id="write_chunks",
         summary="Upsert, insert or update chunks in one transaction",
         request=ChunksWrite,
         responses=schemas.ChunksWritten,
-        examples=[example(samples.CHUNKS)],
+        examples=[example(examples.CHUNKS)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         written = writes.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))
-        return answer({"ids": written.ids, "created": written.created, "updated": written.updated})
+        return respond({"ids": written.ids, "created": written.created, "updated": written.updated})
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library_id = self.kwargs["library_id"]
@@ -107,13 +107,13 @@ class Chunks(ApiView):
 class Chunk(ApiView):
     """One chunk."""
 
-    examples = {"PATCH": samples.CHUNK_UPDATE}
+    example_bodies = {"PATCH": examples.CHUNK_UPDATE}
     parameters = ("include",)
 
     @extend_schema(operation_id="get_chunk", summary="Read a chunk", parameters=[INCLUDE], responses=schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
         chunk = selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=wants_embedding(request))
-        return tagged(chunk)
+        return with_etag(chunk)
 
     @extend_schema(
         operation_id="update_chunk",
@@ -121,12 +121,12 @@ class Chunk(ApiView):
         request=ChunkUpdate,
         responses=schemas.Chunk,
         parameters=[IF_MATCH],
-        examples=[example(samples.CHUNK_UPDATE)],
+        examples=[example(examples.CHUNK_UPDATE)],
     )
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
         chunk = writes.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request))
-        return tagged(chunk)
+        return with_etag(chunk)
 
     @extend_schema(
         operation_id="delete_chunk",
@@ -148,7 +148,7 @@ class Chunk(ApiView):
 class ChunkGet(Chunk):
     """Chunks by their ids. `get` stays a valid id for the other methods."""
 
-    examples = {"POST": samples.CHUNKS_GET, **Chunk.examples}
+    example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
     documented = frozenset({"POST"})
 
     @extend_schema(
@@ -156,7 +156,7 @@ class ChunkGet(Chunk):
         summary="Read chunks by their ids",
         request=ChunksGet,
         responses=schemas.ChunksFound,
-        examples=[example(samples.CHUNKS_GET)],
+        examples=[example(examples.CHUNKS_GET)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         get = parse(request, ChunksGet)
@@ -164,13 +164,13 @@ class ChunkGet(Chunk):
         items, missing = selectors.chunks_by_id(
             library_id=library_id, ids=get.ids, embedding="embedding" in get.include
         )
-        return answer({"items": items, "missing": missing})
+        return respond({"items": items, "missing": missing})
 
 
 class ChunkDelete(Chunk):
     """Deletes chunks by their ids, or by a filter. `delete` stays a valid id for the other methods."""
 
-    examples = {"POST": samples.CHUNKS_DELETE, **Chunk.examples}
+    example_bodies = {"POST": examples.CHUNKS_DELETE, **Chunk.example_bodies}
     documented = frozenset({"POST"})
 
     @extend_schema(
@@ -178,19 +178,19 @@ class ChunkDelete(Chunk):
         summary="Delete chunks by their ids, or by a filter",
         request=ChunksDelete,
         responses=schemas.Deleted,
-        examples=[example(samples.CHUNKS_DELETE)],
+        examples=[example(examples.CHUNKS_DELETE)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         delete = parse(request, ChunksDelete)
         if delete.names("ids"):
-            return answer({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
-        return answer({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
+            return respond({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
+        return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
 
 
 class ChunkCount(Chunk):
     """Counts chunks. `count` stays a valid id for the other methods."""
 
-    examples = {"POST": {}, **Chunk.examples}
+    example_bodies = {"POST": {}, **Chunk.example_bodies}
     documented = frozenset({"POST"})
 
     @extend_schema(
@@ -202,13 +202,13 @@ class ChunkCount(Chunk):
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
-        return answer({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
+        return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
 
 
 class ChunkFacets(Chunk):
     """Counts the values of a field. `facets` stays a valid id for the other methods."""
 
-    examples = {"POST": samples.CHUNKS_FACETS, **Chunk.examples}
+    example_bodies = {"POST": examples.CHUNKS_FACETS, **Chunk.example_bodies}
     documented = frozenset({"POST"})
 
     @extend_schema(
@@ -216,9 +216,9 @@ class ChunkFacets(Chunk):
         summary="Count the values of a field",
         request=ChunksFacets,
         responses=schemas.Facets,
-        examples=[example(samples.CHUNKS_FACETS)],
+        examples=[example(examples.CHUNKS_FACETS)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         asked = parse(request, ChunksFacets)
         found = search.facets(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)
-        return answer(found)
+        return respond(found)

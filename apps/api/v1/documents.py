@@ -12,8 +12,8 @@ from rest_framework.response import Response
 from apps.api.bodies import parse
 from apps.api.openapi import IF_MATCH, LIST, created, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
-from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
+from apps.api.v1 import examples, schemas
+from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
 from apps.libraries.services import documents as services
@@ -23,7 +23,7 @@ from apps.search import writes
 class Documents(ApiView):
     """Documents group chunks, in order. Deleting one deletes its chunks."""
 
-    examples = {"POST": samples.DOCUMENT}
+    example_bodies = {"POST": examples.DOCUMENT}
     parameters = PARAMETERS
 
     @extend_schema(
@@ -31,7 +31,7 @@ class Documents(ApiView):
     )
     def get(self, request: Request, library_id: str) -> Response:
         page = page_request(request.query_params)
-        return answer(page_data(selectors.documents(library_id=library_id, limit=page.limit, after=page.after)))
+        return respond(page_data(selectors.documents(library_id=library_id, limit=page.limit, after=page.after)))
 
     @extend_schema(
         operation_id="create_document",
@@ -39,11 +39,11 @@ class Documents(ApiView):
         description="A text in the place of chunks is split and embedded.",
         request=DocumentInput,
         responses={201: created(schemas.DocumentCreated)},
-        examples=[example(samples.DOCUMENT), example(samples.TEXT_DOCUMENT, "From a text")],
+        examples=[example(examples.DOCUMENT), example(examples.TEXT_DOCUMENT, "From a text")],
     )
     def post(self, request: Request, library_id: str) -> Response:
         document = writes.create_document(library_id=library_id, document=parse(request, DocumentInput))
-        return answer(document, 201, path_to("libraries", library_id, "documents", document["id"]))
+        return respond(document, 201, path_to("libraries", library_id, "documents", document["id"]))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library_id = self.kwargs["library_id"]
@@ -56,12 +56,12 @@ class Documents(ApiView):
 class Document(ApiView):
     """One document; its chunks are listed with `?document_id=`."""
 
-    examples = {"PUT": samples.DOCUMENT, "PATCH": samples.DOCUMENT_UPDATE}
+    example_bodies = {"PUT": examples.DOCUMENT, "PATCH": examples.DOCUMENT_UPDATE}
 
     @extend_schema(operation_id="get_document", summary="Read a document", responses=schemas.Document)
     def get(self, request: Request, library_id: str, document_id: str) -> Response:
         document = selectors.document_row(library_id=library_id, document_id=document_id)
-        return tagged(selectors.document_data(document), tag=selectors.document_etag(document))
+        return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
 
     @extend_schema(
         operation_id="put_document",
@@ -70,7 +70,7 @@ class Document(ApiView):
         request=DocumentInput,
         responses={200: schemas.DocumentReplaced, 201: created(schemas.DocumentReplaced)},
         parameters=[IF_MATCH],
-        examples=[example(samples.DOCUMENT)],
+        examples=[example(examples.DOCUMENT)],
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
         replaced = writes.replace_document(
@@ -81,7 +81,7 @@ class Document(ApiView):
         )
         data = {"id": document_id, **asdict(replaced)}
         path = path_to("libraries", library_id, "documents", document_id)
-        return answer(data, 201, path) if data.pop("is_new") else answer(data)
+        return respond(data, 201, path) if data.pop("is_new") else respond(data)
 
     @extend_schema(
         operation_id="update_document",
@@ -89,14 +89,14 @@ class Document(ApiView):
         request=DocumentUpdate,
         responses=schemas.Document,
         parameters=[IF_MATCH],
-        examples=[example(samples.DOCUMENT_UPDATE)],
+        examples=[example(examples.DOCUMENT_UPDATE)],
     )
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
         update = parse(request, DocumentUpdate)
         document = services.update_document(
             library_id=library_id, document_id=document_id, update=update, if_match=if_match(request)
         )
-        return tagged(selectors.document_data(document), tag=selectors.document_etag(document))
+        return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
 
     @extend_schema(
         operation_id="delete_document",
@@ -119,7 +119,7 @@ class Document(ApiView):
 class DocumentBatch(Document):
     """Many documents in one transaction. `batch` stays a valid id for the other methods."""
 
-    examples = {"POST": samples.DOCUMENTS, **Document.examples}
+    example_bodies = {"POST": examples.DOCUMENTS, **Document.example_bodies}
     documented = frozenset({"POST"})
 
     @extend_schema(
@@ -127,12 +127,12 @@ class DocumentBatch(Document):
         summary="Create documents in one transaction",
         request=DocumentsWrite,
         responses={201: created(schemas.DocumentsCreated)},
-        examples=[example(samples.DOCUMENTS)],
+        examples=[example(examples.DOCUMENTS)],
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         write = parse(request, DocumentsWrite)
         documents = writes.create_documents(library_id=library_id, write=write)
-        return answer({"ids": [document["id"] for document in documents], "documents": documents}, 201)
+        return respond({"ids": [document["id"] for document in documents], "documents": documents}, 201)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library_id = self.kwargs["library_id"]

@@ -10,8 +10,8 @@ from rest_framework.response import Response
 from apps.api.bodies import parse
 from apps.api.openapi import IF_MATCH, LIST, created, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
-from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ApiView, answer, if_match, no_content, path_to, tagged
+from apps.api.v1 import examples, schemas
+from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
 from apps.indexing.reembedding import reembed
 from apps.indexing.stats import library_stats
 from apps.libraries import selectors
@@ -28,13 +28,13 @@ class Root(ApiView):
 
     @extend_schema(operation_id="root", summary="Where to begin", responses=schemas.Root, tags=["server"])
     def get(self, request: Request) -> Response:
-        return answer({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
+        return respond({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
 
 
 class Libraries(ApiView):
     """A library is a named set of chunks whose embeddings have one dimension and are compared by one metric."""
 
-    examples = {"POST": samples.LIBRARY}
+    example_bodies = {"POST": examples.LIBRARY}
     parameters = PARAMETERS
 
     @extend_schema(
@@ -42,18 +42,18 @@ class Libraries(ApiView):
     )
     def get(self, request: Request) -> Response:
         page = page_request(request.query_params)
-        return answer(page_data(selectors.libraries(limit=page.limit, after=page.after)))
+        return respond(page_data(selectors.libraries(limit=page.limit, after=page.after)))
 
     @extend_schema(
         operation_id="create_library",
         summary="Create a library",
         request=LibraryCreate,
         responses={201: created(schemas.Library)},
-        examples=[example(samples.LIBRARY)],
+        examples=[example(examples.LIBRARY)],
     )
     def post(self, request: Request) -> Response:
         library = create_library(create=parse(request, LibraryCreate))
-        return tagged(selectors.library_data(library), 201, path_to("libraries", library.public_id))
+        return with_etag(selectors.library_data(library), 201, path_to("libraries", library.public_id))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         for library in data.get("items", [data]):
@@ -63,11 +63,11 @@ class Libraries(ApiView):
 class Library(ApiView):
     """One library: its settings, and the way to what is in it."""
 
-    examples = {"PATCH": samples.LIBRARY_UPDATE}
+    example_bodies = {"PATCH": examples.LIBRARY_UPDATE}
 
     @extend_schema(operation_id="get_library", summary="Read a library", responses=schemas.Library)
     def get(self, request: Request, library_id: str) -> Response:
-        return tagged(selectors.library_data(selectors.library_row(library_id)))
+        return with_etag(selectors.library_data(selectors.library_row(library_id)))
 
     @extend_schema(
         operation_id="update_library",
@@ -75,12 +75,12 @@ class Library(ApiView):
         request=LibraryUpdate,
         responses=schemas.Library,
         parameters=[IF_MATCH],
-        examples=[example(samples.LIBRARY_UPDATE)],
+        examples=[example(examples.LIBRARY_UPDATE)],
     )
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
         library = update_library(library_id=library_id, update=update, if_match=if_match(request))
-        return tagged(selectors.library_data(library))
+        return with_etag(selectors.library_data(library))
 
     @extend_schema(
         operation_id="delete_library",
@@ -103,24 +103,24 @@ class Stats(ApiView):
 
     @extend_schema(operation_id="library_stats", summary="Count and inspect", responses=schemas.Stats)
     def get(self, request: Request, library_id: str) -> Response:
-        return answer(library_stats(library_id=library_id))
+        return respond(library_stats(library_id=library_id))
 
 
 class Reindex(ApiView):
     """Builds the index anew; POST what to change about it, or an empty object. Queries go on meanwhile."""
 
-    examples = {"POST": samples.REINDEX}
+    example_bodies = {"POST": examples.REINDEX}
 
     @extend_schema(
         operation_id="reindex",
         summary="Rebuild the index",
         request=ReindexInput,
         responses={202: schemas.Index},
-        examples=[example(samples.REINDEX)],
+        examples=[example(examples.REINDEX)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
-        return answer(library_stats(library_id=library_id)["index"], status=202)
+        return respond(library_stats(library_id=library_id)["index"], status=202)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")
@@ -130,7 +130,7 @@ class Reembed(ApiView):
     """Moves the library to another embedding model; POST which. All vectors are made anew beside the present ones, and
     queries go on with these until all are there. DELETE calls it off."""
 
-    examples = {"POST": samples.REEMBED}
+    example_bodies = {"POST": examples.REEMBED}
 
     @extend_schema(
         operation_id="get_reembedding",
@@ -139,7 +139,7 @@ class Reembed(ApiView):
         responses=schemas.Reembedding,
     )
     def get(self, request: Request, library_id: str) -> Response:
-        return answer(selectors.reembedding_data(selectors.reembedding_row(library_id)))
+        return respond(selectors.reembedding_data(selectors.reembedding_row(library_id)))
 
     @extend_schema(
         operation_id="reembed",
@@ -147,11 +147,11 @@ class Reembed(ApiView):
         description="The same model again goes on with what failed or waits; another one is refused meanwhile.",
         request=ReembedInput,
         responses={202: schemas.Reembedding},
-        examples=[example(samples.REEMBED)],
+        examples=[example(examples.REEMBED)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         asked = reembed(library_id=library_id, reembed=parse(request, ReembedInput))
-        return answer(selectors.reembedding_data(asked), status=202)
+        return respond(selectors.reembedding_data(asked), status=202)
 
     @extend_schema(
         operation_id="cancel_reembedding",

@@ -11,14 +11,14 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.arrays import validate
 from apps.api.bodies import json_body
 from apps.api.errors import Problem, problem_of, response_to
 from apps.api.openapi import example
 from apps.api.pagination import check_parameters
 from apps.api.renderers import dumps
-from apps.api.v1 import samples, schemas
-from apps.api.v1.base import ApiView, answer, path_to
+from apps.api.v1 import examples, schemas
+from apps.api.v1.base import ApiView, path_to, respond
+from apps.api.vector_json import validate
 from apps.libraries.answers import AnswerSize
 from apps.libraries.ids import is_id
 from apps.search.query import service as services
@@ -84,7 +84,7 @@ class _QueryView(ApiView):
 class Query(_QueryView):
     """The nearest chunks to a vector, a text or another chunk, and the best by words; POST one."""
 
-    examples = {"POST": samples.QUERY}
+    example_bodies = {"POST": examples.QUERY}
 
     @classmethod
     def answer_to(cls, library_id: str, body: bytes) -> dict[str, Any]:
@@ -95,16 +95,16 @@ class Query(_QueryView):
         summary="Find the nearest chunks",
         request=QuerySpec,
         responses=schemas.QueryAnswer,
-        examples=[example(samples.QUERY)],
+        examples=[example(examples.QUERY)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        return answer(self.run(request, library_id))
+        return respond(self.run(request, library_id))
 
 
 class QueryMany(_QueryView):
     """Several queries, answered from one state of the library, in order."""
 
-    examples = {"POST": samples.QUERIES}
+    example_bodies = {"POST": examples.QUERIES}
 
     def results(self, data: Any) -> Iterable[dict[str, Any]]:
         return chain.from_iterable(one.get("results", []) for one in data.get("results", []))
@@ -119,7 +119,7 @@ class QueryMany(_QueryView):
         summary="Answer several queries",
         request=QueryBatch,
         responses=schemas.QueryAnswers,
-        examples=[example(samples.QUERIES)],
+        examples=[example(examples.QUERIES)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        return answer(self.run(request, library_id))
+        return respond(self.run(request, library_id))

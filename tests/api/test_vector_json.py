@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from apps.api import arrays
+from apps.api import vector_json
 from apps.engine import kernels
 from apps.engine.metrics import Metric
 from apps.libraries.inputs import ChunksWrite
@@ -30,7 +30,7 @@ def chunk(number: int, **more: Any) -> dict[str, Any]:
 def both(body: str) -> tuple[ChunksWrite, ChunksWrite]:
     """The body as the server parses it, and as pydantic does."""
     assert len(body) > 1 << 14
-    return arrays.validate(body.encode(), ChunksWrite), ChunksWrite.model_validate_json(body)
+    return vector_json.validate(body.encode(), ChunksWrite), ChunksWrite.model_validate_json(body)
 
 
 def matrix(write: ChunksWrite) -> np.ndarray:
@@ -80,7 +80,10 @@ def test_metadata_keeps_its_arrays(metadata: dict[str, Any]) -> None:
 def test_a_vector_that_is_wrong_is_refused_as_ever(vector: str) -> None:
     rows = [chunk(number) for number in range(40)]
     body = json.dumps({"chunks": [*rows, chunk(40, embedding="here")]}).replace('"here"', vector)
-    found, expected = parsed(arrays.validate, body), parsed(lambda text, model: model.model_validate_json(text), body)
+    found, expected = (
+        parsed(vector_json.validate, body),
+        parsed(lambda text, model: model.model_validate_json(text), body),
+    )
     assert found == expected
 
 
@@ -95,13 +98,13 @@ def parsed(validate: Callable[[bytes, type[ChunksWrite]], ChunksWrite], body: st
 def test_other_faults_are_found_as_ever() -> None:
     body = json.dumps({"chunks": [chunk(number, colour="red") for number in range(40)]})
     with pytest.raises(ValidationError) as found:
-        arrays.validate(body.encode(), ChunksWrite)
+        vector_json.validate(body.encode(), ChunksWrite)
     assert len(found.value.errors()) == 40
 
 
 def test_a_batch_of_queries() -> None:
     queries = [{"vector": np.random.default_rng(n).standard_normal(64).tolist(), "k": 3} for n in range(40)]
-    batch = arrays.validate(json.dumps({"queries": queries}).encode(), QueryBatch)
+    batch = vector_json.validate(json.dumps({"queries": queries}).encode(), QueryBatch)
     for spec, query in zip(batch.queries, queries, strict=True):
         assert isinstance(spec.vector, np.ndarray)
         assert np.array_equal(spec.vector, np.array(query["vector"], np.float32))
