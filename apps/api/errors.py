@@ -76,7 +76,7 @@ _FAILURES: dict[Failure, tuple[str, int]] = {
     Failure.UNAVAILABLE: ("The database did not answer, or its files cannot be used. Try again.", 5),
 }
 
-# What pydantic's own errors say here; a refusal of `apps.libraries.values` brings its own sentence.
+# What pydantic's own errors say here; a `validation_error` of `apps.libraries.fields` brings its own sentence.
 _SENTENCES = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, model_json_schema
 
 from apps.api import pagination
-from apps.libraries.values import Identifier
+from apps.libraries.fields import Identifier
 
 LIST = [
     OpenApiParameter(

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from apps.engine import kernels
-from apps.libraries.values import Input, ReadVectors
+from apps.libraries.fields import Input, ReadVectors
 
 Body = TypeVar("Body", bound=Input)
 

@@ -7,10 +7,10 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSch
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
-from apps.libraries.ids import new_id
-from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
-from apps.libraries.values import (
+from apps.libraries.fields import (
     NO_NUL,
+    BoundedInt,
+    BoundedList,
     Fixed,
     Identifier,
     Input,
@@ -19,26 +19,26 @@ from apps.libraries.values import (
     Name,
     NewIdentifier,
     NotNull,
-    Several,
     Text,
     Vector,
-    Whole,
     plain,
-    refusal,
+    validation_error,
 )
+from apps.libraries.ids import new_id
+from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
 
 MetricName = Literal["cosine", "dot", "euclidean"]
 
 
 def _index_type(value: str) -> str:
     if value != AUTO and value not in INDEX_TYPES:
-        raise refusal(f"must be one of: {AUTO}, {', '.join(INDEX_TYPES)}")
+        raise validation_error(f"must be one of: {AUTO}, {', '.join(INDEX_TYPES)}")
     return value
 
 
 IndexType = Annotated[str, AfterValidator(_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
 IndexParams = dict[str, Any]
-Dimension = Annotated[int, Whole(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
+Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
 
 class Embedding(Input):
@@ -119,7 +119,7 @@ class DocumentChunk(Input):
     metadata: Metadata = {}
 
 
-CHUNKS_PER_WRITE = Several(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
+CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
 
 
 class ChunksWrite(Input):
@@ -132,8 +132,8 @@ class ChunksWrite(Input):
     @model_validator(mode="after")
     def _names_what_it_updates(self) -> "ChunksWrite":
         for i, chunk in enumerate(self.chunks if self.mode == "update" else []):
-            if not chunk.names("id"):
-                raise refusal("is required to update a chunk", path=("chunks", i, "id"))
+            if not chunk.is_set("id"):
+                raise validation_error("is required to update a chunk", path=("chunks", i, "id"))
         return self
 
 
@@ -151,8 +151,8 @@ class Chunking(Input):
     also the last of the piece before. Left out, `max_tokens` is no more than the model reads, and `overlap` an eighth
     of it."""
 
-    max_tokens: Annotated[int, Whole(1, 4096, "of tokens in a chunk")] = 256
-    overlap: Annotated[int, Whole(0, 2048, "of tokens in a chunk")] = 32
+    max_tokens: Annotated[int, BoundedInt(1, 4096, "of tokens in a chunk")] = 256
+    overlap: Annotated[int, BoundedInt(0, 2048, "of tokens in a chunk")] = 32
 
 
 class DocumentInput(Input):
@@ -171,12 +171,12 @@ class DocumentInput(Input):
 
     @model_validator(mode="after")
     def _one_content(self) -> "DocumentInput":
-        if self.names("text") and self.names("chunks"):
-            raise refusal("cannot be sent together with chunks; leave one of them out", path=("text",))
-        if not self.names("text") and not self.names("chunks"):
-            raise refusal("is required, or a text to be split", path=("chunks",))
-        if self.names("chunking") and not self.names("text"):
-            raise refusal("is for a text; chunks are stored as they are", path=("chunking",))
+        if self.is_set("text") and self.is_set("chunks"):
+            raise validation_error("cannot be sent together with chunks; leave one of them out", path=("text",))
+        if not self.is_set("text") and not self.is_set("chunks"):
+            raise validation_error("is required, or a text to be split", path=("chunks",))
+        if self.is_set("chunking") and not self.is_set("text"):
+            raise validation_error("is for a text; chunks are stored as they are", path=("chunking",))
         return self
 
 

@@ -14,10 +14,10 @@ from django.db.models import Count, F, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
 
 from apps.engine.vectors import DTYPE
-from apps.libraries.answers import AnswerSize
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
 from apps.libraries.ids import is_id
 from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
+from apps.libraries.response_budget import ResponseBudget
 
 # How many rows are read before their size is looked at.
 _ROWS_AT_A_TIME = 100
@@ -154,9 +154,9 @@ def chunks_by_id(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Those of the chunks that exist, in the order asked, and the ids of those that do not; raises NotFound for the
     library, Invalid for too large an answer."""
-    size = AnswerSize()
+    budget = ResponseBudget()
     with _read(_chunk_rows(embedding).filter(library=library_row(library_id), public_id__in=ids)) as rows:
-        stored = {row.public_id: size.counted(_chunk_data(row, embedding)) for row in rows}
+        stored = {row.public_id: budget.charge(_chunk_data(row, embedding)) for row in rows}
     found = [stored[public_id] for public_id in ids if public_id in stored]
     return found, [public_id for public_id in ids if public_id not in stored]
 
@@ -182,9 +182,9 @@ def check_document(*, library_id: str, document_id: str) -> None:
 def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[dict[str, Any]]:
     """The chunks of some keys, by creation, read from the database connection `using`; Invalid for too large an
     answer."""
-    size = AnswerSize()
+    budget = ResponseBudget()
     with _read(_chunk_rows(embedding).using(using).filter(id__in=keys).order_by("id")) as rows:
-        return [size.counted(_chunk_data(row, embedding)) for row in rows]
+        return [budget.charge(_chunk_data(row, embedding)) for row in rows]
 
 
 def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
@@ -287,14 +287,14 @@ def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
 
 
 def _page(rows: QuerySet[Any], limit: int, data: Callable[[Any], dict[str, Any]]) -> Page:
-    size = AnswerSize()
+    budget = ResponseBudget()
     items: list[dict[str, Any]] = []
     last_key = None
     with _read(rows.order_by("id")[: limit + 1]) as found:
         for row in found:
             if len(items) == limit:
                 return Page(items, last_key)
-            items.append(size.counted(data(row)))
+            items.append(budget.charge(data(row)))
             last_key = row.pk
     return Page(items, None)
 

@@ -9,10 +9,10 @@ from apps.engine.metadata.filters import And, Filter, parse
 from apps.engine.storage.view import View
 from apps.engine.vectors import Int64
 from apps.libraries import selectors
-from apps.libraries.answers import AnswerSize
 from apps.libraries.dialects import SNAPSHOT_ALIAS
+from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import Page
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 from apps.search.cache import views
 from apps.search.snapshots import open_snapshot
 
@@ -54,12 +54,12 @@ def delete_chunks(*, library_id: str, filter: Filter) -> int:
     keys = _matching(before.view, filter)
     with transaction.atomic():
         # Nobody writes to the library between the search and the deletion.
-        rows.locked_library(library_id)
+        sql.lock_library(library_id)
         with open_snapshot() as snapshot:
             current = views.current(snapshot, library_id)
         if current.view is not before.view:
             keys = _matching(current.view, filter)
-        return rows.delete_chunks(keys.tolist())
+        return sql.delete_chunks(keys.tolist())
 
 
 def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[s
         return {"facets": [], "values": 0, "chunks": 0}
     allowed = view.matching(filter)
     found, values = view.facets(field, allowed, limit)
-    size = AnswerSize()
+    budget = ResponseBudget()
     return {
-        "facets": [size.counted({"value": value, "count": count}) for value, count in found],
+        "facets": [budget.charge({"value": value, "count": count}) for value, count in found],
         "values": values,
         "chunks": sum(int(np.count_nonzero(mask)) for mask in allowed),
     }

@@ -27,7 +27,7 @@ def with_chunks(documents: Sequence[DocumentInput], pointers: Sequence[str], pro
     left = limits.chunks_per_write - sum(len(document.chunks) for document in documents)
     split_ones = []
     for document, at in zip(documents, pointers, strict=True):
-        if document.names("text"):
+        if document.is_set("text"):
             document = _split(document, at, provider, left)
             left -= len(document.chunks)
         split_ones.append(document)
@@ -60,11 +60,11 @@ def _sizes(chunking: Chunking, at: str, limit: int | None) -> tuple[int, int]:
     """`max_tokens` and `overlap`, for a model that reads `limit` tokens. Raises Invalid."""
     max_tokens, overlap = chunking.max_tokens, chunking.overlap
     if limit is not None and max_tokens > limit:
-        if chunking.names("max_tokens"):
+        if chunking.is_set("max_tokens"):
             detail = f"must be at most {limit}: the library's embedding model reads no more tokens of a text"
             raise Invalid.at(f"{at}/chunking/max_tokens", detail)
         max_tokens = limit
-    if not chunking.names("overlap"):
+    if not chunking.is_set("overlap"):
         overlap = max_tokens // 8
     if overlap > max_tokens // 2:
         # With more, a piece would hold little but what those before it hold, and there would be no end of them.

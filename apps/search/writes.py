@@ -37,7 +37,7 @@ from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 from apps.libraries.services.chunks import Written
 from apps.libraries.services.documents import Replaced
 from apps.search.pieces import with_chunks
@@ -169,7 +169,7 @@ def _with_documents(
 ) -> R:
     """`write` with documents whose chunks have vectors, and the model that made some. `of_document` is the document
     whose vectors can be taken over."""
-    if not named and not any(document.names("text") or _missing(document.chunks) for document in documents):
+    if not named and not any(document.is_set("text") or _missing(document.chunks) for document in documents):
         return write(documents, None)
 
     def run(library: Library, model: KnownModel | None) -> R:
@@ -194,7 +194,7 @@ def _split(
     documents: Sequence[DocumentInput], pointers: Sequence[str], model: KnownModel | None
 ) -> Sequence[DocumentInput]:
     """The documents with chunks in the place of texts."""
-    texts = [f"{at}/text" for document, at in zip(documents, pointers, strict=True) if document.names("text")]
+    texts = [f"{at}/text" for document, at in zip(documents, pointers, strict=True) if document.is_set("text")]
     if not texts:
         return documents
     if model is None:
@@ -243,14 +243,14 @@ def _model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownMo
 def _missing(chunks: Sequence[C], *, changes: bool = False) -> list[int]:
     """Which of the chunks need a vector. With `changes`, what names neither text nor vector keeps its vector."""
     return [
-        i for i, chunk in enumerate(chunks) if not chunk.names("embedding") and (chunk.names("text") or not changes)
+        i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding") and (chunk.is_set("text") or not changes)
     ]
 
 
 def _changed(library: Library, ids: Sequence[str], chunks: Sequence[C], missing: Sequence[int]) -> list[int]:
     """Those that are `missing` a vector and have another text than the stored chunk of their id has. Where there is
     none, there is nothing to embed: the service says so."""
-    stored = rows.stored_chunks(library, [ids[i] for i in missing])
+    stored = sql.stored_chunks(library, [ids[i] for i in missing])
     return [i for i in missing if ids[i] in stored and stored[ids[i]].text != chunks[i].text]
 
 
@@ -260,20 +260,20 @@ def _kept(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> l
     Each stored chunk gives its vector once: to the chunk of its id, else of its metadata, else to any. Those that no
     chunk names are the first to go to chunks without an id, as the service matches them.
     """
-    ids = {chunk.id for chunk in chunks if chunk.names("id")}
+    ids = {chunk.id for chunk in chunks if chunk.is_set("id")}
     left = {chunk.id: chunk for chunk in sorted(stored, key=lambda chunk: chunk.id in ids)}
     taken: dict[int, EmbeddedChunk] = {}
     for same in (attrgetter("id", "text"), _content, attrgetter("text")):
         found: defaultdict[Any, list[EmbeddedChunk]] = defaultdict(list)
         for chunk in reversed(left.values()):
             found[same(chunk)].append(chunk)
-        for i in sorted(range(len(chunks)), key=lambda i: chunks[i].names("id")):
+        for i in sorted(range(len(chunks)), key=lambda i: chunks[i].is_set("id")):
             if i not in taken and found[same(chunks[i])]:
                 taken[i] = found[same(chunks[i])].pop()
                 del left[taken[i].id]
     return [
         chunk.model_copy(update={"embedding": taken[i].embedding})
-        if i in taken and not chunk.names("embedding")
+        if i in taken and not chunk.is_set("embedding")
         else chunk
         for i, chunk in enumerate(chunks)
     ]

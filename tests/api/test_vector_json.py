@@ -13,7 +13,7 @@ from apps.api import vector_json
 from apps.engine import kernels
 from apps.engine.metrics import Metric
 from apps.libraries.inputs import ChunksWrite
-from apps.libraries.vectors import parse_vectors
+from apps.libraries.vector_input import parse_vectors
 from apps.search.query.spec import QueryBatch
 
 

@@ -16,7 +16,7 @@ from apps.libraries.errors import Conflict, Invalid, NotFound
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate, DocumentInput, DocumentUpdate, LibraryCreate, LibraryUpdate
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
 from apps.libraries.services import chunks, documents, libraries
-from apps.libraries.services.rows import locked_library
+from apps.libraries.services.sql import lock_library
 from apps.libraries.signals import library_changed, library_deleted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -123,11 +123,11 @@ def test_a_receiver_that_fails_fails_no_write(library: Library) -> None:
 
 def test_a_library_is_locked_in_a_transaction_only(library: Library) -> None:
     with pytest.raises(transaction.TransactionManagementError, match="needs a transaction"):
-        locked_library("a")
+        lock_library("a")
     with transaction.atomic():
-        assert locked_library("a") == library
+        assert lock_library("a") == library
         with pytest.raises(NotFound, match="There is no library 'b'"):
-            locked_library("b")
+            lock_library("b")
 
 
 def test_vectors_are_stored_as_little_endian_float32(library: Library) -> None:

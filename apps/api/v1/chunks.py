@@ -14,9 +14,9 @@ from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, wants_embedding, with_etag
 from apps.libraries import selectors
+from apps.libraries.fields import BoundedInt, Identifier, Input, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
-from apps.libraries.values import Identifier, Input, Whole, refusal
 from apps.search import matching as search
 from apps.search import writes
 from apps.search.query.spec import EVERYTHING, Filter, filter_parameter, parsed_field
@@ -39,10 +39,10 @@ class ChunksDelete(Input):
 
     @model_validator(mode="after")
     def _one_way(self) -> "ChunksDelete":
-        if self.names("ids") == self.names("filter"):
-            raise refusal("needs exactly one of ids and filter")
-        if self.names("filter") and self.filter.is_everything:
-            raise refusal("must not be empty; delete the library instead, or name all ids", path=("filter",))
+        if self.is_set("ids") == self.is_set("filter"):
+            raise validation_error("needs exactly one of ids and filter")
+        if self.is_set("filter") and self.filter.is_everything:
+            raise validation_error("must not be empty; delete the library instead, or name all ids", path=("filter",))
         return self
 
 
@@ -57,7 +57,7 @@ class ChunksFacets(Input):
 
     field: Annotated[str, AfterValidator(parsed_field)]
     filter: Filter = EVERYTHING
-    limit: Annotated[int, Whole(1, 1000, "of values")] = 50
+    limit: Annotated[int, BoundedInt(1, 1000, "of values")] = 50
 
 
 class Chunks(ApiView):
@@ -182,7 +182,7 @@ class ChunkDelete(Chunk):
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         delete = parse(request, ChunksDelete)
-        if delete.names("ids"):
+        if delete.is_set("ids"):
             return respond({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
         return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
 

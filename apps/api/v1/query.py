@@ -19,8 +19,8 @@ from apps.api.renderers import dumps
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond
 from apps.api.vector_json import validate
-from apps.libraries.answers import AnswerSize
 from apps.libraries.ids import is_id
+from apps.libraries.response_budget import ResponseBudget
 from apps.search.query import service as services
 from apps.search.query.spec import QueryBatch, QuerySpec
 
@@ -37,7 +37,7 @@ class _QueryView(ApiView):
     def body_to(cls, library_id: str, body: bytes) -> bytes:
         """The answer as JSON; raises Invalid where that is too large."""
         answer = dumps(cls.answer_to(library_id, body))
-        AnswerSize().add(len(answer))
+        ResponseBudget().spend(len(answer))
         return answer
 
     @classmethod

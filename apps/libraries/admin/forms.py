@@ -11,9 +11,9 @@ from pydantic import ValidationError as BrokenRules
 from pydantic_core import from_json
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
+from apps.libraries.fields import Input
 from apps.libraries.ids import new_id
 from apps.libraries.inputs import ChunkUpdate, DocumentUpdate, LibraryCreate
-from apps.libraries.values import Input
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Any]

@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from apps.libraries.errors import NotFound
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -26,7 +26,7 @@ class LockingAdmin(_ModelAdmin):
         """Lock the libraries of rows, in the transaction that is to write them."""
         for public_id in list(queryset.order_by(self.library_id).values_list(self.library_id, flat=True).distinct()):
             with contextlib.suppress(NotFound):
-                rows.locked_library(public_id)
+                sql.lock_library(public_id)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The row; within a transaction, which Django opens for a form that is sent, as it is once it is locked."""

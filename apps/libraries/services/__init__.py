@@ -4,5 +4,5 @@ libraries    create, update, delete
 documents    create, replace (PUT), update, delete
 chunks       upsert, insert, update, delete
 reembedding  a library's move to another embedding model
-rows         the SQL that they share
+sql          the SQL that they share
 """

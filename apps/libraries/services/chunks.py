@@ -12,9 +12,9 @@ from apps.libraries import selectors
 from apps.libraries.errors import Conflict, EmbeddingRequired, Fault, Invalid, NotFound, TextChanged
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, DocumentChunk, named_models
 from apps.libraries.models import KnownModel, Library
-from apps.libraries.services import rows
-from apps.libraries.services.rows import ChunkRow, StoredChunk
-from apps.libraries.vectors import parse_vectors
+from apps.libraries.services import sql
+from apps.libraries.services.sql import ChunkRow, StoredChunk
+from apps.libraries.vector_input import parse_vectors
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ def write_chunks(*, library_id: str, write: ChunksWrite, model: KnownModel | Non
 
     Raises NotFound (library; in mode update also a chunk), Conflict (insert of an id in use), Invalid.
     """
-    library = rows.locked_library(library_id)
-    rows.settle_model(library, model, named_models(write))
+    library = sql.lock_library(library_id)
+    sql.bind_model(library, model, named_models(write))
     ids = [chunk.id for chunk in write.chunks]
     check_distinct(ids, [f"/chunks/{i}/id" for i in range(len(ids))])
-    stored = rows.stored_chunks(library, ids)
+    stored = sql.stored_chunks(library, ids)
     if write.mode == "insert" and stored:
         faults = [Fault(f"/chunks/{i}/id", "is in use") for i, chunk_id in enumerate(ids) if chunk_id in stored]
         raise Conflict("A chunk has an id that is in use in this library.", faults)
@@ -66,10 +66,10 @@ def update_chunk(
 ) -> dict[str, Any]:
     """Change the named fields of one chunk, and show it; `model` makes its vector, if any does. Raises NotFound,
     PreconditionFailed, Invalid."""
-    library = rows.locked_library(library_id)
-    rows.settle_model(library, model, {})
+    library = sql.lock_library(library_id)
+    sql.bind_model(library, model, {})
     selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
-    stored = rows.stored_chunks(library, [chunk_id])
+    stored = sql.stored_chunks(library, [chunk_id])
     if not stored:
         raise selectors.no_chunk(chunk_id)
     documents = _documents(library, [update], pointer="")
@@ -80,21 +80,21 @@ def update_chunk(
 @transaction.atomic
 def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None) -> None:
     """Delete one chunk. Raises NotFound, PreconditionFailed."""
-    library = rows.locked_library(library_id)
+    library = sql.lock_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id)))
-    stored = rows.stored_chunks(library, [chunk_id])
+    stored = sql.stored_chunks(library, [chunk_id])
     if not stored:
         raise selectors.no_chunk(chunk_id)
-    rows.delete_chunks([stored[chunk_id].key])
+    sql.delete_chunks([stored[chunk_id].key])
 
 
 @transaction.atomic
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist; answers how many that were. Raises NotFound for the library."""
-    library = rows.locked_library(library_id)
+    library = sql.lock_library(library_id)
     check_distinct(ids, [f"/ids/{i}" for i in range(len(ids))])
-    stored = rows.stored_chunks(library, ids)
-    return rows.delete_chunks([chunk.key for chunk in stored.values()])
+    stored = sql.stored_chunks(library, ids)
+    return sql.delete_chunks([chunk.key for chunk in stored.values()])
 
 
 def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ def new_vectors(
     where the library has a model that would have made one.
     """
     missing = [
-        f"{pointer}/embedding" for chunk, pointer in zip(chunks, pointers, strict=True) if not chunk.names("embedding")
+        f"{pointer}/embedding" for chunk, pointer in zip(chunks, pointers, strict=True) if not chunk.is_set("embedding")
     ]
     if missing and library.embedding is not None:
         raise TextChanged("The library has changed while texts were embedded; send them again.")
@@ -131,9 +131,9 @@ def new_vectors(
         [chunk.embedding for chunk in chunks],
         [f"{pointer}/embedding" for pointer in pointers],
         dimension=library.dimension,
-        metric=rows.metric_of(library),
+        metric=sql.metric_of(library),
     )
-    rows.fix_dimension(library, vectors)
+    sql.fix_dimension(library, vectors)
     return vectors
 
 
@@ -142,7 +142,7 @@ def _documents(
 ) -> dict[str, int]:
     """Keys of the documents that chunks name; raises Invalid where one does not exist."""
     named = [chunk.document_id for chunk in chunks]
-    keys = rows.document_keys(library, [document for document in named if document is not None])
+    keys = sql.document_keys(library, [document for document in named if document is not None])
     unknown = [
         Fault(f"/chunks/{i}/document_id" if pointer is None else f"{pointer}/document_id", "names no document")
         for i, document in enumerate(named)
@@ -162,7 +162,7 @@ class _Places:
 
     def of(self, chunk: ChunkInput | ChunkUpdate, stored: StoredChunk | None) -> tuple[int | None, int | None]:
         """The document key and position of a chunk after its write."""
-        if not chunk.names("document_id"):
+        if not chunk.is_set("document_id"):
             return (stored.document_key, stored.position) if stored else (None, None)
         if chunk.document_id is None:
             return None, None
@@ -170,7 +170,7 @@ class _Places:
         if stored and stored.document_key == key:
             return key, stored.position
         if key not in self._next:
-            self._next.update(rows.next_positions([key]))
+            self._next.update(sql.next_positions([key]))
         self._next[key] += 1
         return key, self._next[key] - 1
 
@@ -187,15 +187,15 @@ def _replace(
     for i, chunk in enumerate(chunks):
         before = stored.get(chunk.id)
         document_key, position = places.of(chunk, before)
-        row = ChunkRow(chunk.id, document_key, chunk.text, rows.json_text(chunk.metadata), position)
+        row = ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
         if before is None:
             is_new[i] = True
             new.append(row)
         else:
             old.append((before.key, row))
-    rows.insert_chunks(library, new, vectors[is_new])
-    rows.update_chunks(old)
-    rows.put_vectors(library, [key for key, _ in old], vectors[~is_new])
+    sql.insert_chunks(library, new, vectors[is_new])
+    sql.update_chunks(old)
+    sql.put_vectors(library, [key for key, _ in old], vectors[~is_new])
 
 
 def _update(
@@ -207,15 +207,15 @@ def _update(
     embedded = [
         (before, chunk, pointer)
         for before, chunk, pointer in changes
-        if chunk.names("embedding") or (chunk.names("text") and chunk.text != before.text)
+        if chunk.is_set("embedding") or (chunk.is_set("text") and chunk.text != before.text)
     ]
     vectors = new_vectors(library, [chunk for _, chunk, _ in embedded], [pointer for _, _, pointer in embedded])
     places = _Places(documents)
     changed = []
     for before, chunk, _ in changes:
         document_key, position = places.of(chunk, before)
-        text = chunk.text if chunk.names("text") else before.text
-        metadata = rows.json_text(chunk.metadata) if chunk.names("metadata") else before.metadata
+        text = chunk.text if chunk.is_set("text") else before.text
+        metadata = sql.json_text(chunk.metadata) if chunk.is_set("metadata") else before.metadata
         changed.append((before.key, ChunkRow(before.public_id, document_key, text, metadata, position)))
-    rows.update_chunks(changed)
-    rows.put_vectors(library, [before.key for before, _, _ in embedded], vectors)
+    sql.update_chunks(changed)
+    sql.put_vectors(library, [before.key for before, _, _ in embedded], vectors)

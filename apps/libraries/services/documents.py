@@ -14,9 +14,9 @@ from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
 from apps.libraries.models import Document, KnownModel, Library
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 from apps.libraries.services.chunks import check_distinct, new_vectors
-from apps.libraries.services.rows import ChunkRow, StoredChunk
+from apps.libraries.services.sql import ChunkRow, StoredChunk
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Replaced:
 def create_document(*, library_id: str, document: DocumentInput, model: KnownModel | None = None) -> dict[str, Any]:
     """Make a document with its chunks; `model` makes their vectors, if any does. Raises NotFound (library),
     Conflict (an id in use), Invalid."""
-    library = rows.locked_library(library_id)
-    rows.settle_model(library, model, named_models(document))
+    library = sql.lock_library(library_id)
+    sql.bind_model(library, model, named_models(document))
     return _create(library, [document], pointers=[""])[0]
 
 
@@ -45,8 +45,8 @@ def create_documents(
     *, library_id: str, write: DocumentsWrite, model: KnownModel | None = None
 ) -> list[dict[str, Any]]:
     """Make documents with their chunks, all or none. Raises as `create_document`."""
-    library = rows.locked_library(library_id)
-    rows.settle_model(library, model, named_models(write))
+    library = sql.lock_library(library_id)
+    sql.bind_model(library, model, named_models(write))
     documents = write.documents
     total, limit = sum(len(document.chunks) for document in documents), settings.LIMITS.chunks_per_write
     if total > limit:
@@ -70,9 +70,9 @@ def replace_document(
     is kept; its position may change. Raises NotFound (library, or a document that cannot be made by this id), Conflict
     (a chunk's id in use elsewhere), Invalid.
     """
-    library = rows.locked_library(library_id)
-    rows.settle_model(library, model, named_models(document))
-    if document.names("id") and document.id != document_id:
+    library = sql.lock_library(library_id)
+    sql.bind_model(library, model, named_models(document))
+    if document.is_set("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
     _check_match(if_match, library_id, document_id)
     row = Document.objects.filter(library=library, public_id=document_id).first()
@@ -86,19 +86,19 @@ def replace_document(
 
     pointers = [f"/chunks/{i}" for i in range(len(document.chunks))]
     check_distinct([chunk.id for chunk in document.chunks], [f"{at}/id" for at in pointers])
-    before = rows.chunks_of_document(row.pk)
+    before = sql.chunks_of_document(row.pk)
     _check_unused(library, document.chunks, pointers, document_key=row.pk)
     vectors = new_vectors(library, document.chunks, pointers)
     plan = _diff(library, document.chunks, vectors, before)
 
-    rows.delete_chunks([chunk.key for chunk in plan.gone])
+    sql.delete_chunks([chunk.key for chunk in plan.gone])
     created = [i for i, match in enumerate(plan.matches) if match is None]
-    rows.insert_chunks(library, [_row(document.chunks[i], row.pk, i) for i in created], vectors[created])
+    sql.insert_chunks(library, [_row(document.chunks[i], row.pk, i) for i in created], vectors[created])
     updated = [(i, match.key) for i, match in enumerate(plan.matches) if match is not None and not plan.equal[i]]
-    rows.update_chunks([(key, _row(document.chunks[i], row.pk, i)) for i, key in updated])
-    rows.put_vectors(library, [key for _, key in updated], vectors[[i for i, _ in updated]])
+    sql.update_chunks([(key, _row(document.chunks[i], row.pk, i)) for i, key in updated])
+    sql.put_vectors(library, [key for _, key in updated], vectors[[i for i, _ in updated]])
     kept = [(i, match) for i, match in enumerate(plan.matches) if match is not None and plan.equal[i]]
-    rows.move_chunks([(match.key, i) for i, match in kept if match.position != i])
+    sql.move_chunks([(match.key, i) for i, match in kept if match.position != i])
     return Replaced(
         created=len(created),
         updated=len(updated),
@@ -117,7 +117,7 @@ def update_document(
     *, library_id: str, document_id: str, update: DocumentUpdate, if_match: str | None = None
 ) -> Document:
     """Change the named fields of a document; its chunks stay. Raises NotFound, PreconditionFailed."""
-    rows.locked_library(library_id)
+    sql.lock_library(library_id)
     _check_match(if_match, library_id, document_id)
     row = selectors.document_row(library_id=library_id, document_id=document_id)
     for field in update.model_fields_set:
@@ -129,7 +129,7 @@ def update_document(
 @transaction.atomic
 def delete_document(*, library_id: str, document_id: str, if_match: str | None = None) -> None:
     """Delete a document and its chunks. Raises NotFound, PreconditionFailed."""
-    rows.locked_library(library_id)
+    sql.lock_library(library_id)
     _check_match(if_match, library_id, document_id)
     selectors.document_row(library_id=library_id, document_id=document_id).delete()
 
@@ -143,7 +143,7 @@ def _check_match(if_match: str | None, library_id: str, document_id: str) -> Non
 
 def _create(library: Library, documents: Sequence[DocumentInput], pointers: Sequence[str]) -> list[dict[str, Any]]:
     check_distinct([document.id for document in documents], [f"{at}/id" for at in pointers])
-    taken = rows.document_keys(library, [document.id for document in documents])
+    taken = sql.document_keys(library, [document.id for document in documents])
     if taken:
         faults = [
             Fault(f"{at}/id", "is in use")
@@ -172,7 +172,7 @@ def _create(library: Library, documents: Sequence[DocumentInput], pointers: Sequ
         new += [_row(chunk, row.pk, position) for position, chunk in enumerate(document.chunks)]
         chunk_ids = [chunk.id for chunk in document.chunks]
         created.append(selectors.document_data(row, chunk_count=len(chunk_ids)) | {"chunk_ids": chunk_ids})
-    rows.insert_chunks(library, new, vectors)
+    sql.insert_chunks(library, new, vectors)
     return created
 
 
@@ -180,8 +180,8 @@ def _check_unused(
     library: Library, chunks: Sequence[DocumentChunk], pointers: Sequence[str], document_key: int | None
 ) -> None:
     """Raise Conflict where a chunk that names its id names one in use outside of the document `document_key`."""
-    named = [(chunk.id, f"{at}/id") for chunk, at in zip(chunks, pointers, strict=True) if chunk.names("id")]
-    stored = rows.stored_chunks(library, [item for item, _ in named])
+    named = [(chunk.id, f"{at}/id") for chunk, at in zip(chunks, pointers, strict=True) if chunk.is_set("id")]
+    stored = sql.stored_chunks(library, [item for item, _ in named])
     faults = [
         Fault(pointer, "is in use")
         for item, pointer in named
@@ -192,7 +192,7 @@ def _check_unused(
 
 
 def _row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
-    return ChunkRow(chunk.id, document_key, chunk.text, rows.json_text(chunk.metadata), position)
+    return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
 
 
 @dataclass(frozen=True)
@@ -205,13 +205,13 @@ class _Diff:
 
 
 def _diff(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, before: list[StoredChunk]) -> _Diff:
-    stored_vectors = rows.vectors_of(library, [old.key for old in before])
+    stored_vectors = sql.vectors_of(library, [old.key for old in before])
     by_id = {old.public_id: old for old in before}
-    named = {chunk.id for chunk in chunks if chunk.names("id")}
+    named = {chunk.id for chunk in chunks if chunk.is_set("id")}
     by_content: defaultdict[tuple[str, bytes, bytes], list[StoredChunk]] = defaultdict(list)
 
     def stored_content(chunk: StoredChunk) -> tuple[str, bytes, bytes]:
-        return chunk.text, rows.canonical_json(chunk.metadata), stored_vectors.get(chunk.key, b"")
+        return chunk.text, sql.canonical_json(chunk.metadata), stored_vectors.get(chunk.key, b"")
 
     for old in reversed(before):
         if old.public_id not in named:
@@ -219,8 +219,8 @@ def _diff(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, b
     matches: list[StoredChunk | None] = []
     equal: list[bool] = []
     for chunk, vector in zip(chunks, vectors, strict=True):
-        content = chunk.text, rows.canonical_json(rows.json_text(chunk.metadata)), vector.tobytes()
-        if chunk.names("id"):
+        content = chunk.text, sql.canonical_json(sql.json_text(chunk.metadata)), vector.tobytes()
+        if chunk.is_set("id"):
             match = by_id.get(chunk.id)
             equal.append(match is not None and stored_content(match) == content)
         else:

@@ -8,7 +8,7 @@ from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex, named_models
 from apps.libraries.models import KnownModel, Library
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 
 
 def create_library(*, create: LibraryCreate) -> Library:
@@ -43,12 +43,12 @@ def update_library(
 ) -> Library:
     """Change the named fields of a library; `model` is the one that `update` names. Raises NotFound,
     PreconditionFailed, ModelMismatch, Invalid."""
-    library = rows.locked_library(library_id)
+    library = sql.lock_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
-    if update.names("index_type") and update.index_type != library.index_type and not update.names("index_params"):
+    if update.is_set("index_type") and update.index_type != library.index_type and not update.is_set("index_params"):
         # Parameters belong to a type.
         library.index_params = {}
-    rows.settle_model(library, model, named_models(update))
+    sql.bind_model(library, model, named_models(update))
     for field in update.model_fields_set - {"embedding"}:
         setattr(library, field, getattr(update, field))
     _check_index(library.index_type, library.index_params)
@@ -62,8 +62,8 @@ def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
 
     Maintenance does it; queries go on meanwhile. Raises NotFound, Invalid.
     """
-    library = rows.locked_library(library_id)
-    if reindex.names("index_type") and not reindex.names("index_params"):
+    library = sql.lock_library(library_id)
+    if reindex.is_set("index_type") and not reindex.is_set("index_params"):
         # Parameters belong to a type.
         library.index_params = {}
     for name in reindex.model_fields_set:
@@ -77,7 +77,7 @@ def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
 @transaction.atomic
 def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""
-    library = rows.locked_library(library_id)
+    library = sql.lock_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
     library.delete()
 

@@ -22,7 +22,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
 from apps.libraries.models import Embedding, EmbeddingModel, Library, Reembedding
-from apps.libraries.services import rows
+from apps.libraries.services import sql
 
 State = Reembedding.State
 
@@ -48,7 +48,7 @@ def ask(*, library_id: str, model: EmbeddingModel) -> Reembedding:
     """
     _refuse_blank_texts(selectors.library_row(library_id))
     with transaction.atomic():
-        library = rows.locked_library(library_id)
+        library = sql.lock_library(library_id)
         asked = Reembedding.objects.filter(pk=library.pk).first()
         if asked is None or asked.state == State.SWEEPING:
             # Above all that are there, whoever wrote them: what is left over of another model must not pass as new.
@@ -67,7 +67,7 @@ def ask(*, library_id: str, model: EmbeddingModel) -> Reembedding:
 def cancel(*, library_id: str) -> None:
     """Call the move off; what was made for it is swept. Raises NotFound, also where there is none."""
     with transaction.atomic():
-        library = rows.locked_library(library_id)
+        library = sql.lock_library(library_id)
         found = Reembedding.objects.filter(pk=library.pk).exclude(state=State.SWEEPING)
         if not found.update(state=State.SWEEPING, error="", retry_at=None):
             raise selectors.no_reembedding(library_id)
@@ -100,7 +100,7 @@ def locked(asked: Reembedding) -> Library | None:
     """The library, locked; None where it is gone, or `asked` is not in the state any more that the caller knows."""
     public_id = Library.objects.filter(pk=asked.pk).values_list("public_id", flat=True).first()
     try:
-        library = rows.locked_library(public_id or "")
+        library = sql.lock_library(public_id or "")
     except NotFound:
         return None
     found = Reembedding.objects.filter(pk=library.pk, generation=asked.generation, state=asked.state)
@@ -121,10 +121,10 @@ def missing(asked: Reembedding, *, after: int, limit: int) -> list[Lacking]:
 
 def store(library: Library, asked: Reembedding, chunks: Sequence[Lacking], vectors: Float32) -> None:
     """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those that have another text by now."""
-    texts = rows.texts_of(library, [chunk.key for chunk in chunks])
+    texts = sql.texts_of(library, [chunk.key for chunk in chunks])
     same = np.array([texts.get(chunk.key) == chunk.text for chunk in chunks], np.bool_)
     keys = np.array([chunk.key for chunk in chunks], np.int64)
-    rows.put_vectors(library, keys[same].tolist(), vectors[same], generation=asked.generation)
+    sql.put_vectors(library, keys[same].tolist(), vectors[same], generation=asked.generation)
     if asked.dimension is None:
         asked.dimension = vectors.shape[1]
         asked.save(update_fields=["dimension"])
@@ -154,7 +154,7 @@ def sweep(library: Library, asked: Reembedding, *, after: int, limit: int) -> in
     if not keys:
         asked.delete()
         return None
-    rows.delete_other_vectors(library, keys)
+    sql.delete_other_vectors(library, keys)
     return keys[-1]
 
 

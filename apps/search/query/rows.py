@@ -13,8 +13,8 @@ import orjson
 
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
-from apps.libraries.answers import AnswerSize
 from apps.libraries.dialects.base import Dialect
+from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import vector_array
 from apps.search.query.search import Ranked
 from apps.search.query.spec import QuerySpec
@@ -37,13 +37,13 @@ def shown(
     times = Counter(chain.from_iterable(ranked.keys for ranked in found))
     keys = list(times)
     rows: dict[int, tuple[Any, ...]] = {}
-    size, is_small = AnswerSize(), times.total() <= _RESULTS_AT_A_TIME
+    budget, is_small = ResponseBudget(), times.total() <= _RESULTS_AT_A_TIME
     for start in range(0, len(keys), _RESULTS_AT_A_TIME):
         some = keys[start : start + _RESULTS_AT_A_TIME]
         params = [state.generation, *some] if columns.of_generation else some
         read = snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params)
         if not is_small:
-            size.add(sum(times[row[0]] * _size(row) for row in read))
+            budget.spend(sum(times[row[0]] * _size(row) for row in read))
         rows.update((row[0], row) for row in read)
     return [
         _results(ranked, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)

@@ -21,7 +21,7 @@ from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChange
 from apps.libraries.errors import pointer as json_pointer
 from apps.libraries.models import EmbeddingModel
 from apps.libraries.selectors import check_models, vector_array
-from apps.libraries.vectors import parse_vectors
+from apps.libraries.vector_input import parse_vectors
 from apps.search.cache import views
 from apps.search.query import rerank as arrangement
 from apps.search.query.rows import shown
@@ -107,7 +107,7 @@ def _found(
 
 def _needs_model(spec: QuerySpec) -> bool:
     """Whether the query's text is to be embedded."""
-    return spec.names("text") and not spec.names("vector") and spec.mode != "lexical"
+    return spec.is_set("text") and not spec.is_set("vector") and spec.mode != "lexical"
 
 
 def _embedded(
@@ -146,9 +146,9 @@ def _searches(
     _check_models(state, specs, pointers)
     made = iter(embedded)
     given = [
-        (spec.vector, f"{at}/vector") if spec.names("vector") else (next(made), f"{at}/text")
+        (spec.vector, f"{at}/vector") if spec.is_set("vector") else (next(made), f"{at}/text")
         for spec, at in zip(specs, pointers, strict=True)
-        if spec.names("vector") or _needs_model(spec)
+        if spec.is_set("vector") or _needs_model(spec)
     ]
     vectors = iter(
         parse_vectors(
@@ -161,9 +161,9 @@ def _searches(
     searches = []
     for spec, at in zip(specs, pointers, strict=True):
         vector, text, left_out = None, spec.text, None
-        if spec.names("vector") or _needs_model(spec):
+        if spec.is_set("vector") or _needs_model(spec):
             vector = next(vectors)
-        elif spec.names("chunk_id"):
+        elif spec.is_set("chunk_id"):
             left_out, vector, text = _stored(snapshot, state, spec.chunk_id, f"{at}/chunk_id")
         fetch = max(spec.offset + spec.k, 0 if spec.mmr is None else spec.mmr.fetch_k)
         search = Search(

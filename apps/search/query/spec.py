@@ -10,8 +10,8 @@ from pydantic_core import from_json
 from apps.engine.errors import InvalidFilter
 from apps.engine.metadata import filters
 from apps.libraries.errors import Invalid, pointer
+from apps.libraries.fields import BoundedInt, BoundedList, Identifier, Input, Text, Vector, validation_error
 from apps.libraries.inputs import NamedModel
-from apps.libraries.values import Identifier, Input, Several, Text, Vector, Whole, refusal
 
 Include = Literal["text", "metadata", "embedding", "document"]
 Mode = Literal["vector", "lexical", "hybrid"]
@@ -22,7 +22,7 @@ def parsed_filter(value: Any) -> filters.Filter:
     try:
         return filters.parse(value)
     except InvalidFilter as error:
-        raise refusal(error.reason, path=error.path) from None
+        raise validation_error(error.reason, path=error.path) from None
 
 
 EVERYTHING = filters.parse({})
@@ -49,19 +49,21 @@ def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
 def parsed_field(value: str) -> str:
     """The path of a field whose values can be counted, as filters name fields."""
     if value == filters.CREATED_AT:
-        raise refusal("has no values to count; filter by it instead")
+        raise validation_error("has no values to count; filter by it instead")
     try:
         filters.parse({value: {"$exists": True}})
     except InvalidFilter:
         own = f"{filters.ID} or {filters.DOCUMENT_ID}"
-        raise refusal(f"must be the path of a field of metadata, such as topic or author.name, or {own}") from None
+        raise validation_error(
+            f"must be the path of a field of metadata, such as topic or author.name, or {own}"
+        ) from None
     return value
 
 
 class Hybrid(Input):
     """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
 
-    rrf_k: Annotated[int, Whole(1, 10_000, "of reciprocal rank fusion")] = 60
+    rrf_k: Annotated[int, BoundedInt(1, 10_000, "of reciprocal rank fusion")] = 60
     vector_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
 
@@ -75,7 +77,7 @@ class Mmr(Input):
     and unlike those chosen before (1 - `lambda`)."""
 
     lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 0.5
-    fetch_k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 50
+    fetch_k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 50
 
 
 class QuerySpec(Input):
@@ -86,15 +88,15 @@ class QuerySpec(Input):
     vector: Vector = ""
     text: Text = ""
     chunk_id: Identifier = ""
-    k: Annotated[int, Whole(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
-    offset: Annotated[int, Whole(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
+    k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
+    offset: Annotated[int, BoundedInt(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
     filter: Annotated[Filter, Field(default_factory=lambda: EVERYTHING)]
     filter_mode: Literal["auto", "pre", "post"] = "auto"
     mode: Mode = "vector"
     hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY)]
     group_by: Literal["document"] | None = None
-    group_size: Annotated[int, Whole(1, 100, "of chunks in a group")] = 1
+    group_size: Annotated[int, BoundedInt(1, 100, "of chunks in a group")] = 1
     mmr: Mmr | None = None
     embedding: NamedModel = None
     exact: bool = False
@@ -105,22 +107,26 @@ class QuerySpec(Input):
 
     @model_validator(mode="after")
     def _consistent(self) -> "QuerySpec":
-        given = [name for name in ("vector", "text", "chunk_id") if self.names(name)]
+        given = [name for name in ("vector", "text", "chunk_id") if self.is_set(name)]
         if len(given) != 1 and not (self.mode == "hybrid" and given == ["vector", "text"]):
-            raise refusal("needs exactly one of vector, text and chunk_id; hybrid takes text with a vector too")
-        if self.names("text") and not self.text.strip():
-            raise refusal("must not be blank", path=("text",))
+            raise validation_error(
+                "needs exactly one of vector, text and chunk_id; hybrid takes text with a vector too"
+            )
+        if self.is_set("text") and not self.text.strip():
+            raise validation_error("must not be blank", path=("text",))
         if self.mode != "vector" and given == ["vector"]:
-            raise refusal(f"is required in mode {self.mode}, or a chunk_id", path=("text",))
+            raise validation_error(f"is required in mode {self.mode}, or a chunk_id", path=("text",))
         if self.offset + self.k > settings.LIMITS.window:
             limit = settings.LIMITS.window
-            raise refusal(f"and k must be at most {limit} together (limit VECTORDB_MAX_WINDOW)", path=("offset",))
+            raise validation_error(
+                f"and k must be at most {limit} together (limit VECTORDB_MAX_WINDOW)", path=("offset",)
+            )
         if self.mmr is not None and self.mode == "lexical":
-            raise refusal("needs vectors; use mode vector or hybrid", path=("mmr",))
+            raise validation_error("needs vectors; use mode vector or hybrid", path=("mmr",))
         if self.mmr is not None and self.group_by is not None:
-            raise refusal("cannot be used together with group_by; leave one of them out", path=("mmr",))
+            raise validation_error("cannot be used together with group_by; leave one of them out", path=("mmr",))
         if self.mmr is not None and self.mmr.fetch_k < self.offset + self.k:
-            raise refusal("must be at least offset + k", path=("mmr", "fetch_k"))
+            raise validation_error("must be at least offset + k", path=("mmr", "fetch_k"))
         return self
 
 
@@ -133,7 +139,9 @@ class QueryBatch(Input):
 
     vector_key = "vector"
 
-    queries: Annotated[list[QuerySpec], Several(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")]
+    queries: Annotated[
+        list[QuerySpec], BoundedList(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")
+    ]
 
     @model_validator(mode="after")
     def _bounded(self) -> "QueryBatch":
@@ -142,7 +150,7 @@ class QueryBatch(Input):
         asked = [condition for filter in distinct.values() for condition in filters.conditions(filter)]
         substrings = sum(isinstance(one, filters.Contains) and isinstance(one.scalar, str) for one in asked)
         if len(asked) > _MOST_CONDITIONS or substrings > filters.MAX_SUBSTRINGS:
-            raise refusal(
+            raise validation_error(
                 f"have {len(asked)} conditions in their different filters, {substrings} of them substrings; a batch "
                 f"may have {_MOST_CONDITIONS} and {filters.MAX_SUBSTRINGS}: send several batches",
                 path=("queries",),

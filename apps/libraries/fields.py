@@ -44,24 +44,24 @@ class Input(BaseModel):
     # The name of the fields that hold vectors.
     vector_key: ClassVar[str] = "embedding"
 
-    def names(self, field: str) -> bool:
+    def is_set(self, field: str) -> bool:
         """Whether the request named `field`, be it with the default's value."""
         return field in self.model_fields_set
 
 
-def refusal(detail: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+def validation_error(detail: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
     """The error of a value; `detail` completes the sentence that begins with the field."""
     return PydanticCustomError("invalid", "{detail}", {"detail": detail, "path": path})
 
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise refusal("must not be null; leave it out instead")
+        raise validation_error("must not be null; leave it out instead")
     return value
 
 
 def _fixed(value: Any) -> Any:
-    raise refusal("cannot be changed; make another library and write the chunks to it")
+    raise validation_error("cannot be changed; make another library and write the chunks to it")
 
 
 # A vector as a request brings it: numbers, base64 of little-endian float32, or read already.
@@ -73,7 +73,7 @@ Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_fixed)]]
 
 
 @dataclass(frozen=True)
-class Whole:
+class BoundedInt:
     """Annotates an integer: from `minimum` to `maximum`, the value of the setting `limit`."""
 
     minimum: int
@@ -88,12 +88,12 @@ class Whole:
 
     def _check(self, value: int) -> int:
         if not self.minimum <= value <= self.maximum:
-            raise refusal(f"must be an integer from {self.minimum} to {self.maximum} (limit {self.limit})")
+            raise validation_error(f"must be an integer from {self.minimum} to {self.maximum} (limit {self.limit})")
         return value
 
 
 @dataclass(frozen=True)
-class Several:
+class BoundedList:
     """Annotates a list: of 1 to `maximum` items, the value of the setting `limit`."""
 
     maximum: int
@@ -107,21 +107,21 @@ class Several:
 
     def _check(self, value: list[Any]) -> list[Any]:
         if not value:
-            raise refusal("must have at least one item")
+            raise validation_error("must have at least one item")
         if len(value) > self.maximum:
-            raise refusal(f"must have at most {self.maximum} items, not {len(value)} (limit {self.limit})")
+            raise validation_error(f"must have at most {self.maximum} items, not {len(value)} (limit {self.limit})")
         return value
 
 
 def _identifier(value: str) -> str:
     if not is_id(value):
-        raise refusal(RULE)
+        raise validation_error(RULE)
     return value
 
 
 def _new_identifier(value: str) -> str:
     if not is_visible(_identifier(value)):
-        raise refusal(INVISIBLE)
+        raise validation_error(INVISIBLE)
     return value
 
 
@@ -138,13 +138,13 @@ NewIdentifier = Annotated[str, AfterValidator(_new_identifier), Field(json_schem
 def plain(value: str) -> str:
     """`value`, a text without NUL."""
     if "\0" in value:
-        raise refusal("must not contain the character NUL")
+        raise validation_error("must not contain the character NUL")
     return value
 
 
 def _name(value: str) -> str:
     if not value.strip() or len(value) > NAME_MAX_LENGTH:
-        raise refusal(f"must have 1 to {NAME_MAX_LENGTH} characters and not be blank")
+        raise validation_error(f"must have 1 to {NAME_MAX_LENGTH} characters and not be blank")
     return plain(value)
 
 
@@ -152,7 +152,7 @@ def _text(value: str) -> str:
     limit = _LIMITS.text_bytes
     # A character takes at most four bytes, so most texts need not be encoded to be measured.
     if len(value) * 4 > limit and len(value.encode()) > limit:
-        raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
+        raise validation_error(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
     return plain(value)
 
 
@@ -170,9 +170,9 @@ Text = Annotated[
 def _long_text(value: str) -> str:
     limit = _LIMITS.split_bytes
     if len(value) * 4 > limit and len(value.encode()) > limit:
-        raise refusal(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_SPLIT_BYTES)")
+        raise validation_error(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_SPLIT_BYTES)")
     if not value.strip():
-        raise refusal("must not be blank")
+        raise validation_error("must not be blank")
     return plain(value)
 
 
@@ -221,10 +221,12 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     brackets = text.count(b"{") + text.count(b"[")
     if not text or b"\\u0000" in text or b"null" in text or brackets > _LIMITS.metadata_depth:
         for fault in _metadata_faults(value):
-            raise refusal(fault.detail, path=fault.path)
+            raise validation_error(fault.detail, path=fault.path)
     size, limit = len(text), _LIMITS.metadata_bytes
     if size > limit:
-        raise refusal(f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)")
+        raise validation_error(
+            f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)"
+        )
     return value
 
 
@@ -266,7 +268,9 @@ def _vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationI
     try:
         vector: AnyVector = handler(value)
     except ValidationError:
-        raise refusal("must be an array of finite numbers, or a base64 string of little-endian float32") from None
+        raise validation_error(
+            "must be an array of finite numbers, or a base64 string of little-endian float32"
+        ) from None
     return vector
 
 

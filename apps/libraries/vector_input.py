@@ -12,7 +12,7 @@ from apps.engine.errors import InvalidVector
 from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE, Float32
 from apps.libraries.errors import Fault, Invalid
-from apps.libraries.values import AnyVector
+from apps.libraries.fields import AnyVector
 
 
 def parse_vectors(

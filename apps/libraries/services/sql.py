@@ -1,6 +1,6 @@
 """The SQL that the write services share: raw statements on Django's connection, since the ORM would halve the rate.
 
-Everything here runs inside the caller's transaction, after `locked_library`, which makes the library's other writers
+Everything here runs inside the caller's transaction, after `lock_library`, which makes the library's other writers
 wait (on SQLite the transaction itself has locked the database).
 """
 
@@ -48,13 +48,13 @@ class ChunkRow:
     position: int | None
 
 
-def locked_library(public_id: str) -> Library:
+def lock_library(public_id: str) -> Library:
     """The library, its row locked until the transaction ends; its caches are told on commit.
 
     Raises NotFound.
     """
     if not transaction.get_connection().in_atomic_block:
-        raise transaction.TransactionManagementError("locked_library needs a transaction")
+        raise transaction.TransactionManagementError("lock_library needs a transaction")
     libraries = Library.objects.all()
     if dialect_of(connection).lock_row:
         libraries = libraries.select_for_update(no_key=True)
@@ -65,7 +65,7 @@ def locked_library(public_id: str) -> Library:
     return library
 
 
-def settle_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:
+def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:
     """Make sure that `model`, which makes vectors of texts, and those that the request names, by pointer, are the
     library's; `model` becomes it, with its dimension, where there never was a vector. Raises ModelMismatch,
     ModelChanged."""
