@@ -4,13 +4,12 @@ import contextlib
 import logging
 import os
 import shutil
-import sqlite3
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,10 +45,10 @@ from apps.search.cache import LoadedView, ViewCache
 from apps.search.query import service as services
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import Snapshot, open_snapshot
-from tests.engine.storage.test_manifests import files_of_at_most
-from tests.limits import descriptors_left
-from tests.search.live import live_rows
-from tests.search.test_view_cache import execute, grow_log, nearest, noise, shown, upsert
+from tests.limits import descriptors_left, files_of_at_most
+from tests.search.chunks import noise, upsert
+from tests.search.database import copy_database, execute, grow_log
+from tests.search.views import live_rows, nearest, shown
 from tests.server import until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -1540,11 +1539,6 @@ def test_a_change_of_the_generation_is_indexed_anew(library: Library, indexer: I
 
 
 # Other histories.
-
-
-def copy_database(source: str | Path, target: str | Path) -> None:
-    with closing(sqlite3.connect(source)) as from_, closing(sqlite3.connect(target)) as to:
-        from_.backup(to)
 
 
 @pytest.mark.sqlite

@@ -30,7 +30,8 @@ from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, write_chunks
 from apps.libraries.services.libraries import create_library
 from apps.search import loading
-from tests.search.test_view_cache import execute, noise, upsert
+from tests.search.chunks import noise, upsert
+from tests.search.database import execute
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 

@@ -22,8 +22,10 @@ from apps.libraries.services.libraries import create_library, delete_library
 from apps.search import loading
 from apps.search.cache import ViewCache
 from apps.search.snapshots import Snapshot
-from tests.indexing.test_indexing import copy_database
-from tests.search.test_view_cache import execute, in_threads, nearest, noise, shown, shown_in, upsert
+from tests.search.chunks import noise, upsert
+from tests.search.database import copy_database, execute
+from tests.search.views import nearest, shown, shown_in
+from tests.threads import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 

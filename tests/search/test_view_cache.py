@@ -1,14 +1,11 @@
 """The cache hands out the state of the very snapshot it is asked with, whoever changed the library and however."""
 
-import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +13,21 @@ from django.db import connection, connections, transaction
 
 from apps.engine.metadata.filters import parse
 from apps.engine.metrics import Metric
-from apps.engine.vectors import DTYPE, Float32
+from apps.engine.vectors import DTYPE
 from apps.indexing import upkeep as maintenance
 from apps.libraries.errors import NotFound
-from apps.libraries.inputs import ChunksWrite, ChunkUpdate, LibraryCreate
+from apps.libraries.inputs import ChunkUpdate, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
-from apps.libraries.services.chunks import delete_chunks, update_chunk, write_chunks
+from apps.libraries.services.chunks import delete_chunks, update_chunk
 from apps.libraries.services.libraries import create_library, delete_library
 from apps.search.cache import LoadedView, ViewCache, views
 from apps.search.snapshots import Snapshot, open_snapshot
-from tests.engine.data import ranking
+from tests.search.chunks import noise, upsert
+from tests.search.database import copy_database, execute, grow_log
+from tests.search.views import nearest, shown, shown_in
+from tests.threads import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
-
-PROBES = np.array([[1, 0.5, -0.25], [-1, 2, 0.125]], np.float32)
-Answer = TypeVar("Answer")
 
 
 @pytest.fixture
@@ -43,74 +40,6 @@ def cache() -> ViewCache:
 def library() -> Library:
     """An empty library of dimension 3, under L2."""
     return create_library(create=LibraryCreate(id="a", name="A", dimension=3, metric="euclidean"))
-
-
-def upsert(rows: dict[str, Any], library_id: str = "a") -> None:
-    chunks = [{"id": key, "embedding": np.asarray(vector, float).tolist()} for key, vector in rows.items()]
-    write_chunks(library_id=library_id, write=ChunksWrite.model_validate({"chunks": chunks}))
-
-
-def noise(names: list[str], seed: int = 0) -> dict[str, Float32]:
-    vectors = np.random.default_rng(seed).standard_normal((len(names), 3)).astype(np.float32)
-    return dict(zip(names, vectors, strict=True))
-
-
-def execute(sql: str, *params: Any) -> None:
-    """What a person with a database shell does."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-
-
-def shown(cache: ViewCache, library_id: str = "a") -> LoadedView:
-    """What the cache answers from now; it is what a snapshot of now says."""
-    with open_snapshot() as snapshot:
-        return shown_in(snapshot, cache, library_id)
-
-
-def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> LoadedView:
-    """What the cache answers from in `snapshot`; it is what the snapshot says."""
-    current = cache.current(snapshot, library_id)
-    assert current.state == snapshot.library(library_id)
-    rows = snapshot.rows(
-        "SELECT chunk.id, embedding.vector FROM library JOIN chunk ON chunk.library_id = library.id"
-        " JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = library.generation"
-        " WHERE library.public_id = %s ORDER BY chunk.id",
-        [library_id],
-    )
-    dimension = current.state.dimension
-    if current.view is None:
-        assert dimension is None or not rows
-        return current
-    assert dimension is not None
-    rows = [(key, vector) for key, vector in rows if len(vector) == dimension * DTYPE.itemsize]
-    keys = np.array([key for key, _ in rows], np.int64)
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), DTYPE).reshape(-1, dimension)
-    probes = np.resize(PROBES, (2, dimension))
-    for hits, probe in zip(current.view.search(probes, len(rows) + 5), probes, strict=True):
-        assert hits.keys.tolist() == keys[ranking(current.state.metric, vectors, probe)].tolist()
-    return current
-
-
-def nearest(current: LoadedView, vector: list[float]) -> str:
-    """The id of the chunk that is nearest to `vector`."""
-    assert current.view is not None
-    [hits] = current.view.search(np.array([vector], np.float32), 1)
-    return Chunk.objects.get(pk=int(hits.keys[0])).public_id
-
-
-def in_threads(*works: Callable[[], Answer]) -> list[Answer]:
-    """What the functions answer when they run at once, each in a thread with connections of its own."""
-    together = threading.Barrier(len(works))
-
-    def run(work: Callable[[], Answer]) -> Answer:
-        try:
-            together.wait()
-            return work()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
 
 
 def test_a_library_without_a_dimension_has_no_view(cache: ViewCache) -> None:
@@ -214,21 +143,16 @@ def test_a_backup_that_was_put_back_and_written_to_is_told_apart(
 ) -> None:
     upsert({"x": [1, 2, 3]})
     live, backup = connection.settings_dict["NAME"], tmp_path / "backup.sqlite3"
-    _copy(live, backup)
+    copy_database(live, backup)
     upsert({"lost": [0, 0, 0]})
     before = shown(cache)
     assert nearest(before, [0, 0, 0]) == "lost"
     connections.close_all()
-    _copy(backup, live)
+    copy_database(backup, live)
     upsert({"kept": [0, 0, 1]})
     after = shown(cache)
     assert after.state.position.seq == before.state.position.seq
     assert nearest(after, [0, 0, 0]) == "kept"
-
-
-def _copy(source: str | Path, target: str | Path) -> None:
-    with closing(sqlite3.connect(source)) as from_, closing(sqlite3.connect(target)) as to:
-        from_.backup(to)
 
 
 def test_a_change_of_the_metric_is_seen(cache: ViewCache, library: Library) -> None:
@@ -424,12 +348,6 @@ def test_a_view_that_is_current_costs_one_statement(cache: ViewCache, library: L
     cache.current(snapshot, "a")
     snapshot.close()
     assert len(snapshot.asked) == 1
-
-
-def grow_log(rounds: int) -> None:
-    """Let the log have another entry for each chunk, so many times."""
-    for _ in range(rounds):
-        Chunk.objects.filter(library__public_id="a").update(position=1)
 
 
 def test_pruning_keeps_what_a_view_may_need_and_the_newest_entry(cache: ViewCache, library: Library) -> None:

@@ -39,7 +39,7 @@ from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
 from tests.indexing.test_indexing import damage, settle
-from tests.search.live import live_rows
+from tests.search.views import live_rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 

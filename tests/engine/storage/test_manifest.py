@@ -1,0 +1,86 @@
+"""A manifest of another format, library or generation is not read."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import xxhash
+
+from apps.engine.errors import Damaged, Superseded
+from apps.engine.storage.manifest import FORMAT, Identity
+from tests.engine.storage.stored import IDENTITY, StoredLibrary
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None], version: int = FORMAT) -> None:
+    """Change a manifest, and give it the checksum that it must have then."""
+    fields = orjson.loads(path.read_bytes().partition(b"\n")[2])
+    change(fields)
+    body = orjson.dumps(fields)
+    head = orjson.dumps({"format": version, "xxh3": xxhash.xxh3_64_hexdigest(body)})
+    path.write_bytes(head + b"\n" + body)
+
+
+def change_nothing(fields: dict[str, Any]) -> None:
+    pass
+
+
+def drop_a_field(fields: dict[str, Any]) -> None:
+    del fields["token"]
+
+
+def add_a_field(fields: dict[str, Any]) -> None:
+    fields["segments"][0]["colour"] = "red"
+
+
+def drop_the_identity(fields: dict[str, Any]) -> None:
+    fields["identity"] = None
+
+
+def drop_the_segments(fields: dict[str, Any]) -> None:
+    fields["segments"] = 5
+
+
+@pytest.mark.parametrize("version", [0, 1, None, "2"])
+def test_another_format_is_not_read(plain: StoredLibrary, version: Any) -> None:
+    rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing)
+    assert len(plain.open()) == 2
+    rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing, version)
+    with pytest.raises(Damaged, match=f"manifest 1 is of format {version!r}, not {FORMAT}"):
+        plain.open()
+
+
+@pytest.mark.parametrize("change", [drop_a_field, add_a_field, drop_the_identity, drop_the_segments])
+def test_other_fields_are_not_read(plain: StoredLibrary, change: Callable[[dict[str, Any]], None]) -> None:
+    rewrite(plain.path / "manifests" / "1" / "manifest.json", change)
+    with pytest.raises(Damaged, match="manifest 1 cannot be read"):
+        plain.open()
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        replace(IDENTITY, library="another"),
+        replace(IDENTITY, dimension=9),
+        replace(IDENTITY, metric="dot"),
+    ],
+)
+def test_a_manifest_of_other_vectors_is_not_read(plain: StoredLibrary, identity: Identity) -> None:
+    with pytest.raises(Damaged, match="of another library, or of other vectors"):
+        plain.folder.read(1, identity)
+
+
+def test_a_manifest_of_another_generation_is_no_damage(plain: StoredLibrary) -> None:
+    with pytest.raises(Superseded, match="manifest 1 is of generation 1 of the vectors"):
+        plain.folder.read(1, replace(IDENTITY, generation=2))
+
+
+def test_a_manifest_under_another_number_is_not_read(plain: StoredLibrary) -> None:
+    shutil.copytree(plain.path / "manifests" / "1", plain.path / "manifests" / "2")
+    assert plain.folder.numbers() == [2, 1]
+    with pytest.raises(Damaged, match="manifest 2"):
+        plain.folder.read(2, IDENTITY)
+    assert plain.folder.read(1, IDENTITY) == plain.manifest
