@@ -3,10 +3,11 @@
 Every figure stands beside a reference that is measured in the same run.
 
 ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  delete
-               the measurements: `run(stage)` gives rows of a table
+               the measurements: `run(testbed)` gives rows of a table
+compare        this checkout beside another one
 peers          the same work given to another vector database
 filtered_peers filtered search beside other engines, a command of its own
-stage          where measurements take place: scratch folders, servers, the folder that holds all rows
+testbed        where measurements take place: scratch folders, servers, the folder that holds all rows
 dataset        the real rows, and request bodies made from them
 filtered       the filters that are measured, and how their answers are judged
 client         an HTTP client that costs next to nothing

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     catch_up,
     cold_start,
+    compare,
     delete,
     filters,
     ingest,
@@ -26,11 +27,11 @@ from benchmarks import (
 )
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.report import Row, machine, markdown_table, sentence, write_json
-from benchmarks.stage import Stage
+from benchmarks.testbed import Testbed
 
 RESULTS = Path(__file__).with_name("results")
 
-BENCHMARKS: dict[str, Callable[[Stage], list[Row]]] = {
+BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.run
     for module in (
         ingest,
@@ -73,13 +74,16 @@ def main() -> int:
     # Not in the system's folder for temporary files, which may be in memory: the disk is part of what is measured.
     with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as scratch:
         about = machine(Path(scratch)) | {"command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip()}
-        stage = Stage(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
-        for name in options.names or BENCHMARKS:
-            print(f"{name} ...", file=sys.stderr)
-            rows += BENCHMARKS[name](stage)
+        testbed = Testbed(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
+        if options.before:
+            rows += compare.run(testbed, options.before, options.names)
+        else:
+            for name in options.names or BENCHMARKS:
+                print(f"{name} ...", file=sys.stderr)
+                rows += BENCHMARKS[name](testbed)
         if options.peers:
             print("peers ...", file=sys.stderr)
-            rows += peers.run(stage)
+            rows += peers.run(testbed)
     print(f"{sentence(about)}\n\n{markdown_table(rows)}")
     print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
     return 0
@@ -93,10 +97,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that everything works")
     parser.add_argument("--peers", action="store_true", help="measure a Chroma server too")
     parser.add_argument("--chroma-python", help="the Python of a virtual environment with chromadb, for --peers")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="PATH",
+        help=f"instead, compare with another checkout; NAMEs are then: {', '.join(compare.GROUPS)}",
+    )
     options = parser.parse_args()
+    known = compare.GROUPS if options.before else BENCHMARKS
     for name in options.names:
-        if name not in BENCHMARKS:
-            parser.error(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+        if name not in known:
+            parser.error(f"there is no benchmark {name!r}; there are: {', '.join(known)}")
     if options.peers and not options.chroma_python:
         parser.error("--peers needs --chroma-python")
     return options

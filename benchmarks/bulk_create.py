@@ -23,7 +23,7 @@ def main(data_folder: str, count: int) -> None:
     from django.db import transaction
 
     from apps.libraries.models import Chunk, Embedding, Library
-    from benchmarks.stage import ALL, ROWS_PER_WRITE
+    from benchmarks.testbed import ALL, ROWS_PER_WRITE
 
     call_command("migrate", verbosity=0)
     data = Dataset.load(data_folder)

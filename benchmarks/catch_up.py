@@ -12,17 +12,17 @@ from statistics import median
 from benchmarks.client import call, call_json
 from benchmarks.dataset import as_base64
 from benchmarks.report import Row, above_at_most
-from benchmarks.stage import ALL, OTHER, Stage, chunks_path, query_path
+from benchmarks.testbed import ALL, OTHER, Testbed, chunks_path, query_path
 from benchmarks.timing import seconds
 
 _REFERENCE = "without a write"
 
 
-def run(stage: Stage) -> list[Row]:
-    data = stage.data
+def run(testbed: Testbed) -> list[Row]:
+    data = testbed.data
     times = defaultdict(list)
-    folder = stage.copy_of_filled()
-    with stage.serving(folder, VECTORDB_WORKERS=1) as first, stage.serving(folder, VECTORDB_WORKERS=1) as second:
+    folder = testbed.copy_of_filled()
+    with testbed.serving(folder, VECTORDB_WORKERS=1) as first, testbed.serving(folder, VECTORDB_WORKERS=1) as second:
 
         def write(library: str, turn: int) -> None:
             """Write a new row; its vector is that of a row, so that it is among the results."""
@@ -34,7 +34,7 @@ def run(stage: Stage) -> list[Row]:
             "after a write into another library": lambda turn: write(OTHER, turn),
             "after a write of 1 row": lambda turn: write(ALL, turn),
         }
-        for turn in range(stage.repeat(200, 50)):
+        for turn in range(testbed.repeat(200, 50)):
             body = data.query_body(turn % len(data.queries), as_base64)
             for name, before in befores.items():
                 before(turn)

@@ -15,7 +15,7 @@ import orjson
 from benchmarks.client import HttpError, call
 from benchmarks.dataset import as_array
 from benchmarks.report import Row, at_most
-from benchmarks.stage import ALL, Stage, launch, query_path, run_module
+from benchmarks.testbed import ALL, Testbed, query_path, run_module
 from benchmarks.timing import seconds
 from tests.server import Server
 
@@ -25,45 +25,53 @@ _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _REFERENCE = "bare sqlite3 and numpy"
 
 
-def run(stage: Stage) -> list[Row]:
+def run(testbed: Testbed) -> list[Row]:
     with_files, without = "first answer after the start", "first answer after the start, no index files"
-    rows = [_row(stage, with_files, stage.filled), _row(stage, without, stage.filled, index_files=False)]
+    rows = [_row(testbed, with_files, testbed.filled), _row(testbed, without, testbed.filled, index_files=False)]
     try:
         _drop_page_cache()
     except OSError:
         print("cold_start: only root may empty the page cache, so that part is left out", file=sys.stderr)
     else:
-        rows.append(_row(stage, f"{with_files}, page cache empty", stage.filled, cold_cache=True))
-        rows.append(_row(stage, f"{without}, page cache empty", stage.filled, cold_cache=True, index_files=False))
+        rows.append(_row(testbed, f"{with_files}, page cache empty", testbed.filled, cold_cache=True))
+        rows.append(_row(testbed, f"{without}, page cache empty", testbed.filled, cold_cache=True, index_files=False))
     return rows
 
 
-def _row(stage: Stage, name: str, folder: Path, *, cold_cache: bool = False, index_files: bool = True) -> Row:
-    server = stage.server(folder)
+def _row(testbed: Testbed, name: str, folder: Path, *, cold_cache: bool = False, index_files: bool = True) -> Row:
     ours: list[float] = []
     bare: list[float] = []
-    for _ in range(stage.repeat(5)):
-        kept = folder / "index.kept"
-        if not index_files:
-            (folder / "index").rename(kept)
+    for _ in range(testbed.repeat(5)):
         if cold_cache:
             _drop_page_cache()
-        ours.append(_first_answer(stage, server))
-        if not index_files:
-            shutil.rmtree(folder / "index", ignore_errors=True)
-            kept.rename(folder / "index")
+        ours.append(first_answer(testbed, folder, index_files=index_files))
         if cold_cache:
             _drop_page_cache()
-        bare.append(_bare(stage))
+        bare.append(_bare(testbed))
     return Row(name, median(ours), "s", _REFERENCE, median(bare), at_most(3))
 
 
-def _first_answer(stage: Stage, server: Server) -> float:
-    """Seconds until the nearest row of a query is the true one; kills the server."""
-    body = stage.data.query_body(0, as_array, 1)
+def first_answer(testbed: Testbed, folder: Path, *, index_files: bool) -> float:
+    """Seconds from the start of a server to the true nearest row of a query, with the folder's index files or without.
+
+    The server is killed; the index files are as before.
+    """
+    files, kept = folder / "index", folder / "index.kept"
+    if index_files:
+        return _first_answer(testbed, testbed.server(folder))
+    files.rename(kept)
+    try:
+        return _first_answer(testbed, testbed.server(folder))
+    finally:
+        shutil.rmtree(files, ignore_errors=True)
+        kept.rename(files)
+
+
+def _first_answer(testbed: Testbed, server: Server) -> float:
+    body = testbed.data.query_body(0, as_array, 1)
     deadline = time.monotonic() + _GIVE_UP_SECONDS
     began = time.perf_counter()
-    launch(server)
+    server.launch()
     try:
         while True:
             try:
@@ -76,12 +84,12 @@ def _first_answer(stage: Stage, server: Server) -> float:
         took = time.perf_counter() - began
     finally:
         server.kill()
-    assert abs(answer["results"][0]["score"] - stage.data.scores[0, 0]) < 1e-6, "the answer is wrong"
+    assert abs(answer["results"][0]["score"] - testbed.data.scores[0, 0]) < 1e-6, "the answer is wrong"
     return took
 
 
-def _bare(stage: Stage) -> float:
-    return seconds(lambda: run_module("bare_scan", str(stage.data.dimension), folder=stage.filled))
+def _bare(testbed: Testbed) -> float:
+    return seconds(lambda: run_module("bare_scan", str(testbed.data.dimension), folder=testbed.filled))
 
 
 def _drop_page_cache() -> None:

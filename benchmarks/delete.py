@@ -10,15 +10,15 @@ import psutil
 
 from benchmarks.client import call, call_json
 from benchmarks.report import Row, at_most
-from benchmarks.stage import ALL, Stage
+from benchmarks.testbed import ALL, Testbed
 from benchmarks.timing import seconds
 
 _MIB = 1 << 20
 
 
-def run(stage: Stage) -> list[Row]:
-    bare = _bare(stage.copy_of_filled())
-    with stage.serving(stage.copy_of_filled(), VECTORDB_WORKERS=1) as server:
+def run(testbed: Testbed) -> list[Row]:
+    bare = _bare(testbed.copy_of_filled())
+    with testbed.serving(testbed.copy_of_filled(), VECTORDB_WORKERS=1) as server:
         [worker] = server.workers()
         # The worker's first request makes its connection; what that takes is not the deletion's.
         call_json(server.port, "GET", f"/api/v1/libraries/{ALL}")
@@ -28,7 +28,7 @@ def run(stage: Stage) -> list[Row]:
         libraries = call_json(server.port, "GET", "/api/v1/libraries")["items"]
     assert ALL not in [library["id"] for library in libraries]
     return [
-        Row(f"delete a library of {len(stage.data):,}", took, "s", "bare sqlite3, no triggers", bare, at_most(10)),
+        Row(f"delete a library of {len(testbed.data):,}", took, "s", "bare sqlite3, no triggers", bare, at_most(10)),
         Row("growth of the worker's memory by it", growth / _MIB, "MiB", wanted=at_most(64)),
     ]
 

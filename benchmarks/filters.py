@@ -22,11 +22,11 @@ from benchmarks.dataset import Dataset, as_array
 from benchmarks.filtered import ANIMAL, COMBINED, MOTIVE, NOUN, SYNONYMS, UNFILTERED, Case, Truth
 from benchmarks.report import Row, Wanted, at_least, at_most, times_at_least
 from benchmarks.request import load
-from benchmarks.stage import ALL, ONE_THREAD, Stage, chunks_path, query_path, run_module, warm
+from benchmarks.testbed import ALL, ONE_THREAD, Testbed, chunks_path, query_path, run_module, warm
 from benchmarks.timing import middle_round, milliseconds_each, progress, seconds
 from tests.server import Server
 
-_CASES = (ANIMAL, NOUN, MOTIVE, SYNONYMS, COMBINED)
+CASES = (ANIMAL, NOUN, MOTIVE, SYNONYMS, COMBINED)
 # Of filters with fewer rows, every right row is wanted: they are scanned exactly.
 _FEW_ROWS = 10_000
 _QUERIES = 500
@@ -37,45 +37,45 @@ _WITHIN = "in process, filter and search, p50"
 _MIB = 1 << 20
 
 
-def run(stage: Stage) -> list[Row]:
-    with stage.serving(stage.filled_auto) as server:
-        warm(server, stage.data)
-        rows = [*_rates(stage, server), *_recalls(stage, server), *_batches(stage, server)]
+def run(testbed: Testbed) -> list[Row]:
+    with testbed.serving(testbed.filled_auto) as server:
+        warm(server, testbed.data)
+        rows = [*_rates(testbed, server), *_recalls(testbed, server), *_batches(testbed, server)]
         body = orjson.dumps({"field": _FACET})
         times = milliseconds_each(
-            lambda body: call(server.port, "POST", f"{chunks_path(ALL)}/facets", body), [body] * stage.repeat(100, 20)
+            lambda body: call(server.port, "POST", f"{chunks_path(ALL)}/facets", body), [body] * testbed.repeat(100, 20)
         )
         rows.append(Row(f"{_FACET_ROW}, p50, over HTTP", median(times), "ms"))
-    return rows + _in_process(stage)
+    return rows + _in_process(testbed)
 
 
-def _rates(stage: Stage, server: Server) -> list[Row]:
+def _rates(testbed: Testbed, server: Server) -> list[Row]:
     if shutil.which("wrk") is None:
         print("filters: wrk is not installed (Debian: apt install wrk), so rates are left out", file=sys.stderr)
         return []
     files = {}
-    for case in (UNFILTERED, *_CASES):
-        files[case] = stage.new_path("queries")
-        files[case].write_bytes(b"".join(_body(stage.data, case, query) + b"\n" for query in range(_QUERIES)))
+    for case in (UNFILTERED, *CASES):
+        files[case] = testbed.new_path("queries")
+        files[case].write_bytes(b"".join(_body(testbed.data, case, query) + b"\n" for query in range(_QUERIES)))
     rates: defaultdict[Case, list[float]] = defaultdict(list)
-    for _ in progress(range(stage.repeat(5)), "filters"):
+    for _ in progress(range(testbed.repeat(5)), "filters"):
         for case, file in files.items():
-            rates[case].append(load(stage, f"{server.url}{query_path(ALL)}", file))
+            rates[case].append(load(testbed, f"{server.url}{query_path(ALL)}", file))
     rows = []
-    for case in _CASES:
+    for case in CASES:
         rate, reference = middle_round(rates[case], rates[UNFILTERED])
         rows.append(Row(f"requests, {case.name}", rate, "requests/s", UNFILTERED.name, reference, times_at_least(0.5)))
     return rows
 
 
-def _recalls(stage: Stage, server: Server) -> list[Row]:
+def _recalls(testbed: Testbed, server: Server) -> list[Row]:
     rows = []
-    for case in _CASES:
-        truth = Truth(stage.data, case, stage.repeat(_QUERIES, 100))
+    for case in CASES:
+        truth = Truth(testbed.data, case, testbed.repeat(_QUERIES, 100))
         answers = []
-        for query in range(stage.repeat(_QUERIES, 100)):
-            answer = orjson.loads(call(server.port, "POST", query_path(ALL), _body(stage.data, case, query)))
-            answers.append([stage.data.positions[result["id"]] for result in answer["results"]])
+        for query in range(testbed.repeat(_QUERIES, 100)):
+            answer = orjson.loads(call(server.port, "POST", query_path(ALL), _body(testbed.data, case, query)))
+            answers.append([testbed.data.positions[result["id"]] for result in answer["results"]])
         name = f"recall@10, {case.name} ({truth.count:,} rows)"
         rows.append(Row(name, truth.recall(answers), "", wanted=_recall_wanted(truth)))
     return rows
@@ -85,16 +85,18 @@ def _recall_wanted(truth: Truth) -> Wanted:
     return at_least(1 if truth.count < _FEW_ROWS else 0.99)
 
 
-def _batches(stage: Stage, server: Server) -> list[Row]:
+def _batches(testbed: Testbed, server: Server) -> list[Row]:
     bodies = {
-        case: b'{"queries":[' + b",".join(_body(stage.data, case, query) for query in range(_PER_BATCH)) + b"]}"
+        case: b'{"queries":[' + b",".join(_body(testbed.data, case, query) for query in range(_PER_BATCH)) + b"]}"
         for case in (UNFILTERED, ANIMAL, NOUN)
     }
     rates: defaultdict[Case, list[float]] = defaultdict(list)
     path = f"{query_path(ALL)}/batch"
-    for _ in range(stage.repeat(5)):
+    for _ in range(testbed.repeat(5)):
         for case, body in bodies.items():
-            times = milliseconds_each(lambda body: call(server.port, "POST", path, body), [body] * stage.repeat(15, 3))
+            times = milliseconds_each(
+                lambda body: call(server.port, "POST", path, body), [body] * testbed.repeat(15, 3)
+            )
             rates[case].append(_PER_BATCH / median(times) * 1000)
     rows = [Row(f"batches of {_PER_BATCH}, {UNFILTERED.name}, one client", median(rates[UNFILTERED]), "queries/s")]
     for case in (ANIMAL, NOUN):
@@ -107,9 +109,9 @@ def _body(data: Dataset, case: Case, query: int) -> bytes:
     return data.query_body(query, as_array, filter=case.filter)
 
 
-def _in_process(stage: Stage) -> list[Row]:
-    repeat = str(stage.repeat(_QUERIES, 100))
-    printed = run_module("filters", str(stage.data.folder), repeat, folder=stage.filled_auto, **ONE_THREAD)
+def _in_process(testbed: Testbed) -> list[Row]:
+    repeat = str(testbed.repeat(_QUERIES, 100))
+    printed = run_module("filters", str(testbed.data.folder), repeat, folder=testbed.filled_auto, **ONE_THREAD)
     found = orjson.loads(printed)
     rows = []
     for case, wanted in ((ANIMAL, 0.5), (NOUN, 1.2), (MOTIVE, None), (SYNONYMS, None), (COMBINED, None)):
@@ -123,12 +125,12 @@ def _in_process(stage: Stage) -> list[Row]:
                 at_most(wanted) if wanted else None,
             )
         )
-    animal = Truth(stage.data, ANIMAL, len(found["animal"]))
+    animal = Truth(testbed.data, ANIMAL, len(found["animal"]))
     return [
         *rows,
         Row(f"recall@10, in process, {ANIMAL.name}", animal.recall(found["animal"]), "", wanted=at_least(1)),
         Row(f"{_FACET_ROW}, p50, in process", found["facet_ms"], "ms", wanted=at_most(3)),
-        Row(f"columns of {len(stage.data):,} rows, built", found["columns_s"], "s", wanted=at_most(2)),
+        Row(f"columns of {len(testbed.data):,} rows, built", found["columns_s"], "s", wanted=at_most(2)),
         Row("files of columns, mapped", found["columns_bytes"] / _MIB, "MiB", wanted=at_most(60)),
     ]
 
@@ -155,7 +157,7 @@ def main(data_folder: str, repeat: int) -> None:
     times: defaultdict[str, list[float]] = defaultdict(list)
     keys: defaultdict[str, list[list[int]]] = defaultdict(list)
     for query in range(-10, repeat):
-        for case in (UNFILTERED, *_CASES):
+        for case in (UNFILTERED, *CASES):
             took, found = _timed_search(view, data, case, query)
             if query >= 0:
                 times[case.name].append(took * 1000)

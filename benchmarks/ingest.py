@@ -12,23 +12,23 @@ from statistics import median
 from benchmarks.client import call, call_json
 from benchmarks.dataset import Float32, as_array, as_base64, as_long_array, mapped
 from benchmarks.report import Row, at_least, times_at_least
-from benchmarks.stage import ALL, ROWS_PER_WRITE, Stage, chunks_path, create_library, run_module
+from benchmarks.testbed import ALL, ROWS_PER_WRITE, Testbed, chunks_path, create_library, run_module
 from benchmarks.timing import middle_round, progress, seconds
 
 _ENCODINGS = {"JSON arrays": as_array, "base64": as_base64, "JSON arrays of doubles": as_long_array}
 _REFERENCE = "bulk_create"
 _WANTED = {"JSON arrays": 8000, "base64": 14000}
-_QUICK_ROWS = 20_000
+QUICK_ROWS = 20_000
 
 
-def run(stage: Stage) -> list[Row]:
-    rows = _QUICK_ROWS if stage.quick else len(stage.data)
+def run(testbed: Testbed) -> list[Row]:
+    rows = QUICK_ROWS if testbed.quick else len(testbed.data)
     rates = defaultdict(list)
     names = [*_ENCODINGS, _REFERENCE]
-    for turn in range(stage.repeat(3)):
+    for turn in range(testbed.repeat(3)):
         for name in names[turn:] + names[:turn]:
             encode = _ENCODINGS.get(name)
-            took = _by_bulk_create(stage, rows) if encode is None else _over_http(stage, rows, encode)
+            took = _by_bulk_create(testbed, rows) if encode is None else over_http(testbed, rows, encode)
             rates[name].append(rows / took)
     table = []
     for name in _ENCODINGS:
@@ -40,16 +40,16 @@ def run(stage: Stage) -> list[Row]:
     return table
 
 
-def _over_http(stage: Stage, rows: int, encode: Callable[[Float32], bytes]) -> float:
+def over_http(testbed: Testbed, rows: int, encode: Callable[[Float32], bytes]) -> float:
     """The seconds that all requests take."""
     starts = range(0, rows, ROWS_PER_WRITE)
-    path = stage.new_path("bodies")
+    path = testbed.new_path("bodies")
     bodies = mapped(
-        path, (stage.data.chunks_body(range(start, min(start + ROWS_PER_WRITE, rows)), encode) for start in starts)
+        path, (testbed.data.chunks_body(range(start, min(start + ROWS_PER_WRITE, rows)), encode) for start in starts)
     )
-    folder = stage.new_path("ingest")
-    with stage.serving(folder) as server:
-        create_library(server.port, ALL, stage.data.dimension)
+    folder = testbed.new_path("ingest")
+    with testbed.serving(folder) as server:
+        create_library(server.port, ALL, testbed.data.dimension)
 
         def write_all() -> None:
             for body in progress(bodies, "ingest"):
@@ -63,8 +63,8 @@ def _over_http(stage: Stage, rows: int, encode: Callable[[Float32], bytes]) -> f
     return took
 
 
-def _by_bulk_create(stage: Stage, rows: int) -> float:
-    folder = stage.new_path("bulk-create")
-    took = float(run_module("bulk_create", str(stage.data.folder), str(rows), folder=folder))
+def _by_bulk_create(testbed: Testbed, rows: int) -> float:
+    folder = testbed.new_path("bulk-create")
+    took = float(run_module("bulk_create", str(testbed.data.folder), str(rows), folder=folder))
     shutil.rmtree(folder)
     return took

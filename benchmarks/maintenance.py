@@ -11,10 +11,10 @@ from statistics import median
 from benchmarks.client import call, call_json
 from benchmarks.dataset import as_array, as_base64, mapped
 from benchmarks.report import Row, times_at_least, times_at_most
-from benchmarks.stage import (
+from benchmarks.testbed import (
     ALL,
     ROWS_PER_WRITE,
-    Stage,
+    Testbed,
     chunks_path,
     create_library,
     query_path,
@@ -26,22 +26,22 @@ from benchmarks.timing import middle_round, progress, quantile, seconds
 _WRITES_PER_SECOND = 200
 
 
-def run(stage: Stage) -> list[Row]:
-    return [_ingest(stage), *_queries_while_building(stage), *_queries_beside_writes(stage)]
+def run(testbed: Testbed) -> list[Row]:
+    return [_ingest(testbed), *_queries_while_building(testbed), *_queries_beside_writes(testbed)]
 
 
-def _ingest(stage: Stage) -> Row:
+def _ingest(testbed: Testbed) -> Row:
     """Ingest into an `auto` library, which is sealed and merged meanwhile, beside one into a `brute_force` library."""
-    data = stage.data
+    data = testbed.data
     starts = range(0, len(data), ROWS_PER_WRITE)
-    path = stage.new_path("bodies")
+    path = testbed.new_path("bodies")
     bodies = mapped(
         path, (data.chunks_body(range(start, min(start + ROWS_PER_WRITE, len(data))), as_base64) for start in starts)
     )
 
     def rate(index_type: str) -> float:
-        folder = stage.new_path("ingest")
-        with stage.serving(folder) as server:
+        folder = testbed.new_path("ingest")
+        with testbed.serving(folder) as server:
             create_library(server.port, ALL, data.dimension, index_type=index_type)
 
             def write_all() -> None:
@@ -52,19 +52,19 @@ def _ingest(stage: Stage) -> Row:
         shutil.rmtree(folder)
         return found
 
-    rates = [(rate("auto"), rate("brute_force")) for _ in range(stage.repeat(3))]
+    rates = [(rate("auto"), rate("brute_force")) for _ in range(testbed.repeat(3))]
     ours, reference = middle_round(*zip(*rates, strict=True))
     return Row("ingest, auto", ours, "rows/s", "brute_force", reference, times_at_least(0.7))
 
 
-def _queries_while_building(stage: Stage) -> list[Row]:
+def _queries_while_building(testbed: Testbed) -> list[Row]:
     """Exact queries of all rows from one client, at rest and while their graph is built."""
-    data = stage.data
-    folder = stage.copy_of_filled()
-    with stage.serving(folder) as server:
+    data = testbed.data
+    folder = testbed.copy_of_filled()
+    with testbed.serving(folder) as server:
         warm(server, data)
-        ask = _asker(stage, server.port, ALL)
-        at_rest = _times(ask, stage.repeat(2000, 100))
+        ask = _asker(testbed, server.port, ALL)
+        at_rest = _times(ask, testbed.repeat(2000, 100))
         call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "hnsw"})
         built = threading.Event()
         waiter = threading.Thread(target=lambda: built.set() if wait_until_built(server.port, ALL) else None)
@@ -87,22 +87,22 @@ def _queries_while_building(stage: Stage) -> list[Row]:
     ]
 
 
-def _queries_beside_writes(stage: Stage) -> list[Row]:
+def _queries_beside_writes(testbed: Testbed) -> list[Row]:
     """Queries of an `auto` library of all rows from one client, at rest and while another writes 200 rows a second."""
-    data = stage.data
-    folder = stage.copy_of_filled()
-    with stage.serving(folder) as server:
+    data = testbed.data
+    folder = testbed.copy_of_filled()
+    with testbed.serving(folder) as server:
         call_json(server.port, "PATCH", f"/api/v1/libraries/{ALL}", {"index_type": "auto"})
         wait_until_built(server.port, ALL)
         warm(server, data)
-        ask = _asker(stage, server.port, ALL)
+        ask = _asker(testbed, server.port, ALL)
         rounds: list[tuple[list[float], list[float]]] = []
-        for turn in range(stage.repeat(3)):
-            at_rest = _times(ask, stage.repeat(2000, 100))
+        for turn in range(testbed.repeat(3)):
+            at_rest = _times(ask, testbed.repeat(2000, 100))
             stop = threading.Event()
-            writer = threading.Thread(target=_write, args=(stage, server.port, stop, turn))
+            writer = threading.Thread(target=_write, args=(testbed, server.port, stop, turn))
             writer.start()
-            beside = _times(ask, stage.repeat(4000, 200))
+            beside = _times(ask, testbed.repeat(4000, 200))
             stop.set()
             writer.join()
             rounds.append((beside, at_rest))
@@ -116,9 +116,9 @@ def _queries_beside_writes(stage: Stage) -> list[Row]:
     return rows
 
 
-def _write(stage: Stage, port: int, stop: threading.Event, turn: int) -> None:
+def _write(testbed: Testbed, port: int, stop: threading.Event, turn: int) -> None:
     """Write ten rows twenty times a second; every second row replaces one that is there."""
-    data = stage.data
+    data = testbed.data
     due = time.monotonic()
     batches = 0
     while not stop.is_set():
@@ -132,8 +132,8 @@ def _write(stage: Stage, port: int, stop: threading.Event, turn: int) -> None:
         stop.wait(max(0.0, due - time.monotonic()))
 
 
-def _asker(stage: Stage, port: int, library: str) -> Callable[[int], bytes]:
-    data = stage.data
+def _asker(testbed: Testbed, port: int, library: str) -> Callable[[int], bytes]:
+    data = testbed.data
     bodies = [data.query_body(query, as_array) for query in range(500)]
     return lambda i: call(port, "POST", query_path(library), bodies[i % len(bodies)])
 

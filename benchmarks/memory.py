@@ -10,37 +10,37 @@ import psutil
 from benchmarks.client import call
 from benchmarks.dataset import as_array
 from benchmarks.report import Row, Wanted
-from benchmarks.stage import ALL, Stage, query_path, warm
+from benchmarks.testbed import ALL, WORKERS, Testbed, query_path, warm
 from tests.server import Server
 
 _MIB = 1 << 20
 
 
-def run(stage: Stage) -> list[Row]:
-    data = stage.data
-    matrix = data.vectors.nbytes / _MIB
-    with stage.serving(stage.filled) as server:
-        warm(server, data)
-        for query in range(stage.repeat(400, 40)):
-            call(server.port, "POST", query_path(ALL), data.query_body(query, as_array))
-        rows = [
-            Row(f"PSS, {name}", process.memory_full_info().pss / _MIB, "MiB", "the vectors", matrix)
-            for name, process in _named(server)
-        ]
+def run(testbed: Testbed) -> list[Row]:
+    matrix = testbed.data.vectors.nbytes / _MIB
+    rows = [
+        Row(f"PSS, {name}", share, "MiB", "the vectors", matrix)
+        for name, share in shares(testbed, testbed.filled).items()
+    ]
     rows.append(Row("PSS, together", sum(row.value for row in rows), "MiB", "the vectors", matrix))
-    one, four = (_workers(stage, stage.filled_auto, count) for count in (1, 4))
+    one, four = (workers_together(testbed, testbed.filled_auto, count) for count in (1, 4))
     wanted = Wanted("<= 1.3 x reference + 4 x 60", lambda value, reference: value <= 1.3 * (reference or 0) + 4 * 60)
     return [*rows, Row("PSS, four workers, auto", four, "MiB", "one worker", one, wanted)]
 
 
-def _workers(stage: Stage, folder: Path, count: int) -> float:
-    """The workers' PSS together, in MiB, once all have answered."""
-    data = stage.data
-    with stage.serving(folder, VECTORDB_WORKERS=count) as server:
+def shares(testbed: Testbed, folder: Path, workers: int = WORKERS) -> dict[str, float]:
+    """Each process's PSS in MiB by its name, once all workers have answered."""
+    data = testbed.data
+    with testbed.serving(folder, VECTORDB_WORKERS=workers) as server:
         warm(server, data)
-        for query in range(stage.repeat(400, 40)):
+        for query in range(testbed.repeat(400, 40)):
             call(server.port, "POST", query_path(ALL), data.query_body(query, as_array))
-        return float(sum(worker.memory_full_info().pss for worker in server.workers()) / _MIB)
+        return {name: process.memory_full_info().pss / _MIB for name, process in _named(server)}
+
+
+def workers_together(testbed: Testbed, folder: Path, count: int) -> float:
+    """The PSS in MiB of `count` workers together, once all have answered."""
+    return sum(share for name, share in shares(testbed, folder, count).items() if name.startswith("worker"))
 
 
 def _named(server: Server) -> Iterator[tuple[str, psutil.Process]]:

@@ -15,24 +15,24 @@ import numpy as np
 from benchmarks.client import call, call_json
 from benchmarks.dataset import as_array
 from benchmarks.report import Row, at_most
-from benchmarks.stage import ALL, Stage, query_path, run_module, wait_until_built
+from benchmarks.testbed import ALL, Testbed, query_path, run_module, wait_until_built
 
 _MEMCPY = "one pass over the files' bytes"
 
 
-def run(stage: Stage) -> list[Row]:
-    data = stage.data
-    query = stage.new_path("query").with_suffix(".npy")
+def run(testbed: Testbed) -> list[Row]:
+    data = testbed.data
+    query = testbed.new_path("query").with_suffix(".npy")
     np.save(query, data.queries[0])
-    folder = stage.copy_of_filled()
-    with stage.serving(folder) as server:
+    folder = testbed.copy_of_filled()
+    with testbed.serving(folder) as server:
         began = time.monotonic()
         call_json(server.port, "POST", f"/api/v1/libraries/{ALL}/reindex", {"index_type": "auto"})
-        waited, slowest, inexact = _until_ready(stage, server.port, began)
+        waited, slowest, inexact = _until_ready(testbed, server.port, began)
         wait_until_built(server.port, ALL)
     opened = [
         [float(number) for number in run_module("opening", str(query), folder=folder).split()]
-        for _ in range(stage.repeat(5))
+        for _ in range(testbed.repeat(5))
     ]
     seconds, reference = (median(column) for column in zip(*opened, strict=True))
     return [
@@ -43,10 +43,10 @@ def run(stage: Stage) -> list[Row]:
     ]
 
 
-def _until_ready(stage: Stage, port: int, began: float) -> tuple[float, float, int]:
+def _until_ready(testbed: Testbed, port: int, began: float) -> tuple[float, float, int]:
     """Seconds until the index is built, the slowest exact query meanwhile in ms, and how many were not exact."""
     slowest, inexact = 0.0, 0
-    body = stage.data.query_body(0, as_array)[:-1] + b',"exact":true}'
+    body = testbed.data.query_body(0, as_array)[:-1] + b',"exact":true}'
     while True:
         asked = time.perf_counter()
         answer = call(port, "POST", query_path(ALL), body)

@@ -21,10 +21,10 @@ from benchmarks.client import call, call_json
 from benchmarks.dataset import Dataset, as_array, mapped
 from benchmarks.report import Row, times_at_least
 from benchmarks.request import load
-from benchmarks.stage import (
+from benchmarks.testbed import (
     ALL,
     ROWS_PER_WRITE,
-    Stage,
+    Testbed,
     chunks_path,
     create_library,
     free_port,
@@ -41,20 +41,20 @@ _OURS, _CHROMA = "ours", "Chroma"
 _QUERIES, _PER_BATCH = 500, 32
 
 
-def run(stage: Stage) -> list[Row]:
+def run(testbed: Testbed) -> list[Row]:
     """Both servers hold all rows and take turns: one is idle while the other is measured."""
-    assert stage.chroma_python is not None
-    data = stage.data
+    assert testbed.chroma_python is not None
+    data = testbed.data
     with (
-        stage.serving(stage.new_path("peer")) as ours,
-        chroma_server(stage.chroma_python, stage.new_path("chroma")) as theirs,
+        testbed.serving(testbed.new_path("peer")) as ours,
+        chroma_server(testbed.chroma_python, testbed.new_path("chroma")) as theirs,
     ):
         create_library(ours.port, ALL, data.dimension, index_type="auto")
-        bodies = mapped(stage.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
+        bodies = mapped(testbed.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
         rate = len(data) / _send(ours.port, chunks_path(ALL), bodies)
         built = wait_until_built(ours.port, ALL)
         warm(ours, data)
-        bodies = mapped(stage.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
+        bodies = mapped(testbed.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
         their_rate = len(data) / _send(theirs.port, f"{theirs.path}/upsert", bodies)
         settle(lambda: call(theirs.port, "POST", f"{theirs.path}/query", _chroma_query(data, range(1))))
         sides = {
@@ -63,8 +63,8 @@ def run(stage: Stage) -> list[Row]:
             ),
             _CHROMA: _Side(theirs.port, f"{theirs.path}/query", lambda queries: _chroma_query(data, queries)),
         }
-        found = _in_turns(stage, sides)
-        recalls = {name: _recall(stage, name, side) for name, side in sides.items()}
+        found = _in_turns(testbed, sides)
+        recalls = {name: _recall(testbed, name, side) for name, side in sides.items()}
     middle = {what: {name: found[what, name] for name in sides} for what in ("load", "single", "batch")}
     loads = middle_round(middle["load"][_OURS], middle["load"][_CHROMA])
     batches = middle_round(middle["batch"][_OURS], middle["batch"][_CHROMA])
@@ -119,32 +119,32 @@ def settle(ask: Callable[[], object]) -> None:
             return
 
 
-def _in_turns(stage: Stage, sides: dict[str, _Side]) -> defaultdict[tuple[str, str], list[float]]:
+def _in_turns(testbed: Testbed, sides: dict[str, _Side]) -> defaultdict[tuple[str, str], list[float]]:
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     files = {}
     for name, side in sides.items():
-        files[name] = stage.new_path("queries")
+        files[name] = testbed.new_path("queries")
         files[name].write_bytes(b"".join(side.body(range(i, i + 1)) + b"\n" for i in range(_QUERIES)))
     names = list(sides)
-    for turn in range(stage.repeat(5)):
+    for turn in range(testbed.repeat(5)):
         for name in names[turn % 2 :] + names[: turn % 2]:
             side = sides[name]
             ask = partial(call, side.port, "POST", side.path)
-            singles = [side.body(range(i, i + 1)) for i in range(turn * 100, turn * 100 + stage.repeat(100, 20))]
+            singles = [side.body(range(i, i + 1)) for i in range(turn * 100, turn * 100 + testbed.repeat(100, 20))]
             found["single", name] += milliseconds_each(ask, singles)
             if shutil.which("wrk"):
-                found["load", name].append(load(stage, f"http://127.0.0.1:{side.port}{side.path}", files[name]))
+                found["load", name].append(load(testbed, f"http://127.0.0.1:{side.port}{side.path}", files[name]))
             batch = side.body(range(_PER_BATCH))
             ask = partial(call, side.port, "POST", side.batch_path or side.path)
-            times = milliseconds_each(ask, [batch] * stage.repeat(15, 3))
+            times = milliseconds_each(ask, [batch] * testbed.repeat(15, 3))
             found["batch", name].append(_PER_BATCH / median(times) * 1000)
     return found
 
 
-def _recall(stage: Stage, name: str, side: _Side) -> float:
+def _recall(testbed: Testbed, name: str, side: _Side) -> float:
     """The share of the true ten nearest rows that are found, by distance."""
-    data = stage.data
-    count = stage.repeat(500, 100)
+    data = testbed.data
+    count = testbed.repeat(500, 100)
     hits = 0
     for query in range(count):
         answer = orjson.loads(call(side.port, "POST", side.path, side.body(range(query, query + 1))))

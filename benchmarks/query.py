@@ -14,7 +14,7 @@ import orjson
 from benchmarks.client import call
 from benchmarks.dataset import Dataset, as_array, as_base64
 from benchmarks.report import Row, above_at_most, at_least
-from benchmarks.stage import ALL, Stage, query_path, warm
+from benchmarks.testbed import ALL, Testbed, query_path, warm
 from benchmarks.timing import milliseconds_each, progress, quantile
 
 K = 10
@@ -25,11 +25,11 @@ _NUMPY = "numpy: matrix @ query, argpartition"
 _DROPPED = 5
 
 
-def run(stage: Stage) -> list[Row]:
-    data = stage.data
-    with stage.serving(stage.filled) as server:
+def run(testbed: Testbed) -> list[Row]:
+    data = testbed.data
+    with testbed.serving(testbed.filled) as server:
         warm(server, data)
-        return _latency(stage, server.port) + _recall(stage, server.port)
+        return _latency(testbed, server.port) + _recall(testbed, server.port)
 
 
 def numpy_scan(data: Dataset, query: int, k: int = K) -> np.ndarray:
@@ -38,8 +38,8 @@ def numpy_scan(data: Dataset, query: int, k: int = K) -> np.ndarray:
     return np.argpartition(scores, len(scores) - k)[-k:]
 
 
-def _latency(stage: Stage, port: int) -> list[Row]:
-    data = stage.data
+def _latency(testbed: Testbed, port: int) -> list[Row]:
+    data = testbed.data
     took_ms: list[float] = []
 
     def over_http(body: bytes) -> bytes:
@@ -52,7 +52,7 @@ def _latency(stage: Stage, port: int) -> list[Row]:
     }
     times: defaultdict[str, list[float]] = defaultdict(list)
     names = list(ways)
-    for turn in progress(range(stage.repeat(20, 3)), "query"):
+    for turn in progress(range(testbed.repeat(20, 3)), "query"):
         block = [(turn * _PER_BLOCK + i) % len(data.queries) for i in range(_PER_BLOCK)]
         for name in names[turn % 3 :] + names[: turn % 3]:
             times[name] += ways[name](block)[_DROPPED:]
@@ -66,15 +66,15 @@ def _latency(stage: Stage, port: int) -> list[Row]:
     ]
 
 
-def _recall(stage: Stage, port: int) -> list[Row]:
+def _recall(testbed: Testbed, port: int) -> list[Row]:
     """Recall of single queries and of batches. A row counts if it is as near as the k-th true neighbour, so ties cost
     nothing; its distance is computed here, not taken from the answer."""
-    data = stage.data
-    single = stage.repeat(1000, 50)
+    data = testbed.data
+    single = testbed.repeat(1000, 50)
     answers = [_answer(port, data, query, 100) for query in progress(range(single), "recall")]
     per_batch = 250
     batches = []
-    for start in progress(range(0, stage.repeat(len(data.queries), per_batch), per_batch), "recall of batches"):
+    for start in progress(range(0, testbed.repeat(len(data.queries), per_batch), per_batch), "recall of batches"):
         bodies = [data.query_body(query, as_base64, 100) for query in range(start, start + per_batch)]
         body = b'{"queries":[' + b",".join(bodies) + b"]}"
         batches += orjson.loads(call(port, "POST", f"{query_path(ALL)}/batch", body))["results"]

@@ -15,7 +15,7 @@ import orjson
 from benchmarks.client import call
 from benchmarks.dataset import as_array
 from benchmarks.report import Row, Wanted, times_at_least
-from benchmarks.stage import ALL, SMALL, SMALL_ROWS, Stage, query_path, running, wait_for_answer, warm
+from benchmarks.testbed import ALL, SMALL, SMALL_ROWS, Testbed, query_path, running, wait_for_answer, warm
 from benchmarks.timing import middle_round, milliseconds_each
 from tests.server import ROOT
 
@@ -25,26 +25,26 @@ _EMPTY = "empty Django view"
 _SCRIPT = Path(__file__).with_name("rotate.lua")
 
 
-def run(stage: Stage) -> list[Row]:
+def run(testbed: Testbed) -> list[Row]:
     if shutil.which("wrk") is None:
         print("request: wrk is not installed (Debian: apt install wrk), so this is left out", file=sys.stderr)
         return []
-    data = stage.data
-    bodies = stage.new_path("queries")
+    data = testbed.data
+    bodies = testbed.new_path("queries")
     bodies.write_bytes(b"".join(data.query_body(query, as_array) + b"\n" for query in range(_QUERIES)))
     batch = b'{"queries":[' + b",".join(data.query_body(query, as_array) for query in range(_PER_BATCH)) + b"]}"
-    reference = stage.server(stage.new_path("empty"))
+    reference = testbed.server(testbed.new_path("empty"))
     rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     command = [sys.executable, "-m", "benchmarks.empty_view"]
-    with stage.serving(stage.filled) as server, running(command, env=reference.environ, cwd=ROOT) as empty_view:
+    with testbed.serving(testbed.filled) as server, running(command, env=reference.environ, cwd=ROOT) as empty_view:
         wait_for_answer(empty_view, reference.port, "/")
         warm(server, data)
-        for _ in range(stage.repeat(5)):
+        for _ in range(testbed.repeat(5)):
             for library in (SMALL, ALL):
-                rates[library, "single"].append(load(stage, f"{server.url}{query_path(library)}", bodies))
-            rates[_EMPTY, "single"].append(load(stage, f"{reference.url}/"))
+                rates[library, "single"].append(load(testbed, f"{server.url}{query_path(library)}", bodies))
+            rates[_EMPTY, "single"].append(load(testbed, f"{reference.url}/"))
             for library in (SMALL, ALL):
-                rates[library, "batch"].append(_batches(stage, server.port, library, batch))
+                rates[library, "batch"].append(batch_rate(testbed, server.port, library, batch))
     empty = rates[_EMPTY, "single"]
     small, everything = f"{SMALL_ROWS:,} rows", f"{len(data):,} rows"
     return [
@@ -60,10 +60,11 @@ def _beside(empty: Sequence[float], name: str, rates: Sequence[float], wanted: W
     return Row(name, rate, "requests/s", _EMPTY, reference, wanted)
 
 
-def load(stage: Stage, url: str, bodies: Path | None = None) -> float:
-    """Requests a second that wrk gets answered."""
-    length = f"{stage.repeat(5, 2)}s"
-    command = ["wrk", "--connections", "8", "--threads", "2", "--duration", length, "--script", str(_SCRIPT), url]
+def load(testbed: Testbed, url: str, bodies: Path | None = None, headers: Sequence[str] = ()) -> float:
+    """Requests a second that wrk gets answered on 8 connections, which it keeps where the server does."""
+    length = f"{testbed.repeat(5, 2)}s"
+    command = ["wrk", "--connections", "8", "--threads", "2", "--duration", length, "--script", str(_SCRIPT)]
+    command += [part for header in headers for part in ("--header", header)] + [url]
     command += [] if bodies is None else ["--", str(bodies)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     measured = orjson.loads(output.splitlines()[-1])
@@ -71,8 +72,8 @@ def load(stage: Stage, url: str, bodies: Path | None = None) -> float:
     return float(measured["requests"] / measured["seconds"])
 
 
-def _batches(stage: Stage, port: int, library: str, batch: bytes) -> float:
+def batch_rate(testbed: Testbed, port: int, library: str, batch: bytes) -> float:
     """Queries a second in batches, one after the other."""
     path = f"{query_path(library)}/batch"
-    times = milliseconds_each(lambda body: call(port, "POST", path, body), [batch] * stage.repeat(15, 3))
+    times = milliseconds_each(lambda body: call(port, "POST", path, body), [batch] * testbed.repeat(15, 3))
     return _PER_BATCH / median(times) * 1000

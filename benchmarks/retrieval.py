@@ -18,7 +18,7 @@ import orjson
 
 from benchmarks.dataset import Dataset, Float32
 from benchmarks.report import Row, times_at_least
-from benchmarks.stage import ONE_THREAD, Stage, run_module
+from benchmarks.testbed import ONE_THREAD, Testbed, run_module
 from benchmarks.timing import progress
 
 Mode = Literal["vector", "lexical", "hybrid"]
@@ -32,13 +32,13 @@ _K = 10
 _QUERIES_AT_ONCE = 200
 
 
-def run(stage: Stage) -> list[Row]:
-    if not (stage.data.folder / _FILE).is_file():
-        print(f"retrieval: {stage.data.folder / _FILE} does not exist, so this is left out", file=sys.stderr)
+def run(testbed: Testbed) -> list[Row]:
+    if not (testbed.data.folder / _FILE).is_file():
+        print(f"retrieval: {testbed.data.folder / _FILE} does not exist, so this is left out", file=sys.stderr)
         return []
-    count = stage.repeat(len(stage.data.queries), 500)
-    folder = stage.new_path("retrieval")
-    found = orjson.loads(run_module("retrieval", str(stage.data.folder), str(count), folder=folder, **ONE_THREAD))
+    count = testbed.repeat(len(testbed.data.queries), 500)
+    folder = testbed.new_path("retrieval")
+    found = orjson.loads(run_module("retrieval", str(testbed.data.folder), str(count), folder=folder, **ONE_THREAD))
     rows = []
     for name in (_WORDS, *_HASHING, _MODEL):
         rows += [Row(f"{measure}, {name}", value, "") for measure, value in found[name].items()]

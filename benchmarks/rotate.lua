@@ -3,9 +3,10 @@
 local requests, turn = {}, 0
 
 function init(args)
+   wrk.headers["Content-Type"] = "application/json"
    if args[1] then
       for body in io.lines(args[1]) do
-         requests[#requests + 1] = wrk.format("POST", nil, {["Content-Type"] = "application/json"}, body)
+         requests[#requests + 1] = wrk.format("POST", nil, nil, body)
       end
    else
       requests[1] = wrk.format("GET")

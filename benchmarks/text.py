@@ -15,7 +15,7 @@ import orjson
 from benchmarks.client import call
 from benchmarks.dataset import Dataset, as_array
 from benchmarks.report import Row, above_at_most, at_most
-from benchmarks.stage import ALL, Stage, query_path, warm
+from benchmarks.testbed import ALL, Testbed, query_path, warm
 from benchmarks.timing import milliseconds_each, progress, quantile
 
 _RARE, _OFTEN = 500, 5_000
@@ -27,13 +27,11 @@ _FTS5 = "SQLite FTS5, in process"
 _PARTS = "by words + by vector"
 
 
-def run(stage: Stage) -> list[Row]:
-    data = stage.data
-    rows_with = _rows_with(data)
-    count = stage.repeat(200, _PER_BLOCK)
-    texts = {"three words": _three_words(rows_with, count), "a sentence": _sentences(data, count)}
+def run(testbed: Testbed) -> list[Row]:
+    data = testbed.data
+    texts = queries(data, testbed.repeat(200, _PER_BLOCK))
     reference = _fts5(data)
-    with stage.serving(stage.filled_auto) as server:
+    with testbed.serving(testbed.filled_auto) as server:
         warm(server, data)
         times = _in_turns(data, server.port, texts, reference)
     rows = []
@@ -75,6 +73,11 @@ def _in_turns(
     return times
 
 
+def queries(data: Dataset, count: int) -> dict[str, list[str]]:
+    """`count` texts of each kind, by its name."""
+    return {"three words": _three_words(data, count), "a sentence": _sentences(data, count)}
+
+
 def _rows_with(data: Dataset) -> Counter[str]:
     """How many rows have each word."""
     from apps.engine.text.analyzer import words
@@ -82,8 +85,8 @@ def _rows_with(data: Dataset) -> Counter[str]:
     return Counter(word for row in data.rows for word in set(words(row["text"])))
 
 
-def _three_words(rows_with: Counter[str], count: int) -> list[str]:
-    middling = sorted(word for word, rows in rows_with.items() if _RARE <= rows <= _OFTEN)
+def _three_words(data: Dataset, count: int) -> list[str]:
+    middling = sorted(word for word, rows in _rows_with(data).items() if _RARE <= rows <= _OFTEN)
     draw = np.random.default_rng(0)
     return [" ".join(draw.choice(middling, 3, replace=False)) for _ in range(count)]
 

@@ -24,13 +24,14 @@ _SECONDS = 120.0
 
 
 class Server:
-    """A server that runs from `folder`; `settings` are environment variables.
+    """A server that runs from `folder`; `settings` are environment variables, `root` is the checkout that is served.
 
     Where the tests run on PostgreSQL (`tests/environment.py`), each server has a database of its own.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, root: Path = ROOT, **settings: Any) -> None:
         self.folder = folder
+        self.root = root
         self.database = _new_database()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -57,19 +58,23 @@ class Server:
 
     def start(self, under: Sequence[str] = ()) -> "Server":
         """Start, and wait until it is ready. `under` is a command that runs another one, such as strace."""
+        self.launch(under)
+        until(self._is_ready, f"the server is ready; {self.log} says why not")
+        return self
+
+    def launch(self, under: Sequence[str] = ()) -> None:
+        """Start, and wait for nothing."""
         self._is_under_another = bool(under)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*under, sys.executable, str(ROOT / "manage.py"), "serve"],
+                [*under, sys.executable, str(self.root / "manage.py"), "serve"],
                 env=self.environ,
-                cwd=ROOT,
+                cwd=self.root,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        until(self._is_ready, f"the server is ready; {self.log} says why not")
-        return self
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -152,9 +157,9 @@ class Server:
         `under` is as for `start`.
         """
         return subprocess.run(
-            [*under, sys.executable, str(ROOT / "manage.py"), *arguments],
+            [*under, sys.executable, str(self.root / "manage.py"), *arguments],
             env=self.environ,
-            cwd=ROOT,
+            cwd=self.root,
             capture_output=True,
             text=True,
             timeout=_SECONDS,
@@ -166,7 +171,7 @@ class Server:
         return subprocess.Popen(
             [sys.executable, "-c", code],
             env=self.environ | {"DJANGO_SETTINGS_MODULE": "vectordb.settings"},
-            cwd=ROOT,
+            cwd=self.root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -216,9 +221,9 @@ def _new_database() -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[Server]:
+def serving(folder: Path, root: Path = ROOT, **settings: Any) -> Iterator[Server]:
     """A running server; stopped at the end of the block."""
-    server = Server(folder, **settings)
+    server = Server(folder, root, **settings)
     try:
         yield server.start()
     finally:

@@ -16,7 +16,7 @@ from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.filtered import ANIMAL, NOUN, UNFILTERED
 from benchmarks.filtered_peers.registry import ELSEWHERE, ENGINES
 from benchmarks.report import machine, sentence
-from benchmarks.stage import ONE_THREAD
+from benchmarks.testbed import ONE_THREAD
 from tests.server import ROOT
 
 RESULTS = Path(__file__).parent.parent / "results"

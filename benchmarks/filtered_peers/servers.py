@@ -18,7 +18,7 @@ class Ours(Engine):
     about = "auto, 2 workers"
 
     def build(self, data: Dataset) -> None:
-        from benchmarks.stage import ALL, WORKERS, chunks_path, create_library, wait_until_built, warm
+        from benchmarks.testbed import ALL, WORKERS, chunks_path, create_library, wait_until_built, warm
         from tests.server import serving
 
         self._positions = data.positions
@@ -54,7 +54,7 @@ class OursInProcess(Ours):
         from apps.engine import kernels
         from apps.search.cache import views
         from apps.search.snapshots import open_snapshot
-        from benchmarks.stage import ALL
+        from benchmarks.testbed import ALL
 
         kernels.load()
         with open_snapshot() as snapshot:

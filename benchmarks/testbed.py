@@ -33,14 +33,18 @@ _WAIT_SECONDS = 120
 _BUILD_SECONDS = 1800
 
 
-class Stage:
-    """What a measurement needs. With `quick` it repeats little, to see that everything works."""
+class Testbed:
+    """What a measurement needs. With `quick` it repeats little, to see that everything works. `root` is the checkout
+    that is served."""
 
-    def __init__(self, data: Dataset, scratch: Path, *, quick: bool, chroma_python: str | None = None) -> None:
+    def __init__(
+        self, data: Dataset, scratch: Path, *, quick: bool, chroma_python: str | None = None, root: Path = ROOT
+    ) -> None:
         self.data = data
         self.scratch = scratch
         self.quick = quick
         self.chroma_python = chroma_python
+        self.root = root
         self._numbers = itertools.count()
 
     def repeat(self, times: int, when_quick: int = 1) -> int:
@@ -53,11 +57,11 @@ class Stage:
 
     def server(self, folder: Path, **settings: Any) -> Server:
         """A server that is not started."""
-        return Server(folder, **{"VECTORDB_WORKERS": WORKERS} | settings)
+        return Server(folder, self.root, **{"VECTORDB_WORKERS": WORKERS} | settings)
 
     def serving(self, folder: Path, **settings: Any) -> contextlib.AbstractContextManager[Server]:
         """A running server, as `server`."""
-        return serving(folder, **{"VECTORDB_WORKERS": WORKERS} | settings)
+        return serving(folder, self.root, **{"VECTORDB_WORKERS": WORKERS} | settings)
 
     @cached_property
     def filled(self) -> Path:
@@ -133,20 +137,6 @@ def wait_for_answer(process: subprocess.Popen[bytes], port: int, path: str) -> N
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-
-
-def launch(server: Server) -> None:
-    """Start a server without waiting until it is ready, which `Server.start` does."""
-    with server.log.open("ab") as log:
-        server.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), "serve"],
-            env=server.environ,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 def warm(server: Server, data: Dataset) -> None:
