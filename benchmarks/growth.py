@@ -84,7 +84,7 @@ def _measured(before: int, rows: int, largest: int) -> dict[str, Any]:
     from apps.indexing.indexer import Indexer
     from apps.libraries.inputs import ChunksWrite
     from apps.libraries.models import Library
-    from apps.libraries.services.chunks import write_chunks
+    from apps.libraries.services.chunks import upsert_chunks
     from apps.search.query.service import query
     from apps.search.query.spec import QuerySpec
     from benchmarks.dataset import as_base64
@@ -106,7 +106,7 @@ def _measured(before: int, rows: int, largest: int) -> dict[str, Any]:
             for row in range(start, min(start + _ROWS_PER_WRITE, rows))
         ]
         began = time.perf_counter()
-        write_chunks(library_id="growth", write=ChunksWrite.model_validate({"chunks": chunks}))
+        upsert_chunks(library_id="growth", write=ChunksWrite.model_validate({"chunks": chunks}))
         writing += time.perf_counter() - began
     del vectors  # what is held from here on is what searching needs
     began = time.perf_counter()

@@ -30,8 +30,8 @@ from apps.libraries.dialects import dialect_of
 from apps.libraries.inputs import Reembed
 from apps.libraries.models import Reembedding
 from apps.libraries.services import reembedding as services
+from apps.libraries.services.embedding import dimension_fault, known_model
 from apps.libraries.services.reembedding import Lacking, State
-from apps.search.writes import known_model, unfit
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def _vectors(asked: Reembedding, chunks: Sequence[Lacking], how: Config) -> Floa
             f"The model's vectors have {dimension} components now, and had {asked.dimension} before: call this off, "
             "then ask again."
         )
-    if reason := unfit(dimension):
+    if reason := dimension_fault(dimension):
         raise _CannotGoOn(f"The model {reason}.")
     return vectors[[texts[chunk.text] for chunk in chunks]]
 

@@ -4,10 +4,10 @@ LibraryError
 ├── Invalid              a value that breaks a rule
 │   └── EmbeddingRequired  a chunk without a vector in a library without a model
 ├── NotFound             what was named does not exist
-├── Conflict             an id that is taken, or something else that is in the way
-│   ├── TextChanged      a text that was not embedded, being the stored one, which it no longer is
+├── Conflict             an id that is taken, or a state that does not allow the request
+│   ├── TextChanged      a stored text that changed while the request was embedded
 │   └── ModelMismatch    a request that names another embedding model than the library's
-│       └── ModelChanged   vectors made by another model than the library has by now
+│       └── ModelChanged   a library whose model changed while the request was embedded
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
 
@@ -54,11 +54,11 @@ class NotFound(LibraryError):
 
 
 class Conflict(LibraryError):
-    """An id is taken, or something else is in the way."""
+    """An id is taken, or the present state does not allow the request."""
 
 
 class TextChanged(Conflict):
-    """A text was not embedded, being the stored one, which it no longer is; the request may be made again."""
+    """A stored text changed while the request was embedded; the request may be sent again."""
 
 
 class ModelMismatch(Conflict):
@@ -66,7 +66,7 @@ class ModelMismatch(Conflict):
 
 
 class ModelChanged(ModelMismatch):
-    """Vectors were made by another model than the library has by now; the request may be made again."""
+    """The library's model changed while the request was embedded; the request may be sent again."""
 
 
 class PreconditionFailed(LibraryError):

@@ -17,7 +17,7 @@ from django.db import transaction
 from apps.engine.vectors import DTYPE
 from apps.libraries.inputs import ChunkInput, ChunksWrite, LibraryCreate
 from apps.libraries.models import Library
-from apps.libraries.services.chunks import write_chunks
+from apps.libraries.services.chunks import upsert_chunks
 from apps.libraries.services.libraries import create_library
 
 LIBRARY_ID = "wordnet-sample"
@@ -60,5 +60,5 @@ def _load() -> Iterator[int]:
     for start in range(0, len(rows), step):
         part = range(start, min(start + step, len(rows)))
         chunks = [ChunkInput(**rows[i], embedding=base64.b64encode(vectors[i].tobytes()).decode()) for i in part]
-        write_chunks(library_id=LIBRARY_ID, write=ChunksWrite(chunks=chunks))
+        upsert_chunks(library_id=LIBRARY_ID, write=ChunksWrite(chunks=chunks))
         yield len(part)

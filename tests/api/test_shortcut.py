@@ -10,7 +10,7 @@ import pytest
 
 from apps.api.shortcut import QueryShortcut
 from apps.libraries.inputs import ChunksWrite, LibraryCreate
-from apps.libraries.services.chunks import write_chunks
+from apps.libraries.services.chunks import upsert_chunks
 from apps.libraries.services.libraries import create_library
 
 BODY = orjson.dumps({"vector": [1, 0, 0], "k": 1})
@@ -50,7 +50,7 @@ def test_both_ways_answer_alike(client: httpx.Client, shared: str, path: str, bo
 def library(transactional_db: None) -> str:
     """A library with a chunk, in the tests' own database."""
     create_library(create=LibraryCreate(id="lib", name="N", dimension=3))
-    write_chunks(
+    upsert_chunks(
         library_id="lib", write=ChunksWrite.model_validate({"chunks": [{"id": "x", "embedding": [1.0, 0.0, 0.0]}]})
     )
     return "lib"

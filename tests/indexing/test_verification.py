@@ -27,7 +27,7 @@ from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
-from apps.libraries.services.chunks import delete_chunks, write_chunks
+from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library
 from apps.search import loading
 from tests.search.chunks import noise, upsert
@@ -94,7 +94,7 @@ def test_metadata_and_words_that_differ_are_told(sql: str, unequal: tuple[str, .
     make(20)
     metadata = {"n": 7, "tags": [1, 2]}
     chunks = [{"id": f"c{i}", "embedding": [i, 1, 1], "text": "same words", "metadata": metadata} for i in range(5, 25)]
-    write_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
+    upsert_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
     execute("UPDATE chunk SET updated_at = %s WHERE public_id = 'c7'", datetime(2030, 1, 1, tzinfo=UTC))
     delete_chunks(library_id="a", ids=["c6"])
     assert Indexer().run_until_done("a") is None

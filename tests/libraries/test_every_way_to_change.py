@@ -378,7 +378,7 @@ def _update_or_replace(library_id: str) -> None:
 def _upsert_by_the_services(library_id: str) -> None:
     fields = {"text": NEW.text, "metadata": NEW.metadata, "embedding": list(NEW.vector), "document_id": None}
     write = ChunksWrite.model_validate({"chunks": [{"id": "a", **fields}, {"id": "new", **fields}]})
-    chunk_services.write_chunks(library_id=library_id, write=write)
+    chunk_services.upsert_chunks(library_id=library_id, write=write)
 
 
 @leads_to({**BEFORE, "a": A._replace(metadata={"patched": True})})

@@ -57,7 +57,7 @@ def told() -> Iterator[list[tuple[str, int]]]:
 
 
 WRITES: dict[str, Callable[[], object]] = {
-    "upsert": lambda: chunks.write_chunks(library_id="a", write=rows("x", "y", "new")),
+    "upsert": lambda: chunks.upsert_chunks(library_id="a", write=rows("x", "y", "new")),
     "update": lambda: chunks.update_chunk(library_id="a", chunk_id="x", update=ChunkUpdate(metadata={"n": 1})),
     "delete one": lambda: chunks.delete_chunk(library_id="a", chunk_id="x"),
     "delete": lambda: chunks.delete_chunks(library_id="a", ids=["x", "y"]),
@@ -70,7 +70,7 @@ WRITES: dict[str, Callable[[], object]] = {
 @pytest.fixture
 def filled(library: Library) -> Library:
     """A library with two chunks that stand alone, and one in a document."""
-    chunks.write_chunks(library_id="a", write=rows("x", "y"))
+    chunks.upsert_chunks(library_id="a", write=rows("x", "y"))
     documents.replace_document(library_id="a", document_id="d", document=document("in-d"))
     return library
 
@@ -115,7 +115,7 @@ def test_a_receiver_that_fails_fails_no_write(library: Library) -> None:
 
     library_changed.connect(fail)
     try:
-        chunks.write_chunks(library_id="a", write=rows("x"))
+        chunks.upsert_chunks(library_id="a", write=rows("x"))
     finally:
         library_changed.disconnect(fail)
     assert Chunk.objects.count() == 1
@@ -132,7 +132,7 @@ def test_a_library_is_locked_in_a_transaction_only(library: Library) -> None:
 
 def test_vectors_are_stored_as_little_endian_float32(library: Library) -> None:
     write = {"chunks": [{"id": "x", "embedding": [0.1, -2]}]}
-    chunks.write_chunks(library_id="a", write=ChunksWrite.model_validate(write))
+    chunks.upsert_chunks(library_id="a", write=ChunksWrite.model_validate(write))
     blob = bytes(Embedding.objects.get().vector)
     assert blob == bytes.fromhex("cdcccc3d000000c0")
     assert Embedding.objects.get().generation == library.generation == 1
@@ -140,7 +140,7 @@ def test_vectors_are_stored_as_little_endian_float32(library: Library) -> None:
 
 def test_keys_ascend_in_the_order_of_the_request(library: Library) -> None:
     names = [str(i) for i in np.random.default_rng(0).permutation(1500)]
-    chunks.write_chunks(library_id="a", write=rows(*names))
+    chunks.upsert_chunks(library_id="a", write=rows(*names))
     assert list(Chunk.objects.order_by("pk").values_list("public_id", flat=True)) == names
     documents.create_document(library_id="a", document=document("z", "b", "y"))
     assert list(Chunk.objects.order_by("pk").values_list("public_id", flat=True)) == [*names, "z", "b", "y"]
@@ -148,7 +148,7 @@ def test_keys_ascend_in_the_order_of_the_request(library: Library) -> None:
 
 def test_each_written_chunk_is_logged_and_no_other(filled: Library) -> None:
     newest = Change.objects.latest("seq").seq
-    chunks.write_chunks(library_id="a", write=rows("y", "new"))
+    chunks.upsert_chunks(library_id="a", write=rows("y", "new"))
     written = set(Chunk.objects.filter(public_id__in=["y", "new"]).values_list("pk", flat=True))
     assert set(Change.objects.filter(seq__gt=newest).values_list("chunk_key", flat=True)) == written
 
@@ -163,9 +163,9 @@ def test_a_document_put_again_unchanged_writes_no_chunk(filled: Library) -> None
 @pytest.mark.parametrize(
     ("write", "error"),
     [
-        (lambda: chunks.write_chunks(library_id="a", write=rows("new", "x", mode="insert")), Conflict),
-        (lambda: chunks.write_chunks(library_id="a", write=rows("x", "new", mode="update")), NotFound),
-        (lambda: chunks.write_chunks(library_id="a", write=rows("new", "new")), Invalid),
+        (lambda: chunks.upsert_chunks(library_id="a", write=rows("new", "x", mode="insert")), Conflict),
+        (lambda: chunks.update_chunks(library_id="a", write=rows("x", "new", mode="update")), NotFound),
+        (lambda: chunks.upsert_chunks(library_id="a", write=rows("new", "new")), Invalid),
         (lambda: documents.create_document(library_id="a", document=document("new", "x")), Conflict),
         (lambda: documents.replace_document(library_id="a", document_id="d", document=document("new", "x")), Conflict),
         (lambda: libraries.update_library(library_id="a", update=LibraryUpdate(index_params={"m": 1})), Invalid),
@@ -195,15 +195,17 @@ def statements(write: Callable[[], object]) -> int:
 def test_a_write_of_many_chunks_takes_few_statements(library: Library) -> None:
     few, many = [f"few-{i}" for i in range(2)], [f"many-{i}" for i in range(2000)]
     for _ in ("insert", "replace"):
-        cost = statements(lambda: chunks.write_chunks(library_id="a", write=rows(*few)))
+        cost = statements(lambda: chunks.upsert_chunks(library_id="a", write=rows(*few)))
         # An INSERT writes at least 250 rows, chunks and embeddings each.
-        assert statements(lambda: chunks.write_chunks(library_id="a", write=rows(*many))) <= cost + 2 * len(many) // 250
+        assert (
+            statements(lambda: chunks.upsert_chunks(library_id="a", write=rows(*many))) <= cost + 2 * len(many) // 250
+        )
     assert statements(lambda: chunks.delete_chunks(library_id="a", ids=many)) < 12
     assert Chunk.objects.count() == 2
 
 
 def test_deleting_a_library_loads_none_of_its_rows(library: Library) -> None:
-    chunks.write_chunks(library_id="a", write=rows(*[f"c{i}" for i in range(300)]))
+    chunks.upsert_chunks(library_id="a", write=rows(*[f"c{i}" for i in range(300)]))
     documents.create_document(library_id="a", document=document(*[f"d{i}" for i in range(300)]))
     with CaptureQueriesContext(connection) as queries:
         libraries.delete_library(library_id="a")

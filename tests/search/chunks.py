@@ -6,13 +6,13 @@ import numpy as np
 
 from apps.engine.vectors import Float32
 from apps.libraries.inputs import ChunksWrite
-from apps.libraries.services.chunks import write_chunks
+from apps.libraries.services.chunks import upsert_chunks
 
 
 def upsert(rows: dict[str, Any], library_id: str = "a") -> None:
     """Write the vectors of `rows`, which are named by the chunks' ids."""
     chunks = [{"id": key, "embedding": np.asarray(vector, float).tolist()} for key, vector in rows.items()]
-    write_chunks(library_id=library_id, write=ChunksWrite.model_validate({"chunks": chunks}))
+    upsert_chunks(library_id=library_id, write=ChunksWrite.model_validate({"chunks": chunks}))
 
 
 def noise(names: list[str], seed: int = 0) -> dict[str, Float32]:

@@ -31,7 +31,7 @@ from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
 from apps.libraries.models import Chunk
-from apps.libraries.services.chunks import delete_chunks, write_chunks
+from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.search import loading
 from apps.search.cache import LoadedView, ViewCache
@@ -149,7 +149,7 @@ class LibraryMachine(RuleBasedStateMachine):
         for start in range(0, len(ids), ROWS_PER_WRITE):
             some = slice(start, start + ROWS_PER_WRITE)
             chunks = [{"id": i, "embedding": v.tolist()} for i, v in zip(ids[some], vectors[some], strict=True)]
-            write_chunks(library_id=LIBRARY, write=ChunksWrite.model_validate({"chunks": chunks}))
+            upsert_chunks(library_id=LIBRARY, write=ChunksWrite.model_validate({"chunks": chunks}))
         keys = dict(Chunk.objects.filter(library__public_id=LIBRARY).values_list("public_id", "pk"))
         self.rows |= {keys[i]: vector for i, vector in zip(ids, vectors, strict=True)}
 

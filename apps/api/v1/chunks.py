@@ -1,6 +1,7 @@
 """Chunks of a library."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from drf_spectacular.utils import extend_schema
@@ -18,7 +19,6 @@ from apps.libraries.fields import BoundedInt, Identifier, Input, validation_erro
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.search import matching as search
-from apps.search import writes
 from apps.search.query.spec import EVERYTHING, Filter, filter_parameter, parsed_field
 
 Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
@@ -93,8 +93,9 @@ class Chunks(ApiView):
         examples=[example(examples.CHUNKS)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        written = writes.write_chunks(library_id=library_id, write=parse(request, ChunksWrite))
-        return respond({"ids": written.ids, "created": written.created, "updated": written.updated})
+        write = parse(request, ChunksWrite)
+        service = services.update_chunks if write.mode == "update" else services.upsert_chunks
+        return respond(asdict(service(library_id=library_id, write=write)))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
         library_id = self.kwargs["library_id"]
@@ -125,7 +126,9 @@ class Chunk(ApiView):
     )
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
-        chunk = writes.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request))
+        chunk = services.update_chunk(
+            library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request)
+        )
         return with_etag(chunk)
 
     @extend_schema(

@@ -17,7 +17,6 @@ from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, wi
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
 from apps.libraries.services import documents as services
-from apps.search import writes
 
 
 class Documents(ApiView):
@@ -42,7 +41,7 @@ class Documents(ApiView):
         examples=[example(examples.DOCUMENT), example(examples.TEXT_DOCUMENT, "From a text")],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        document = writes.create_document(library_id=library_id, document=parse(request, DocumentInput))
+        document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
         return respond(document, 201, path_to("libraries", library_id, "documents", document["id"]))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
@@ -73,7 +72,7 @@ class Document(ApiView):
         examples=[example(examples.DOCUMENT)],
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
-        replaced = writes.replace_document(
+        replaced = services.replace_document(
             library_id=library_id,
             document_id=document_id,
             document=parse(request, DocumentInput),
@@ -131,7 +130,7 @@ class DocumentBatch(Document):
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         write = parse(request, DocumentsWrite)
-        documents = writes.create_documents(library_id=library_id, write=write)
+        documents = services.create_documents(library_id=library_id, write=write)
         return respond({"ids": [document["id"] for document in documents], "documents": documents}, 201)
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,6 @@ from apps.libraries.inputs import Reembed as ReembedInput
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.libraries.services.reembedding import cancel
-from apps.search.writes import create_library, update_library
 
 
 class Root(ApiView):
@@ -52,7 +51,7 @@ class Libraries(ApiView):
         examples=[example(examples.LIBRARY)],
     )
     def post(self, request: Request) -> Response:
-        library = create_library(create=parse(request, LibraryCreate))
+        library = services.create_library(create=parse(request, LibraryCreate))
         return with_etag(selectors.library_data(library), 201, path_to("libraries", library.public_id))
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:
@@ -79,7 +78,7 @@ class Library(ApiView):
     )
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
-        library = update_library(library_id=library_id, update=update, if_match=if_match(request))
+        library = services.update_library(library_id=library_id, update=update, if_match=if_match(request))
         return with_etag(selectors.library_data(library))
 
     @extend_schema(

@@ -4,5 +4,6 @@ libraries    create, update, delete
 documents    create, replace (PUT), update, delete
 chunks       upsert, insert, update, delete
 reembedding  a library's move to another embedding model
+embedding    the vectors that a write makes of its texts
 sql          the SQL that they share
 """

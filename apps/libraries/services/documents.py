@@ -1,27 +1,33 @@
 """Writes of documents with their chunks."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
+import orjson
 from django.conf import settings
 from django.db import transaction
 
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
+from apps.libraries.chunking import split_texts
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
+from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
-from apps.libraries.models import Document, KnownModel, Library
+from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
+from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import sql
-from apps.libraries.services.chunks import check_distinct, new_vectors
+from apps.libraries.services.chunks import check_distinct
+from apps.libraries.services.embedding import bind_model, check_vectors, embed_missing, model_for, retry_on_change
 from apps.libraries.services.sql import ChunkRow, StoredChunk
 
 
 @dataclass(frozen=True)
-class Replaced:
-    """The outcome of a PUT: what happened to each chunk, the chunks' ids in order, and whether the document is new."""
+class ReplaceResult:
+    """What happened to the chunks of a document, their ids in order, and whether the document is new."""
 
     created: int
     updated: int
@@ -31,85 +37,97 @@ class Replaced:
     is_new: bool
 
 
-@transaction.atomic
-def create_document(*, library_id: str, document: DocumentInput, model: KnownModel | None = None) -> dict[str, Any]:
-    """Make a document with its chunks; `model` makes their vectors, if any does. Raises NotFound (library),
-    Conflict (an id in use), Invalid."""
-    library = sql.lock_library(library_id)
-    sql.bind_model(library, model, named_models(document))
-    return _create(library, [document], pointers=[""])[0]
+def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
+    """Create a document with its chunks, and return it as the API shows it. Raises as `create_documents`."""
+    return _create(library_id, [document], [""], named_models(document))[0]
 
 
-@transaction.atomic
-def create_documents(
-    *, library_id: str, write: DocumentsWrite, model: KnownModel | None = None
-) -> list[dict[str, Any]]:
-    """Make documents with their chunks, all or none. Raises as `create_document`."""
-    library = sql.lock_library(library_id)
-    sql.bind_model(library, model, named_models(write))
-    documents = write.documents
-    total, limit = sum(len(document.chunks) for document in documents), settings.LIMITS.chunks_per_write
+def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
+    """Create documents with their chunks, all or none; a text is split into chunks, which get vectors.
+
+    Raises NotFound (library), Conflict (an id in use, or another embedding model), Invalid, and what the embedding
+    provider raises.
+    """
+    total, limit = sum(len(document.chunks) for document in write.documents), settings.LIMITS.chunks_per_write
     if total > limit:
         detail = f"must have at most {limit} chunks in all, not {total} (limit VECTORDB_MAX_CHUNKS_PER_WRITE)"
         raise Invalid.at("/documents", detail)
-    return _create(library, documents, pointers=[f"/documents/{i}" for i in range(len(documents))])
+    pointers = [f"/documents/{i}" for i in range(len(write.documents))]
+    return _create(library_id, write.documents, pointers, named_models(write))
 
 
-@transaction.atomic
+@retry_on_change
+def _create(
+    library_id: str, documents: Sequence[DocumentInput], pointers: Sequence[str], named: Mapping[str, EmbeddingModel]
+) -> list[dict[str, Any]]:
+    check_distinct([document.id for document in documents], [f"{pointer}/id" for pointer in pointers])
+    content = _embed_documents(library_id, documents, pointers, named)
+
+    with transaction.atomic():
+        library = sql.lock_library(library_id)
+        bind_model(library, content.model, named)
+        taken = sql.document_keys(library, [document.id for document in documents])
+        if taken:
+            faults = [
+                Fault(f"{pointer}/id", "is in use")
+                for document, pointer in zip(documents, pointers, strict=True)
+                if document.id in taken
+            ]
+            raise Conflict("A document has an id that is in use in this library.", faults)
+        _check_unused(library, content, document_key=None)
+        vectors = check_vectors(library, content.vectors, content.pointers)
+        created, rows = [], []
+        for document in content.documents:
+            row = Document(library=library, public_id=document.id)
+            _save(row, document, force_insert=True)
+            rows += [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(document.chunks)]
+            chunk_ids = [chunk.id for chunk in document.chunks]
+            created.append(selectors.document_data(row, chunk_count=len(chunk_ids)) | {"chunk_ids": chunk_ids})
+        sql.insert_chunks(library, rows, vectors)
+    return created
+
+
+@retry_on_change
 def replace_document(
-    *,
-    library_id: str,
-    document_id: str,
-    document: DocumentInput,
-    if_match: str | None = None,
-    model: KnownModel | None = None,
-) -> Replaced:
+    *, library_id: str, document_id: str, document: DocumentInput, if_match: str | None = None
+) -> ReplaceResult:
     """Make the document exactly this.
 
     Chunks match by id, those without an id by equal text, metadata and vector. A matching chunk whose content is equal
-    is kept; its position may change. Raises NotFound (library, or a document that cannot be made by this id), Conflict
-    (a chunk's id in use elsewhere), Invalid.
+    is kept; its position may change. Chunks without a vector keep the stored one of their text, or get one. Raises
+    NotFound (library, or a document that cannot be made by this id), PreconditionFailed, Conflict (a chunk's id in use
+    elsewhere, or another embedding model), Invalid, and what the embedding provider raises.
     """
-    library = sql.lock_library(library_id)
-    sql.bind_model(library, model, named_models(document))
     if document.is_set("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
-    _check_match(if_match, library_id, document_id)
-    row = Document.objects.filter(library=library, public_id=document_id).first()
-    is_new = row is None
-    if row is None:
-        if not is_visible(document_id):
-            raise NotFound(f"There is no document {document_id!r}, and there can be none: an id {INVISIBLE}.")
-        row = Document(library=library, public_id=document_id)
-    row.title, row.source, row.metadata = document.title, document.source, document.metadata
-    row.save()
+    named = named_models(document)
+    content = _embed_documents(library_id, [document], [""], named, replaced=document_id)
 
-    pointers = [f"/chunks/{i}" for i in range(len(document.chunks))]
-    check_distinct([chunk.id for chunk in document.chunks], [f"{at}/id" for at in pointers])
-    before = sql.chunks_of_document(row.pk)
-    _check_unused(library, document.chunks, pointers, document_key=row.pk)
-    vectors = new_vectors(library, document.chunks, pointers)
-    plan = _diff(library, document.chunks, vectors, before)
+    with transaction.atomic():
+        library = sql.lock_library(library_id)
+        bind_model(library, content.model, named)
+        _check_match(if_match, library_id, document_id)
+        row = Document.objects.filter(library=library, public_id=document_id).first()
+        is_new = row is None
+        if row is None:
+            if not is_visible(document_id):
+                raise NotFound(f"There is no document {document_id!r}, and there can be none: an id {INVISIBLE}.")
+            row = Document(library=library, public_id=document_id)
+        _save(row, document)
+        _check_unused(library, content, document_key=row.pk)
+        vectors = check_vectors(library, content.vectors, content.pointers)
+        diff = _compare(library, content.chunks, vectors, sql.chunks_of_document(row.pk))
 
-    sql.delete_chunks([chunk.key for chunk in plan.gone])
-    created = [i for i, match in enumerate(plan.matches) if match is None]
-    sql.insert_chunks(library, [_row(document.chunks[i], row.pk, i) for i in created], vectors[created])
-    updated = [(i, match.key) for i, match in enumerate(plan.matches) if match is not None and not plan.equal[i]]
-    sql.update_chunks([(key, _row(document.chunks[i], row.pk, i)) for i, key in updated])
-    sql.put_vectors(library, [key for _, key in updated], vectors[[i for i, _ in updated]])
-    kept = [(i, match) for i, match in enumerate(plan.matches) if match is not None and plan.equal[i]]
-    sql.move_chunks([(match.key, i) for i, match in kept if match.position != i])
-    return Replaced(
-        created=len(created),
-        updated=len(updated),
-        unchanged=len(kept),
-        deleted=len(plan.gone),
-        chunk_ids=[
-            chunk.id if match is None else match.public_id
-            for chunk, match in zip(document.chunks, plan.matches, strict=True)
-        ],
-        is_new=is_new,
-    )
+        rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(content.chunks)]
+        sql.delete_chunks([chunk.key for chunk in diff.gone])
+        sql.insert_chunks(library, [rows[i] for i in diff.created], vectors[diff.created])
+        sql.update_chunks([(chunk.key, rows[i]) for i, chunk in diff.updated])
+        sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], vectors[[i for i, _ in diff.updated]])
+        sql.move_chunks([(chunk.key, i) for i, chunk in diff.unchanged if chunk.position != i])
+    chunk_ids = [chunk.id for chunk in content.chunks]
+    for i, chunk in diff.unchanged:
+        chunk_ids[i] = chunk.public_id
+    return ReplaceResult(len(diff.created), len(diff.updated), len(diff.unchanged), len(diff.gone), chunk_ids, is_new)
 
 
 @transaction.atomic
@@ -141,91 +159,136 @@ def _check_match(if_match: str | None, library_id: str, document_id: str) -> Non
     selectors.check_match(if_match, current)
 
 
-def _create(library: Library, documents: Sequence[DocumentInput], pointers: Sequence[str]) -> list[dict[str, Any]]:
-    check_distinct([document.id for document in documents], [f"{at}/id" for at in pointers])
-    taken = sql.document_keys(library, [document.id for document in documents])
-    if taken:
-        faults = [
-            Fault(f"{at}/id", "is in use")
-            for document, at in zip(documents, pointers, strict=True)
-            if document.id in taken
-        ]
-        raise Conflict("A document has an id that is in use in this library.", faults)
-    chunks, places = [], []
-    for document, at in zip(documents, pointers, strict=True):
-        chunks += document.chunks
-        places += [f"{at}/chunks/{i}" for i in range(len(document.chunks))]
-    check_distinct([chunk.id for chunk in chunks], [f"{at}/id" for at in places])
-    _check_unused(library, chunks, places, document_key=None)
-    vectors = new_vectors(library, chunks, places)
-    created = []
-    new = []
-    for document in documents:
-        row = Document(
-            library=library,
-            public_id=document.id,
-            title=document.title,
-            source=document.source,
-            metadata=document.metadata,
-        )
-        row.save(force_insert=True)
-        new += [_row(chunk, row.pk, position) for position, chunk in enumerate(document.chunks)]
-        chunk_ids = [chunk.id for chunk in document.chunks]
-        created.append(selectors.document_data(row, chunk_count=len(chunk_ids)) | {"chunk_ids": chunk_ids})
-    sql.insert_chunks(library, new, vectors)
-    return created
+@dataclass(frozen=True)
+class _Content:
+    """Documents, all their chunks in order, with pointers and vectors, and the model that made some of these."""
+
+    documents: Sequence[DocumentInput]
+    chunks: list[DocumentChunk]
+    pointers: list[str]
+    vectors: list[AnyVector]
+    model: KnownModel | None
 
 
-def _check_unused(
-    library: Library, chunks: Sequence[DocumentChunk], pointers: Sequence[str], document_key: int | None
-) -> None:
+def _embed_documents(
+    library_id: str,
+    documents: Sequence[DocumentInput],
+    pointers: Sequence[str],
+    named: Mapping[str, EmbeddingModel],
+    replaced: str | None = None,
+) -> _Content:
+    """Split the texts of documents, and embed the chunks without a vector, unless the document `replaced` has it."""
+    library = model = None
+    if named or any(
+        document.is_set("text") or not all(chunk.is_set("embedding") for chunk in document.chunks)
+        for document in documents
+    ):
+        library = selectors.library_row(library_id)
+        model = model_for(library, named)
+        documents = split_texts(documents, pointers, model)
+    chunks = [chunk for document in documents for chunk in document.chunks]
+    chunk_pointers = [
+        f"{pointer}/chunks/{i}"
+        for document, pointer in zip(documents, pointers, strict=True)
+        for i in range(len(document.chunks))
+    ]
+    check_distinct([chunk.id for chunk in chunks], [f"{pointer}/id" for pointer in chunk_pointers])
+    missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
+    kept: dict[int, Float32] = {}
+    if missing and replaced is not None and library is not None and library.embedding is not None:
+        stored = selectors.embedded_chunks(library=library, document_id=replaced)
+        kept = {i: chunk.embedding for i, chunk in _match_texts(chunks, stored).items() if i in set(missing)}
+    vectors = embed_missing(model, chunks, chunk_pointers, [i for i in missing if i not in kept])
+    for i, vector in kept.items():
+        vectors[i] = vector
+    return _Content(documents, chunks, chunk_pointers, vectors, model)
+
+
+def _match_texts(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> dict[int, EmbeddedChunk]:
+    """For chunks of a document, by their numbers, a stored chunk of the same text, where there is one.
+
+    A stored chunk is given to one chunk only: to the one of its id, else of its metadata, else to any. Those that no
+    chunk names go first to chunks without an id, as `_compare` matches them.
+    """
+    ids = {chunk.id for chunk in chunks if chunk.is_set("id")}
+    left = {chunk.id: chunk for chunk in sorted(stored, key=lambda chunk: chunk.id in ids)}
+    matches: dict[int, EmbeddedChunk] = {}
+    for key in (attrgetter("id", "text"), _text_and_metadata, attrgetter("text")):
+        by_key: defaultdict[Any, list[EmbeddedChunk]] = defaultdict(list)
+        for candidate in reversed(left.values()):
+            by_key[key(candidate)].append(candidate)
+        for i in sorted(range(len(chunks)), key=lambda i: chunks[i].is_set("id")):
+            if i not in matches and by_key[key(chunks[i])]:
+                matches[i] = by_key[key(chunks[i])].pop()
+                del left[matches[i].id]
+    return matches
+
+
+def _text_and_metadata(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, bytes]:
+    return chunk.text, orjson.dumps(chunk.metadata, option=orjson.OPT_SORT_KEYS)
+
+
+def _save(row: Document, document: DocumentInput, force_insert: bool = False) -> None:
+    row.title, row.source, row.metadata = document.title, document.source, document.metadata
+    row.save(force_insert=force_insert)
+
+
+def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
+    return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
+
+
+def _check_unused(library: Library, content: _Content, document_key: int | None) -> None:
     """Raise Conflict where a chunk that names its id names one in use outside of the document `document_key`."""
-    named = [(chunk.id, f"{at}/id") for chunk, at in zip(chunks, pointers, strict=True) if chunk.is_set("id")]
-    stored = sql.stored_chunks(library, [item for item, _ in named])
+    named = [
+        (chunk.id, f"{pointer}/id")
+        for chunk, pointer in zip(content.chunks, content.pointers, strict=True)
+        if chunk.is_set("id")
+    ]
+    stored = sql.stored_chunks(library, [chunk_id for chunk_id, _ in named])
     faults = [
         Fault(pointer, "is in use")
-        for item, pointer in named
-        if item in stored and (document_key is None or stored[item].document_key != document_key)
+        for chunk_id, pointer in named
+        if chunk_id in stored and (document_key is None or stored[chunk_id].document_key != document_key)
     ]
     if faults:
         raise Conflict("A chunk has an id that is in use in this library.", faults)
 
 
-def _row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
-    return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
-
-
 @dataclass(frozen=True)
 class _Diff:
-    """For each chunk of a PUT the stored chunk it is, if any, and whether its content is equal; the rest is gone."""
+    """The chunks of a PUT by what happens to them: their numbers, with the stored chunk that they are, if any."""
 
-    matches: list[StoredChunk | None]
-    equal: list[bool]
+    created: list[int]
+    updated: list[tuple[int, StoredChunk]]
+    unchanged: list[tuple[int, StoredChunk]]
     gone: list[StoredChunk]
 
 
-def _diff(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, before: list[StoredChunk]) -> _Diff:
+def _compare(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, before: list[StoredChunk]) -> _Diff:
+    """Match the new chunks of a document, whose vectors are [n, dimension], with its stored ones."""
     stored_vectors = sql.vectors_of(library, [old.key for old in before])
+    contents = {
+        old.key: (old.text, sql.canonical_json(old.metadata), stored_vectors.get(old.key, b"")) for old in before
+    }
     by_id = {old.public_id: old for old in before}
     named = {chunk.id for chunk in chunks if chunk.is_set("id")}
     by_content: defaultdict[tuple[str, bytes, bytes], list[StoredChunk]] = defaultdict(list)
-
-    def stored_content(chunk: StoredChunk) -> tuple[str, bytes, bytes]:
-        return chunk.text, sql.canonical_json(chunk.metadata), stored_vectors.get(chunk.key, b"")
-
     for old in reversed(before):
         if old.public_id not in named:
-            by_content[stored_content(old)].append(old)
-    matches: list[StoredChunk | None] = []
-    equal: list[bool] = []
-    for chunk, vector in zip(chunks, vectors, strict=True):
+            by_content[contents[old.key]].append(old)
+    diff = _Diff([], [], [], [])
+    for i, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
         content = chunk.text, sql.canonical_json(sql.json_text(chunk.metadata)), vector.tobytes()
         if chunk.is_set("id"):
             match = by_id.get(chunk.id)
-            equal.append(match is not None and stored_content(match) == content)
         else:
             match = by_content[content].pop() if by_content[content] else None
-            equal.append(match is not None)
-        matches.append(match)
-    kept = {match.key for match in matches if match is not None}
-    return _Diff(matches, equal, [old for old in before if old.key not in kept])
+        if match is None:
+            diff.created.append(i)
+        elif contents[match.key] == content:
+            diff.unchanged.append((i, match))
+        else:
+            diff.updated.append((i, match))
+    kept = {chunk.key for _, chunk in [*diff.updated, *diff.unchanged]}
+    diff.gone.extend(old for old in before if old.key not in kept)
+    return diff

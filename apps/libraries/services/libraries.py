@@ -7,25 +7,25 @@ from apps.engine.indexes.registry import check_params
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex, named_models
-from apps.libraries.models import KnownModel, Library
+from apps.libraries.models import Library
 from apps.libraries.services import sql
+from apps.libraries.services.embedding import bind_model, known_model
 
 
 def create_library(*, create: LibraryCreate) -> Library:
-    """Make an empty library. Raises Conflict where its id is taken, Invalid for an index parameter."""
+    """Create an empty library. Raises Conflict where its id is taken, Invalid for an index parameter or a model that
+    cannot be used."""
     _check_index(create.index_type, create.index_params)
-    library = Library(
-        public_id=create.id,
-        name=create.name,
-        description=create.description,
-        dimension=create.dimension,
-        metric=create.metric,
-        index_type=create.index_type,
-        index_params=create.index_params,
-        embedding_provider="" if create.embedding is None else create.embedding.provider,
-        embedding_model="" if create.embedding is None else create.embedding.model,
-        metadata=create.metadata,
-    )
+    library = Library(public_id=create.id, **create.model_dump(exclude={"id", "embedding"}))
+    if create.embedding is not None:
+        (library.embedding_provider, library.embedding_model), dimension = known_model(
+            create.embedding.key, "/embedding"
+        )
+        if dimension is not None and create.dimension not in (None, dimension):
+            raise Invalid.at("/dimension", f"must be {dimension}, that of the embedding model, or be left out")
+        if dimension is not None:
+            # Else vectors of another length could come first, and no text would fit any more.
+            library.dimension = dimension
     try:
         with transaction.atomic():
             library.save(force_insert=True)
@@ -37,37 +37,38 @@ def create_library(*, create: LibraryCreate) -> Library:
     return library
 
 
-@transaction.atomic
-def update_library(
-    *, library_id: str, update: LibraryUpdate, if_match: str | None = None, model: KnownModel | None = None
-) -> Library:
-    """Change the named fields of a library; `model` is the one that `update` names. Raises NotFound,
-    PreconditionFailed, ModelMismatch, Invalid."""
-    library = sql.lock_library(library_id)
-    selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
-    if update.is_set("index_type") and update.index_type != library.index_type and not update.is_set("index_params"):
-        # Parameters belong to a type.
-        library.index_params = {}
-    sql.bind_model(library, model, named_models(update))
-    for field in update.model_fields_set - {"embedding"}:
-        setattr(library, field, getattr(update, field))
-    _check_index(library.index_type, library.index_params)
-    library.save()
+def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | None = None) -> Library:
+    """Change the named fields of a library. Raises NotFound, PreconditionFailed, ModelMismatch, Invalid."""
+    named, model = named_models(update), None
+    if update.embedding is not None and selectors.library_row(library_id).takes_model:
+        model = known_model(update.embedding.key, "/embedding")
+
+    with transaction.atomic():
+        library = sql.lock_library(library_id)
+        selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
+        bind_model(library, model, named)
+        if update.is_set("index_type") and update.index_type != library.index_type:
+            # Parameters belong to a type.
+            library.index_params = {}
+        for field in update.model_fields_set - {"embedding"}:
+            setattr(library, field, getattr(update, field))
+        _check_index(library.index_type, library.index_params)
+        library.save()
     return library
 
 
 @transaction.atomic
 def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
-    """Ask for the index to be built anew, by the type and parameters named or by those it has.
+    """Request a rebuild of the index, with the type and parameters named or with those it has.
 
     Maintenance does it; queries go on meanwhile. Raises NotFound, Invalid.
     """
     library = sql.lock_library(library_id)
-    if reindex.is_set("index_type") and not reindex.is_set("index_params"):
+    if reindex.is_set("index_type"):
         # Parameters belong to a type.
         library.index_params = {}
-    for name in reindex.model_fields_set:
-        setattr(library, name, getattr(reindex, name))
+    for field in reindex.model_fields_set:
+        setattr(library, field, getattr(reindex, field))
     _check_index(library.index_type, library.index_params)
     library.rebuild += 1
     library.save()

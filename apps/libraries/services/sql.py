@@ -4,21 +4,20 @@ Everything here runs inside the caller's transaction, after `lock_library`, whic
 wait (on SQLite the transaction itself has locked the database).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import starmap
 from typing import Any
 
 import orjson
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
-from apps.libraries import selectors
 from apps.libraries.dialects import dialect_of
-from apps.libraries.errors import ModelChanged, NotFound
-from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.errors import NotFound
+from apps.libraries.models import Library
 from apps.libraries.signals import announce
 
 # Well below the number of parameters that either database takes in one statement.
@@ -26,10 +25,9 @@ _IDS_PER_STATEMENT = 2000
 
 
 @dataclass
-class StoredChunk:
-    """A chunk's row as a write needs it."""
+class ChunkRow:
+    """A chunk's columns as they are written; `metadata` is JSON text."""
 
-    key: int
     public_id: str
     document_key: int | None
     text: str
@@ -38,18 +36,14 @@ class StoredChunk:
 
 
 @dataclass
-class ChunkRow:
-    """A chunk's columns to be written; `metadata` is JSON text."""
+class StoredChunk(ChunkRow):
+    """A chunk's row as a write needs it."""
 
-    public_id: str
-    document_key: int | None
-    text: str
-    metadata: str
-    position: int | None
+    key: int
 
 
 def lock_library(public_id: str) -> Library:
-    """The library, its row locked until the transaction ends; its caches are told on commit.
+    """Lock the library's row until the transaction ends, and return it; its caches are told on commit.
 
     Raises NotFound.
     """
@@ -65,23 +59,6 @@ def lock_library(public_id: str) -> Library:
     return library
 
 
-def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:
-    """Make sure that `model`, which makes vectors of texts, and those that the request names, by pointer, are the
-    library's; `model` becomes it, with its dimension, where there never was a vector. Raises ModelMismatch,
-    ModelChanged."""
-    if model is not None and library.takes_model:
-        (library.embedding_provider, library.embedding_model), library.dimension = model
-        library.save(update_fields=["embedding_provider", "embedding_model", "dimension", "updated_at"])
-    selectors.check_models(library.embedding, named)
-    if model is not None and model.key != library.embedding:
-        raise ModelChanged("The library's embedding model has changed while texts were embedded; send them again.")
-
-
-def metric_of(library: Library) -> Metric:
-    """The library's metric, as the engine names it."""
-    return Metric(library.metric)
-
-
 def json_text(value: Any) -> str:
     """JSON as it is stored."""
     return orjson.dumps(value).decode()
@@ -94,77 +71,47 @@ def canonical_json(text: str) -> bytes:
 
 def stored_chunks(library: Library, public_ids: Sequence[str]) -> dict[str, StoredChunk]:
     """Those of the chunks that exist, by id."""
-    return {
-        chunk.public_id: chunk
-        for some in _portions(public_ids)
-        for chunk in _select_chunks("library_id = %s AND public_id", [library.pk], some)
-    }
+    chunks = _select_chunks("library_id = %s AND public_id", public_ids, library.pk)
+    return {chunk.public_id: chunk for chunk in chunks}
 
 
 def chunks_of_document(document_key: int) -> list[StoredChunk]:
     """A document's chunks in order of their positions."""
-    chunks = _select_chunks("document_id", [], [document_key])
+    chunks = _select_chunks("document_id", [document_key])
     return sorted(chunks, key=lambda chunk: (chunk.position or 0, chunk.key))
 
 
-def _select_chunks(column: str, fixed: list[Any], values: Sequence[Any]) -> list[StoredChunk]:
+def _select_chunks(condition: str, values: Sequence[Any], *params: Any) -> Iterator[StoredChunk]:
     metadata = dialect_of(connection).json_text("metadata")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id, public_id, document_id, text, {metadata}, position FROM chunk "
-            f"WHERE {column} IN ({_marks(values)})",
-            [*fixed, *values],
-        )
-        return [StoredChunk(*row) for row in cursor.fetchall()]
+    columns = f"public_id, document_id, text, {metadata}, position, id"
+    return starmap(StoredChunk, _select(f"SELECT {columns} FROM chunk WHERE {condition}", values, *params))
 
 
 def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
     """The stored vectors of chunks, by key."""
-    found: dict[int, bytes] = {}
-    with connection.cursor() as cursor:
-        for some in _portions(keys):
-            cursor.execute(
-                f"SELECT chunk_id, vector FROM embedding WHERE generation = %s AND chunk_id IN ({_marks(some)})",
-                [library.generation, *some],
-            )
-            found.update((key, bytes(vector)) for key, vector in cursor.fetchall())
-    return found
+    rows = _select(
+        "SELECT chunk_id, vector FROM embedding WHERE generation = %s AND chunk_id", keys, library.generation
+    )
+    return {key: bytes(vector) for key, vector in rows}
 
 
 def texts_of(library: Library, keys: Sequence[int]) -> dict[int, str]:
     """The texts of those of the chunks that the library has, by key."""
-    found: dict[int, str] = {}
-    with connection.cursor() as cursor:
-        for some in _portions(keys):
-            cursor.execute(
-                f"SELECT id, text FROM chunk WHERE library_id = %s AND id IN ({_marks(some)})", [library.pk, *some]
-            )
-            found.update(cursor.fetchall())
-    return found
+    return dict(_select("SELECT id, text FROM chunk WHERE library_id = %s AND id", keys, library.pk))
 
 
 def document_keys(library: Library, public_ids: Iterable[str]) -> dict[str, int]:
     """The keys of those documents that exist, by id."""
-    found: dict[str, int] = {}
-    with connection.cursor() as cursor:
-        for some in _portions(sorted(set(public_ids))):
-            cursor.execute(
-                f"SELECT public_id, id FROM document WHERE library_id = %s AND public_id IN ({_marks(some)})",
-                [library.pk, *some],
-            )
-            found.update(cursor.fetchall())
-    return found
+    statement = "SELECT public_id, id FROM document WHERE library_id = %s AND public_id"
+    return dict(_select(statement, list(public_ids), library.pk))
 
 
-def next_positions(keys: Iterable[int]) -> dict[int, int]:
-    """For each document, by key, the position after its last chunk."""
-    found: dict[int, int] = {}
+def next_position(document_key: int) -> int:
+    """The position after the document's last chunk."""
     with connection.cursor() as cursor:
-        for key in set(keys):
-            cursor.execute("SELECT max(position) FROM chunk WHERE document_id = %s", [key])
-            (last,) = cursor.fetchone()
-            found[key] = 0 if last is None else last + 1
-    return found
+        cursor.execute("SELECT max(position) FROM chunk WHERE document_id = %s", [document_key])
+        (last,) = cursor.fetchone()
+    return 0 if last is None else last + 1
 
 
 def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) -> None:
@@ -182,13 +129,8 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
                 for row in rows
             ],
         )
-        keys: dict[str, int] = {}
-        for some in _portions([row.public_id for row in rows]):
-            cursor.execute(
-                f"SELECT public_id, id FROM chunk WHERE library_id = %s AND public_id IN ({_marks(some)})",
-                [library.pk, *some],
-            )
-            keys.update(cursor.fetchall())
+    statement = "SELECT public_id, id FROM chunk WHERE library_id = %s AND public_id"
+    keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
     put_vectors(library, [keys[row.public_id] for row in rows], vectors)
 
 
@@ -231,38 +173,38 @@ def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, gene
 
 def delete_other_vectors(library: Library, keys: Sequence[int]) -> None:
     """Delete the embeddings of chunks, by key, that are not of the library's current generation."""
-    with connection.cursor() as cursor:
-        for some in _portions(keys):
-            cursor.execute(
-                f"DELETE FROM embedding WHERE generation <> %s AND chunk_id IN ({_marks(some)})",
-                [library.generation, *some],
-            )
+    _execute("DELETE FROM embedding WHERE generation <> %s AND chunk_id", keys, library.generation)
 
 
 def delete_chunks(keys: Sequence[int]) -> int:
-    """Delete chunks by key; answers how many there were. A trigger deletes their embeddings."""
-    deleted = 0
-    with connection.cursor() as cursor:
-        for some in _portions(keys):
-            cursor.execute(f"DELETE FROM chunk WHERE id IN ({_marks(some)})", list(some))
-            deleted += cursor.rowcount
-    return deleted
-
-
-def fix_dimension(library: Library, vectors: Float32) -> None:
-    """Give a library without a dimension that of its first vectors [n, dimension]."""
-    if library.dimension is None and len(vectors):
-        library.dimension = vectors.shape[1]
-        library.save(update_fields=["dimension", "updated_at"])
+    """Delete chunks by key, and return their number. A trigger deletes their embeddings."""
+    return _execute("DELETE FROM chunk WHERE id", keys)
 
 
 def _now() -> str | datetime | None:
     return connection.ops.adapt_datetimefield_value(timezone.now())
 
 
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join(["%s"] * len(values))
+def _select(statement: str, values: Sequence[Any], *params: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of `statement IN values`; `params` are those of the statement before that."""
+    with connection.cursor() as cursor:
+        for condition, some in _in_conditions(values):
+            cursor.execute(statement + condition, [*params, *some])
+            yield from cursor.fetchall()
 
 
-def _portions(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (values[start : start + _IDS_PER_STATEMENT] for start in range(0, len(values), _IDS_PER_STATEMENT))
+def _execute(statement: str, values: Sequence[Any], *params: Any) -> int:
+    """Execute `statement IN values`, and return the number of rows."""
+    rows = 0
+    with connection.cursor() as cursor:
+        for condition, some in _in_conditions(values):
+            cursor.execute(statement + condition, [*params, *some])
+            rows += cursor.rowcount
+    return rows
+
+
+def _in_conditions(values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Conditions that together name all `values`, each with its share of them."""
+    for start in range(0, len(values), _IDS_PER_STATEMENT):
+        some = values[start : start + _IDS_PER_STATEMENT]
+        yield f" IN ({', '.join(['%s'] * len(some))})", some

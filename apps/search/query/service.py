@@ -64,7 +64,7 @@ def _answers(library_id: str, specs: Sequence[QuerySpec], pointers: Sequence[str
             {"results": some, "meta": _meta(state, ranked, spec, took)}
             for some, ranked, spec in zip(results, found, specs, strict=True)
         ]
-    raise ModelChanged("The library's embedding model has changed while the query was embedded; send it again.")
+    raise ModelChanged("The library's embedding model changed while the query was embedded; send it again.")
 
 
 def _meta(state: LibraryState, ranked: Ranked, spec: QuerySpec, took_ms: float) -> dict[str, Any]:

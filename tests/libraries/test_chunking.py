@@ -9,9 +9,9 @@ import pytest
 from apps.embeddings.config import Config
 from apps.embeddings.provider import Kind, Provider
 from apps.engine.vectors import Float32
+from apps.libraries.chunking import split_documents
 from apps.libraries.errors import Invalid
 from apps.libraries.inputs import DocumentInput
-from apps.search.pieces import with_chunks
 
 WORDS = [f"word{i}" for i in range(100)]
 
@@ -36,7 +36,8 @@ def split(*documents: dict[str, Any]) -> list[list[str]]:
     inputs = [DocumentInput.model_validate(document) for document in documents]
     pointers = [f"/documents/{i}" for i in range(len(inputs))]
     return [
-        [chunk.text for chunk in document.chunks] for document in with_chunks(inputs, pointers, Words("m", Config()))
+        [chunk.text for chunk in document.chunks]
+        for document in split_documents(inputs, pointers, Words("m", Config()))
     ]
 
 

@@ -1,0 +1,147 @@
+"""The vectors of a write: taken from the request, or made of its texts before the write takes its lock.
+
+A provider may take its time, so no text is embedded under a lock. `bind_model` checks under the lock that the library
+still has the model; where that or a stored text has changed meanwhile, `retry_on_change` runs the service again.
+A library that never had a vector gets the model that the request names, or else the server's default.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from django.conf import settings
+from django.db import connection
+
+from apps.embeddings.config import config
+from apps.embeddings.errors import EmbeddingError, UnknownModel
+from apps.embeddings.registry import provider
+from apps.embeddings.services import embed
+from apps.engine.metrics import Metric
+from apps.engine.vectors import Float32
+from apps.libraries import selectors
+from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, TextChanged
+from apps.libraries.fields import AnyVector
+from apps.libraries.inputs import ChunkInput, ChunkUpdate, DocumentChunk
+from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.vector_input import parse_vectors
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_ATTEMPTS = 3
+
+
+def retry_on_change(service: Callable[P, R]) -> Callable[P, R]:
+    """Run `service` again, up to three times in all, where it raises ModelChanged or TextChanged."""
+
+    @wraps(service)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(ModelChanged, TextChanged):
+                return service(*args, **kwargs)
+        return service(*args, **kwargs)
+
+    return run
+
+
+def known_model(model: EmbeddingModel, pointer: str) -> KnownModel:
+    """The model that a request names at `pointer`. Raises Invalid if it cannot be used, or by no library."""
+    try:
+        dimension = provider(*model).dimension
+    except EmbeddingError as error:
+        field = "model" if isinstance(error, UnknownModel) else "provider"
+        raise Invalid.at(f"{pointer}/{field}", f"cannot be used: {str(error).rstrip('.')}") from None
+    if fault := dimension_fault(dimension):
+        raise Invalid.at(f"{pointer}/model", fault)
+    return KnownModel(model, dimension)
+
+
+def dimension_fault(dimension: int | None) -> str | None:
+    """Why no library can have a model whose vectors have that dimension; None if one can, or it is not known."""
+    limit = settings.LIMITS.dimension
+    if dimension is None or dimension <= limit:
+        return None
+    return f"makes vectors of {dimension} components, and there must be at most {limit} (limit VECTORDB_MAX_DIMENSION)"
+
+
+def model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownModel | None:
+    """The model that makes vectors for a write; None if the library has none and takes none.
+
+    `named` are the models that the request names, by pointer. Raises ModelMismatch if one is not the library's,
+    Invalid if it cannot be used.
+    """
+    if not library.takes_model:
+        selectors.check_models(library.embedding, named)
+        return None if library.embedding is None else KnownModel(library.embedding, library.dimension)
+    if named:
+        pointer, model = next(iter(named.items()))
+        return known_model(model, pointer)
+    model = EmbeddingModel(config().provider, config().model)
+    dimension = provider(*model).dimension
+    if fault := dimension_fault(dimension):
+        raise Invalid.at("/embedding", f"is required: the server's default model {fault}")
+    return KnownModel(model, dimension)
+
+
+def embed_missing(
+    model: KnownModel | None,
+    chunks: Sequence[ChunkInput | DocumentChunk | ChunkUpdate],
+    pointers: Sequence[str],
+    missing: Sequence[int],
+) -> list[AnyVector]:
+    """The vectors of chunks as the request brings them; for those that are `missing` one, `model`'s of their texts.
+
+    Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for a blank text, and what
+    the provider raises.
+    """
+    vectors: list[AnyVector] = [chunk.embedding for chunk in chunks]
+    if not missing:
+        return vectors
+    if connection.in_atomic_block:
+        raise RuntimeError("texts must be embedded outside of a transaction")
+    if model is None:
+        raise EmbeddingRequired(
+            "A chunk has no embedding, and this library has no embedding model to make one.",
+            [
+                Fault(f"{pointers[i]}/embedding", "is required: this library has no embedding model; send a vector")
+                for i in missing
+            ],
+        )
+    for i in missing:
+        if not chunks[i].text.strip():
+            raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
+    texts = list(dict.fromkeys(chunks[i].text for i in missing))
+    made = dict(zip(texts, embed(*model.key, texts, "document"), strict=True))
+    for i in missing:
+        vectors[i] = made[chunks[i].text]
+    return vectors
+
+
+def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:
+    """Check under the library's lock that `model`, which made vectors, and those that the request names are its own.
+
+    `model` becomes the library's, with its dimension, if there never was a vector. Raises ModelMismatch, ModelChanged.
+    """
+    if model is not None and library.takes_model:
+        (library.embedding_provider, library.embedding_model), library.dimension = model
+        library.save(update_fields=["embedding_provider", "embedding_model", "dimension", "updated_at"])
+    selectors.check_models(library.embedding, named)
+    if model is not None and model.key != library.embedding:
+        raise ModelChanged("The library's embedding model changed while the request was embedded; send it again.")
+
+
+def check_vectors(library: Library, vectors: Sequence[AnyVector], pointers: Sequence[str]) -> Float32:
+    """The vectors of chunks, whose pointers are given, as float32 [n, dimension]; the first ones fix the dimension.
+
+    Raises Invalid.
+    """
+    matrix = parse_vectors(
+        vectors,
+        [f"{pointer}/embedding" for pointer in pointers],
+        dimension=library.dimension,
+        metric=Metric(library.metric),
+    )
+    if library.dimension is None and len(matrix):
+        library.dimension = matrix.shape[1]
+        library.save(update_fields=["dimension", "updated_at"])
+    return matrix
