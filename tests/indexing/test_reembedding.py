@@ -17,8 +17,7 @@ from pytest_django.fixtures import Settings
 from apps.embeddings import cache, registry
 from apps.embeddings.config import Config
 from apps.embeddings.services import embed
-from apps.indexing import reembedding
-from apps.indexing.reembedding import Reembedder
+from apps.indexing.reembedder import Reembedder, ReembeddingPolicy
 from apps.libraries.models import Change, Chunk, Embedding, Library, Reembedding
 from apps.libraries.services.reembedding import WHITE_SPACE
 from tests.embeddings.service import Answer, Service
@@ -28,6 +27,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 PATH = "/api/v1/libraries/notes"
 OLD, NEW = {"provider": "hashing", "model": "hashing-64"}, {"provider": "hashing", "model": "hashing-128"}
 SERVED = {"provider": "openai", "model": "served"}
+# So that 30 chunks take some steps.
+SMALL_PAGES = ReembeddingPolicy(page_size=4, sweep_size=7)
 
 
 class Api:
@@ -71,13 +72,6 @@ def api() -> Api:
 
 
 @pytest.fixture
-def pages_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that 30 chunks take some steps."""
-    monkeypatch.setattr(reembedding, "_CHUNKS_PER_PAGE", 4)
-    monkeypatch.setattr(reembedding, "_CHUNKS_PER_SWEEP", 7)
-
-
-@pytest.fixture
 def served(service: Service, settings: Settings) -> Iterator[Service]:
     """A service whose vectors have three components."""
     settings.EMBEDDINGS = Config(first_wait=0.001, openai_base_url=f"{service.url}/v1", openai_api_key="k")
@@ -103,17 +97,17 @@ def vectors_of(texts: list[str]) -> Answer:
     return Answer({"object": "list", "data": data, "model": "served", "usage": {"prompt_tokens": 1, "total_tokens": 1}})
 
 
-def steps() -> Iterator[None]:
+def steps(policy: ReembeddingPolicy = SMALL_PAGES) -> Iterator[None]:
     """The work on the library, step by step."""
-    return Reembedder().steps(Library.objects.get().pk)
+    return Reembedder(policy).steps(Library.objects.get().pk)
 
 
-def test_who_is_asked_to_stop_does_so_between_two_steps(api: Api, pages_of_four: None) -> None:
+def test_who_is_asked_to_stop_does_so_between_two_steps(api: Api) -> None:
     api.reembed()
     asked = iter([False, True])
-    assert not Reembedder().work(lambda: next(asked))
+    assert not Reembedder(SMALL_PAGES).run(lambda: next(asked))
     assert (api.state()["state"], api.state()["embedded"]) == ("running", 8)
-    assert Reembedder().work()
+    assert Reembedder(SMALL_PAGES).run()
     assert (api.state(), api.model()) == (None, NEW)
 
 
@@ -137,7 +131,7 @@ def assert_moved(api: Api, embedding: dict[str, str] = NEW) -> None:
         assert found["score"] == pytest.approx(1, abs=1e-6)
 
 
-def test_a_library_is_moved_while_queries_go_on_with_the_old_vectors(api: Api, pages_of_four: None) -> None:
+def test_a_library_is_moved_while_queries_go_on_with_the_old_vectors(api: Api) -> None:
     before = api.ask("POST", "/query", {"text": text_of("7"), "include": ["embedding"]})
     began = api.reembed()
     assert (began["state"], began["embedded"], began["chunks"], began["error"]) == ("running", 0, 30, None)
@@ -155,7 +149,7 @@ def test_a_library_is_moved_while_queries_go_on_with_the_old_vectors(api: Api, p
         assert api.model() == OLD
     assert seen == sorted(set(seen))
     assert seen[0] > 0
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert_moved(api)
     after = api.ask("POST", "/query", {"text": text_of("7"), "include": ["embedding"]})
     assert len(after["results"][0]["embedding"]) == 128
@@ -166,14 +160,14 @@ def test_a_library_is_moved_while_queries_go_on_with_the_old_vectors(api: Api, p
     ]
 
 
-def test_what_is_made_beside_is_not_logged(api: Api, pages_of_four: None) -> None:
+def test_what_is_made_beside_is_not_logged(api: Api) -> None:
     before = Change.objects.count()
     api.reembed()
     for _ in steps():
         if api.state() is None:
             break
         assert Change.objects.count() == before
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert_moved(api)
     assert Change.objects.count() == before + 1
 
@@ -181,7 +175,7 @@ def test_what_is_made_beside_is_not_logged(api: Api, pages_of_four: None) -> Non
 def test_the_same_model_makes_all_vectors_anew(api: Api) -> None:
     Embedding.objects.update(vector=np.ones(64, "<f4").tobytes())
     api.reembed(OLD)
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api, OLD)
     assert Library.objects.get().generation == 2
 
@@ -190,7 +184,7 @@ def test_a_library_that_was_given_its_vectors_gets_a_model(api: Api) -> None:
     Library.objects.update(embedding_provider="", embedding_model="")
     api.ask("POST", "/query", {"text": "a"}, 400)
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api)
 
 
@@ -199,7 +193,7 @@ def test_an_empty_library_just_gets_the_model(api: Api, dimension: int | None) -
     Library.objects.all().delete()
     Library.objects.create(public_id="notes", name="N", dimension=dimension)
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api)
     api.write("first")
     assert_moved(api)
@@ -210,7 +204,7 @@ def test_without_a_move_there_is_none_to_see_or_to_call_off(api: Api) -> None:
         detail = api.ask(method, "/reembed", status=404)["detail"]
         assert detail == "The library 'notes' is not being moved to another embedding model."
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     for method in ("GET", "DELETE"):
         api.ask(method, "/reembed", status=404)
 
@@ -239,24 +233,24 @@ def test_a_text_that_is_blank_is_refused_by_name(api: Api) -> None:
     assert "2 chunks have no text, for example 'none'" in fault["detail"]
     api.ask("POST", "/chunks/delete", {"ids": ["none", "white"]})
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api)
 
 
 def test_a_blank_text_that_comes_later_is_told(api: Api) -> None:
     api.reembed()
     api.ask("POST", "/chunks", {"chunks": [{"id": "late", "embedding": [1.0] * 64}]})
-    Reembedder().work()
+    Reembedder().run()
     state = api.state()
     assert state["state"] == "failed"
     assert state["error"] == "Chunk 'late' has no text: give it one, or delete it, and ask again."
     api.ask("DELETE", "/chunks/late", status=204)
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api)
 
 
-def test_another_model_has_to_wait(api: Api, pages_of_four: None) -> None:
+def test_another_model_has_to_wait(api: Api) -> None:
     began = api.reembed()
     next(steps())
     problem = api.reembed(OLD, 409)
@@ -264,11 +258,11 @@ def test_another_model_has_to_wait(api: Api, pages_of_four: None) -> None:
     assert "being moved to hashing hashing-128; DELETE" in problem["detail"]
     again = api.reembed()
     assert again == began | {"embedded": 4}
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert_moved(api)
 
 
-def test_what_was_called_off_leaves_nothing(api: Api, pages_of_four: None) -> None:
+def test_what_was_called_off_leaves_nothing(api: Api) -> None:
     api.reembed()
     working = steps()
     for _ in range(4):
@@ -282,7 +276,7 @@ def test_what_was_called_off_leaves_nothing(api: Api, pages_of_four: None) -> No
     assert Embedding.objects.count() == 30
 
 
-def test_another_model_may_be_asked_for_while_the_rest_is_swept(api: Api, pages_of_four: None) -> None:
+def test_another_model_may_be_asked_for_while_the_rest_is_swept(api: Api) -> None:
     api.reembed()
     working = steps()
     for _ in range(5):
@@ -304,11 +298,11 @@ def test_vectors_that_somebody_wrote_do_not_pass_as_new(api: Api) -> None:
     chunk = Chunk.objects.first()
     Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(512))
     api.reembed()
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api)
 
 
-def test_what_changes_meanwhile_is_embedded_as_it_is_then(api: Api, pages_of_four: None) -> None:
+def test_what_changes_meanwhile_is_embedded_as_it_is_then(api: Api) -> None:
     api.reembed()
     working = steps()
     for _ in range(5):
@@ -348,26 +342,26 @@ def test_a_text_that_changes_while_it_is_embedded_is_embedded_again(api: Api, se
 
     served.usual = change_then_answer
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert_moved(api, SERVED)
 
 
 def test_each_different_text_is_embedded_once(api: Api, served: Service) -> None:
     Chunk.objects.update(text="all the same")
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder().run()
     assert [asked.body["input"] for asked in served.asked] == [["all the same"]]
     assert_moved(api, SERVED)
 
 
-def test_writers_that_never_pause_do_not_keep_a_library_from_being_moved(api: Api, pages_of_four: None) -> None:
+def test_writers_that_never_pause_do_not_keep_a_library_from_being_moved(api: Api) -> None:
     api.reembed()
     for number, _ in enumerate(steps()):
         if api.model() != OLD:
             break
         assert number < 40
         api.write(f"again-{number}", f"and-again-{number}")
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert_moved(api)
 
 
@@ -379,7 +373,7 @@ def test_a_text_that_is_refused_is_named_and_the_rest_is_kept(api: Api, served: 
 
     served.usual = refuse_some
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     state = api.state()
     assert state["state"] == "failed"
     assert state["embedded"] == 21
@@ -387,13 +381,13 @@ def test_a_text_that_is_refused_is_named_and_the_rest_is_kept(api: Api, served: 
     assert "maximum context length" in state["error"]
     assert api.model() == OLD
     asked = len(served.asked)
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert len(served.asked) == asked
     api.write("21", suffix=" in short")
     api.reembed(SERVED)
     assert api.state()["error"] is None
     served.asked.clear()
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     assert sum(len(asked.body["input"]) for asked in served.asked) == 9
     assert_moved(api, SERVED)
 
@@ -401,7 +395,7 @@ def test_a_text_that_is_refused_is_named_and_the_rest_is_kept(api: Api, served: 
 def test_a_failure_that_may_pass_is_tried_again_after_a_minute(api: Api, served: Service) -> None:
     served.usual = lambda _: Answer({"error": {"message": "overloaded"}}, 503)
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder().run()
     state = api.state()
     assert (state["state"], state["embedded"]) == ("waiting", 0)
     assert "overloaded" in state["error"]
@@ -410,29 +404,29 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_minute(api: Api, served:
     assert 50 < (retry_at - timezone.now()).total_seconds() <= 60
     served.usual = lambda body: vectors_of(body["input"])
     served.asked.clear()
-    Reembedder().work()
+    Reembedder().run()
     assert not served.asked
     Reembedding.objects.update(retry_at=timezone.now())
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api, SERVED)
 
 
 def test_who_asks_again_need_not_wait(api: Api, served: Service) -> None:
     served.usual = lambda _: Answer({"error": {"message": "overloaded"}}, 503)
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder().run()
     assert api.state()["state"] == "waiting"
     served.usual = lambda body: vectors_of(body["input"])
     again = api.reembed(SERVED)
     assert (again["state"], again["error"]) == ("running", None)
-    Reembedder().work()
+    Reembedder().run()
     assert_moved(api, SERVED)
 
 
 def test_a_provider_that_refuses_for_good_fails(api: Api, served: Service) -> None:
     served.usual = lambda _: Answer({"error": {"message": "Incorrect API key"}}, 401)
     api.reembed(SERVED)
-    Reembedder().work()
+    Reembedder().run()
     assert api.state()["state"] == "failed"
     assert api.ask("POST", "/query", {"text": text_of("7"), "k": 1})["results"][0]["id"] == "7"
 
@@ -445,7 +439,7 @@ def test_a_provider_that_manages_few_texts_at_once_gets_few(api: Api, served: Se
     api.reembed(SERVED)
     worker = Reembedder()
     for _ in range(4):
-        worker.work()
+        worker.run()
         Reembedding.objects.update(retry_at=timezone.now())
         if api.state() is None:
             break
@@ -453,19 +447,19 @@ def test_a_provider_that_manages_few_texts_at_once_gets_few(api: Api, served: Se
     assert_moved(api, SERVED)
 
 
-def test_vectors_of_another_dimension_than_before_are_told(api: Api, served: Service, pages_of_four: None) -> None:
+def test_vectors_of_another_dimension_than_before_are_told(api: Api, served: Service) -> None:
     api.reembed(SERVED)
     next(steps())
     registry.forget()
     data = [{"object": "embedding", "index": i, "embedding": [1.0, 2.0]} for i in range(4)]
     served.usual = lambda _: Answer({"object": "list", "data": data, "model": "served", "usage": {}})
-    Reembedder().work()
+    Reembedder(SMALL_PAGES).run()
     state = api.state()
     assert state["state"] == "failed"
     assert "2 components now, and had 3 before" in state["error"]
 
 
-def test_a_library_that_is_deleted_takes_its_move_along(api: Api, pages_of_four: None) -> None:
+def test_a_library_that_is_deleted_takes_its_move_along(api: Api) -> None:
     api.reembed()
     working = steps()
     next(working)
@@ -478,7 +472,7 @@ def test_a_library_that_is_deleted_takes_its_move_along(api: Api, pages_of_four:
 
 if connection.vendor == "postgresql":
 
-    def test_of_several_hosts_one_works_on_a_library(api: Api, pages_of_four: None) -> None:
+    def test_of_several_hosts_one_works_on_a_library(api: Api) -> None:
         def as_another_host() -> int:
             try:
                 return sum(1 for _ in steps())
@@ -532,7 +526,7 @@ def test_queries_and_writes_by_text_know_nothing_of_the_switch(api: Api) -> None
             for turn in range(12):
                 api.reembed((NEW, OLD)[turn % 2])
                 while Reembedding.objects.exists():
-                    Reembedder().work()
+                    Reembedder(SMALL_PAGES).run()
         finally:
             over.set()
         assert all(other.result() for other in others)

@@ -12,14 +12,13 @@ from apps.api.openapi import IF_MATCH, LIST, created, example
 from apps.api.pagination import PARAMETERS, page_data, page_request
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
-from apps.indexing.reembedding import reembed
 from apps.indexing.stats import library_stats
 from apps.libraries import selectors
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
 from apps.libraries.inputs import Reembed as ReembedInput
 from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
-from apps.libraries.services.reembedding import cancel
+from apps.libraries.services.reembedding import cancel_reembedding, request_reembedding
 
 
 class Root(ApiView):
@@ -149,7 +148,7 @@ class Reembed(ApiView):
         examples=[example(examples.REEMBED)],
     )
     def post(self, request: Request, library_id: str) -> Response:
-        asked = reembed(library_id=library_id, reembed=parse(request, ReembedInput))
+        asked = request_reembedding(library_id=library_id, reembed=parse(request, ReembedInput))
         return respond(selectors.reembedding_data(asked), status=202)
 
     @extend_schema(
@@ -159,7 +158,7 @@ class Reembed(ApiView):
         responses={204: None},
     )
     def delete(self, request: Request, library_id: str) -> Response:
-        cancel(library_id=library_id)
+        cancel_reembedding(library_id=library_id)
         return no_content()
 
     def links(self, data: Any) -> Iterator[tuple[str, str]]:

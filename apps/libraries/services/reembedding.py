@@ -1,12 +1,12 @@
-"""The rows of a move to another embedding model: asking for it, calling it off, and the steps of whoever does it.
+"""A library's move to another embedding model: requesting it, calling it off, and the steps that do it.
 
 A second generation of embeddings is made beside the library's current one, and becomes the current one in the
-transaction of `switch`. What always holds: an embedding of the new generation is the new model's vector of the text
-that its chunk has. `store` compares texts under the library's lock, and a trigger deletes what was made of a text when
-it changes. So all that is left to do is, at any time, the chunks without such an embedding.
+transaction of `switch_model`. What always holds: an embedding of the new generation is the new model's vector of the
+text that its chunk has. Texts are compared under the library's lock before a vector is stored, and a trigger deletes
+the vector when its text changes. So the work that is left is, at any time, the chunks without such an embedding.
 
-`ask` and `cancel` own their transactions. The rest runs inside its caller's, after `locked`; only `missing`, `due` and
-`put_off` may also run outside of one.
+Texts are embedded page by page outside of any transaction, and each page is stored in one of its own. A process that is
+killed at any point leaves whole pages, and the next one goes on with what is missing.
 """
 
 from collections.abc import Sequence
@@ -15,25 +15,30 @@ from typing import NamedTuple
 
 import numpy as np
 from django.db import connection, transaction
-from django.db.models import Max, Q
+from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 
+from apps.embeddings.config import Config, config
+from apps.embeddings.registry import provider
+from apps.embeddings.services import embed_with
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
-from apps.libraries.models import Embedding, EmbeddingModel, Library, Reembedding
+from apps.libraries.inputs import Reembed
+from apps.libraries.models import Embedding, Library, Reembedding
 from apps.libraries.services import sql
+from apps.libraries.services.embedding import dimension_fault, known_model
 
 State = Reembedding.State
 
-# What Python's str.strip takes away: a text of nothing else is blank.
+# What Python's str.strip removes: a text of nothing else is blank.
 WHITE_SPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
 
-class Lacking(NamedTuple):
+class PendingChunk(NamedTuple):
     """A chunk that has no embedding in the new generation."""
 
     key: int
@@ -41,31 +46,37 @@ class Lacking(NamedTuple):
     text: str
 
 
-def ask(*, library_id: str, model: EmbeddingModel) -> Reembedding:
-    """Have the library moved to `model`; what failed or waits goes on at once, from where it stood.
+class ReembeddingFailed(Exception):
+    """A text or a vector does not allow the move; the message says which, and what to do."""
 
-    Raises NotFound, Conflict where it is on its way to another model, Invalid where a chunk's text is blank.
+
+def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
+    """Request the move of the library to a model; one that failed or waits continues at once.
+
+    Raises NotFound, Conflict if it is being moved to another model, Invalid for a model that cannot be used and for
+    chunks without text.
     """
+    model, _ = known_model(reembed.embedding.key, "/embedding")
     _refuse_blank_texts(selectors.library_row(library_id))
     with transaction.atomic():
         library = sql.lock_library(library_id)
-        asked = Reembedding.objects.filter(pk=library.pk).first()
-        if asked is None or asked.state == State.SWEEPING:
-            # Above all that are there, whoever wrote them: what is left over of another model must not pass as new.
+        move = Reembedding.objects.filter(pk=library.pk).first()
+        if move is None or move.state == State.SWEEPING:
+            # Above all that are there, whoever wrote them: what is left of another model must not pass as new.
             newest = Embedding.objects.filter(chunk__library=library).aggregate(newest=Max("generation"))["newest"]
-            generation = max(library.generation, newest or 0, asked.generation if asked else 0) + 1
-            asked = Reembedding(library=library, generation=generation, provider=model.provider, model=model.model)
-            asked.save()
-        elif asked.embedding != model:
-            detail = f"The library is being moved to {asked.provider} {asked.model}; DELETE that first."
+            generation = max(library.generation, newest or 0, move.generation if move else 0) + 1
+            move = Reembedding(library=library, generation=generation, provider=model.provider, model=model.model)
+            move.save()
+        elif move.embedding != model:
+            detail = f"The library is being moved to {move.provider} {move.model}; DELETE that first."
             raise Conflict(detail, [Fault("/embedding", "is not the model that the library is being moved to")])
         else:
-            resume(asked)
-    return asked
+            _set_state(move, State.RUNNING)
+    return move
 
 
-def cancel(*, library_id: str) -> None:
-    """Call the move off; what was made for it is swept. Raises NotFound, also where there is none."""
+def cancel_reembedding(*, library_id: str) -> None:
+    """Call the move off; what was made for it is deleted by and by. Raises NotFound, also if there is no move."""
     with transaction.atomic():
         library = sql.lock_library(library_id)
         found = Reembedding.objects.filter(pk=library.pk).exclude(state=State.SWEEPING)
@@ -73,89 +84,152 @@ def cancel(*, library_id: str) -> None:
             raise selectors.no_reembedding(library_id)
 
 
-def due() -> list[int]:
-    """The keys of the libraries for which there is something to do, in the order in which it was asked for."""
-    is_due = Q(state__in=[State.RUNNING, State.SWEEPING]) | Q(state=State.WAITING, retry_at__lte=timezone.now())
-    return list(Reembedding.objects.filter(is_due).order_by("created_at").values_list("pk", flat=True))
+def due_libraries() -> list[int]:
+    """The keys of the libraries whose move has work to do now, in the order of the requests."""
+    return list(_due_moves().order_by("created_at").values_list("pk", flat=True))
 
 
-def resume(asked: Reembedding) -> None:
-    """Let it run, whatever it waited for."""
-    asked.state, asked.error, asked.retry_at = State.RUNNING, "", None
-    _note(asked, State.RUNNING, "", None)
+def due_move(library_key: int) -> Reembedding | None:
+    """The library's move, if it has work to do now."""
+    move = _due_moves().select_related("library").filter(pk=library_key).first()
+    if move is not None and move.state == State.WAITING:
+        _set_state(move, State.RUNNING)
+    return move
 
 
-def put_off(asked: Reembedding, error: str, *, until: datetime | None) -> None:
-    """Note why it cannot go on: until a time, or until it is asked for again."""
-    _note(asked, State.WAITING if until else State.FAILED, error, until)
+def is_current(move: Reembedding) -> bool:
+    """Whether `move` still is in the state that the caller knows."""
+    return Reembedding.objects.filter(pk=move.pk, generation=move.generation, state=move.state).exists()
 
 
-def _note(asked: Reembedding, state: State, error: str, retry_at: datetime | None) -> None:
-    # Not what was called off, or begun anew, meanwhile.
-    found = Reembedding.objects.filter(pk=asked.pk, generation=asked.generation).exclude(state=State.SWEEPING)
-    found.update(state=state, error=error, retry_at=retry_at)
-
-
-def locked(asked: Reembedding) -> Library | None:
-    """The library, locked; None where it is gone, or `asked` is not in the state any more that the caller knows."""
-    public_id = Library.objects.filter(pk=asked.pk).values_list("public_id", flat=True).first()
-    try:
-        library = sql.lock_library(public_id or "")
-    except NotFound:
-        return None
-    found = Reembedding.objects.filter(pk=library.pk, generation=asked.generation, state=asked.state)
-    return library if library.pk == asked.pk and found.exists() else None
-
-
-def missing(asked: Reembedding, *, after: int, limit: int) -> list[Lacking]:
+def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[PendingChunk]:
     """The first chunks past the key `after` that have no embedding in the new generation."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT chunk.id, chunk.public_id, chunk.text FROM chunk LEFT JOIN embedding"
             " ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
             " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.chunk_id IS NULL ORDER BY chunk.id LIMIT %s",
-            [asked.generation, asked.pk, after, limit],
+            [move.generation, move.pk, after, limit],
         )
-        return [Lacking(*row) for row in cursor.fetchall()]
+        return [PendingChunk(*row) for row in cursor.fetchall()]
 
 
-def store(library: Library, asked: Reembedding, chunks: Sequence[Lacking], vectors: Float32) -> None:
-    """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those that have another text by now."""
+def embed_page(move: Reembedding, page: Sequence[PendingChunk]) -> None:
+    """Embed and store the texts of `page`, except for those that change meanwhile; nothing if the move is over.
+
+    Raises ReembeddingFailed, and what the provider raises.
+    """
+    vectors = _embed(move, page, config())
+    with transaction.atomic():
+        library = _lock_library(move)
+        if library is not None:
+            _store(library, move, page, vectors)
+
+
+def switch_model(move: Reembedding, *, embed_at_most: int, settings: Config) -> None:
+    """Make the new generation the library's current one, if it lacks nothing or the move is over.
+
+    While texts are written all the time, a few would always be missing: at most `embed_at_most` are embedded within
+    the transaction, as `settings` say, and the library's writers wait. Raises as `embed_page`.
+    """
+    with transaction.atomic():
+        library = _lock_library(move)
+        if library is None:
+            return
+        pending = pending_chunks(move, after=0, limit=embed_at_most + 1)
+        if len(pending) > embed_at_most:
+            return
+        if pending:
+            _store(library, move, pending, _embed(move, pending, settings))
+        library.generation = move.generation
+        library.dimension = move.dimension or provider(*move.embedding).dimension
+        library.embedding_provider, library.embedding_model = move.embedding
+        library.save(
+            update_fields=["generation", "dimension", "embedding_provider", "embedding_model", "updated_at"],
+        )
+        move.state = State.SWEEPING
+        move.save(update_fields=["state"])
+
+
+def sweep_embeddings(move: Reembedding, *, after: int, limit: int) -> int | None:
+    """Delete the embeddings of other generations than the current one of the first `limit` chunks past the key `after`.
+
+    Return the last of their keys, or None if none was left: then the move is deleted too, or was over.
+    """
+    with transaction.atomic():
+        library = _lock_library(move)
+        if library is None:
+            return None
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT chunk.id FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id"
+                " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.generation <> %s"
+                " ORDER BY chunk.id LIMIT %s",
+                [library.pk, after, library.generation, limit],
+            )
+            keys: list[int] = [key for (key,) in cursor.fetchall()]
+        if not keys:
+            move.delete()
+            return None
+        sql.delete_other_vectors(library, keys)
+    return keys[-1]
+
+
+def postpone(move: Reembedding, error: Exception, *, until: datetime | None) -> None:
+    """Record why the move cannot go on: until a time, or until it is requested again."""
+    _set_state(move, State.WAITING if until else State.FAILED, str(error), until)
+
+
+def _due_moves() -> QuerySet[Reembedding]:
+    return Reembedding.objects.filter(
+        Q(state__in=[State.RUNNING, State.SWEEPING]) | Q(state=State.WAITING, retry_at__lte=timezone.now())
+    )
+
+
+def _set_state(move: Reembedding, state: State, error: str = "", retry_at: datetime | None = None) -> None:
+    """Set the state of `move`, unless it was called off or replaced meanwhile."""
+    move.state, move.error, move.retry_at = state, error, retry_at
+    stored = Reembedding.objects.filter(pk=move.pk, generation=move.generation).exclude(state=State.SWEEPING)
+    stored.update(state=state, error=error, retry_at=retry_at)
+
+
+def _lock_library(move: Reembedding) -> Library | None:
+    """Lock the library; return None if it is gone, or if `move` is not in the state any more that the caller knows."""
+    public_id = Library.objects.filter(pk=move.pk).values_list("public_id", flat=True).first()
+    try:
+        library = sql.lock_library(public_id or "")
+    except NotFound:
+        return None
+    return library if library.pk == move.pk and is_current(move) else None
+
+
+def _embed(move: Reembedding, chunks: Sequence[PendingChunk], settings: Config) -> Float32:
+    """The vectors [n, dimension] of the texts of n >= 1 chunks, each different text embedded once."""
+    for chunk in chunks:
+        if not chunk.text.strip():
+            raise ReembeddingFailed(f"Chunk {chunk.public_id!r} has no text: give it one, or delete it, and ask again.")
+    texts = {text: i for i, text in enumerate(dict.fromkeys(chunk.text for chunk in chunks))}
+    vectors = embed_with(provider(*move.embedding), list(texts), "document", settings)
+    dimension = vectors.shape[1]
+    if move.dimension not in (None, dimension):
+        raise ReembeddingFailed(
+            f"The model's vectors have {dimension} components now, and had {move.dimension} before: call this off, "
+            "then ask again."
+        )
+    if fault := dimension_fault(dimension):
+        raise ReembeddingFailed(f"The model {fault}.")
+    return vectors[[texts[chunk.text] for chunk in chunks]]
+
+
+def _store(library: Library, move: Reembedding, chunks: Sequence[PendingChunk], vectors: Float32) -> None:
+    """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those whose text has changed."""
     texts = sql.texts_of(library, [chunk.key for chunk in chunks])
     same = np.array([texts.get(chunk.key) == chunk.text for chunk in chunks], np.bool_)
-    keys = np.array([chunk.key for chunk in chunks], np.int64)
-    sql.put_vectors(library, keys[same].tolist(), vectors[same], generation=asked.generation)
-    if asked.dimension is None:
-        asked.dimension = vectors.shape[1]
-        asked.save(update_fields=["dimension"])
-
-
-def switch(library: Library, asked: Reembedding, *, dimension: int | None) -> None:
-    """Make the new generation, which must lack nothing, the library's current one; the old one is left to `sweep`."""
-    library.generation, library.dimension = asked.generation, dimension
-    library.embedding_provider, library.embedding_model = asked.embedding
-    library.save(
-        update_fields=["generation", "dimension", "embedding_provider", "embedding_model", "updated_at"],
-    )
-    asked.state = State.SWEEPING
-    asked.save(update_fields=["state"])
-
-
-def sweep(library: Library, asked: Reembedding, *, after: int, limit: int) -> int | None:
-    """Delete what the first `limit` chunks past the key `after` have of other generations than the current one; answers
-    the last of their keys, or None when nothing was left, and then `asked` is gone too."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT chunk.id FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id"
-            " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.generation <> %s ORDER BY chunk.id LIMIT %s",
-            [library.pk, after, library.generation, limit],
-        )
-        keys: list[int] = [key for (key,) in cursor.fetchall()]
-    if not keys:
-        asked.delete()
-        return None
-    sql.delete_other_vectors(library, keys)
-    return keys[-1]
+    keys = [chunk.key for chunk in chunks if texts.get(chunk.key) == chunk.text]
+    sql.put_vectors(library, keys, vectors[same], generation=move.generation)
+    if move.dimension is None:
+        move.dimension = vectors.shape[1]
+        move.save(update_fields=["dimension"])
 
 
 def _refuse_blank_texts(library: Library) -> None:

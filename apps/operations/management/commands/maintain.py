@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections, connections
 from apps.engine import kernels
 from apps.indexing import upkeep as maintenance
 from apps.indexing.indexer import Indexer
-from apps.indexing.reembedding import Reembedder
+from apps.indexing.reembedder import Reembedder
 from apps.operations import descriptors
 from apps.operations.locks import only_one_maintains
 
@@ -100,7 +100,7 @@ def _maintain(stop: _Stop) -> None:
         busy = False
         _upkeep(indexer, number)
         with _put_off_by_what_passes("re-embedding"):
-            reembedder.round()
+            reembedder.tick()
         with _put_off_by_what_passes("building of indexes"):
             busy = indexer.round(lambda: stop.asked)
         if not busy and not stop.asked:
@@ -115,7 +115,7 @@ def _maintain_once(stop: _Stop) -> bool:
     indexer = Indexer(on_job_end=stop.wake)
     is_kept_up = _upkeep(indexer, 0)
     with _put_off_by_what_passes("re-embedding"):
-        is_all_embedded = Reembedder().work(lambda: stop.asked)
+        is_all_embedded = Reembedder().run(lambda: stop.asked)
     with _put_off_by_what_passes("building of indexes"):
         is_all_built = indexer.run_all_until_done(lambda: stop.asked)
     return is_kept_up and is_all_embedded and is_all_built

@@ -7,11 +7,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from apps.indexing.reembedding import Reembedder, reembed
+from apps.indexing.reembedder import Reembedder
 from apps.libraries import selectors
 from apps.libraries.errors import LibraryError
 from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
+from apps.libraries.services.reembedding import request_reembedding
 from apps.operations.locks import only_one_maintains
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -35,7 +36,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         library_id = options["library"]
         try:
-            asked = reembed(
+            asked = request_reembedding(
                 library_id=library_id,
                 reembed=Reembed(embedding=Embedding(provider=options["provider"], model=options["model"])),
             )
