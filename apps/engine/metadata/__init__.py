@@ -1,10 +1,11 @@
 """The attributes of rows, column by column, so that a filter over them is a few vector operations.
 
-values   a value as a byte string, so that equal values have equal ones and ordered values ordered ones
-layout   the flat arrays, in memory or mapped from files
-building those arrays from rows, or from those of other blocks
-table    Columns: masks of the rows that match a filter
-facets   how many rows have each value of a field
+filters   the filter language, read to a small tree
+values    a value as a byte string, so that equal values have equal ones and ordered values ordered ones
+layout    the flat arrays, in memory or mapped from files
+building  those arrays from rows, or from those of other blocks
+table     Columns: masks of the rows that match a filter
+facets    the number of rows that have each value of a field
 """
 
 from apps.engine.metadata.building import Attributes

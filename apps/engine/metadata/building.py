@@ -1,7 +1,7 @@
-"""Builds the arrays of a block, from rows or from other blocks.
+"""The arrays of a block of rows, built from rows or merged from other blocks.
 
-Both ways number the values as they meet them and note pairs of a row and a number; then the numbers are given their
-order, and the rows are grouped by them. Costs time and memory by values, whatever the number of columns.
+Both number the values as they meet them and collect pairs of a row and a number. Then the numbers are ranked by their
+keys, and the rows are grouped by rank. Costs time and memory by values, whatever the number of columns.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ import orjson
 
 from apps.engine.metadata.filters import DOCUMENT_ID, ID
 from apps.engine.metadata.layout import Layout, Starts, Strings, UInt32, starts_of
-from apps.engine.metadata.values import FALSE, NULL, TRUE, encoded
+from apps.engine.metadata.values import FALSE, NULL, TRUE, key_of
 from apps.engine.vectors import Int64
 
 
@@ -61,7 +61,7 @@ class _Pairs:
         return np.array(self.rows, np.int64), np.array(self.numbers, np.int64)
 
 
-def built(rows: Sequence[Attributes]) -> Layout:
+def build_layout(rows: Sequence[Attributes]) -> Layout:
     """The arrays of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
     numbers = count()
     ids, document_ids, top = _Field(ID, numbers), _Field(DOCUMENT_ID, numbers), _Field("", numbers)
@@ -98,10 +98,10 @@ def built(rows: Sequence[Attributes]) -> Layout:
         (field.name.encode(), {_key(name): number for name, number in field.values.items()}) for field in fields_found
     )
     created_at = np.array([attributes.created_at for attributes in rows], np.int64)
-    return _ordered(columns, whole.arrays(), members.arrays(), created_at)
+    return _make_layout(columns, whole.arrays(), members.arrays(), created_at)
 
 
-def merged(parts: Sequence[Layout], order: Int64) -> Layout:
+def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
     """The arrays of the rows `order`, distinct positions into the concatenation of `parts`."""
     ends = np.cumsum([len(part.created_at) for part in parts])
     places = np.full(ends[-1] if parts else 0, -1, np.int64)
@@ -111,16 +111,16 @@ def merged(parts: Sequence[Layout], order: Int64) -> Layout:
     whole, members, created_at = [], [], [np.empty(0, np.int64)]
     for part, end in zip(parts, ends.tolist(), strict=True):
         moved = places[end - len(part.created_at) : end]
-        part_whole = _moved(part.first_row, part.rows, moved)
-        part_members = _moved(part.first_member, part.member_rows, moved)
+        part_whole = _move_pairs(part.first_row, part.rows, moved)
+        part_members = _move_pairs(part.first_member, part.member_rows, moved)
         used = np.zeros(len(part.values), np.bool_)
         used[part_whole[1]] = True
         used[part_members[1]] = True
-        renumbered = _renumbered(part, used.tolist(), columns)
+        renumbered = _renumber(part, used.tolist(), columns)
         whole.append((part_whole[0], renumbered[part_whole[1]]))
         members.append((part_members[0], renumbered[part_members[1]]))
         created_at.append(part.created_at)
-    return _ordered(columns.items(), _joined(whole), _joined(members), np.concatenate(created_at)[order])
+    return _make_layout(columns.items(), _concatenate(whole), _concatenate(members), np.concatenate(created_at)[order])
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -142,15 +142,15 @@ def _name(value: Any) -> str | int | float | bytes:
         return TRUE
     if value is False:
         return FALSE
-    return value if isinstance(value, str | int | float) else encoded(value)
+    return value if isinstance(value, str | int | float) else key_of(value)
 
 
 def _key(name: str | int | float | bytes) -> bytes:
-    return name if isinstance(name, bytes) else encoded(name)
+    return name if isinstance(name, bytes) else key_of(name)
 
 
-def _moved(starts: Starts, rows: UInt32, moved: Int64) -> tuple[Int64, Int64]:
-    """Pairs of row and number of a block; of rows, where `moved` has them; only of those that it has."""
+def _move_pairs(starts: Starts, rows: UInt32, moved: Int64) -> tuple[Int64, Int64]:
+    """(row, value) pairs renumbered by `moved`; rows mapped to -1 are dropped."""
     places = starts.astype(np.int64)
     numbers = np.repeat(np.arange(len(places) - 1), places[1:] - places[:-1])
     rows_moved = moved[rows]
@@ -158,8 +158,8 @@ def _moved(starts: Starts, rows: UInt32, moved: Int64) -> tuple[Int64, Int64]:
     return rows_moved[live], numbers[live]
 
 
-def _renumbered(part: Layout, used: list[bool], columns: defaultdict[bytes, defaultdict[bytes, int]]) -> Int64:
-    """The numbers in `columns` of those values of `part` that are used; others are zero."""
+def _renumber(part: Layout, used: list[bool], columns: defaultdict[bytes, defaultdict[bytes, int]]) -> Int64:
+    """The numbers in `columns` of the `used` values of `part`; zero for the others."""
     renumbered = [0] * len(used)
     keys, first_value = part.values[0 : len(used)], part.first_value.tolist()
     names = part.names[0 : len(part.names)]
@@ -171,18 +171,18 @@ def _renumbered(part: Layout, used: list[bool], columns: defaultdict[bytes, defa
     return np.array(renumbered, np.int64)
 
 
-def _joined(pairs: list[tuple[Int64, Int64]]) -> tuple[Int64, Int64]:
+def _concatenate(pairs: list[tuple[Int64, Int64]]) -> tuple[Int64, Int64]:
     empty = np.empty(0, np.int64)
     return np.concatenate([empty, *(rows for rows, _ in pairs)]), np.concatenate([empty, *(of for _, of in pairs)])
 
 
-def _ordered(
+def _make_layout(
     columns: Iterable[tuple[bytes, dict[bytes, int]]],
     whole: tuple[Int64, Int64],
     members: tuple[Int64, Int64],
     created_at: Int64,
 ) -> Layout:
-    """The arrays of columns, each a name and the numbers of its values by their keys; the numbers count from zero
+    """The arrays of `columns`: each is a name, and the numbers of its values by their keys. Numbers count from zero
     without a gap. `whole` and `members` are pairs of rows and numbers."""
     names: list[bytes] = []
     counts: list[int] = []
@@ -197,8 +197,8 @@ def _ordered(
             numbers += map(values.__getitem__, ordered)
     ranks = np.empty(len(numbers), np.int64)
     ranks[np.array(numbers, np.int64)] = np.arange(len(numbers))
-    first_row, rows = _grouped(ranks, *whole)
-    first_member, member_rows = _grouped(ranks, *members)
+    first_row, rows = _group_rows(ranks, *whole)
+    first_member, member_rows = _group_rows(ranks, *members)
     return Layout(
         names=Strings.of(names),
         first_value=starts_of(counts),
@@ -211,7 +211,7 @@ def _ordered(
     )
 
 
-def _grouped(ranks: Int64, rows: Int64, numbers: Int64) -> tuple[Starts, UInt32]:
+def _group_rows(ranks: Int64, rows: Int64, numbers: Int64) -> tuple[Starts, UInt32]:
     """Where the rows of each value start, and the rows: ascending, each once."""
     # One number for a pair sorts several times as fast as two keys do.
     pairs = (ranks[numbers] << 32) | rows

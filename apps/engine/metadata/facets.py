@@ -1,12 +1,11 @@
-"""How many rows have each value of a field, and which values come most often.
+"""How many rows have each value of a field, and which values are the most frequent.
 
-Rows lie in parts, each with its own values in order. Those of the part that has most are counted as numbers in an
-array; only the values of the other parts, and those that are shown, are looked up by their keys. So a field costs a
-pass over its rows and its values, some nanoseconds each, and some microseconds for each value of the smaller parts.
-Where these have many, a table of all values is made, which costs a fifth of a microsecond for each.
+Rows lie in parts, each with its own values in order. The part with the most values is the base: its counts stay an
+array, and only the values of the other parts, and those that are shown, are looked up by their keys. So a field costs
+a pass over its rows and its values, some nanoseconds each, and some microseconds for each value of the smaller parts.
+Where these have many, a table of all values of the base is made, at a fifth of a microsecond each.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,18 @@ from functools import cached_property
 
 import numpy as np
 
-from apps.engine.metadata.filters import Scalar
 from apps.engine.metadata.layout import Starts, Strings, UInt32
-from apps.engine.metadata.values import decoded
+from apps.engine.metadata.values import Scalar, scalar_of
 from apps.engine.vectors import Int64, Mask
 
-# One look-up of a key costs what so many entries of a table do.
-_MANY = 24
+# One look-up of a key costs as much as this many entries of a table.
+_LOOKUP_COST = 24
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The rows of one part that have each value of a column: `counts` [n], of the values whose keys are `keys` from
-    `first` on, in order. Some may be zero."""
+    """The number of rows of one part that have each value of a column: `counts` [n]. The values' keys are `keys` from
+    `first` on. Some counts may be zero."""
 
     keys: Strings
     first: int
@@ -34,7 +32,7 @@ class Counts:
 
     @cached_property
     def distinct(self) -> int:
-        """How many values some row has."""
+        """The number of values that some row has."""
         return int(np.count_nonzero(self.counts))
 
     def key(self, i: int) -> bytes:
@@ -42,9 +40,8 @@ class Counts:
 
     def find(self, key: bytes) -> int | None:
         """The number of the value with this key; None if the part has no such value."""
-        last = self.first + len(self.counts)
-        at = bisect_left(self.keys, key, self.first, last)
-        return at - self.first if at < last and self.keys[at] == key else None
+        at = self.keys.find(key, self.first, self.first + len(self.counts))
+        return None if at is None else at - self.first
 
     def places(self) -> dict[bytes, int]:
         """The number of each value by its key."""
@@ -58,14 +55,14 @@ class Counts:
 
 
 def most_frequent(parts: Sequence[Counts], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
-    """The `limit` values that most rows of all `parts` have, with the number of rows, and how many values there are.
+    """The `limit` values that most rows of all `parts` have, with the number of rows; and the number of all values.
 
     Equally frequent ones are in order of their keys: by type (null, false, true, numbers, strings), then by value.
     """
     if not parts:
         return [], 0
     [*smaller, base] = sorted(parts, key=lambda part: part.distinct)
-    is_many = sum(part.distinct for part in smaller) * _MANY > len(base.counts)
+    is_many = sum(part.distinct for part in smaller) * _LOOKUP_COST > len(base.counts)
     find = base.places().get if is_many else base.find
     totals, others = base.counts, Counter[bytes]()
     if smaller:
@@ -77,13 +74,13 @@ def most_frequent(parts: Sequence[Counts], limit: int) -> tuple[list[tuple[Scala
                 others[key] += count
             else:
                 totals[at] += count
-    found = [(base.key(i), int(totals[i])) for i in _most(totals, limit).tolist()]
+    found = [(base.key(i), int(totals[i])) for i in _largest(totals, limit).tolist()]
     found = sorted([*found, *others.items()], key=lambda one: (-one[1], one[0]))[:limit]
-    return [(decoded(key), count) for key, count in found], int(np.count_nonzero(totals)) + len(others)
+    return [(scalar_of(key), count) for key, count in found], int(np.count_nonzero(totals)) + len(others)
 
 
-def counted(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
-    """How many allowed rows each value has; value i's are rows[starts[i] : starts[i + 1]]."""
+def count_rows(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
+    """The number of allowed rows of each value; those of value i are rows[starts[i] : starts[i + 1]]."""
     places = starts.astype(np.int64)
     begin, end = int(places[0]), int(places[-1])
     if allowed is not None and begin < end:
@@ -93,7 +90,7 @@ def counted(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
     return places[1:] - places[:-1]
 
 
-def _most(counts: Int64, limit: int) -> Int64:
+def _largest(counts: Int64, limit: int) -> Int64:
     """The places of the largest `counts` that are not zero, at most `limit`; equal ones in order."""
     present = np.flatnonzero(counts)
     if limit < 1:

@@ -1,8 +1,9 @@
-"""The filter language: JSON, already parsed, to a small tree that `columns` evaluates.
+"""The filter language: JSON, already parsed, to a small tree that `Columns.mask` evaluates.
 
-The tree has fewer kinds of nodes than the language has operators: `$ne`, `$nin` and `$exists: false` are a `Not`, `$eq`
-is a `OneOf` of one value. What always holds in a tree: operands are immutable, hold no object, no NaN, no integer
-beyond 64 bits, and text that is Unicode; operands of `@created_at` are whole microseconds since the epoch, UTC.
+An operator is one entry of OPERATORS: how its operand is read, and which tree it makes. The tree has fewer kinds of
+nodes than the language has operators: `$ne`, `$nin` and `$exists: false` are a `Not`, `$eq` is a `OneOf` of one value,
+comparisons, `$prefix` and `$exists` are a `Between`. Nodes hold the keys of operands (`values.py`); an operand of
+`@created_at` is a number, its microseconds since the epoch, UTC.
 
 Parsing costs time by the size of the JSON, stops at the limits below, and recurses no deeper than they allow.
 """
@@ -15,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from apps.engine.errors import InvalidFilter
+from apps.engine.metadata.values import LAST, MAX_DEPTH, Scalar, key_of
 
-MAX_DEPTH = 16  # of $and, $or and $not within each other, and of arrays within an operand
+# $and, $or and $not within each other nest no deeper than MAX_DEPTH either.
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one
 MAX_SUBSTRINGS = 50  # $contains of strings in a filter: each reads all strings of its field
 MAX_IN_VALUES = 10_000  # in one $in or $nin
@@ -25,7 +27,6 @@ MAX_VALUES = 100_000  # in all operands of a filter, members of arrays included
 ID, DOCUMENT_ID, CREATED_AT = "@id", "@document_id", "@created_at"
 OWN_FIELDS = (ID, DOCUMENT_ID, CREATED_AT)
 
-Scalar: TypeAlias = bool | int | float | str | None
 Operand: TypeAlias = "Scalar | tuple[Operand, ...]"
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -75,27 +76,19 @@ class Not(Filter):
 
 @dataclass(frozen=True)
 class OneOf(Filter):
-    """The value at `path`, or a member of it if it is an array, is one of `values`."""
+    """The value at `path`, or a member of it if it is an array, has one of `keys`."""
 
     path: str
-    values: tuple[Operand, ...]
+    keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
-class Compare(Filter):
-    """The value at `path` is a scalar of the operand's type, and stands to it as `operator` says."""
+class Between(Filter):
+    """The value at `path` has a key from `low` up to `high`, which is not included."""
 
     path: str
-    operator: str
-    operand: int | float | str
-
-
-@dataclass(frozen=True)
-class Prefix(Filter):
-    """The value at `path` is a string that starts with `text`."""
-
-    path: str
-    text: str
+    low: bytes
+    high: bytes
 
 
 @dataclass(frozen=True)
@@ -104,13 +97,6 @@ class Contains(Filter):
 
     path: str
     scalar: Scalar
-
-
-@dataclass(frozen=True)
-class Exists(Filter):
-    """There is a value at `path`; null is one."""
-
-    path: str
 
 
 def conditions(filter: Filter) -> Iterator[Filter]:
@@ -147,12 +133,12 @@ class _Parser:
         parts: list[Filter] = []
         for key, value in raw.items():
             if key in _COMBINED:
-                parts.append(self._combined(key, value, (*at, key), depth + 1))
+                parts.append(self._combine(key, value, (*at, key), depth + 1))
             else:
-                parts.extend(self._conditions_of(key, value, (*at, key)))
+                parts.extend(self._read_field(key, value, (*at, key)))
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
-    def _combined(self, key: str, raw: object, at: Path, depth: int) -> Filter:
+    def _combine(self, key: str, raw: object, at: Path, depth: int) -> Filter:
         if depth > MAX_DEPTH:
             raise InvalidFilter(at, f"nests deeper than {MAX_DEPTH}; use fewer $and, $or and $not within each other")
         if key == "$not":
@@ -162,7 +148,7 @@ class _Parser:
         parts = tuple(self.filter(one, (*at, i), depth) for i, one in enumerate(raw))
         return And(parts) if key == "$and" else Or(parts)
 
-    def _conditions_of(self, name: object, raw: object, at: Path) -> list[Filter]:
+    def _read_field(self, name: object, raw: object, at: Path) -> list[Filter]:
         """The conditions on one field."""
         if not isinstance(name, str) or not _is_unicode(name):
             raise InvalidFilter(at[:-1], "has a key that is no Unicode text")
@@ -173,10 +159,10 @@ class _Parser:
         if name.startswith("@") and name not in OWN_FIELDS:
             raise InvalidFilter(at, f"is no field of a chunk; there are {', '.join(OWN_FIELDS)}")
         if not isinstance(raw, dict):
-            return [self._condition(name, OPERATORS["$eq"], raw, at)]
+            return [self._read_condition(name, OPERATORS["$eq"], raw, at)]
         if not raw:
             raise InvalidFilter(at, 'takes a value or operators such as {"$eq": value}, not an empty object')
-        made = []
+        found = []
         for key, operand in raw.items():
             if not isinstance(key, str) or not _is_unicode(key):
                 raise InvalidFilter(at, "has a key that is no Unicode text")
@@ -185,15 +171,11 @@ class _Parser:
             if key not in OPERATORS:
                 known = ", ".join(OPERATORS)
                 raise InvalidFilter((*at, key), f"is no operator; there are {known}, and a.b reaches into objects")
-            made.append(self._condition(name, OPERATORS[key], operand, (*at, key)))
-        return made
+            found.append(self._read_condition(name, OPERATORS[key], operand, (*at, key)))
+        return found
 
-    def _condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
+    def _read_condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
         self._count_condition(at)
-        if operator.name == "$contains" and isinstance(raw, str):
-            self._substrings += 1
-            if self._substrings > MAX_SUBSTRINGS:
-                raise InvalidFilter(at, f"is one substring too many; a filter has at most {MAX_SUBSTRINGS}")
         read = operator.read_time if name == CREATED_AT else operator.read
         if read is None:
             raise InvalidFilter(at, f"is not for times; {CREATED_AT} is compared by the other operators")
@@ -235,28 +217,37 @@ class _Parser:
             return raw
         raise InvalidFilter(at, f"{takes}; a.b reaches into objects" if isinstance(raw, dict) else takes)
 
-    def ordered(self, raw: object, at: Path) -> int | float | str:
+    def part(self, raw: object, at: Path) -> Scalar:
+        """What a string or an array may contain."""
+        if isinstance(raw, str):
+            self._substrings += 1
+            if self._substrings > MAX_SUBSTRINGS:
+                raise InvalidFilter(at, f"is one substring too many; a filter has at most {MAX_SUBSTRINGS}")
+        return self.scalar(raw, at)
+
+    def key(self, raw: object, at: Path) -> bytes:
+        return key_of(self.value(raw, at))
+
+    def keys(self, raw: object, at: Path) -> tuple[bytes, ...]:
+        return tuple(self.key(one, (*at, i)) for i, one in enumerate(self._list(raw, at)))
+
+    def ordered_key(self, raw: object, at: Path) -> bytes:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise InvalidFilter(at, "takes a number or a string")
-        self.scalar(raw, at)
-        return raw
+        return key_of(self.scalar(raw, at))
 
-    def text(self, raw: object, at: Path) -> str:
+    def string_key(self, raw: object, at: Path) -> bytes:
         if not isinstance(raw, str):
             raise InvalidFilter(at, "takes a string")
-        self.scalar(raw, at)
-        return raw
+        return key_of(self.scalar(raw, at))
 
     def flag(self, raw: object, at: Path) -> bool:
         if not isinstance(raw, bool):
             raise InvalidFilter(at, "takes true or false")
         return raw
 
-    def values(self, raw: object, at: Path) -> tuple[Operand, ...]:
-        return tuple(self.value(one, (*at, i)) for i, one in enumerate(self._listed(raw, at)))
-
-    def time(self, raw: object, at: Path) -> int:
-        """Microseconds since the epoch, of an RFC 3339 text with offset."""
+    def time_key(self, raw: object, at: Path) -> bytes:
+        """The key of the microseconds since the epoch, of an RFC 3339 text with offset."""
         self._count_value(at)
         found = _TIME.fullmatch(raw) if isinstance(raw, str) else None
         if found is None:
@@ -273,12 +264,12 @@ class _Parser:
             raise InvalidFilter(at, "is no time: its offset must be below 24:00")
         offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         instant = since + offset if sign == "-" else since - offset
-        return instant // timedelta(microseconds=1) + int(fraction.ljust(6, "0"))
+        return key_of(instant // timedelta(microseconds=1) + int(fraction.ljust(6, "0")))
 
-    def times(self, raw: object, at: Path) -> tuple[int, ...]:
-        return tuple(self.time(one, (*at, i)) for i, one in enumerate(self._listed(raw, at)))
+    def time_keys(self, raw: object, at: Path) -> tuple[bytes, ...]:
+        return tuple(self.time_key(one, (*at, i)) for i, one in enumerate(self._list(raw, at)))
 
-    def _listed(self, raw: object, at: Path) -> list[object]:
+    def _list(self, raw: object, at: Path) -> list[object]:
         if not isinstance(raw, list):
             raise InvalidFilter(at, "takes a list of values")
         if len(raw) > MAX_IN_VALUES:
@@ -299,24 +290,35 @@ class Operator:
     make: Callable[[str, Any], Filter]
 
 
-def _comparison(name: str) -> Operator:
-    return Operator(name, _Parser.ordered, _Parser.time, lambda path, operand: Compare(path, name, operand))
+def _comparison(name: str, between: Callable[[bytes], tuple[bytes, bytes]]) -> Operator:
+    return Operator(name, _Parser.ordered_key, _Parser.time_key, lambda path, key: Between(path, *between(key)))
 
 
+def _exists(path: str, yes: bool) -> Filter:
+    found = Between(path, b"", LAST)
+    return found if yes else Not(found)
+
+
+def _next_type(key: bytes) -> bytes:
+    """What all keys of the type of `key` lie before."""
+    return bytes([key[0] + 1])
+
+
+# A type's byte lies before all keys of the type, and a key with a further byte right behind the key.
 OPERATORS = {
     operator.name: operator
     for operator in (
-        Operator("$eq", _Parser.value, _Parser.time, lambda path, value: OneOf(path, (value,))),
-        Operator("$ne", _Parser.value, _Parser.time, lambda path, value: Not(OneOf(path, (value,)))),
-        _comparison("$gt"),
-        _comparison("$gte"),
-        _comparison("$lt"),
-        _comparison("$lte"),
-        Operator("$in", _Parser.values, _Parser.times, OneOf),
-        Operator("$nin", _Parser.values, _Parser.times, lambda path, values: Not(OneOf(path, values))),
-        Operator("$exists", _Parser.flag, _Parser.flag, lambda path, yes: Exists(path) if yes else Not(Exists(path))),
-        Operator("$contains", _Parser.scalar, None, Contains),
-        Operator("$prefix", _Parser.text, None, Prefix),
+        Operator("$eq", _Parser.key, _Parser.time_key, lambda path, key: OneOf(path, (key,))),
+        Operator("$ne", _Parser.key, _Parser.time_key, lambda path, key: Not(OneOf(path, (key,)))),
+        _comparison("$gt", lambda key: (key + b"\0", _next_type(key))),
+        _comparison("$gte", lambda key: (key, _next_type(key))),
+        _comparison("$lt", lambda key: (key[:1], key)),
+        _comparison("$lte", lambda key: (key[:1], key + b"\0")),
+        Operator("$in", _Parser.keys, _Parser.time_keys, OneOf),
+        Operator("$nin", _Parser.keys, _Parser.time_keys, lambda path, keys: Not(OneOf(path, keys))),
+        Operator("$exists", _Parser.flag, _Parser.flag, _exists),
+        Operator("$contains", _Parser.part, None, Contains),
+        Operator("$prefix", _Parser.string_key, None, lambda path, key: Between(path, key, key + LAST)),
     )
 }
 _COMBINED = ("$and", "$or", "$not")

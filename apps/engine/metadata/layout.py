@@ -1,4 +1,4 @@
-"""The flat arrays of a block of rows: columns hold values, and values hold rows, each as a range of the next list.
+"""The flat arrays of a block of rows. A column holds a range of the values, and a value a range of the rows.
 
 names         the names of the columns, ascending
 first_value   [columns + 1] the values of column c are first_value[c] to first_value[c + 1]
@@ -9,11 +9,12 @@ first_member  [values + 1] likewise the rows that have v as a member of an array
 member_rows   uint32
 created_at    int64 [n], microseconds since the epoch, UTC
 
-Byte strings lie one after another in an array of bytes, beside the places where they start. So there are as many
-arrays whatever the number of columns, and all of them cost memory by what they hold. In files they are one array of
+Byte strings lie one after another in an array of bytes, beside the places where they start. So the number of arrays
+does not depend on the number of columns, and their memory is that of what they hold. In files they are one array of
 bytes and a small header that names them; loading maps that, and reads nothing but the header.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -69,6 +70,11 @@ class Strings(Sequence[bytes]):
             return [text[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
         return bytes(self._text[self._starts[i] : self._starts[i + 1]])
 
+    def find(self, string: bytes, first: int, last: int) -> int | None:
+        """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
+        at = bisect_left(self, string, first, last)
+        return at if at < last and self[at] == string else None
+
     def joined(self, first: int, last: int) -> bytes:
         """The strings from `first` up to `last`, which is not among them, as one."""
         return bytes(self._text[self._starts[first] : self._starts[last]])
@@ -110,19 +116,19 @@ class Layout:
     def save(self, folder: Path) -> None:
         """Write two files into `folder`, which exists."""
         arrays = self._arrays()
-        packed = np.zeros(sum(_aligned(array.nbytes) for array in arrays.values()), np.uint8)
+        packed = np.zeros(sum(_align(array.nbytes) for array in arrays.values()), np.uint8)
         start = 0
         for array in arrays.values():
             packed[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
-            start += _aligned(array.nbytes)
+            start += _align(array.nbytes)
         held = {name: [array.dtype.str, len(array)] for name, array in arrays.items()}
         save_array(folder / _BYTES, packed)
         (folder / _HEADER).write_bytes(orjson.dumps({"format": _FORMAT, "arrays": held}))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote, mapped. Raises ValueError or OSError for files that do not fit each other; that their
-        content is what was written, checksums say."""
+        """What `save` wrote, mapped. Raises ValueError or OSError for files that do not fit each other; checksums,
+        which are not kept here, tell whether the content is what was written."""
         packed = map_array(folder / _BYTES)
         if packed.dtype != np.uint8 or packed.ndim != 1:
             raise ValueError(f"{_BYTES} holds an array of another type or shape")
@@ -130,7 +136,7 @@ class Layout:
             header = orjson.loads((folder / _HEADER).read_bytes())
             if header["format"] != _FORMAT:
                 raise ValueError(f"{_HEADER} is of format {header['format']!r}, not {_FORMAT}")
-            found = dict(_unpacked(packed, header["arrays"]))
+            found = dict(_unpack(packed, header["arrays"]))
             loaded = cls(
                 names=Strings(found["names"], found["names_starts"]),
                 first_value=found["first_value"],
@@ -164,19 +170,19 @@ class Layout:
             raise ValueError(f"an array in {_BYTES} is of another type")
 
 
-def _aligned(size: int) -> int:
-    """Where the next array may start behind one of `size` bytes that starts at zero."""
+def _align(size: int) -> int:
+    """`size` rounded up to a place where an array may start."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _unpacked(packed: NDArray[np.uint8], held: dict[str, tuple[str, int]]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The arrays in `packed`, whose types and lengths `held` says, by their names."""
+def _unpack(packed: NDArray[np.uint8], held: dict[str, tuple[str, int]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Names and arrays of `packed`; `held` has the type and the length of each."""
     start = 0
     for name, (dtype, length) in held.items():
         size = length * _DTYPES[dtype].itemsize
         if length < 0 or start + size > len(packed):
             break
         yield name, packed[start : start + size].view(_DTYPES[dtype])
-        start += _aligned(size)
+        start += _align(size)
     if start != len(packed):
         raise ValueError(f"{_BYTES} is not as long as {_HEADER} says")

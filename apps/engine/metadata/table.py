@@ -1,4 +1,4 @@
-"""The attributes of n rows, column by column: which rows match a filter, and how often each value comes.
+"""The attributes of n rows, column by column: which rows match a filter, and how many rows have each value.
 
 Immutable; the arrays are those of `layout.py`. A field of metadata, by its dotted path, is a column, and so are `@id`
 and `@document_id`. A value is found by bisection in its column; ranges and prefixes are two places between values; and
@@ -14,18 +14,15 @@ from typing import Self
 
 import numpy as np
 
-from apps.engine.metadata import building, filters, values
-from apps.engine.metadata.building import Attributes
-from apps.engine.metadata.facets import Counts, counted
-from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, Filter, Operand, Scalar
+from apps.engine.metadata.building import Attributes, build_layout, merge_layouts
+from apps.engine.metadata.facets import Counts, count_rows
+from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, And, Between, Contains, Filter, Not, OneOf, Or
 from apps.engine.metadata.layout import Layout, Starts, UInt32
-from apps.engine.metadata.values import encoded
+from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, Scalar, key_of, scalar_of
 from apps.engine.vectors import Int64, Mask
 
-# Where a part is found in one of so many strings, a look at each string is quicker than finding out whose a place is.
+# Where one string in so many has a part, a look at each string is quicker than finding whose each place is.
 _MANY = 8
-# Behind all keys with a given beginning: no key has this byte, which UTF-8 does not use, where a string goes on.
-_LAST = b"\xff"
 
 
 class Columns:
@@ -37,12 +34,12 @@ class Columns:
     @classmethod
     def build(cls, rows: Sequence[Attributes]) -> Self:
         """The columns of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
-        return cls(building.built(rows))
+        return cls(build_layout(rows))
 
     @classmethod
-    def merged(cls, parts: Sequence["Columns"], order: Int64) -> Self:
+    def merge(cls, parts: Sequence["Columns"], order: Int64) -> Self:
         """The columns of the rows `order` [n], distinct positions into the concatenation of `parts`."""
-        return cls(building.merged([part._layout for part in parts], order))
+        return cls(merge_layouts([part._layout for part in parts], order))
 
     def equals(self, other: "Columns") -> bool:
         """Whether each row has the same attributes in both, as far as a filter can tell."""
@@ -68,34 +65,29 @@ class Columns:
     def mask(self, filter: Filter) -> Mask:
         """bool [n]: which rows match."""
         match filter:
-            case filters.And(parts):
+            case And(parts):
                 found = np.ones(len(self), np.bool_)
                 for part in parts:
                     found &= self.mask(part)
-            case filters.Or(parts):
+            case Or(parts):
                 found = np.zeros(len(self), np.bool_)
                 for part in parts:
                     found |= self.mask(part)
-            case filters.Not(part):
+            case Not(part):
                 found = self.mask(part)
                 np.logical_not(found, out=found)
-            case filters.OneOf(path, operands):
-                found = self._equal_times(operands) if path == CREATED_AT else self._one_of(path, operands)
-            case filters.Compare(path, operator, operand):
-                found = self._compared(path, operator, operand)
-            case filters.Prefix(path, text):
-                key = values.STRING + text.encode()
-                found = self._between(path, key, key + _LAST)
-            case filters.Contains(path, scalar):
-                found = self._containing(path, scalar)
-            case filters.Exists(path):
-                found = np.ones(len(self), np.bool_) if path == CREATED_AT else self._between(path, b"", _LAST)
+            case OneOf(path, keys):
+                found = self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
+            case Between(path, low, high):
+                found = self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
+            case Contains(path, scalar):
+                found = self._contains(path, scalar)
             case _:
                 raise TypeError(f"{filter!r} is no filter")
         return found
 
     def counts(self, path: str, allowed: Mask | None = None) -> Counts:
-        """How many of the rows `allowed` [n] (None: all) have each value of a field.
+        """The number of the rows `allowed` [n] (None: all) that have each value of a field.
 
         Values are scalars, null among them, and the scalar members of arrays; a row counts once for each value that
         it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is a dotted path,
@@ -105,32 +97,16 @@ class Columns:
             raise ValueError(f"{path} is no field whose values are counted")
         first, last = self._column(path)
         layout = self._layout
-        last = bisect_left(layout.values, values.ARRAY, first, last)
-        found = counted(layout.first_row[first : last + 1], layout.rows, allowed)
-        found += counted(layout.first_member[first : last + 1], layout.member_rows, allowed)
+        last = bisect_left(layout.values, ARRAY, first, last)
+        found = count_rows(layout.first_row[first : last + 1], layout.rows, allowed)
+        found += count_rows(layout.first_member[first : last + 1], layout.member_rows, allowed)
         return Counts(layout.values, first, found)
 
     def _column(self, path: str) -> tuple[int, int]:
         """The range of the values of a column; empty if there is none."""
-        layout, name = self._layout, path.encode()
-        at = bisect_left(layout.names, name)
-        if at == len(layout.names) or layout.names[at] != name:
-            return 0, 0
-        return int(layout.first_value[at]), int(layout.first_value[at + 1])
-
-    def _compared(self, path: str, operator: str, operand: int | float | str) -> Mask:
-        if path == CREATED_AT:
-            return _COMPARISONS[operator](self._layout.created_at, operand)
-        key = encoded(operand)
-        # The type's byte comes before all keys of the type, and a further byte behind the key itself.
-        before, after = key[:1], bytes([key[0] + 1])
-        low, high = {
-            "$gt": (key + b"\0", after),
-            "$gte": (key, after),
-            "$lt": (before, key),
-            "$lte": (before, key + b"\0"),
-        }[operator]
-        return self._between(path, low, high)
+        layout = self._layout
+        at = layout.names.find(path.encode(), 0, len(layout.names))
+        return (0, 0) if at is None else (int(layout.first_value[at]), int(layout.first_value[at + 1]))
 
     def _between(self, path: str, low: bytes, high: bytes) -> Mask:
         """The rows whose value at `path` has a key from `low` up to `high`, without it."""
@@ -152,9 +128,9 @@ class Columns:
             found[layout.rows[stop:end]] = False
         return found
 
-    def _one_of(self, path: str, operands: tuple[Operand, ...]) -> Mask:
+    def _one_of(self, path: str, keys: tuple[bytes, ...]) -> Mask:
         layout, column = self._layout, self._column(path)
-        hits = [hit for operand in operands if (hit := self._find(column, encoded(operand))) is not None]
+        hits = [hit for key in keys if (hit := layout.values.find(key, *column)) is not None]
         if len(hits) == 1:
             found = self._side_by_side(column, hits[0], hits[0] + 1)
         else:
@@ -163,22 +139,29 @@ class Columns:
         found[_rows_of(hits, layout.first_member, layout.member_rows)] = True
         return found
 
-    def _find(self, column: tuple[int, int], key: bytes) -> int | None:
-        first, last = column
-        at = bisect_left(self._layout.values, key, first, last)
-        return at if at < last and self._layout.values[at] == key else None
+    def _one_of_times(self, keys: tuple[bytes, ...]) -> Mask:
+        return np.isin(self._layout.created_at, np.array([scalar_of(key) for key in keys], np.int64))
 
-    def _containing(self, path: str, scalar: Scalar) -> Mask:
+    def _between_times(self, low: bytes, high: bytes) -> Mask:
+        """As `_between`, for `@created_at`. Of a bound without a number all times are on the right side."""
+        found = np.ones(len(self), np.bool_)
+        if len(low) > 1:
+            found &= self._layout.created_at >= _first_time(low)
+        if len(high) > 1:
+            found &= self._layout.created_at < _first_time(high)
+        return found
+
+    def _contains(self, path: str, scalar: Scalar) -> Mask:
         layout, column = self._layout, self._column(path)
         found = np.zeros(len(self), np.bool_)
         if isinstance(scalar, str):
-            first = bisect_left(layout.values, values.STRING, *column)
-            last = bisect_left(layout.values, values.ARRAY, first, column[1])
+            first = bisect_left(layout.values, STRING, *column)
+            last = bisect_left(layout.values, ARRAY, first, column[1])
             if not scalar:
                 found = self._side_by_side(column, first, last)
             elif layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
                 found[_rows_of(self._with_part(scalar.encode(), first, last), layout.first_row, layout.rows)] = True
-        hit = self._find(column, encoded(scalar))
+        hit = layout.values.find(key_of(scalar), *column)
         if hit is not None:
             found[_rows_of([hit], layout.first_member, layout.member_rows)] = True
         return found
@@ -204,11 +187,11 @@ class Columns:
                 at = text.find(part, at + 1)
         return found
 
-    def _equal_times(self, operands: tuple[Operand, ...]) -> Mask:
-        return np.isin(self._layout.created_at, np.array(operands, np.int64))
 
-
-_COMPARISONS = {"$gt": np.greater, "$gte": np.greater_equal, "$lt": np.less, "$lte": np.less_equal}
+def _first_time(bound: bytes) -> int:
+    """The first whole number whose key is not before `bound`, which is a number's key or one with a byte behind it."""
+    key = bound[:NUMBER_BYTES]
+    return int(scalar_of(key) or 0) + (len(bound) > len(key))
 
 
 def _rows_of(hits: list[int], starts: Starts, rows: UInt32) -> UInt32:

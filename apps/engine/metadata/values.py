@@ -15,18 +15,23 @@ The types stand in this order, so scalars come first.
 """
 
 import struct
-from typing import Any
+from typing import Any, TypeAlias
 
-from apps.engine.metadata.filters import MAX_DEPTH, Scalar
+Scalar: TypeAlias = bool | int | float | str | None
+
+MAX_DEPTH = 16  # of arrays within each other
 
 NULL, FALSE, TRUE, NUMBER, STRING, ARRAY, OTHER = (bytes([i]) for i in range(7))
+# Behind all keys, and behind all that begin with a given string: UTF-8 does not use this byte.
+LAST = b"\xff"
 
 _DOUBLE, _INTEGER, _NUMBER = struct.Struct(">d"), struct.Struct(">Q"), struct.Struct(">QH")
+NUMBER_BYTES = len(NUMBER) + _NUMBER.size
 _SIGN, _ALL = 1 << 63, (1 << 64) - 1
 _MIDDLE = 1 << 15
 
 
-def encoded(value: Any, depth: int = MAX_DEPTH) -> bytes:
+def key_of(value: Any, depth: int = MAX_DEPTH) -> bytes:
     """The key of `value`, parsed JSON with integers of at most 64 bits; arrays may be lists or tuples."""
     if isinstance(value, str):
         return STRING + value.encode()
@@ -35,16 +40,16 @@ def encoded(value: Any, depth: int = MAX_DEPTH) -> bytes:
     if isinstance(value, bool):
         return TRUE if value else FALSE
     if isinstance(value, int | float):
-        return _encoded_number(value)
+        return _key_of_number(value)
     if isinstance(value, dict) or depth == 0:
         return OTHER
-    members = [encoded(member, depth - 1) for member in value]
+    members = [key_of(member, depth - 1) for member in value]
     if OTHER in members:
         return OTHER
     return ARRAY + b"".join(len(member).to_bytes(4) + member for member in members)
 
 
-def _encoded_number(value: int | float) -> bytes:
+def _key_of_number(value: int | float) -> bytes:
     # Minus zero plus zero is zero.
     nearest = float(value) + 0.0
     (bits,) = _INTEGER.unpack(_DOUBLE.pack(nearest))
@@ -52,17 +57,17 @@ def _encoded_number(value: int | float) -> bytes:
     return NUMBER + _NUMBER.pack(bits ^ (_ALL if bits & _SIGN else _SIGN), rest + _MIDDLE)
 
 
-def decoded(key: bytes) -> Scalar:
+def scalar_of(key: bytes) -> Scalar:
     """The scalar whose key is `key`. Whole numbers within 64 bits are integers, however they were written."""
     tag = key[:1]
     if tag == STRING:
         return key[1:].decode()
     if tag == NUMBER:
-        return _decoded_number(key)
+        return _number_of(key)
     return {NULL: None, FALSE: False, TRUE: True}[tag]
 
 
-def _decoded_number(key: bytes) -> int | float:
+def _number_of(key: bytes) -> int | float:
     bits, rest = _NUMBER.unpack_from(key, 1)
     (nearest,) = _DOUBLE.unpack(_INTEGER.pack(bits ^ (_SIGN if bits & _SIGN else _ALL)))
     if rest != _MIDDLE or (nearest.is_integer() and -(2.0**63) <= nearest < 2.0**64):

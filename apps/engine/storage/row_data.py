@@ -93,7 +93,7 @@ class StoredContent(Content):
         words = [content.words(count) for content, count in parts]
         counts = [count for _, count in parts]
         return cls(
-            Columns.merged(list(chain.from_iterable(columns)), _places(columns, counts)[order]),
+            Columns.merge(list(chain.from_iterable(columns)), _places(columns, counts)[order]),
             TextIndex.merged(list(chain.from_iterable(words)), _places(words, counts)[order]),
         )
 
@@ -117,7 +117,7 @@ class LooseContent(Content):
         self._rows: list[Row] = []
         self._bytes = 0
         self.append(rows)
-        self._columns = _Blocks(lambda rows: Columns.build([row.attributes for row in rows]), Columns.merged)
+        self._columns = _Blocks(lambda rows: Columns.build([row.attributes for row in rows]), Columns.merge)
         self._words = _Blocks(lambda rows: TextIndex.build([row.text for row in rows]), TextIndex.merged)
 
     def append(self, rows: Sequence[Row]) -> None:

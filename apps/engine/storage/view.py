@@ -19,7 +19,8 @@ import numpy as np
 from apps.engine.indexes.base import NO_PARAMS, Neighbors, Params
 from apps.engine.indexes.brute_force import BruteForce, search_matrix
 from apps.engine.metadata.facets import most_frequent
-from apps.engine.metadata.filters import Filter, Scalar
+from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.values import Scalar
 from apps.engine.metrics import Metric
 from apps.engine.selection import best
 from apps.engine.storage.row_data import LooseContent, Row

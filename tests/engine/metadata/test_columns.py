@@ -234,11 +234,11 @@ def test_columns_match_what_a_plain_evaluator_matches(
     order = random.sample(range(len(given_rows)), random.randint(0, len(given_rows)))
     cuts = sorted(random.choices(range(len(given_rows) + 1), k=2))
     parts = [Columns.build(given_rows[a:b]) for a, b in pairwise([0, *cuts, len(given_rows)])]
-    merged = Columns.merged(parts, np.array(order, np.int64))
+    merged = Columns.merge(parts, np.array(order, np.int64))
     assert len(merged) == len(order)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         built = Columns.build(given_rows)
-        whole = [built, loaded(built, one), Columns.merged([built], np.arange(len(given_rows)))]
+        whole = [built, loaded(built, one), Columns.merge([built], np.arange(len(given_rows)))]
         chosen = [merged, loaded(merged, other), Columns.build([given_rows[i] for i in order])]
         for raw in filters:
             expected = [i for i, row in enumerate(given_rows) if matches(row, raw)]
@@ -348,7 +348,7 @@ def test_few_rows(count: int) -> None:
     columns = Columns.build([row_of({"a": 1})] * count)
     assert (len(columns), columns.nbytes > 0) == (count, True)
     assert matched(columns, {}) == matched(columns, {"a": {"$exists": True}}) == list(range(count))
-    assert matched(Columns.merged([], np.empty(0, np.int64)), {"a": 1}) == []
+    assert matched(Columns.merge([], np.empty(0, np.int64)), {"a": 1}) == []
 
 
 def test_most_rows_or_few_match() -> None:
@@ -374,8 +374,8 @@ def test_blocks_are_merged_in_any_order() -> None:
     ]
     order = np.random.default_rng(1).permutation(300)[:170]
     parts = [Columns.build(given_rows[a:b]) for a, b in pairwise([0, 10, 10, 150, 300])]
-    once = Columns.merged(parts[:2], np.arange(10)[::-1])
-    twice = Columns.merged([once, *parts[2:]], np.where(order < 10, 9 - order, order))
+    once = Columns.merge(parts[:2], np.arange(10)[::-1])
+    twice = Columns.merge([once, *parts[2:]], np.where(order < 10, 9 - order, order))
     for raw in (
         {"n": {"$gte": 3}},
         {"tags": "t4"},
@@ -392,13 +392,13 @@ def test_blocks_are_merged_in_any_order() -> None:
     ):
         expected = [place for place, i in enumerate(order) if matches(given_rows[i], raw)]
         assert expected or raw == {"tags": {"$contains": 123}}
-        for columns in (Columns.merged(parts, order), twice):
+        for columns in (Columns.merge(parts, order), twice):
             assert matched(columns, raw) == expected
     for path in ("n", "tags", "rare", "@document_id"):
-        found = [(rank(value), count) for value, count in facet(Columns.merged(parts, order), path)]
+        found = [(rank(value), count) for value, count in facet(Columns.merge(parts, order), path)]
         assert found == plain_facet([given_rows[i] for i in order], path)
     # Nothing is left of rows that were left out.
-    assert Columns.merged(parts, order[:1]).nbytes < 1_000
+    assert Columns.merge(parts, order[:1]).nbytes < 1_000
 
 
 def test_an_array_is_told_from_another_whose_members_read_alike() -> None:
@@ -472,7 +472,7 @@ def test_cost_follows_values_and_not_rows_times_fields(tmp_path: Path) -> None:
     assert columns.nbytes < 100 * count
     assert held < 120 * count
     assert peak < 2_500 * count
-    merged = Columns.merged([columns, columns], np.arange(2 * count)[1::2])
+    merged = Columns.merge([columns, columns], np.arange(2 * count)[1::2])
     assert merged.nbytes < 100 * count
     columns.save(tmp_path)
     start = time.perf_counter()

@@ -12,22 +12,20 @@ from hypothesis import strategies as st
 from apps.engine.errors import EngineError, InvalidFilter
 from apps.engine.metadata.filters import (
     MAX_CONDITIONS,
-    MAX_DEPTH,
     MAX_IN_VALUES,
     MAX_SUBSTRINGS,
     MAX_VALUES,
     OPERATORS,
     OWN_FIELDS,
     And,
-    Compare,
+    Between,
     Contains,
-    Exists,
     Not,
     OneOf,
     Or,
-    Prefix,
     parse,
 )
+from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NUMBER, STRING, key_of
 from tests.engine.data import bounded
 from tests.server import ROOT
 
@@ -46,17 +44,25 @@ def nested(raw: object, times: int, operator: str) -> object:
     return raw
 
 
+def one_of(path: str, *values: Any) -> OneOf:
+    return OneOf(path, tuple(key_of(value) for value in values))
+
+
 def test_a_filter_becomes_a_tree() -> None:
-    assert parse({"a": 1}) == parse({"a": {"$eq": 1}}) == OneOf("a", (1,))
-    assert parse({"a": [1, [2]]}) == OneOf("a", ((1, (2,)),))
-    assert parse({"a": {"$ne": 1}}) == Not(OneOf("a", (1,)))
-    assert parse({"a": {"$in": [1, "x"]}}) == OneOf("a", (1, "x"))
-    assert parse({"a": {"$nin": []}}) == Not(OneOf("a", ()))
-    assert parse({"a": {"$gt": 1, "$lte": 5}}) == And((Compare("a", "$gt", 1), Compare("a", "$lte", 5)))
-    assert parse({"a": {"$exists": False}}) == Not(Exists("a"))
-    assert parse({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", None), Prefix("b", "")))
-    assert parse({"$or": [{"a": 1}, {"b": 2}]}) == Or((OneOf("a", (1,)), OneOf("b", (2,))))
-    assert parse({"$not": {"$and": [{"a": 1}]}}) == Not(And((OneOf("a", (1,)),)))
+    assert parse({"a": 1}) == parse({"a": {"$eq": 1}}) == one_of("a", 1)
+    assert parse({"a": [1, [2]]}) == one_of("a", [1, [2]])
+    assert parse({"a": {"$ne": 1}}) == Not(one_of("a", 1))
+    assert parse({"a": {"$in": [1, "x"]}}) == one_of("a", 1, "x")
+    assert parse({"a": {"$nin": []}}) == Not(one_of("a"))
+    greater, least = Between("a", key_of(1) + b"\0", STRING), Between("a", NUMBER, key_of(5) + b"\0")
+    assert parse({"a": {"$gt": 1, "$lte": 5}}) == And((greater, least))
+    assert parse({"a": {"$gte": "x"}}) == Between("a", key_of("x"), ARRAY)
+    assert parse({"a": {"$lt": "x"}}) == Between("a", STRING, key_of("x"))
+    assert parse({"a": {"$exists": False}}) == Not(Between("a", b"", LAST))
+    prefix = Between("b", STRING, STRING + LAST)
+    assert parse({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", None), prefix))
+    assert parse({"$or": [{"a": 1}, {"b": 2}]}) == Or((one_of("a", 1), one_of("b", 2)))
+    assert parse({"$not": {"$and": [{"a": 1}]}}) == Not(And((one_of("a", 1),)))
 
 
 @pytest.mark.parametrize("raw", [{}, {"$and": [{}, {}]}, {"$or": [{"a": 1}, {}]}])
@@ -84,7 +90,7 @@ def test_a_filter_with_a_condition_does_not_say_so(raw: object) -> None:
     ],
 )
 def test_times_are_instants(text: str, microseconds: int) -> None:
-    assert parse({"@created_at": text}) == OneOf("@created_at", (microseconds,))
+    assert parse({"@created_at": text}) == one_of("@created_at", microseconds)
 
 
 @pytest.mark.parametrize(
