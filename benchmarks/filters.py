@@ -176,7 +176,7 @@ def main(data_folder: str, repeat: int) -> None:
 
 def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[float, list[int]]:
     """Seconds from the filter as JSON has it to the keys of what is found, and these."""
-    from apps.engine.metadata.filters import parse
+    from apps.engine.metadata.filters import parse_filter
     from apps.search.query.search import Execution, Search
     from apps.search.query.spec import Hybrid
 
@@ -187,7 +187,7 @@ def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[flo
         mode="vector",
         vector=vector,
         words=None,
-        filter=parse(case.filter),
+        filter=parse_filter(case.filter),
         filter_mode="auto",
         exact=False,
         params={},

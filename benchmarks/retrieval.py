@@ -88,7 +88,7 @@ def _answers(
     from apps.engine.metrics import Metric
     from apps.engine.storage.row_data import Row as ContentRow
     from apps.engine.storage.view import View
-    from apps.engine.text.analyzer import parse
+    from apps.engine.text.analyzer import parse_query
     from apps.search.query.search import Execution, Search
     from apps.search.query.spec import EVERYTHING, Hybrid
 
@@ -105,7 +105,7 @@ def _answers(
                     fetch=_K,
                     mode=mode,
                     vector=None if mode == "lexical" else queries[query],
-                    words=None if mode == "vector" else parse(texts[query]),
+                    words=None if mode == "vector" else parse_query(texts[query]),
                     filter=EVERYTHING,
                     filter_mode="auto",
                     exact=True,

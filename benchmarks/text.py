@@ -80,9 +80,9 @@ def queries(data: Dataset, count: int) -> dict[str, list[str]]:
 
 def _rows_with(data: Dataset) -> Counter[str]:
     """How many rows have each word."""
-    from apps.engine.text.analyzer import words
+    from apps.engine.text.analyzer import tokenize
 
-    return Counter(word for row in data.rows for word in set(words(row["text"])))
+    return Counter(word for row in data.rows for word in set(tokenize(row["text"])))
 
 
 def _three_words(data: Dataset, count: int) -> list[str]:
@@ -111,9 +111,9 @@ def _fts5(data: Dataset) -> sqlite3.Connection | None:
 
 
 def _ask_fts5(database: sqlite3.Connection, text: str) -> list[Any]:
-    from apps.engine.text.analyzer import words
+    from apps.engine.text.analyzer import tokenize
 
-    any_of = " OR ".join(f'"{word}"' for word in words(text))
+    any_of = " OR ".join(f'"{word}"' for word in tokenize(text))
     return database.execute(
         "SELECT rowid, bm25(texts) FROM texts WHERE texts MATCH ? ORDER BY bm25(texts) LIMIT 10", [any_of]
     ).fetchall()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
-from apps.engine.metadata.filters import And, Filter, parse
+from apps.engine.metadata.filters import And, Filter, parse_filter
 from apps.engine.storage.view import View
 from apps.engine.vectors import Int64
 from apps.libraries import selectors
@@ -36,7 +36,7 @@ def list_chunks(
         )
     if document_id is not None:
         selectors.check_document(library_id=library_id, document_id=document_id)
-        filter = And((filter, parse({"@document_id": document_id})))
+        filter = And((filter, parse_filter({"@document_id": document_id})))
     with open_snapshot() as snapshot:
         keys = _matching(views.current(snapshot, library_id).view, filter)
         first = int(np.searchsorted(keys, after, side="right"))

@@ -13,12 +13,12 @@ import orjson
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES, chosen_kind
 from apps.engine.metadata import Attributes, Columns
-from apps.engine.metadata.filters import parse
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import StoredContent
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Mask
 from benchmarks.dataset import Dataset, Float32
 from benchmarks.engine.references import REFERENCES
@@ -50,7 +50,7 @@ class _Library:
     def of(cls, data: Dataset, quick: bool) -> "_Library":
         rows = [orjson.loads(line) for line in data.lines]
         attributes = [Attributes(row["id"], None, 0, orjson.dumps(row["metadata"])) for row in rows]
-        content = StoredContent(Columns.build(attributes), TextIndex.build([""] * len(rows)))
+        content = StoredContent(Columns.build(attributes), InvertedIndex.build([""] * len(rows)))
         return cls(data, content, data.queries[: 64 if quick else 512], 3 if quick else 9)
 
     def view(self, kind: str) -> View:
@@ -143,7 +143,7 @@ def _filtered(library: _Library, view: View, kind: str) -> list[Row]:
     is_default = kind == chosen_kind(AUTO, len(library.data), library.data.dimension)
     found = []
     for name, raw in _FILTERS.items():
-        filter = parse(raw)
+        filter = parse_filter(raw)
         allowed = view.matching(filter)
         rows = int(np.count_nonzero(allowed[0]))
 

@@ -62,10 +62,10 @@ class OursInProcess(Ours):
             self._rows = {key: data.positions[id] for key, id in snapshot.rows("SELECT id, public_id FROM chunk")}
 
     def query(self, vector: Float32, equal: Equal) -> list[int]:
-        from apps.engine.metadata.filters import parse
+        from apps.engine.metadata.filters import parse_filter
 
         assert self._view is not None
-        allowed = self._view.matching(parse(dict(equal))) if equal else None
+        allowed = self._view.matching(parse_filter(dict(equal))) if equal else None
         [hits] = self._view.search(vector[np.newaxis], K, allowed=allowed)
         return [self._rows[key] for key in hits.keys.tolist()]
 

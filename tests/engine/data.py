@@ -10,7 +10,7 @@ from apps.engine.indexes.base import Neighbors
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.storage.row_data import Row, StoredContent
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import MAX_COMPONENT, Float32, Int64, Mask
 
 metrics = st.sampled_from(Metric)
@@ -87,7 +87,7 @@ def content_of(keys: Int64) -> StoredContent:
     """The same, as a segment has it."""
     rows = rows_of(keys)
     columns = Columns.build([row.attributes for row in rows])
-    return StoredContent(columns, TextIndex.build([row.text for row in rows]))
+    return StoredContent(columns, InvertedIndex.build([row.text for row in rows]))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from apps.engine.indexes import registry
 from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, go_on
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.registry import INDEX_TYPES
-from apps.engine.metadata.filters import parse
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.storage import view
 from apps.engine.vectors import DTYPE, Float32
@@ -285,7 +285,7 @@ def test_changes_of_metadata_are_in_the_files(library: Library, indexer: Indexer
     assert current.manifest is not None
     assert current.manifest.seq == current.state.position.seq
     assert current.view.pending == 0
-    assert len(current.view.keys(current.view.matching(parse({"n": 1})))) == len(current.view)
+    assert len(current.view.keys(current.view.matching(parse_filter({"n": 1})))) == len(current.view)
 
 
 def test_when_there_is_nothing_to_do_nothing_is_done(library: Library, indexer: Indexer, quiet: None) -> None:

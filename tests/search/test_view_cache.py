@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from django.db import connection, connections, transaction
 
-from apps.engine.metadata.filters import parse
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE
 from apps.indexing import upkeep as maintenance
@@ -83,7 +83,7 @@ def test_a_change_of_metadata_moves_the_revision_and_the_row(cache: ViewCache, l
     assert after.view is not None
     for view, matches in ((before.view, 0), (after.view, 1)):
         assert len(view) == 1
-        assert len(view.keys(view.matching(parse({"n": 1})))) == matches
+        assert len(view.keys(view.matching(parse_filter({"n": 1})))) == matches
 
 
 def test_a_chunk_that_came_and_went_in_between_is_not_shown(cache: ViewCache, library: Library) -> None:

@@ -111,7 +111,7 @@ def conditions(filter: Filter) -> Iterator[Filter]:
             yield filter
 
 
-def parse(raw: object) -> Filter:
+def parse_filter(raw: object) -> Filter:
     """The filter that `raw`, parsed JSON, stands for; raises InvalidFilter for what is none."""
     return _Parser().filter(raw, (), 0)
 

@@ -19,7 +19,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 
 from apps.engine.metadata import Attributes, Columns
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Int64, Mask
 
 _COLUMNS, _WORDS = "columns", "words"
@@ -50,7 +50,7 @@ class Content(ABC):
         """Columns of at least the first `count` rows."""
 
     @abstractmethod
-    def words(self, count: int) -> Sequence[TextIndex]:
+    def words(self, count: int) -> Sequence[InvertedIndex]:
         """Words of at least the first `count` rows."""
 
     @property
@@ -62,13 +62,13 @@ class Content(ABC):
 class StoredContent(Content):
     """The content of a sealed segment."""
 
-    def __init__(self, columns: Columns, words: TextIndex) -> None:
+    def __init__(self, columns: Columns, words: InvertedIndex) -> None:
         self._columns, self._words = columns, words
 
     def columns(self, count: int) -> Sequence[Columns]:
         return [self._columns]
 
-    def words(self, count: int) -> Sequence[TextIndex]:
+    def words(self, count: int) -> Sequence[InvertedIndex]:
         return [self._words]
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class StoredContent(Content):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The content that was saved in `folder`; raises OSError or ValueError."""
-        return cls(Columns.load(folder / _COLUMNS), TextIndex.load(folder / _WORDS))
+        return cls(Columns.load(folder / _COLUMNS), InvertedIndex.load(folder / _WORDS))
 
     @classmethod
     def merged(cls, parts: Sequence[tuple[Content, int]], order: Int64) -> Self:
@@ -94,7 +94,7 @@ class StoredContent(Content):
         counts = [count for _, count in parts]
         return cls(
             Columns.merge(list(chain.from_iterable(columns)), _places(columns, counts)[order]),
-            TextIndex.merged(list(chain.from_iterable(words)), _places(words, counts)[order]),
+            InvertedIndex.merge(list(chain.from_iterable(words)), _places(words, counts)[order]),
         )
 
     def has_columns_of(self, other: "StoredContent") -> bool:
@@ -118,7 +118,7 @@ class LooseContent(Content):
         self._bytes = 0
         self.append(rows)
         self._columns = _Blocks(lambda rows: Columns.build([row.attributes for row in rows]), Columns.merge)
-        self._words = _Blocks(lambda rows: TextIndex.build([row.text for row in rows]), TextIndex.merged)
+        self._words = _Blocks(lambda rows: InvertedIndex.build([row.text for row in rows]), InvertedIndex.merge)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows behind the others."""
@@ -132,7 +132,7 @@ class LooseContent(Content):
     def columns(self, count: int) -> Sequence[Columns]:
         return self._columns.upto(self._rows, count)
 
-    def words(self, count: int) -> Sequence[TextIndex]:
+    def words(self, count: int) -> Sequence[InvertedIndex]:
         return self._words.upto(self._rows, count)
 
     @property

@@ -27,9 +27,8 @@ from apps.engine.storage.row_data import LooseContent, Row
 from apps.engine.storage.segment import Part, Segment, merged_rows
 from apps.engine.storage.tail import TailBuffer
 from apps.engine.text.analyzer import TextQuery
-from apps.engine.text.bm25 import Part as WordsPart
-from apps.engine.text.bm25 import search
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text.bm25 import TextPart, search_text
+from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Float32, Int64, Mask
 
 _COMPACT_ROWS = 1024
@@ -175,7 +174,7 @@ class View:
                 end = min(start + len(index), count)
                 parts.append(_words_part(index, part, mask, start, end))
                 start = end
-        found = search(parts, words, k)
+        found = search_text(parts, words, k)
         return Hits(found.keys, found.scores, found.matched, True, frozenset())
 
     def loose_segment(self) -> Segment | None:
@@ -221,7 +220,7 @@ class View:
         return Segment.build(keys=keys, vectors=vectors, content=content, metric=self.metric)
 
 
-def _words_part(index: TextIndex, part: Part, allowed: Mask | None, start: int, end: int) -> WordsPart:
+def _words_part(index: InvertedIndex, part: Part, allowed: Mask | None, start: int, end: int) -> TextPart:
     """The rows `start` to `end` of a part, as a search for words takes them; `index` may reach beyond."""
     keys = np.full(len(index), -1, np.int64)
     alive = np.zeros(len(index), np.bool_)
@@ -231,7 +230,7 @@ def _words_part(index: TextIndex, part: Part, allowed: Mask | None, start: int, 
     if allowed is not None:
         mask = np.zeros(len(index), np.bool_)
         mask[: end - start] = allowed[start:end]
-    return WordsPart(index, keys, alive, mask)
+    return TextPart(index, keys, alive, mask)
 
 
 def is_sparse(dead: int, rows: int) -> bool:

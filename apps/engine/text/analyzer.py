@@ -1,4 +1,4 @@
-"""What a word is, and what of the text of a query is searched for.
+"""What a word is, and which words and phrases a query asks for.
 
 A word is a run of letters, digits and marks, compared without regard to case, accents and variants of form: the text
 goes through NFKC and case folding, and combining diacritical marks (U+0300 to U+036F) are left out, so that "Café",
@@ -6,7 +6,7 @@ goes through NFKC and case folding, and combining diacritical marks (U+0300 to U
 
 Scripts that are written without spaces between words have no runs that are words. There every character is a word, and
 so is every pair of neighbours, in turn: 東京都 is 東, 東京, 京, 京都, 都. So a single character is found, pairs tell
-texts apart, and a phrase is a substring: the words of a part of a run lie side by side among those of the run.
+texts apart, and a phrase is a substring: the words of a part of a run are neighbours among those of the run.
 
 Costs some 2 to 5 microseconds for 15 words of ASCII, and 10 to 30 for other text.
 """
@@ -16,18 +16,18 @@ import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 
-# Longer words are cut, and equal where they begin so.
+# Longer words are cut.
 MAX_LENGTH = 64
-# Of the text of a query, so many distinct words are looked up, those of phrases first.
+# Distinct words of a query that are looked up, those of phrases first.
 MAX_WORDS = 1024
-# The phrases of a query have so many words together; what is beyond counts as words.
+# Words in all phrases of a query; the others count as single words.
 MAX_PHRASE_WORDS = 256
 
 _ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _ZERO_WIDTH_SPACE = 0x200B
 # Combining diacritical marks, and variation selectors.
 _IGNORED = range(0x0300, 0x0370), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
-# Normal forms sort the marks that follow a letter, in time that is quadratic in their number. No text has so many.
+# Normal forms sort the marks that follow a letter, in time quadratic in their number; no real text has this many.
 _MANY_MARKS = re.compile(r"([^\w\x00-\x7f]{32})[^\w\x00-\x7f]+")
 # Thai and Lao, Myanmar, Khmer, the marks of Han that repeat or stand for a numeral, kana, Han.
 _UNSPACED = (
@@ -38,7 +38,7 @@ _PIECES = re.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
 
 
 class _Characters(dict[int, str]):
-    """What becomes of each character: itself, nothing, or a space; filled as characters are met."""
+    """What each character becomes: itself, nothing, or a space; filled as characters are met."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
@@ -65,16 +65,16 @@ class TextQuery:
     phrases: tuple[tuple[str, ...], ...] = ()
 
 
-def words(text: str) -> list[str]:
-    """The words of `text`, in order, with repetitions. Any string is valid."""
-    found = text.translate(_ASCII).split() if text.isascii() else _unicode_words(text)
+def tokenize(text: str) -> list[str]:
+    """Return the words of `text`, in order, with repetitions. Any string is valid."""
+    found = text.translate(_ASCII).split() if text.isascii() else _tokenize_unicode(text)
     return [word if len(word) <= MAX_LENGTH else word[:MAX_LENGTH] for word in found]
 
 
-def parse(text: str) -> TextQuery:
-    """What to search for: the words of `text`, and as phrases those between two double quotes.
+def parse_query(text: str) -> TextQuery:
+    """Return what to search for: the words of `text`, and as phrases those between two double quotes.
 
-    Any string is valid. A quote without a second one means nothing. A text without words finds nothing.
+    Any string is valid. A quote without a second one is ignored. A text without words finds nothing.
     """
     pieces = text.split('"')
     if len(pieces) % 2 == 0:
@@ -82,18 +82,18 @@ def parse(text: str) -> TextQuery:
     phrases: dict[tuple[str, ...], None] = {}
     room = MAX_PHRASE_WORDS
     for piece in pieces[1::2]:
-        phrase = tuple(words(piece)[:room])
+        phrase = tuple(tokenize(piece)[:room])
         if phrase and phrase not in phrases:
             phrases[phrase] = None
             room -= len(phrase)
     distinct = {word: None for phrase in phrases for word in phrase}
-    distinct.update(dict.fromkeys(word for piece in pieces for word in words(piece)))
+    distinct.update(dict.fromkeys(word for piece in pieces for word in tokenize(piece)))
     return TextQuery(tuple(sorted(list(distinct)[:MAX_WORDS])), tuple(phrases))
 
 
-def _unicode_words(text: str) -> list[str]:
+def _tokenize_unicode(text: str) -> list[str]:
     found: list[str] = []
-    for run in _folded(text).split():
+    for run in _fold(text).split():
         if run.isascii():
             found.append(run)
             continue
@@ -108,8 +108,8 @@ def _unicode_words(text: str) -> list[str]:
     return found
 
 
-def _folded(text: str) -> str:
-    """`text` with what is no part of a word as spaces, in lower case and without accents, in normal form C."""
+def _fold(text: str) -> str:
+    """Return `text` in lower case, without accents, in normal form C; what belongs to no word becomes spaces."""
     text = unicodedata.normalize("NFKC", _MANY_MARKS.sub(r"\1", text)).casefold()
     # Decomposed, so that accents are characters of their own; composed again, for Hangul and the voiced kana.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", text).translate(_CHARACTERS))

@@ -1,4 +1,4 @@
-"""The k best rows of several parts for the words of a query, by BM25.
+"""BM25: the k best rows of several parts for the words of a query.
 
 A row's score is the sum, over the distinct words of the query that it has, of
 
@@ -9,8 +9,8 @@ which is never negative). f is how often the row has the word, df how many rows 
 df and average are those of all live rows of all parts, whatever a filter lets through. Sums are made in float64 in the
 order of the words and rounded to float32 once, so that a score is the same however rows are divided into parts.
 
-No row that holds a word is passed over, so the answer is exact. Costs some 3 nanoseconds for each row of each word, and
-in each part some 5 microseconds a word.
+Every row that holds a word is scored, so the answer is exact. Costs some 3 nanoseconds for each row of each word, and
+some 5 microseconds for each word in each part.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ import numpy as np
 from apps.engine import kernels
 from apps.engine.selection import best, kth_largest_floor
 from apps.engine.text.analyzer import TextQuery
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 K1 = 1.2
 B = 0.75
-# Of the words of a query so many count: those of phrases and then the rarest.
+# Words of a query that count: those of phrases first, then the rarest.
 MAX_SCORED = 256
 
 _NO_MASK = np.empty(0, np.bool_)
@@ -37,14 +37,14 @@ _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows to search. `keys` int64 [n] name them, no key of any part twice among live rows.
+class TextPart:
+    """Rows to search, named by `keys` int64 [n]; no live row of any part has the key of another.
 
-    `alive` [n] masks the rows that exist, None where all do: the others are not there at all. `allowed` [n] masks
-    those that may be found; it changes no score. All false means none.
+    `alive` [n] masks the rows that exist, None where all do; the others count nowhere. `allowed` [n] masks the rows
+    that may be found, None where all may; it changes no score.
     """
 
-    index: TextIndex
+    index: InvertedIndex
     keys: Int64
     alive: Mask | None = None
     allowed: Mask | None = None
@@ -53,7 +53,7 @@ class Part:
 class TextHits(NamedTuple):
     """The best rows, best first, ties by ascending key: `keys` int64 [m], `scores` float32 [m], m <= k.
 
-    `matched` says how many rows there are that hold a word, have every phrase, and are alive and allowed.
+    `matched` is the number of rows that hold a word, have every phrase, and are alive and allowed.
     """
 
     keys: Int64
@@ -61,7 +61,7 @@ class TextHits(NamedTuple):
     matched: int
 
 
-def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
+def search_text(parts: Sequence[TextPart], query: TextQuery, k: int) -> TextHits:
     """The k best rows of `parts` that have a word of `query`, and every phrase of it."""
     encoded = [word.encode() for word in query.words]
     parts = [part for part in parts if len(part.index)]
@@ -78,7 +78,7 @@ def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
         if not np.diff(part_spans).any():
             continue
         mask = _mask(part, query, located)
-        candidates, part_scores = _scored(part.index, part_spans, idf, tokens / rows, mask)
+        candidates, part_scores = _score(part.index, part_spans, idf, tokens / rows, mask)
         matched += len(candidates)
         chosen = _k_best_at_least(part_scores, k)
         scores.append(part_scores[chosen])
@@ -88,8 +88,8 @@ def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
     return TextHits(all_keys[order], all_scores[order], matched)
 
 
-def _frequencies(part: Part, spans: Int64) -> Int64:
-    """int64 [words]: how many live rows hold each word, whose rows lie in `spans`."""
+def _frequencies(part: TextPart, spans: Int64) -> Int64:
+    """int64 [words]: the number of live rows that hold each word; its rows lie in `spans`."""
     if part.alive is None:
         return spans[:, 1] - spans[:, 0]
     rows, alive = part.index.rows, part.alive
@@ -102,8 +102,8 @@ def _frequencies(part: Part, spans: Int64) -> Int64:
     return counts
 
 
-def _live_size(part: Part) -> tuple[int, int]:
-    """How many live rows `part` has, and how many words these have together."""
+def _live_size(part: TextPart) -> tuple[int, int]:
+    """The number of live rows of `part`, and of all their words."""
     if part.alive is None:
         return len(part.index), part.index.tokens
     dead = np.flatnonzero(~part.alive)
@@ -111,7 +111,7 @@ def _live_size(part: Part) -> tuple[int, int]:
 
 
 def _idf(frequencies: Int64, rows: int, query: TextQuery) -> Float64:
-    """The weight of each word of `query`, which `frequencies` [words] of all `rows` have; 0 if it does not count."""
+    """The weight of each word of `query`; 0 if it does not count. `frequencies` [words] of the `rows` hold it."""
     # Python's logarithm is one function on every machine; numpy's depends on the processor.
     idf = np.array([log(1 + (rows - df + 0.5) / (df + 0.5)) for df in frequencies.tolist()])
     if np.count_nonzero(frequencies) > MAX_SCORED:
@@ -122,8 +122,8 @@ def _idf(frequencies: Int64, rows: int, query: TextQuery) -> Float64:
     return idf
 
 
-def _mask(part: Part, query: TextQuery, numbers: Sequence[int]) -> Mask:
-    """Which rows of `part` are alive and allowed, and have every phrase; empty where all do. `numbers` are those of the
+def _mask(part: TextPart, query: TextQuery, numbers: Sequence[int]) -> Mask:
+    """The rows of `part` that are alive, allowed and have every phrase; empty where all are. `numbers` are those of the
     query's words."""
     masks = [mask for mask in (part.alive, part.allowed) if mask is not None]
     known = dict(zip(query.words, numbers, strict=True))
@@ -134,10 +134,10 @@ def _mask(part: Part, query: TextQuery, numbers: Sequence[int]) -> Mask:
     return reduce(np.logical_and, masks) if masks else _NO_MASK
 
 
-def _scored(index: TextIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
+def _score(index: InvertedIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
     """The rows that `mask` allows and that have a word whose `idf` is not 0, in any order, and their scores."""
     if not kernels.loaded():
-        return _scored_by_numpy(index, spans, idf, average, mask)
+        return _score_by_numpy(index, spans, idf, average, mask)
     from apps.engine.kernels.words import score
 
     size = min(int((spans[:, 1] - spans[:, 0]).sum()), len(index))
@@ -147,7 +147,10 @@ def _scored(index: TextIndex, spans: Int64, idf: Float64, average: float, mask: 
     return candidates, scores[candidates].astype(np.float32)
 
 
-def _scored_by_numpy(index: TextIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
+def _score_by_numpy(
+    index: InvertedIndex, spans: Int64, idf: Float64, average: float, mask: Mask
+) -> tuple[Int64, Float32]:
+    """As `_score`, without the kernel."""
     pieces = [slice(first, end) for first, end in spans.tolist()]
     rows = np.concatenate([index.rows[piece] for piece in pieces])
     often = np.concatenate([index.frequencies[piece] for piece in pieces]).astype(np.float64)
@@ -159,7 +162,7 @@ def _scored_by_numpy(index: TextIndex, spans: Int64, idf: Float64, average: floa
     often *= K1 + 1
     often *= np.repeat(idf, spans[:, 1] - spans[:, 0])
     often /= below
-    # bincount adds one weight after the other, so a row's words in their order.
+    # bincount adds one weight after the other: the words of a row in their order.
     scores = np.bincount(rows, often, minlength=len(index))
     candidates = np.flatnonzero(scores * mask if len(mask) else scores)
     return candidates, scores[candidates].astype(np.float32)

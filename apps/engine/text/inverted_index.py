@@ -1,8 +1,8 @@
 """The index of one part: for each word the rows that hold it, and for each row its words in order.
 
-What always holds: nothing changes after the index was built. Words are numbered in the order of their UTF-8 bytes, and
-looked up by bisection in these bytes as they lie in the file, so opening an index makes no table of them. The
-arrays, and the files of a saved index, are:
+An index never changes after it was built. Words are numbered in the order of their UTF-8 bytes and looked up by
+bisection in the file's bytes, so opening an index makes no table of them. The arrays, and the files of a saved index,
+are:
 
 words.npy        uint8, the words' UTF-8 bytes, one after the other
 ends.npy         int64 [2, w + 1]: where each word begins in `words`, and its rows in `rows`; the last is the end
@@ -11,9 +11,8 @@ frequencies.npy  uint8, or wider where it must be [p]: how often
 tokens.npy       int32, the words of each row in order, by number, row after row
 lengths.npy      int32 [n], the number of words of each row
 
-The first four find rows by words; the last two serve phrases, the length of a row in its score, and merging, which
-takes numbers for numbers and does not read texts again. Costs some 10 bytes for each word of a row; while
-building or merging, some 70.
+The first four find rows by words. The last two serve phrases, the length of a row in its score, and merging, which
+renumbers words and reads no text again. Costs some 10 bytes for each word of a row; while building or merging, some 70.
 """
 
 from array import array
@@ -29,18 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine.array_files import map_array, save_array
-from apps.engine.text.analyzer import words
+from apps.engine.text.analyzer import tokenize
 from apps.engine.vectors import Int64, equal_arrays
 
 Int32 = NDArray[np.int32]
 
 _TYPES = {"words": np.uint8, "ends": np.int64, "rows": np.int32, "tokens": np.int32, "lengths": np.int32}
-# Where fewer than one row in so many has a word, rows are looked at one by one.
+# Where fewer than one row in this many has a word, rows are looked at one by one.
 _SPARSE = 16
 
 
-class Arrays(NamedTuple):
-    """What an index holds; see the head of this module."""
+class Postings(NamedTuple):
+    """The arrays of an index; see the head of this module."""
 
     words: NDArray[np.uint8]
     ends: Int64
@@ -50,11 +49,19 @@ class Arrays(NamedTuple):
     lengths: Int32
 
 
-class TextIndex:
-    """The words of `len(self)` rows; rows are named by their position in the texts it was built from."""
+class InvertedIndex:
+    """The words of `len(self)` rows; rows are named by their position in the texts it was built from.
 
-    def __init__(self, arrays: Arrays) -> None:
+    rows         int32 [p], the rows that hold each word, ascending, word after word
+    frequencies  unsigned [p], how often each of `rows` has its word
+    lengths      int32 [n], the number of words of each row
+    tokens       the number of words of all rows together
+    """
+
+    def __init__(self, arrays: Postings) -> None:
         self._arrays = arrays
+        self.rows, self.frequencies, self.lengths = arrays.rows, arrays.frequencies, arrays.lengths
+        self.tokens = len(arrays.tokens)
         # Python's own views: elements of them cost a fifth of numpy's.
         self._bytes = arrays.words.data
         self._ends = arrays.ends[0].data
@@ -67,17 +74,17 @@ class TextIndex:
         numbers.default_factory = numbers.__len__
         tokens, lengths = array("i"), array("i")
         for text in texts:
-            found = words(text)
+            found = tokenize(text)
             lengths.append(len(found))
             tokens.extend(map(numbers.__getitem__, found))
         known = sorted(numbers)
         ranks = np.empty(len(known), np.int32)
         ranks[[numbers[word] for word in known]] = np.arange(len(known), dtype=np.int32)
         numbered = np.frombuffer(tokens, np.int32) if tokens else np.empty(0, np.int32)
-        return cls(_indexed([word.encode() for word in known], ranks[numbered], np.array(lengths, np.int32)))
+        return cls(_index_tokens([word.encode() for word in known], ranks[numbered], np.array(lengths, np.int32)))
 
     @classmethod
-    def merged(cls, parts: Sequence["TextIndex"], order: Int64) -> Self:
+    def merge(cls, parts: Sequence["InvertedIndex"], order: Int64) -> Self:
         """The index of the rows `order`, which are positions in the concatenation of `parts`."""
         known = sorted({word for part in parts for word in part._words()})
         numbers = {word: number for number, word in enumerate(known)}
@@ -89,9 +96,9 @@ class TextIndex:
         all_tokens, all_lengths = np.concatenate(tokens), np.concatenate(lengths)
         starts = _starts(all_lengths)
         places = _spans(starts[order], all_lengths[order])
-        return cls(_indexed(known, all_tokens[places], all_lengths[order]))
+        return cls(_index_tokens(known, all_tokens[places], all_lengths[order]))
 
-    def equals(self, other: "TextIndex") -> bool:
+    def equals(self, other: "InvertedIndex") -> bool:
         """Whether each row has the same words in both."""
         return equal_arrays(self._arrays._asdict(), other._arrays._asdict())
 
@@ -102,11 +109,9 @@ class TextIndex:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The index in `folder`, mapped; raises OSError or ValueError for files that make none.
-
-        Types and lengths are looked at, not what the arrays hold.
-        """
-        arrays = Arrays(*(map_array(folder / f"{name}.npy") for name in Arrays._fields))
+        """The index in `folder`, mapped. Raises OSError or ValueError for files that make none; checks the types and
+        lengths of the arrays, not what they hold."""
+        arrays = Postings(*(map_array(folder / f"{name}.npy") for name in Postings._fields))
         for name, values in arrays._asdict().items():
             is_typed = values.dtype == _TYPES[name] if name in _TYPES else values.dtype.kind == "u"
             if not is_typed or values.ndim != (2 if name == "ends" else 1) or not values.flags.c_contiguous:
@@ -127,26 +132,6 @@ class TextIndex:
         """Memory or mapped files."""
         return sum(values.nbytes for values in self._arrays)
 
-    @property
-    def rows(self) -> Int32:
-        """int32 [p], the rows that hold each word, ascending, word after word."""
-        return self._arrays.rows
-
-    @property
-    def frequencies(self) -> NDArray[np.unsignedinteger[Any]]:
-        """unsigned [p], how often each of `rows` has its word."""
-        return self._arrays.frequencies
-
-    @property
-    def lengths(self) -> Int32:
-        """int32 [n], the number of words of each row."""
-        return self._arrays.lengths
-
-    @property
-    def tokens(self) -> int:
-        """The number of words of all rows together."""
-        return len(self._arrays.tokens)
-
     def locate(self, encoded: Sequence[bytes]) -> list[int]:
         """The numbers of words, given as UTF-8; -1 for a word that no row has."""
         found = []
@@ -156,8 +141,8 @@ class TextIndex:
         return found
 
     def spans(self, numbers: Sequence[int]) -> Int64:
-        """int64 [words, 2]: where, in `rows` and `frequencies`, the rows lie that hold each of the words `numbers`, as
-        `locate` gives them, and where they end; nowhere for -1."""
+        """int64 [words, 2]: from where to where the rows of each of the words `numbers`, as `locate` gives them, lie in
+        `rows` and `frequencies`; an empty span for -1."""
         located = np.array(numbers, np.int64)
         found: Int64 = self._arrays.ends[1][located[:, None] + [0, 1]]
         found[located < 0] = 0
@@ -191,13 +176,10 @@ class TextIndex:
     def _starts(self) -> Int64:
         return _starts(self._arrays.lengths)
 
-    def _span(self, number: int) -> tuple[int, int]:
-        first, end = self._arrays.ends[1, number : number + 2].tolist()
-        return first, end
-
     def _holders(self, number: int) -> Int32:
-        first, end = self._span(number)
-        return self._arrays.rows[first:end]
+        """The rows that hold a word."""
+        first, end = self._arrays.ends[1, number : number + 2].tolist()
+        return self.rows[first:end]
 
     def _word(self, number: int) -> bytes:
         return bytes(self._bytes[self._ends[number] : self._ends[number + 1]])
@@ -208,9 +190,9 @@ class TextIndex:
         return [whole[first:end] for first, end in pairwise(ends)]
 
 
-def _indexed(known: list[bytes], tokens: Int32, lengths: Int32) -> Arrays:
-    """The arrays of rows of `lengths` [n] whose words, row after row, are `tokens`, numbers in `known`, which ascends;
-    words of `known` that no row has are left out."""
+def _index_tokens(known: list[bytes], tokens: Int32, lengths: Int32) -> Postings:
+    """The arrays of rows of `lengths` [n], whose words, row after row, are `tokens`: places in `known`, which ascends.
+    Words of `known` that no row has are left out."""
     rows = max(len(lengths), 1)
     # One sort brings equal words together with their rows ascending, which a sort by word alone would have to be
     # stable for.
@@ -227,7 +209,7 @@ def _indexed(known: list[bytes], tokens: Int32, lengths: Int32) -> Arrays:
     ends = np.array(
         [list(accumulate(map(len, used), initial=0)), [0, *np.cumsum(counts[is_used]).tolist()]], dtype=np.int64
     )
-    return Arrays(
+    return Postings(
         words=np.frombuffer(b"".join(used), np.uint8),
         ends=ends,
         rows=rows_of_pairs.astype(np.int32),
@@ -238,7 +220,7 @@ def _indexed(known: list[bytes], tokens: Int32, lengths: Int32) -> Arrays:
 
 
 def _in_all(ascending: Sequence[Int32]) -> Int32:
-    """What all of several arrays have, the first of which is the shortest; each ascends without repetition."""
+    """The numbers that are in all of several arrays; each ascends without repetition, and the first is the shortest."""
     common = ascending[0]
     for other in ascending[1:]:
         near = np.minimum(np.searchsorted(other, common), len(other) - 1)
@@ -247,11 +229,11 @@ def _in_all(ascending: Sequence[Int32]) -> Int32:
 
 
 def _starts(lengths: Int32) -> Int64:
-    """int64 [n]: where each row begins, among rows of `lengths` that lie one after the other."""
+    """int64 [n]: where each row begins; rows of `lengths` lie one after the other."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return ends - lengths
 
 
 def _spans(starts: Int64, lengths: Int32) -> Int64:
-    """The numbers from each of `starts` on, so many as its one of `lengths` says, one span after the other."""
+    """The numbers of all spans, one after the other; span i has `lengths[i]` numbers from `starts[i]` on."""
     return np.repeat(starts - _starts(lengths), lengths) + np.arange(int(lengths.sum(dtype=np.int64)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.engine.metadata.filters import parse
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.vectors import Float32
 from apps.search.query.search import Execution, Ranked, Search
 from apps.search.query.spec import QuerySpec
@@ -78,7 +78,7 @@ def _filled(
             scores += [ranked.scores[place] for place in places[: spec.group_size]]
             continue
         fetch = spec.group_size + (left_out is not None)
-        found = execution.within(replace(search, fetch=fetch), parse({"@document_id": names[document]}))
+        found = execution.within(replace(search, fetch=fetch), parse_filter({"@document_id": names[document]}))
         pairs = zip(found.keys, found.scores, strict=True)
         best = [(key, score) for key, score in pairs if key != left_out and score >= threshold][: spec.group_size]
         keys += [key for key, _ in best]

@@ -15,7 +15,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import check_parameters
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.registry import search_parameters
-from apps.engine.text.analyzer import parse
+from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, usable
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, NotFound
 from apps.libraries.errors import pointer as json_pointer
@@ -171,7 +171,7 @@ def _searches(
             fetch=fetch + (left_out is not None),
             mode=spec.mode,
             vector=vector,
-            words=None if spec.mode == "vector" else parse(text),
+            words=None if spec.mode == "vector" else parse_query(text),
             filter=spec.filter,
             filter_mode=spec.filter_mode,
             exact=spec.exact,

@@ -20,12 +20,12 @@ Mode = Literal["vector", "lexical", "hybrid"]
 def parsed_filter(value: Any) -> filters.Filter:
     """The filter of a request; faults carry the path into it."""
     try:
-        return filters.parse(value)
+        return filters.parse_filter(value)
     except InvalidFilter as error:
         raise validation_error(error.reason, path=error.path) from None
 
 
-EVERYTHING = filters.parse({})
+EVERYTHING = filters.parse_filter({})
 # Conditions on metadata; docs/filters.md.
 Filter = Annotated[
     Any,
@@ -37,7 +37,7 @@ Filter = Annotated[
 def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
     """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
     try:
-        return filters.parse(from_json(query.get("filter", "{}")))
+        return filters.parse_filter(from_json(query.get("filter", "{}")))
     except InvalidFilter as error:
         raise Invalid.at(pointer(["filter", *error.path]), error.reason) from None
     except ValueError:
@@ -51,7 +51,7 @@ def parsed_field(value: str) -> str:
     if value == filters.CREATED_AT:
         raise validation_error("has no values to count; filter by it instead")
     try:
-        filters.parse({value: {"$exists": True}})
+        filters.parse_filter({value: {"$exists": True}})
     except InvalidFilter:
         own = f"{filters.ID} or {filters.DOCUMENT_ID}"
         raise validation_error(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.facets import most_frequent
-from apps.engine.metadata.filters import MAX_SUBSTRINGS, parse
+from apps.engine.metadata.filters import MAX_SUBSTRINGS, parse_filter
 from apps.engine.vectors import Mask
 from tests.engine.data import bounded
 from tests.server import ROOT
@@ -38,7 +38,7 @@ def columns_of(*metadata: Any) -> Columns:
 
 
 def matched(columns: Columns, raw: Any) -> list[int]:
-    mask = columns.mask(parse(raw))
+    mask = columns.mask(parse_filter(raw))
     assert mask.dtype == np.bool_
     assert mask.shape == (len(columns),)
     return np.flatnonzero(mask).tolist()
@@ -357,7 +357,7 @@ def test_most_rows_or_few_match() -> None:
     assert matched(columns, {"b": {"$gt": 0}}) == [i for i in range(100) if i % 7]
     assert matched(columns, {"b": {"$gte": 1, "$lt": 6}}) == [i for i in range(100) if 1 <= i % 7 < 6]
     assert matched(columns, {"c": {"$in": [0, 1, 2]}}) == list(range(100))
-    assert columns.mask(parse({"a": True})).flags.writeable
+    assert columns.mask(parse_filter({"a": True})).flags.writeable
     columns = columns_of(*({"a": i % 8} if i % 5 else {} for i in range(100)))
     assert matched(columns, {"a": {"$gt": 0}}) == [i for i in range(100) if i % 5 and i % 8]
 

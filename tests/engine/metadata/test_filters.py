@@ -23,7 +23,7 @@ from apps.engine.metadata.filters import (
     Not,
     OneOf,
     Or,
-    parse,
+    parse_filter,
 )
 from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NUMBER, STRING, key_of
 from tests.engine.data import bounded
@@ -34,7 +34,7 @@ DOCUMENT = (ROOT / "docs" / "filters.md").read_text()
 
 def refused(raw: object) -> InvalidFilter:
     with pytest.raises(InvalidFilter) as caught:
-        parse(raw)
+        parse_filter(raw)
     return caught.value
 
 
@@ -49,30 +49,30 @@ def one_of(path: str, *values: Any) -> OneOf:
 
 
 def test_a_filter_becomes_a_tree() -> None:
-    assert parse({"a": 1}) == parse({"a": {"$eq": 1}}) == one_of("a", 1)
-    assert parse({"a": [1, [2]]}) == one_of("a", [1, [2]])
-    assert parse({"a": {"$ne": 1}}) == Not(one_of("a", 1))
-    assert parse({"a": {"$in": [1, "x"]}}) == one_of("a", 1, "x")
-    assert parse({"a": {"$nin": []}}) == Not(one_of("a"))
+    assert parse_filter({"a": 1}) == parse_filter({"a": {"$eq": 1}}) == one_of("a", 1)
+    assert parse_filter({"a": [1, [2]]}) == one_of("a", [1, [2]])
+    assert parse_filter({"a": {"$ne": 1}}) == Not(one_of("a", 1))
+    assert parse_filter({"a": {"$in": [1, "x"]}}) == one_of("a", 1, "x")
+    assert parse_filter({"a": {"$nin": []}}) == Not(one_of("a"))
     greater, least = Between("a", key_of(1) + b"\0", STRING), Between("a", NUMBER, key_of(5) + b"\0")
-    assert parse({"a": {"$gt": 1, "$lte": 5}}) == And((greater, least))
-    assert parse({"a": {"$gte": "x"}}) == Between("a", key_of("x"), ARRAY)
-    assert parse({"a": {"$lt": "x"}}) == Between("a", STRING, key_of("x"))
-    assert parse({"a": {"$exists": False}}) == Not(Between("a", b"", LAST))
+    assert parse_filter({"a": {"$gt": 1, "$lte": 5}}) == And((greater, least))
+    assert parse_filter({"a": {"$gte": "x"}}) == Between("a", key_of("x"), ARRAY)
+    assert parse_filter({"a": {"$lt": "x"}}) == Between("a", STRING, key_of("x"))
+    assert parse_filter({"a": {"$exists": False}}) == Not(Between("a", b"", LAST))
     prefix = Between("b", STRING, STRING + LAST)
-    assert parse({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", None), prefix))
-    assert parse({"$or": [{"a": 1}, {"b": 2}]}) == Or((one_of("a", 1), one_of("b", 2)))
-    assert parse({"$not": {"$and": [{"a": 1}]}}) == Not(And((one_of("a", 1),)))
+    assert parse_filter({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", None), prefix))
+    assert parse_filter({"$or": [{"a": 1}, {"b": 2}]}) == Or((one_of("a", 1), one_of("b", 2)))
+    assert parse_filter({"$not": {"$and": [{"a": 1}]}}) == Not(And((one_of("a", 1),)))
 
 
 @pytest.mark.parametrize("raw", [{}, {"$and": [{}, {}]}, {"$or": [{"a": 1}, {}]}])
 def test_a_filter_without_condition_says_that_it_is_everything(raw: object) -> None:
-    assert parse(raw).is_everything
+    assert parse_filter(raw).is_everything
 
 
 @pytest.mark.parametrize("raw", [{"a": 1}, {"$and": [{}, {"a": 1}]}, {"$or": [{"a": 1}]}, {"$not": {}}])
 def test_a_filter_with_a_condition_does_not_say_so(raw: object) -> None:
-    assert not parse(raw).is_everything
+    assert not parse_filter(raw).is_everything
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_filter_with_a_condition_does_not_say_so(raw: object) -> None:
     ],
 )
 def test_times_are_instants(text: str, microseconds: int) -> None:
-    assert parse({"@created_at": text}) == one_of("@created_at", microseconds)
+    assert parse_filter({"@created_at": text}) == one_of("@created_at", microseconds)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_refusal_says_where_and_what_to_do(raw: object, path: tuple[str | int,
 
 @pytest.mark.parametrize("operator", ["$not", "$and", "$or"])
 def test_nesting_has_a_limit(operator: str) -> None:
-    parse(nested({"a": 1}, MAX_DEPTH, operator))
+    parse_filter(nested({"a": 1}, MAX_DEPTH, operator))
     step: tuple[str | int, ...] = (operator,) if operator == "$not" else (operator, 0)
     for times in (MAX_DEPTH + 1, 500, 100_000):
         error = refused(nested({"a": 1}, times, operator))
@@ -194,15 +194,15 @@ def test_nesting_of_arrays_has_a_limit() -> None:
     operand: Any = 1
     for _ in range(MAX_DEPTH):
         operand = [operand]
-    parse({"a": operand})
+    parse_filter({"a": operand})
     for _ in range(sys.getrecursionlimit() * 2):
         operand = [operand]
     assert refused({"a": {"$eq": operand}}).path == ("a", "$eq", *[0] * MAX_DEPTH)
 
 
 def test_the_number_of_conditions_has_a_limit() -> None:
-    parse({"$or": [{"a": i} for i in range(MAX_CONDITIONS)]})
-    parse({str(i): {"$gt": 1, "$lt": 5} for i in range(MAX_CONDITIONS // 2)})
+    parse_filter({"$or": [{"a": i} for i in range(MAX_CONDITIONS)]})
+    parse_filter({str(i): {"$gt": 1, "$lt": 5} for i in range(MAX_CONDITIONS // 2)})
     for one in ({"a": 1}, {}):
         error = refused({"$or": [one] * 1_000_000})
         assert error.path[:2] == ("$or", MAX_CONDITIONS)
@@ -212,7 +212,7 @@ def test_the_number_of_conditions_has_a_limit() -> None:
 
 def test_the_number_of_values_has_a_limit() -> None:
     many = list(range(MAX_IN_VALUES))
-    parse({"$or": [{"a": {"$in": many}}] * 10})
+    parse_filter({"$or": [{"a": {"$in": many}}] * 10})
     assert refused({"a": {"$in": [*many, 1]}}).reason == "takes at most 10000 values, not 10001"
     times = ["1970-01-01T00:00:00Z"] * (MAX_IN_VALUES + 1)
     assert refused({"@created_at": {"$nin": times}}).path == ("@created_at", "$nin")
@@ -249,7 +249,7 @@ anything = st.recursive(
 @given(anything)
 def test_any_json_is_a_filter_or_is_refused_with_a_way_to_the_place(raw: Any) -> None:
     try:
-        parse(raw)
+        parse_filter(raw)
     except InvalidFilter as error:
         for step in error.path:
             raw = raw[step]
@@ -257,8 +257,8 @@ def test_any_json_is_a_filter_or_is_refused_with_a_way_to_the_place(raw: Any) ->
 
 def test_so_many_substrings_and_no_more() -> None:
     parts = [{"a": {"$contains": str(i)}} for i in range(MAX_SUBSTRINGS + 1)]
-    parse({"$or": parts[1:]})
-    parse({"$or": [{"a": {"$contains": i}} for i in range(MAX_SUBSTRINGS + 1)]})
+    parse_filter({"$or": parts[1:]})
+    parse_filter({"$or": [{"a": {"$contains": i}} for i in range(MAX_SUBSTRINGS + 1)]})
     error = refused({"$and": [parts[0], {"$or": parts[1:]}]})
     assert error.path == ("$and", 1, "$or", MAX_SUBSTRINGS - 1, "a", "$contains")
     assert error.reason == "is one substring too many; a filter has at most 50"

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from apps.engine.metadata.filters import parse
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.storage.view import View
-from apps.engine.text.analyzer import parse as words
+from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, Int64
 from tests.engine.data import bounded, ranking, rows_of, seeds, without_zeros
 
@@ -59,11 +59,11 @@ class Expected:
                 assert hits.keys.tolist() == expected[:k]
                 assert hits.exact
                 assert hits.compared == count
-        some = view.matching(parse({"key": {"$gte": 1000}}))
+        some = view.matching(parse_filter({"key": {"$gte": 1000}}))
         assert view.keys(some).tolist() == self._above
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
-        assert sorted(view.search_words(words("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
+        assert sorted(view.search_words(parse_query("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
 
 
 class ViewMachine(RuleBasedStateMachine):
@@ -231,7 +231,7 @@ def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
 
 def test_values_are_counted_over_segment_and_tail() -> None:
     view = advance(build(numbered(range(10))), numbered([3, 12, 11]), gone=[0])
-    some = view.matching(parse({"key": {"$lt": 12}}))
+    some = view.matching(parse_filter({"key": {"$lt": 12}}))
     assert view.facets("key", some, 3) == ([(1, 1), (2, 1), (3, 1)], 10)
     assert view.facets("key", some, 100)[0][-1] == (11, 1)
     assert view.facets("none", some, 3) == ([], 0)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine import kernels
-from apps.engine.text import bm25 as lexical
-from apps.engine.text.analyzer import MAX_LENGTH, MAX_PHRASE_WORDS, MAX_WORDS, TextQuery, parse, words
-from apps.engine.text.bm25 import K1, MAX_SCORED, B, Part, TextHits
-from apps.engine.text.inverted_index import TextIndex
+from apps.engine.text import bm25
+from apps.engine.text.analyzer import MAX_LENGTH, MAX_PHRASE_WORDS, MAX_WORDS, TextQuery, parse_query, tokenize
+from apps.engine.text.bm25 import K1, MAX_SCORED, B, TextHits, TextPart
+from apps.engine.text.inverted_index import InvertedIndex
 from tests.engine.data import bounded
 
 DOCS = Path(__file__).parents[3] / "docs" / "text.md"
@@ -34,12 +34,12 @@ def _kernels() -> None:
     kernels.load()
 
 
-def search(parts: Sequence[Part], query: TextQuery, k: int) -> TextHits:
+def search(parts: Sequence[TextPart], query: TextQuery, k: int) -> TextHits:
     """What is found; with and without kernels it is the same, bit for bit."""
-    found = lexical.search(parts, query, k)
+    found = bm25.search_text(parts, query, k)
     kernels._loaded = False
     try:
-        by_numpy = lexical.search(parts, query, k)
+        by_numpy = bm25.search_text(parts, query, k)
     finally:
         kernels._loaded = True
     assert (found.keys.tolist(), found.scores.tobytes()) == (by_numpy.keys.tolist(), by_numpy.scores.tobytes())
@@ -57,7 +57,7 @@ class Row:
 
 def plain(rows: Sequence[Row], query: TextQuery, k: int) -> tuple[list[tuple[int, float]], int]:
     """The k best rows and how many match, by the definition."""
-    live = [(row, words(row.text)) for row in rows if row.alive]
+    live = [(row, tokenize(row.text)) for row in rows if row.alive]
     matching = {}
     for row, found in live:
         has_phrases = all(
@@ -82,10 +82,10 @@ def pairs(hits: TextHits) -> list[tuple[int, float]]:
     return list(zip(hits.keys.tolist(), hits.scores.tolist(), strict=True))
 
 
-def part(rows: Sequence[Row], index: TextIndex | None = None) -> Part:
+def part(rows: Sequence[Row], index: InvertedIndex | None = None) -> TextPart:
     alive, allowed = np.array([r.alive for r in rows], bool), np.array([r.allowed for r in rows], bool)
-    return Part(
-        index=TextIndex.build([row.text for row in rows]) if index is None else index,
+    return TextPart(
+        index=InvertedIndex.build([row.text for row in rows]) if index is None else index,
         keys=np.array([row.key for row in rows], np.int64),
         alive=None if alive.all() else alive,
         allowed=None if allowed.all() else allowed,
@@ -98,7 +98,7 @@ def divided(rows: Sequence[Row], cuts: Sequence[int]) -> list[Sequence[Row]]:
 
 
 def found_by(texts: Sequence[str], query: str, k: int = 10) -> list[int]:
-    return search([Part(TextIndex.build(texts), np.arange(len(texts)))], parse(query), k).keys.tolist()
+    return search([TextPart(InvertedIndex.build(texts), np.arange(len(texts)))], parse_query(query), k).keys.tolist()
 
 
 @st.composite
@@ -116,7 +116,7 @@ def row_lists(draw: st.DrawFn) -> list[Row]:
 def queries(draw: st.DrawFn) -> TextQuery:
     plain_words = draw(texts)
     phrases = draw(st.lists(st.lists(st.sampled_from(VOCABULARY), max_size=3).map(" ".join), max_size=2))
-    return parse(" ".join([plain_words, "unknown", *(f'"{phrase}"' for phrase in phrases)]))
+    return parse_query(" ".join([plain_words, "unknown", *(f'"{phrase}"' for phrase in phrases)]))
 
 
 @bounded(300)
@@ -133,22 +133,22 @@ def test_the_answer_is_that_of_a_plain_bm25_over_all_parts(
 def test_merged_and_saved_parts_answer_as_one_that_was_built(
     rows: list[Row], cuts: list[int], query: TextQuery, data: st.DataObject
 ) -> None:
-    parts = [TextIndex.build([row.text for row in piece]) for piece in divided(rows, cuts)]
+    parts = [InvertedIndex.build([row.text for row in piece]) for piece in divided(rows, cuts)]
     shuffled = data.draw(st.permutations(range(len(rows))))
     order = shuffled[: data.draw(st.integers(0, len(rows)))]
     kept = [rows[i] for i in order]
-    merged = TextIndex.merged(parts, np.array(order, np.int64))
-    built = TextIndex.build([row.text for row in kept])
+    merged = InvertedIndex.merge(parts, np.array(order, np.int64))
+    built = InvertedIndex.build([row.text for row in kept])
     assert len(merged) == len(kept)
     assert merged.nbytes == built.nbytes, "words of rows that were left out are gone"
     with tempfile.TemporaryDirectory() as name:
         merged.save(Path(name))
-        loaded = TextIndex.load(Path(name))
+        loaded = InvertedIndex.load(Path(name))
         expected = plain(kept, query, 40)
         for index in (merged, built, loaded):
             hits = search([part(kept, index)], query, 40)
             assert (pairs(hits), hits.matched) == expected
-        again = TextIndex.merged([loaded], np.arange(len(kept)))
+        again = InvertedIndex.merge([loaded], np.arange(len(kept)))
         assert pairs(search([part(kept, again)], query, 40)) == expected[0]
 
 
@@ -163,15 +163,15 @@ def test_words_of_few_and_of_many_rows_are_counted_alike(common: int) -> None:
     ]
     parts = [part(rows)]
     for text in ("x y z", 'z "x y"', '"x x"', '"y z x y"'):
-        hits = search(parts, parse(text), 2000)
-        live, average = len(rows), sum(len(words(row.text)) for row in rows) / len(rows)
-        df = Counter(word for row in rows for word in set(words(row.text)))
+        hits = search(parts, parse_query(text), 2000)
+        live, average = len(rows), sum(len(tokenize(row.text)) for row in rows) / len(rows)
+        df = Counter(word for row in rows for word in set(tokenize(row.text)))
         expected = {}
         for row in rows:
-            found = words(row.text)
-            if all(f" {' '.join(phrase)} " in f" {' '.join(found)} " for phrase in parse(text).phrases):
+            found = tokenize(row.text)
+            if all(f" {' '.join(phrase)} " in f" {' '.join(found)} " for phrase in parse_query(text).phrases):
                 score = 0.0
-                for word in parse(text).words:
+                for word in parse_query(text).words:
                     idf = math.log(1 + (live - df[word] + 0.5) / (df[word] + 0.5))
                     f = found.count(word)
                     score += idf * (f * (K1 + 1)) / (f + K1 * (1 - B + B * len(found) / average))
@@ -182,9 +182,9 @@ def test_words_of_few_and_of_many_rows_are_counted_alike(common: int) -> None:
 
 
 def test_ties_are_in_order_of_the_keys_across_parts() -> None:
-    index = TextIndex.build(["same words"] * 50)
+    index = InvertedIndex.build(["same words"] * 50)
     keys = np.random.default_rng(0).permutation(200)[:100]
-    hits = search([Part(index, keys[:50]), Part(index, keys[50:])], parse("words"), 7)
+    hits = search([TextPart(index, keys[:50]), TextPart(index, keys[50:])], parse_query("words"), 7)
     assert hits.keys.tolist() == sorted(keys.tolist())[:7]
     assert len(set(hits.scores.tolist())) == 1
     assert hits.matched == 100
@@ -192,14 +192,14 @@ def test_ties_are_in_order_of_the_keys_across_parts() -> None:
 
 def test_a_filter_changes_no_score_and_dead_rows_do() -> None:
     rows = [Row(0, "a b", True, True), Row(1, "a", True, True), Row(2, "b b b c", True, True)]
-    query = parse("a b")
+    query = parse_query("a b")
     everything = dict(pairs(search([part(rows)], query, 5)))
-    index, keys = TextIndex.build([row.text for row in rows]), np.arange(3)
-    allowed = search([Part(index, keys, None, np.array([True, False, False]))], query, 5)
+    index, keys = InvertedIndex.build([row.text for row in rows]), np.arange(3)
+    allowed = search([TextPart(index, keys, None, np.array([True, False, False]))], query, 5)
     assert pairs(allowed) == [(0, everything[0])]
-    nothing = search([Part(index, keys, None, np.zeros(3, bool))], query, 5)
+    nothing = search([TextPart(index, keys, None, np.zeros(3, bool))], query, 5)
     assert (len(nothing.keys), nothing.matched) == (0, 0)
-    without = search([Part(index, keys, np.array([True, True, False]))], query, 5)
+    without = search([TextPart(index, keys, np.array([True, True, False]))], query, 5)
     assert pairs(without) == pairs(search([part(rows[:2])], query, 5))
     assert dict(pairs(without))[0] != everything[0]
 
@@ -210,19 +210,19 @@ def test_the_caller_s_arrays_are_left_alone() -> None:
     for array in (made.keys, made.alive, made.allowed):
         assert array is not None
         array.flags.writeable = False
-    assert search([made], parse('a "b a"'), 2).keys.tolist() == [3]
+    assert search([made], parse_query('a "b a"'), 2).keys.tolist() == [3]
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:
-    empty = Part(TextIndex.build([]), np.empty(0, np.int64))
-    blank = Part(TextIndex.build(["", "?!"]), np.arange(2))
-    dead = Part(TextIndex.build(["a"]), np.array([7]), np.zeros(1, bool))
+    empty = TextPart(InvertedIndex.build([]), np.empty(0, np.int64))
+    blank = TextPart(InvertedIndex.build(["", "?!"]), np.arange(2))
+    dead = TextPart(InvertedIndex.build(["a"]), np.array([7]), np.zeros(1, bool))
     for parts in ([], [empty], [blank], [dead], [empty, blank, dead]):
         for text in ("a", "", '"a"', "!"):
-            hits = search(parts, parse(text), 3)
+            hits = search(parts, parse_query(text), 3)
             assert (len(hits.keys), len(hits.scores), hits.matched) == (0, 0, 0)
-    assert len(TextIndex.merged([], np.empty(0, np.int64))) == 0
-    assert len(TextIndex.merged([empty.index, blank.index], np.empty(0, np.int64))) == 0
+    assert len(InvertedIndex.merge([], np.empty(0, np.int64))) == 0
+    assert len(InvertedIndex.merge([empty.index, blank.index], np.empty(0, np.int64))) == 0
 
 
 def test_a_phrase_does_not_reach_from_one_row_into_the_next() -> None:
@@ -245,7 +245,7 @@ def test_a_phrase_of_a_script_without_spaces_is_a_substring() -> None:
 
 def test_frequencies_and_lengths_have_no_ceiling() -> None:
     rows = [Row(0, "a " * 70_000, True, True), Row(1, "a " * 300 + "b", True, True), Row(2, "b", True, True)]
-    query = parse("a b")
+    query = parse_query("a b")
     assert (pairs(search([part(rows)], query, 3)), 3) == plain(rows, query, 3)
 
 
@@ -257,7 +257,7 @@ def examples() -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("text", "expected"), examples())
 def test_words_are_as_documented(text: str, expected: list[str]) -> None:
-    assert words(text) == expected
+    assert tokenize(text) == expected
 
 
 @pytest.mark.parametrize("limit", [MAX_LENGTH, MAX_WORDS, MAX_PHRASE_WORDS, MAX_SCORED])
@@ -286,26 +286,26 @@ def test_limits_are_documented(limit: int) -> None:
     ],
 )
 def test_words_of_awkward_texts(text: str, expected: list[str]) -> None:
-    assert words(text) == expected
+    assert tokenize(text) == expected
 
 
 @bounded(300)
 @given(st.text())
 def test_any_text_is_found_by_its_own_words(text: str) -> None:
-    found = words(text)
+    found = tokenize(text)
     assert all(0 < len(word) <= MAX_LENGTH and not re.search(r"\s", word) for word in found)
-    assert parse(text) == parse(text)
-    index = TextIndex.build(["other", text])
+    assert parse_query(text) == parse_query(text)
+    index = InvertedIndex.build(["other", text])
     assert index.tokens == len(found) + 1
     for query in (text, f'"{text.replace(chr(34), " ")}"'):
-        hits = search([Part(index, np.arange(2))], parse(query), 1)
+        hits = search([TextPart(index, np.arange(2))], parse_query(query), 1)
         assert hits.keys.tolist() == ([1] if found and found != ["other"] else [0] if found else [])
 
 
 @bounded(300)
 @given(st.text(st.characters(max_codepoint=0x7F)))
 def test_the_short_way_of_ascii_is_the_long_way(text: str) -> None:
-    assert words(text) == words(text + " é")[:-1]
+    assert tokenize(text) == tokenize(text + " é")[:-1]
 
 
 LARGE = 262_144
@@ -332,15 +332,15 @@ LARGE = 262_144
 )
 def test_large_hostile_texts_are_rows_and_queries(text: str) -> None:
     """Takes hours where anything is quadratic."""
-    index = TextIndex.build([text, "a b", ""])
-    query = parse(text)
+    index = InvertedIndex.build([text, "a b", ""])
+    query = parse_query(text)
     assert len(query.words) <= MAX_WORDS
     assert sum(map(len, query.phrases)) <= MAX_PHRASE_WORDS
-    hits = search([Part(index, np.arange(3))], query, 3)
+    hits = search([TextPart(index, np.arange(3))], query, 3)
     assert set(hits.keys.tolist()) <= {0, 1}
-    if words(text):
+    if tokenize(text):
         assert 0 in hits.keys
-    assert len(TextIndex.merged([index, index], np.array([5, 3, 0]))) == 3
+    assert len(InvertedIndex.merge([index, index], np.array([5, 3, 0]))) == 3
 
 
 @pytest.mark.parametrize(
@@ -356,13 +356,13 @@ def test_large_hostile_texts_are_rows_and_queries(text: str) -> None:
     ],
 )
 def test_phrases_lie_between_quotes(text: str, phrases: list[str]) -> None:
-    query = parse(text)
+    query = parse_query(text)
     assert [" ".join(phrase) for phrase in query.phrases] == phrases
-    assert list(query.words) == sorted(set(words(text)))
+    assert list(query.words) == sorted(set(tokenize(text)))
 
 
 def test_phrases_together_have_so_many_words() -> None:
-    query = parse(" ".join(f'"{i} and {i + 1}"' for i in range(MAX_PHRASE_WORDS)))
+    query = parse_query(" ".join(f'"{i} and {i + 1}"' for i in range(MAX_PHRASE_WORDS)))
     assert sum(map(len, query.phrases)) == MAX_PHRASE_WORDS
     assert query.phrases[-1] == (str(MAX_PHRASE_WORDS // 3),), "the last one is cut"
     assert str(MAX_PHRASE_WORDS) in query.words
@@ -384,11 +384,11 @@ def test_of_many_words_those_of_phrases_and_then_the_rarest_score() -> None:
     assert sorted(found_by(rows, f"{text} another", 1000)) == list(range(3, len(rows)))
     assert found_by(rows, f'{text} another "common"', 1000) == [2, 0, 1]
     assert found_by(rows, f'{text} another "quoted"', 1000) == [0, 1]
-    assert len(parse(" ".join(f"w{i}" for i in range(5000))).words) == MAX_WORDS
+    assert len(parse_query(" ".join(f"w{i}" for i in range(5000))).words) == MAX_WORDS
 
 
 def _saved(folder: Path) -> dict[str, np.ndarray]:
-    TextIndex.build(["a b a", "", "c"]).save(folder)
+    InvertedIndex.build(["a b a", "", "c"]).save(folder)
     return {path.stem: np.load(path) for path in folder.iterdir()}
 
 
@@ -400,23 +400,23 @@ def test_files_that_do_not_fit_are_refused(name: str, tmp_path: Path) -> None:
     for wrong in (array[..., :-1], array.astype(np.float32), array[None], np.append(array, array)):
         np.save(path, wrong)
         with pytest.raises(ValueError, match=r"\.npy"):
-            TextIndex.load(tmp_path)
+            InvertedIndex.load(tmp_path)
     for damaged in (b"", whole[:-1], b"x" * 200):
         path.write_bytes(damaged)
         with pytest.raises(ValueError):
-            TextIndex.load(tmp_path)
+            InvertedIndex.load(tmp_path)
     path.unlink()
     with pytest.raises(OSError, match="No such file"):
-        TextIndex.load(tmp_path)
+        InvertedIndex.load(tmp_path)
     path.write_bytes(whole)
-    assert len(TextIndex.load(tmp_path)) == 3
+    assert len(InvertedIndex.load(tmp_path)) == 3
 
 
 def test_an_index_says_what_it_holds(tmp_path: Path) -> None:
-    index = TextIndex.build(["a b a", "c", ""])
+    index = InvertedIndex.build(["a b a", "c", ""])
     index.save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 6
-    loaded = TextIndex.load(tmp_path)
+    loaded = InvertedIndex.load(tmp_path)
     assert (len(loaded), loaded.tokens, loaded.lengths.tolist()) == (3, 4, [3, 1, 0])
     assert loaded.nbytes == index.nbytes == 3 + 2 * 4 * 8 + 3 * 4 + 3 + 4 * 4 + 3 * 4
     assert loaded.locate([b"a", b"b", b"c", b"d", b""]) == [0, 1, 2, -1, -1]
