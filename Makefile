@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.base $(VENV)/.kernels
 
-serve: $(VENV)/.base $(VENV)/.kernels
+serve: $(VENV)/.base
 	@exec $(BIN)/python manage.py serve
 
 test: $(VENV)/.dev $(VENV)/.kernels
@@ -52,7 +52,7 @@ $(VENV)/.base: requirements/base.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.kernels: $(wildcard apps/engine/kernels/*.py) | $(VENV)/.base
-	@echo "Compiling the search kernels ..."
+	@echo "Compiling the search kernels, about a minute ..."
 	@$(BIN)/python -m apps.engine.kernels
 	@touch $@
 

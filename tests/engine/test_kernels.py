@@ -203,11 +203,12 @@ if platform.machine() in ("x86_64", "AMD64"):
 def test_other_processors_find_the_same(name: str, features: str, tmp_path: Path) -> None:
     # numba compiles for the processor that it is told of.
     program = "from tests.engine.test_kernels import answers; print(*answers(), sep='\\n')"
-    processor = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    processor = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     printed = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, **processor},
+        env={**os.environ, **processor, **cache},
         capture_output=True,
         text=True,
         check=True,

@@ -1,6 +1,7 @@
 """`manage.py serve` as a person meets it: the first start, bad settings, signals, and processes that die."""
 
 import fcntl
+import shutil
 import signal
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ import orjson
 import psutil
 import pytest
 
-from tests.server import Server, is_alive, serving, until
+from tests.server import ROOT, Server, is_alive, serving, until
 
 
 @pytest.fixture
@@ -41,6 +42,28 @@ def test_the_first_start_loads_the_sample_and_prints_a_command_that_works(folder
         with server.client() as client:
             (library,) = client.get("/libraries").raise_for_status().json()["items"]
             assert client.get(f"/libraries/{library['id']}/stats").json()["chunks"] == 2000
+
+
+def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    shutil.copy(ROOT / "manage.py", checkout)
+    for package in ("apps", "vectordb"):
+        shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    server = Server(folder, checkout, VECTORDB_SAMPLE=1, VECTORDB_LOG_LEVEL="info")
+    try:
+        server.start()
+        until(lambda: "compiling the search kernels" in server.log.read_text(), "it is said that kernels are compiled")
+        assert len(orjson.loads(run_in_shell(printed_command(server)))["results"]) == 3
+        assert server.log.read_text().count("compiling the search kernels") == 1
+        (compiler,) = (process for process in server.processes() if "compile_here" in " ".join(process.cmdline()))
+        assert compiler.nice() == 19
+        assert server.stop() == 0
+        assert not is_alive(compiler)
+    finally:
+        if server.process is not None:
+            server.kill()
+        server.drop_database()
 
 
 def test_the_next_start_leaves_what_is_there(folder: Path) -> None:

@@ -55,7 +55,7 @@ class Command(BaseCommand):
         while not stop.asked:
             with only_one_maintains() as alone:
                 if alone:
-                    kernels.load()
+                    _load_kernels(stop)
                     if not options["once"]:
                         _maintain(stop)
                     elif not _maintain_once(stop):
@@ -92,6 +92,13 @@ class _Stop:
     def wait(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
             self._news.get(timeout=seconds)
+
+
+def _load_kernels(stop: _Stop) -> None:
+    """Load the kernels, which on a new machine are compiled first, unless the process is asked to end."""
+    loading = kernels.load_in_background()
+    while loading.is_alive() and not stop.asked:
+        stop.wait(0.1)
 
 
 def _maintain(stop: _Stop) -> None:

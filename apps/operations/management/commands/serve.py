@@ -35,9 +35,14 @@ class Command(BaseCommand):
             has_sample = sample.is_loaded()
         except DatabaseError as error:
             raise CommandError(f"The database cannot be used: {error}") from error
-        # Before the fork, so that the workers share them. Those that must be compiled first come later, in a thread.
-        if kernels.compiled():
+        # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
+        if kernels.cache.is_complete():
             kernels.load()
+        elif not kernels.cache.is_writable():
+            self.stderr.write(
+                "Warning: the search kernels are not compiled for this machine, and this installation is read-only, so "
+                "queries are slower. Run `python -m apps.engine.kernels` as its owner."
+            )
         registry.import_all()
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()

@@ -1,0 +1,109 @@
+"""Compile the kernels once per machine: one process compiles, at low priority, and those that need them wait for it.
+
+A stamp beside numba's cache says for which sources, numba and processor the cache is complete.
+"""
+
+import fcntl
+import hashlib
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = Path(__file__).parent
+_STAMP = _FOLDER / "__pycache__" / "compiled"
+_NAMES = ("exact", "bytes", "tree", "hashes", "shortlist", "words", "numbers")
+MODULES = [f"apps.engine.kernels.{name}" for name in _NAMES]
+
+# numba reads this when it is imported.
+os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.BesideSource")
+
+
+def is_complete() -> bool:
+    """Whether all kernels are compiled, for this machine."""
+    try:
+        return _STAMP.read_text() == _fingerprint()
+    except OSError:
+        return False
+
+
+def is_writable() -> bool:
+    """Whether this process may compile into the cache."""
+    return os.access(_STAMP.parent if _STAMP.parent.exists() else _FOLDER, os.W_OK)
+
+
+def compile_once() -> bool:
+    """Compile all kernels unless that is done, in a process of low priority; return whether they are compiled.
+
+    One process at a time compiles; others wait for it here.
+    """
+    if is_complete() or not is_writable():
+        return is_complete()
+    _STAMP.parent.mkdir(exist_ok=True)
+    with _STAMP.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_complete():
+            _compile_apart(lock)
+    return is_complete()
+
+
+def compile_here() -> None:
+    """Compile all kernels in this process, which ends when its standard input does."""
+
+    def end_with_input() -> None:
+        os.read(0, 1)  # sys.stdin has a lock, which would stop the interpreter's shutdown
+        os._exit(1)
+
+    threading.Thread(target=end_with_input, daemon=True).start()
+    os.nice(19)
+    # numba looks at a function's own file only: code of another module that was compiled into it may be out of date.
+    for cached in _STAMP.parent.glob("*.nb[ci]"):
+        cached.unlink(missing_ok=True)
+    for name in MODULES:
+        importlib.import_module(name)
+    _STAMP.write_text(_fingerprint())
+
+
+def _compile_apart(lock: IO[str]) -> None:
+    logger.info("compiling the search kernels, once on this machine; queries are answered without them meanwhile")
+    began = time.monotonic()
+    code = "from apps.engine.kernels import cache; cache.compile_here()"
+    # The lock is held as long as one of both processes lives.
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=_FOLDER.parents[2],
+        stdin=subprocess.PIPE,
+        pass_fds=[lock.fileno()],
+        start_new_session=True,  # the terminal's Ctrl-C is for the server, with which this ends
+    ) as process:
+        status = process.wait()
+    if status:
+        logger.warning("the search kernels could not be compiled (exit status %d); queries are slower", status)
+    else:
+        logger.info("the search kernels are compiled, in %.0f s", time.monotonic() - began)
+
+
+def _fingerprint() -> str:
+    """What the cached code depends on."""
+    found = hashlib.sha256()
+    for name in _NAMES:
+        found.update((_FOLDER / f"{name}.py").read_bytes())
+    found.update(f"{importlib.metadata.version('numba')} {platform.python_version()} {_processor()}".encode())
+    return found.hexdigest()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())

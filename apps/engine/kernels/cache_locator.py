@@ -1,0 +1,14 @@
+"""Where numba keeps compiled kernels; apps/engine/kernels/cache.py names this class to it."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from numba.core.caching import InTreeCacheLocator
+
+
+class BesideSource(InTreeCacheLocator):
+    """Beside the source, whether or not this process may write there: numba's own class wants to, even to read."""
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Self:
+        return cls(py_func, py_file)
