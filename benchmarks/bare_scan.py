@@ -13,7 +13,8 @@ import numpy as np
 def main(dimension: int) -> None:
     database = sqlite3.connect(f"file:{os.environ['VECTORDB_DATA_DIR']}/vectordb.sqlite3?mode=ro", uri=True)
     rows = database.execute(
-        "SELECT vector FROM embedding JOIN chunk ON chunk.id = chunk_id JOIN library ON library.id = library_id"
+        "SELECT vector FROM vectordb_embedding JOIN vectordb_chunk AS chunk ON chunk.id = chunk_id"
+        " JOIN vectordb_library AS library ON library.id = library_id"
         " WHERE library.public_id = 'all'"
     )
     vectors = np.frombuffer(b"".join(vector for (vector,) in rows), np.float32).reshape(-1, dimension)

@@ -47,13 +47,15 @@ def _bare(folder: Path) -> float:
     for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         database.execute(f"DROP TRIGGER {name}")
     database.execute("PRAGMA synchronous=FULL")
-    chunks = "SELECT id FROM chunk WHERE library_id = (SELECT id FROM library WHERE public_id = 'all')"
+    chunks = (
+        "SELECT id FROM vectordb_chunk WHERE library_id = (SELECT id FROM vectordb_library WHERE public_id = 'all')"
+    )
 
     def delete() -> None:
         database.execute("BEGIN IMMEDIATE")
-        database.execute(f"DELETE FROM embedding WHERE chunk_id IN ({chunks})")
-        database.execute(f"DELETE FROM chunk WHERE id IN ({chunks})")
-        database.execute("DELETE FROM library WHERE public_id = 'all'")
+        database.execute(f"DELETE FROM vectordb_embedding WHERE chunk_id IN ({chunks})")
+        database.execute(f"DELETE FROM vectordb_chunk WHERE id IN ({chunks})")
+        database.execute("DELETE FROM vectordb_library WHERE public_id = 'all'")
         database.execute("COMMIT")
 
     took = seconds(delete)

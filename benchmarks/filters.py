@@ -152,7 +152,7 @@ def main(data_folder: str, repeat: int) -> None:
     data = Dataset.load(data_folder)
     with open_snapshot() as snapshot:
         view = views.current(snapshot, ALL).view
-        ids = dict(snapshot.rows("SELECT id, public_id FROM chunk"))
+        ids = dict(snapshot.rows("SELECT id, public_id FROM vectordb_chunk"))
     assert isinstance(view, View)
     times: defaultdict[str, list[float]] = defaultdict(list)
     keys: defaultdict[str, list[list[int]]] = defaultdict(list)

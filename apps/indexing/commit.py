@@ -71,7 +71,7 @@ def replace_inputs(
 def tell(state: LibraryState, manifest: Manifest) -> None:
     """Let all processes know of a manifest."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
+        cursor.execute("UPDATE vectordb_library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
 
 
 def _published(

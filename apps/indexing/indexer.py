@@ -121,7 +121,7 @@ class Indexer:
                 watch.settled = None
             loading.index_folder(state.uid).sweep(loading.identity_of(state))
         with open_snapshot() as snapshot:
-            uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM library")}
+            uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM vectordb_library")}
         sweep_libraries(settings.INDEX_DIR, uids)
 
     def _listed(self) -> list[LibraryState]:

@@ -23,10 +23,10 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
         state = current.state
-        [(documents,)] = snapshot.rows("SELECT count(*) FROM document WHERE library_id = %s", [state.key])
+        [(documents,)] = snapshot.rows("SELECT count(*) FROM vectordb_document WHERE library_id = %s", [state.key])
         move = selectors.reembedding(library_key=state.key, using=SNAPSHOT_ALIAS)
         reembedding = None if move is None else selectors.reembedding_data(move)
-        [(chunks,)] = snapshot.rows("SELECT count(*) FROM chunk WHERE library_id = %s", [state.key])
+        [(chunks,)] = snapshot.rows("SELECT count(*) FROM vectordb_chunk WHERE library_id = %s", [state.key])
         is_settled = planning.is_settled(snapshot, current, index_folder(state.uid))
     return {
         "documents": documents,

@@ -19,19 +19,19 @@ def prune_changes() -> int:
     """
     pruned = 0
     with connection.cursor() as cursor:
-        cursor.execute("SELECT library_key, count(*), max(seq) FROM change GROUP BY library_key")
+        cursor.execute("SELECT library_key, count(*), max(seq) FROM vectordb_change GROUP BY library_key")
         for library_key, entries, newest in cursor.fetchall():
             if entries <= _KEEP_AT_LEAST:
                 continue
             sealed = _sealed_position(library_key)
             keep = _KEEP_AT_LEAST
             if sealed is None:
-                cursor.execute("SELECT count(*) FROM chunk WHERE library_id = %s", [library_key])
+                cursor.execute("SELECT count(*) FROM vectordb_chunk WHERE library_id = %s", [library_key])
                 keep = max(_KEEP_AT_LEAST, cursor.fetchone()[0])
             if entries <= keep:
                 continue
             cursor.execute(
-                "SELECT seq FROM change WHERE library_key = %s ORDER BY seq DESC LIMIT 1 OFFSET %s",
+                "SELECT seq FROM vectordb_change WHERE library_key = %s ORDER BY seq DESC LIMIT 1 OFFSET %s",
                 [library_key, keep - 1],
             )
             found = cursor.fetchone()
@@ -54,8 +54,8 @@ def _delete_below(library_key: int, seq: int) -> int:
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
-                "DELETE FROM change WHERE seq IN"
-                " (SELECT seq FROM change WHERE library_key = %s AND seq < %s ORDER BY seq LIMIT %s)",
+                "DELETE FROM vectordb_change WHERE seq IN"
+                " (SELECT seq FROM vectordb_change WHERE library_key = %s AND seq < %s ORDER BY seq LIMIT %s)",
                 [library_key, seq, _PER_STEP],
             )
             removed: int = cursor.rowcount

@@ -80,17 +80,20 @@ class Library(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        db_table = "library"
+        db_table = "vectordb_library"
         ordering = ["id"]
         verbose_name_plural = "libraries"
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(dimension__isnull=True) | models.Q(dimension__gte=1), name="library_dimension"
+                condition=models.Q(dimension__isnull=True) | models.Q(dimension__gte=1),
+                name="vectordb_library_dimension",
             ),
             models.CheckConstraint(
-                condition=models.Q(metric__in=[metric.value for metric in Metric]), name="library_metric"
+                condition=models.Q(metric__in=[metric.value for metric in Metric]), name="vectordb_library_metric"
             ),
-            models.CheckConstraint(condition=~models.Q(name="") & ~models.Q(public_id=""), name="library_named"),
+            models.CheckConstraint(
+                condition=~models.Q(name="") & ~models.Q(public_id=""), name="vectordb_library_named"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -119,10 +122,10 @@ class Document(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        db_table = "document"
+        db_table = "vectordb_document"
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="document_id_unique")]
-        indexes = [models.Index(fields=["library", "id"], name="document_order")]
+        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="vectordb_document_id_unique")]
+        indexes = [models.Index(fields=["library", "id"], name="vectordb_document_order")]
 
     def __str__(self) -> str:
         return self.public_id
@@ -143,12 +146,12 @@ class Chunk(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        db_table = "chunk"
+        db_table = "vectordb_chunk"
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="chunk_id_unique")]
+        constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="vectordb_chunk_id_unique")]
         indexes = [
-            models.Index(fields=["library", "id"], name="chunk_order"),
-            models.Index(fields=["document", "position"], name="chunk_of_document"),
+            models.Index(fields=["library", "id"], name="vectordb_chunk_order"),
+            models.Index(fields=["document", "position"], name="vectordb_chunk_of_document"),
         ]
 
     def __str__(self) -> str:
@@ -167,10 +170,11 @@ class Embedding(models.Model):
     vector = models.BinaryField()
 
     class Meta:
-        db_table = "embedding"
+        db_table = "vectordb_embedding"
         constraints = [
             models.CheckConstraint(
-                condition=GreaterThan(Length("vector"), 0) & Exact(Length("vector") % 4, 0), name="embedding_float32"
+                condition=GreaterThan(Length("vector"), 0) & Exact(Length("vector") % 4, 0),
+                name="vectordb_embedding_float32",
             )
         ]
 
@@ -200,7 +204,7 @@ class Reembedding(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        db_table = "reembedding"
+        db_table = "vectordb_reembedding"
 
     def __str__(self) -> str:
         return f"{self.provider} {self.model}"
@@ -224,5 +228,5 @@ class Change(models.Model):
     token = models.BigIntegerField()
 
     class Meta:
-        db_table = "change"
-        indexes = [models.Index(fields=["library_key", "seq"], name="change_of_library")]
+        db_table = "vectordb_change"
+        indexes = [models.Index(fields=["library_key", "seq"], name="vectordb_change_of_library")]

@@ -11,10 +11,10 @@ from typing import Any
 from django.apps import apps
 from django.db import transaction
 from django.db.backends.signals import connection_created
-from django.db.models.signals import post_delete, post_migrate, post_save
+from django.db.models.signals import post_delete, post_migrate, post_save, pre_migrate
 from django.dispatch import Signal
 
-from apps.libraries.dialects import install_triggers, prepare_connection
+from apps.libraries.dialects import drop_triggers, install_triggers, prepare_connection
 
 # Sent with `library_key`, an integer.
 library_changed = Signal()
@@ -30,14 +30,11 @@ def connect() -> None:
     """Connect the receivers; called once, when the apps are ready."""
     config = apps.get_app_config("libraries")
     connection_created.connect(prepare_connection, dispatch_uid="libraries.prepare_connection")
-    post_migrate.connect(_after_migrate, sender=config)
+    pre_migrate.connect(drop_triggers, sender=config)
+    post_migrate.connect(install_triggers, sender=config)
     post_save.connect(_after_save, sender=config.get_model("Library"))
     post_save.connect(_after_save, sender=config.get_model("Chunk"))
     post_delete.connect(_after_library_delete, sender=config.get_model("Library"))
-
-
-def _after_migrate(using: str, **kwargs: Any) -> None:
-    install_triggers(using=using)
 
 
 def _after_save(instance: Any, **kwargs: Any) -> None:

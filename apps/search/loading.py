@@ -40,24 +40,26 @@ _REPLAY_AT_MOST = 20_000
 
 _EXTENT = """
     SELECT count(*), max(chunk.id)
-    FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    FROM vectordb_chunk AS chunk
+    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
 _ROW = "embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, chunk.text"
 
 _PAGE = f"""
     SELECT chunk.id, {_ROW}
-    FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
-    LEFT JOIN document ON document.id = chunk.document_id
+    FROM vectordb_chunk AS chunk
+    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s AND chunk.id <= %s
     ORDER BY chunk.id LIMIT %s"""
 
 _CHANGED = f"""
     SELECT changed.chunk_key, {_ROW}
-    FROM (SELECT DISTINCT chunk_key FROM change WHERE library_key = %s AND seq > %s) AS changed
-    LEFT JOIN chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
-    LEFT JOIN document ON document.id = chunk.document_id
-    LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    FROM (SELECT DISTINCT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s) AS changed
+    LEFT JOIN vectordb_chunk AS chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
+    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
+    LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
                        AND length(embedding.vector) = %s"""
 
 

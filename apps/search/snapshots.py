@@ -56,7 +56,8 @@ _STATES = """
     SELECT library.id, library.public_id, library.uid, library.dimension, library.metric, library.index_type,
            {index_params}, library.generation, library.embedding_provider, library.embedding_model,
            library.manifest, library.rebuild, change.seq, change.token
-    FROM library LEFT JOIN change ON change.seq = (SELECT max(seq) FROM change WHERE library_key = library.id)"""
+    FROM vectordb_library AS library LEFT JOIN vectordb_change AS change
+        ON change.seq = (SELECT max(seq) FROM vectordb_change WHERE library_key = library.id)"""
 
 
 class Snapshot:
@@ -104,18 +105,20 @@ class Snapshot:
 
     def count_changes(self, library_key: int, since: int) -> int:
         """How many entries the library's log has past `since`."""
-        [(count,)] = self.rows("SELECT count(*) FROM change WHERE library_key = %s AND seq > %s", [library_key, since])
+        [(count,)] = self.rows(
+            "SELECT count(*) FROM vectordb_change WHERE library_key = %s AND seq > %s", [library_key, since]
+        )
         return int(count)
 
     def library_keys(self) -> set[int]:
         """The keys of all libraries."""
-        return {key for (key,) in self.rows("SELECT id FROM library")}
+        return {key for (key,) in self.rows("SELECT id FROM vectordb_library")}
 
     def has(self, library_key: int, position: Position) -> bool:
         """Whether the library's history contains `position`."""
         if position.seq == 0:
             return False
-        sql = "SELECT 1 FROM change WHERE seq = %s AND library_key = %s AND token = %s"
+        sql = "SELECT 1 FROM vectordb_change WHERE seq = %s AND library_key = %s AND token = %s"
         return bool(self.rows(sql, [position.seq, library_key, position.token]))
 
 

@@ -59,7 +59,9 @@ class OursInProcess(Ours):
         kernels.load()
         with open_snapshot() as snapshot:
             self._view = views.current(snapshot, ALL).view
-            self._rows = {key: data.positions[id] for key, id in snapshot.rows("SELECT id, public_id FROM chunk")}
+            self._rows = {
+                key: data.positions[id] for key, id in snapshot.rows("SELECT id, public_id FROM vectordb_chunk")
+            }
 
     def query(self, vector: Float32, equal: Equal) -> list[int]:
         from apps.engine.metadata.filters import parse_filter

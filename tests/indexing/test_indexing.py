@@ -409,7 +409,7 @@ def test_files_of_which_not_all_processes_have_been_told_are_not_ready(
 ) -> None:
     write(0)
     settle(indexer)
-    execute("UPDATE library SET manifest = 0")
+    execute("UPDATE vectordb_library SET manifest = 0")
     assert (index_stats()["rows_pending"], index_stats()["state"]) == (0, "building")
     settle(indexer)
     assert index_stats()["state"] == "ready"
@@ -696,7 +696,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Slow]]:
 @pytest.fixture
 def slow_library(library: Library, slow: type[Slow]) -> Library:
     """The library, of the type whose index is built when the test says so."""
-    execute("UPDATE library SET index_type = 'slow'")
+    execute("UPDATE vectordb_library SET index_type = 'slow'")
     return library
 
 
@@ -765,7 +765,7 @@ def test_one_slow_build_is_done_at_a_time(
 ) -> None:
     begin_slow_build(indexer, slow)
     made("b")
-    execute("UPDATE library SET index_type = 'slow'")
+    execute("UPDATE vectordb_library SET index_type = 'slow'")
     write(0, SEAL, "b")
     for _ in range(5):
         indexer.round()
@@ -780,7 +780,7 @@ def test_a_few_rows_are_not_slow_to_index_whatever_the_type(
 ) -> None:
     begin_slow_build(indexer, slow)
     made("b")
-    execute("UPDATE library SET index_type = 'slow'")
+    execute("UPDATE vectordb_library SET index_type = 'slow'")
     write(0, SEAL - 1, "b")
     rounds_until(indexer, lambda: slow.builds == 2, "b is being built beside a")
     slow.may_end.set()
@@ -793,7 +793,7 @@ def test_segments_of_a_library_are_merged_beside_its_slow_build(
     """Under `auto` only the largest segment is of a type that is slow to build."""
     monkeypatch.setattr(registry, "_BY_ROWS", ((5 * SEAL, "slow"),))
     monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
-    execute("UPDATE library SET index_type = 'auto'")
+    execute("UPDATE vectordb_library SET index_type = 'auto'")
     write(0, 5 * SEAL)
     rounds_until(indexer, lambda: slow.builds, "a build has begun")
     for batch in range(10, 13):
@@ -840,7 +840,7 @@ def test_other_parameters_that_are_wished_during_a_slow_build_are_begun_when_it_
     slow_library: Library, slow: type[Slow], indexer: Indexer, quiet: None
 ) -> None:
     begin_slow_build(indexer, slow)
-    execute("UPDATE library SET index_params = %s", '{"m": 8}')
+    execute("UPDATE vectordb_library SET index_params = %s", '{"m": 8}')
     rounds_until(indexer, lambda: slow.builds == 2, "a build with the other parameters has begun")
     assert slow.broken_off == 1
     slow.may_end.set()
@@ -854,7 +854,7 @@ def test_a_build_that_is_wished_for_still_goes_on(
     monkeypatch.setattr(registry, "_BY_ROWS", ((SEAL, "slow"),))
     monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
     begin_slow_build(indexer, slow)
-    execute("UPDATE library SET index_type = 'auto'")
+    execute("UPDATE vectordb_library SET index_type = 'auto'")
     update_library(library_id="a", update=LibraryUpdate(name="Renamed"))
     for _ in range(3):
         indexer.round()
@@ -968,7 +968,7 @@ def test_files_are_not_read_again_while_their_index_is_built_or_cannot_be(
     for name in "bcd":
         made(name)
         write(0, 2000, name)
-    execute("UPDATE library SET index_type = 'slow'")
+    execute("UPDATE vectordb_library SET index_type = 'slow'")
     rounds_until(indexer, lambda: slow.builds, "a build has begun")
     for _ in range(10):
         indexer.round()
@@ -1009,7 +1009,7 @@ def refused(what: str) -> Iterator[None]:
 
 def no_update_of_a_library() -> AbstractContextManager[None]:
     """Let the database refuse to take the number of a manifest."""
-    return refused("UPDATE OF manifest ON library")
+    return refused("UPDATE OF manifest ON vectordb_library")
 
 
 Failing = Callable[[], AbstractContextManager[None]]
@@ -1067,7 +1067,7 @@ def test_one_library_that_cannot_be_published_holds_up_no_other(
 ) -> None:
     build_that_cannot_be_published(indexer, slow)
     made("b")
-    execute("UPDATE library SET index_type = 'slow'")
+    execute("UPDATE vectordb_library SET index_type = 'slow'")
     write(0, SEAL, "b")
     settle(indexer)
     assert (index_stats("b")["rows_indexed"], slow.builds) == (SEAL, 2)
@@ -1370,7 +1370,7 @@ def test_a_manifest_that_another_host_has_published_is_no_lost_one(
     write(0)
     settle(indexer)
     numbers = loading.index_folder(library.uid).numbers()
-    execute("UPDATE library SET manifest = manifest + 1")
+    execute("UPDATE vectordb_library SET manifest = manifest + 1")
     indexer.sweep()
     settle(indexer)
     assert (live(), index_stats()["state"]) == ([SEAL], "ready")
@@ -1517,7 +1517,7 @@ def test_a_manifest_that_nobody_was_told_of_is_told_of_at_the_next_start(
     reindex_library(library_id="a", reindex=Reindex())
     before = shown(worker)
     settle(indexer)
-    execute("UPDATE library SET manifest = %s", before.state.manifest_number)
+    execute("UPDATE vectordb_library SET manifest = %s", before.state.manifest_number)
     assert shown(worker).manifest == before.manifest
     settle(Indexer())
     after = shown(worker).manifest
@@ -1532,7 +1532,7 @@ def test_a_change_of_the_generation_is_indexed_anew(library: Library, indexer: I
         Embedding.objects.create(chunk=chunk, generation=2, vector=np.full(3, value, DTYPE).tobytes())
     settle(indexer)
     assert nearest(reopened(), [0, 0, 0]) == "x"
-    execute("UPDATE library SET generation = 2")
+    execute("UPDATE vectordb_library SET generation = 2")
     assert nearest(reopened(), [0, 0, 0]) == "y"
     settle(indexer)
     assert (nearest(reopened(), [0, 0, 0]), live(), pending()) == ("y", [2], 0)
@@ -1629,15 +1629,15 @@ def test_a_job_takes_no_row_from_a_segment_that_was_made_after_the_copy_that_is_
 
 
 def _equal_numbers_but_other_tokens(seq: int) -> None:
-    execute("UPDATE change SET token = token / 2 + 1 WHERE seq = %s", seq)
+    execute("UPDATE vectordb_change SET token = token / 2 + 1 WHERE seq = %s", seq)
 
 
 def _an_older_number(seq: int) -> None:
-    execute("DELETE FROM change WHERE seq >= %s", seq)
+    execute("DELETE FROM vectordb_change WHERE seq >= %s", seq)
 
 
 def _no_log_at_all(seq: int) -> None:
-    execute("DELETE FROM change")
+    execute("DELETE FROM vectordb_change")
 
 
 @pytest.mark.parametrize("replace_history", [_equal_numbers_but_other_tokens, _an_older_number, _no_log_at_all])
@@ -1755,7 +1755,7 @@ def test_index_files_are_swept_though_the_database_takes_no_writes(
     left = index_dir / library.uid / "segments" / "left"
     left.mkdir()
     os.utime(left, (0, 0))
-    with refused("DELETE ON change"):
+    with refused("DELETE ON vectordb_change"):
         assert not maintain._upkeep(indexer, 0)
     assert not left.exists()
     assert caplog.messages == ["upkeep of the database is put off: not today"]

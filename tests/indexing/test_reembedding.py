@@ -314,11 +314,12 @@ def test_what_changes_meanwhile_is_embedded_as_it_is_then(api: Api) -> None:
     api.ask("PUT", "/documents/d", {"chunks": [{"id": "in-d", "text": "In a document"}]}, 201)
     Chunk.objects.filter(public_id="4").update(text="by the ORM")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE chunk SET text = 'by SQL' WHERE public_id IN ('5', '6', '26')")
+        cursor.execute("UPDATE vectordb_chunk SET text = 'by SQL' WHERE public_id IN ('5', '6', '26')")
         if connection.vendor == "sqlite":
             cursor.execute(
-                "INSERT OR REPLACE INTO chunk (id, library_id, public_id, text, metadata, created_at, updated_at)"
-                " SELECT id, library_id, public_id, 'replaced', metadata, created_at, updated_at FROM chunk"
+                "INSERT OR REPLACE INTO vectordb_chunk"
+                " (id, library_id, public_id, text, metadata, created_at, updated_at)"
+                " SELECT id, library_id, public_id, 'replaced', metadata, created_at, updated_at FROM vectordb_chunk"
                 " WHERE public_id = '7'"
             )
     for _ in working:

@@ -56,7 +56,7 @@ def without_the_log_of(sql: str, *params: object) -> None:
     """Change rows so that nobody learns of it."""
     last = Change.objects.latest("seq").seq
     execute(sql, *params)
-    execute("DELETE FROM change WHERE seq > %s", last)
+    execute("DELETE FROM vectordb_change WHERE seq > %s", last)
 
 
 def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> None:
@@ -64,16 +64,16 @@ def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> No
     keys = list(Chunk.objects.order_by("pk").values_list("pk", flat=True))
     assert verify_library(library_id="a", sample=10, k=3).faults == 0
     other = np.zeros(3, DTYPE).tobytes()
-    without_the_log_of("UPDATE embedding SET vector = %s WHERE chunk_id IN (%s, %s)", other, keys[0], keys[49])
+    without_the_log_of("UPDATE vectordb_embedding SET vector = %s WHERE chunk_id IN (%s, %s)", other, keys[0], keys[49])
     assert verify_library(library_id="a", sample=10, k=3).faults == 2
-    without_the_log_of("DELETE FROM embedding WHERE chunk_id = %s", keys[20])
+    without_the_log_of("DELETE FROM vectordb_embedding WHERE chunk_id = %s", keys[20])
     report = verify_library(library_id="a", sample=10, k=3)
     assert (report.rows, report.faults, report.searched) == (49, 3, "brute_force")
     last = Change.objects.latest("seq").seq
     Embedding.objects.create(chunk_id=keys[20], generation=1, vector=other)
     chunk = Chunk.objects.create(library=Library.objects.get(), public_id="new")
     Embedding.objects.create(chunk=chunk, generation=1, vector=other)
-    execute("DELETE FROM change WHERE seq > %s", last)
+    execute("DELETE FROM vectordb_change WHERE seq > %s", last)
     report = verify_library(library_id="a", sample=10, k=3)
     assert (report.rows, report.faults) == (51, 4)
 
@@ -81,13 +81,13 @@ def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> No
 @pytest.mark.parametrize(
     ("sql", "unequal"),
     [
-        ("UPDATE chunk SET text = 'of others' WHERE public_id = 'c7'", ("words",)),
-        ("UPDATE chunk SET text = 'Same, words' WHERE public_id = 'c7'", ()),
-        ("""UPDATE chunk SET metadata = '{"n": 1}' WHERE public_id = 'c7'""", ("metadata",)),
-        ("""UPDATE chunk SET metadata = '{"tags": [1.0, 2], "n": 7.0}' WHERE public_id = 'c7'""", ()),
-        ("UPDATE chunk SET public_id = 'd7' WHERE public_id = 'c7'", ("metadata",)),
-        ("UPDATE chunk SET created_at = updated_at WHERE public_id = 'c7'", ("metadata",)),
-        ("""UPDATE chunk SET metadata = '{}', text = '' WHERE public_id = 'c7'""", ("metadata", "words")),
+        ("UPDATE vectordb_chunk SET text = 'of others' WHERE public_id = 'c7'", ("words",)),
+        ("UPDATE vectordb_chunk SET text = 'Same, words' WHERE public_id = 'c7'", ()),
+        ("""UPDATE vectordb_chunk SET metadata = '{"n": 1}' WHERE public_id = 'c7'""", ("metadata",)),
+        ("""UPDATE vectordb_chunk SET metadata = '{"tags": [1.0, 2], "n": 7.0}' WHERE public_id = 'c7'""", ()),
+        ("UPDATE vectordb_chunk SET public_id = 'd7' WHERE public_id = 'c7'", ("metadata",)),
+        ("UPDATE vectordb_chunk SET created_at = updated_at WHERE public_id = 'c7'", ("metadata",)),
+        ("""UPDATE vectordb_chunk SET metadata = '{}', text = '' WHERE public_id = 'c7'""", ("metadata", "words")),
     ],
 )
 def test_metadata_and_words_that_differ_are_told(sql: str, unequal: tuple[str, ...]) -> None:
@@ -95,7 +95,7 @@ def test_metadata_and_words_that_differ_are_told(sql: str, unequal: tuple[str, .
     metadata = {"n": 7, "tags": [1, 2]}
     chunks = [{"id": f"c{i}", "embedding": [i, 1, 1], "text": "same words", "metadata": metadata} for i in range(5, 25)]
     upsert_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
-    execute("UPDATE chunk SET updated_at = %s WHERE public_id = 'c7'", datetime(2030, 1, 1, tzinfo=UTC))
+    execute("UPDATE vectordb_chunk SET updated_at = %s WHERE public_id = 'c7'", datetime(2030, 1, 1, tzinfo=UTC))
     delete_chunks(library_id="a", ids=["c6"])
     assert Indexer().run_until_done("a") is None
     upsert(noise(["c1", "c24"], seed=3))
@@ -126,7 +126,7 @@ def test_a_row_is_no_neighbour_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "apps.engine.indexes.nearest", sys.modules[__name__])
     monkeypatch.setitem(registry._MODULES, "nearest", ("nearest", "Nearest"))
     make(50)
-    execute("UPDATE library SET index_type = 'nearest'")
+    execute("UPDATE vectordb_library SET index_type = 'nearest'")
     assert Indexer().run_until_done("a") is None
     report = verify_library(library_id="a", sample=20, k=1)
     assert (report.faults, report.searched, report.recall) == (0, "nearest", 0.0)

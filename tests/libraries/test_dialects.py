@@ -66,11 +66,11 @@ def test_a_trigger_that_is_missing_is_reported_and_migrate_brings_it_back() -> N
 
 def test_migrate_puts_a_trigger_right_that_does_something_else(chunk: Chunk) -> None:
     if connection.vendor == "sqlite":
-        execute("DROP TRIGGER chunk_log_update")
-        execute("CREATE TRIGGER chunk_log_update AFTER UPDATE ON chunk BEGIN SELECT 1; END")
+        execute("DROP TRIGGER vectordb_chunk_log_update")
+        execute("CREATE TRIGGER vectordb_chunk_log_update AFTER UPDATE ON vectordb_chunk BEGIN SELECT 1; END")
     else:
         execute(
-            "CREATE OR REPLACE FUNCTION chunk_log_update() RETURNS trigger LANGUAGE plpgsql"
+            "CREATE OR REPLACE FUNCTION vectordb_chunk_log_update() RETURNS trigger LANGUAGE plpgsql"
             " AS $$ BEGIN RETURN NULL; END $$"
         )
     before = entries()
@@ -97,36 +97,40 @@ def test_each_entry_of_the_log_has_a_token_of_its_own(chunk: Chunk) -> None:
 @pytest.mark.parametrize("length", [4, 12, 16])
 def test_a_vector_of_another_length_is_refused(chunk: Chunk, length: int) -> None:
     with pytest.raises(IntegrityError, match=r"4 x library\.dimension bytes"):
-        execute("UPDATE embedding SET vector = %s", bytes(length))
-    execute("DELETE FROM embedding")
+        execute("UPDATE vectordb_embedding SET vector = %s", bytes(length))
+    execute("DELETE FROM vectordb_embedding")
     with pytest.raises(IntegrityError, match=r"4 x library\.dimension bytes"):
-        execute("INSERT INTO embedding (chunk_id, generation, vector) VALUES (%s, 1, %s)", chunk.pk, bytes(length))
-    assert execute("SELECT count(*) FROM embedding") == [(0,)]
+        execute(
+            "INSERT INTO vectordb_embedding (chunk_id, generation, vector) VALUES (%s, 1, %s)", chunk.pk, bytes(length)
+        )
+    assert execute("SELECT count(*) FROM vectordb_embedding") == [(0,)]
 
 
 @pytest.mark.parametrize("length", [0, 3, 9])
 def test_a_vector_of_no_float32_values_is_refused_in_every_generation(chunk: Chunk, length: int) -> None:
     with pytest.raises(IntegrityError):
-        execute("INSERT INTO embedding (chunk_id, generation, vector) VALUES (%s, 2, %s)", chunk.pk, bytes(length))
+        execute(
+            "INSERT INTO vectordb_embedding (chunk_id, generation, vector) VALUES (%s, 2, %s)", chunk.pk, bytes(length)
+        )
 
 
 def test_another_generation_may_have_another_length(chunk: Chunk) -> None:
-    execute("INSERT INTO embedding (chunk_id, generation, vector) VALUES (%s, 2, %s)", chunk.pk, bytes(12))
+    execute("INSERT INTO vectordb_embedding (chunk_id, generation, vector) VALUES (%s, 2, %s)", chunk.pk, bytes(12))
     assert Embedding.objects.count() == 2
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE chunk SET library_id = -1",
-        "UPDATE chunk SET document_id = -1",
-        "UPDATE document SET library_id = -1",
-        "UPDATE embedding SET chunk_id = -1",
-        "INSERT INTO embedding (chunk_id, generation, vector) VALUES (-1, 1, vector_of_two)",
-        "UPDATE library SET dimension = 0",
-        "UPDATE library SET metric = 'manhattan'",
-        "UPDATE library SET name = ''",
-        "UPDATE library SET public_id = ''",
+        "UPDATE vectordb_chunk SET library_id = -1",
+        "UPDATE vectordb_chunk SET document_id = -1",
+        "UPDATE vectordb_document SET library_id = -1",
+        "UPDATE vectordb_embedding SET chunk_id = -1",
+        "INSERT INTO vectordb_embedding (chunk_id, generation, vector) VALUES (-1, 1, vector_of_two)",
+        "UPDATE vectordb_library SET dimension = 0",
+        "UPDATE vectordb_library SET metric = 'manhattan'",
+        "UPDATE vectordb_library SET name = ''",
+        "UPDATE vectordb_library SET public_id = ''",
     ],
 )
 def test_rows_that_make_no_sense_are_refused(chunk: Chunk, statement: str) -> None:
@@ -199,7 +203,7 @@ def test_no_orphan_is_left_by_plain_sql(chunk: Chunk, table: str, left: dict[str
     Reembedding.objects.create(library=chunk.library, generation=2, provider="hashing", model="hashing-64")
     Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(256))
     before = entries()
-    execute(f"DELETE FROM {table}")
+    execute(f"DELETE FROM vectordb_{table}")
     assert _left() == left
     assert entries() == 0 if table == "library" else entries() > before
 
@@ -208,7 +212,7 @@ def test_no_orphan_is_left_by_plain_sql(chunk: Chunk, table: str, left: dict[str
 def test_no_orphan_is_left_by_a_tool_that_does_not_check_foreign_keys(chunk: Chunk) -> None:
     with closing(sqlite3.connect(connection.settings_dict["NAME"])) as tool:
         assert tool.execute("PRAGMA foreign_keys").fetchone() == (0,)
-        tool.execute("DELETE FROM library")
+        tool.execute("DELETE FROM vectordb_library")
         tool.commit()
     assert set(_left().values()) == {0}
     assert entries() == 0
@@ -216,7 +220,7 @@ def test_no_orphan_is_left_by_a_tool_that_does_not_check_foreign_keys(chunk: Chu
 
 def test_the_snapshot_connection_refuses_to_write(chunk: Chunk) -> None:
     with pytest.raises(DatabaseError, match=r"readonly database|read-only transaction") as refused:
-        connections["snapshot"].cursor().execute("DELETE FROM chunk")
+        connections["snapshot"].cursor().execute("DELETE FROM vectordb_chunk")
     connections["snapshot"].close()
     assert not isinstance(refused.value, IntegrityError)
     assert Chunk.objects.count() == 1

@@ -284,35 +284,35 @@ def run_sql(sql: str, *params: Any) -> None:
         cursor.execute(sql, params)
 
 
-KEY = "(SELECT id FROM library WHERE public_id = %s)"
+KEY = "(SELECT id FROM vectordb_library WHERE public_id = %s)"
 
 
 @leads_to({**BEFORE, "a": A._replace(text="by SQL")})
 def _sql_update(library_id: str) -> None:
-    run_sql(f"UPDATE chunk SET text = 'by SQL' WHERE public_id = 'a' AND library_id = {KEY}", library_id)
+    run_sql(f"UPDATE vectordb_chunk SET text = 'by SQL' WHERE public_id = 'a' AND library_id = {KEY}", library_id)
 
 
 @leads_to({"b": B, "c": C})
 def _sql_delete(library_id: str) -> None:
-    run_sql(f"DELETE FROM chunk WHERE public_id = 'a' AND library_id = {KEY}", library_id)
+    run_sql(f"DELETE FROM vectordb_chunk WHERE public_id = 'a' AND library_id = {KEY}", library_id)
 
 
 @leads_to({"c": C})
 def _sql_delete_of_the_document(library_id: str) -> None:
-    run_sql(f"DELETE FROM document WHERE library_id = {KEY}", library_id)
+    run_sql(f"DELETE FROM vectordb_document WHERE library_id = {KEY}", library_id)
 
 
 @leads_to(None)
 def _sql_delete_of_the_library(library_id: str) -> None:
-    run_sql("DELETE FROM library WHERE public_id = %s", library_id)
+    run_sql("DELETE FROM vectordb_library WHERE public_id = %s", library_id)
 
 
 INSERT_NEW = f"""
-    INSERT INTO chunk (library_id, public_id, text, metadata, created_at, updated_at)
+    INSERT INTO vectordb_chunk (library_id, public_id, text, metadata, created_at, updated_at)
     VALUES ({KEY}, %s, 'new', '{{"n": 9}}', '2024-01-01 00:00:00', '2024-01-01 00:00:00')"""
 INSERT_EMBEDDING = f"""
-    INSERT INTO embedding (chunk_id, generation, vector)
-    SELECT id, 1, %s FROM chunk WHERE library_id = {KEY} AND public_id = %s"""
+    INSERT INTO vectordb_embedding (chunk_id, generation, vector)
+    SELECT id, 1, %s FROM vectordb_chunk WHERE library_id = {KEY} AND public_id = %s"""
 
 
 @leads_to({**BEFORE, "new": NEW})
@@ -336,42 +336,45 @@ def run_in_sqlite(sql: str, **params: Any) -> None:
 
 _COLUMNS = "library_id, document_id, public_id, text, metadata, position, created_at, updated_at"
 _REPLACED = "library_id, document_id, public_id, 'replaced', metadata, position, created_at, updated_at"
-_CHUNK_A = "public_id = 'a' AND library_id = (SELECT id FROM library WHERE public_id = :library)"
+_CHUNK_A = "public_id = 'a' AND library_id = (SELECT id FROM vectordb_library WHERE public_id = :library)"
 
 
 @leads_to({**BEFORE, "a": A._replace(text="shell")}, needs_sqlite=True)
 def _database_shell(library_id: str) -> None:
-    run_in_sqlite(f"UPDATE chunk SET text = 'shell' WHERE {_CHUNK_A}", library=library_id)
+    run_in_sqlite(f"UPDATE vectordb_chunk SET text = 'shell' WHERE {_CHUNK_A}", library=library_id)
 
 
 @leads_to({"c": C}, needs_sqlite=True)
 def _delete_of_a_document_in_a_database_shell(library_id: str) -> None:
-    sql = "DELETE FROM document WHERE library_id = (SELECT id FROM library WHERE public_id = :library)"
+    sql = (
+        "DELETE FROM vectordb_document WHERE library_id = (SELECT id FROM vectordb_library WHERE public_id = :library)"
+    )
     run_in_sqlite(sql, library=library_id)
 
 
 @leads_to({**BEFORE, "a": A._replace(text="replaced")}, needs_sqlite=True)
 def _insert_or_replace_with_its_key(library_id: str) -> None:
-    sql = f"INSERT OR REPLACE INTO chunk (id, {_COLUMNS}) SELECT id, {_REPLACED} FROM chunk WHERE {_CHUNK_A}"
+    replaced = f"SELECT id, {_REPLACED} FROM vectordb_chunk WHERE {_CHUNK_A}"
+    sql = f"INSERT OR REPLACE INTO vectordb_chunk (id, {_COLUMNS}) {replaced}"
     run_in_sqlite(sql, library=library_id)
 
 
 @leads_to({"b": B, "c": C}, needs_sqlite=True)
 def _insert_or_replace_with_another_key(library_id: str) -> None:
-    sql = f"INSERT OR REPLACE INTO chunk ({_COLUMNS}) SELECT {_REPLACED} FROM chunk WHERE {_CHUNK_A}"
+    sql = f"INSERT OR REPLACE INTO vectordb_chunk ({_COLUMNS}) SELECT {_REPLACED} FROM vectordb_chunk WHERE {_CHUNK_A}"
     run_in_sqlite(sql, library=library_id)
 
 
 @leads_to({**BEFORE, "a": A._replace(vector=(8, 8, 8))}, needs_sqlite=True)
 def _insert_or_replace_of_the_embedding(library_id: str) -> None:
-    columns = "chunk_id, generation, vector"
-    sql = f"INSERT OR REPLACE INTO embedding ({columns}) SELECT id, 1, :vector FROM chunk WHERE {_CHUNK_A}"
+    embedding = f"SELECT id, 1, :vector FROM vectordb_chunk WHERE {_CHUNK_A}"
+    sql = f"INSERT OR REPLACE INTO vectordb_embedding (chunk_id, generation, vector) {embedding}"
     run_in_sqlite(sql, library=library_id, vector=blob(8, 8, 8))
 
 
 @leads_to({"b": A, "c": C}, needs_sqlite=True)
 def _update_or_replace(library_id: str) -> None:
-    run_in_sqlite(f"UPDATE OR REPLACE chunk SET public_id = 'b' WHERE {_CHUNK_A}", library=library_id)
+    run_in_sqlite(f"UPDATE OR REPLACE vectordb_chunk SET public_id = 'b' WHERE {_CHUNK_A}", library=library_id)
 
 
 @leads_to({**BEFORE, "a": NEW, "new": NEW})
@@ -567,10 +570,11 @@ def test_another_history_with_the_same_numbers_is_told_apart(api: httpx.Client, 
     """As after a backup was put back and written to: the log's last entry has the same number, and is another one."""
     _, revision = answered(api)
     with closing(sqlite3.connect(one_worker.folder / "vectordb.sqlite3", timeout=20)) as database, database:
-        database.execute("DELETE FROM change WHERE seq = ?", [revision])
-        database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'change'", [revision - 1])
+        database.execute("DELETE FROM vectordb_change WHERE seq = ?", [revision])
+        database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'vectordb_change'", [revision - 1])
         library_id = Path(api.base_url.path).name
-        chunk = "SELECT chunk.id FROM chunk JOIN library ON library.id = library_id WHERE library.public_id = ?"
-        sql = f"UPDATE embedding SET vector = ? WHERE chunk_id = ({chunk} AND chunk.public_id = 'a')"
+        joined = "vectordb_chunk AS chunk JOIN vectordb_library AS library ON library.id = library_id"
+        chunk = f"SELECT chunk.id FROM {joined} WHERE library.public_id = ?"
+        sql = f"UPDATE vectordb_embedding SET vector = ? WHERE chunk_id = ({chunk} AND chunk.public_id = 'a')"
         database.execute(sql, [blob(9, 9, 9), library_id])
     assert answered(api) == ({**BEFORE, "a": A._replace(vector=(9, 9, 9))}, revision)

@@ -114,7 +114,7 @@ def test_a_large_library_is_deleted_in_little_memory_and_gives_its_space_back(fo
             assert client.post("/libraries/large/query", json={"vector": [1.0] * 8}).status_code == 404
         with contextlib.closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
             for table in TABLES:
-                assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+                assert database.execute(f"SELECT count(*) FROM vectordb_{table}").fetchone() == (0,), table
         server.kill()
     strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fsync,fdatasync"]
     maintained = server.manage("maintain", "--once", under=[*strace, "-o", str(trace)])
@@ -129,21 +129,21 @@ def _store_rows(path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("<f4")
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("PRAGMA synchronous=OFF")
-        (key,) = database.execute("SELECT id FROM library").fetchone()
+        (key,) = database.execute("SELECT id FROM vectordb_library").fetchone()
         now = "2024-01-01 00:00:00"
         database.executemany(
-            "INSERT INTO document (id, library_id, public_id, title, source, metadata, created_at, updated_at)"
+            "INSERT INTO vectordb_document (id, library_id, public_id, title, source, metadata, created_at, updated_at)"
             " VALUES (?1, ?2, 'd' || ?1, '', '', '{}', ?3, ?3)",
             [(i, key, now) for i in range(DOCUMENTS)],
         )
         database.executemany(
-            "INSERT INTO chunk"
+            "INSERT INTO vectordb_chunk"
             " (id, library_id, document_id, public_id, text, metadata, position, created_at, updated_at)"
             " VALUES (?1, ?2, ?3, 'c' || ?1, hex(zeroblob(300)), '{}', ?1, ?4, ?4)",
             [(i, key, i % DOCUMENTS, now) for i in range(ROWS)],
         )
         database.executemany(
-            "INSERT INTO embedding (chunk_id, generation, vector) VALUES (?, 1, ?)",
+            "INSERT INTO vectordb_embedding (chunk_id, generation, vector) VALUES (?, 1, ?)",
             [(i, vector.tobytes()) for i, vector in enumerate(vectors)],
         )
 

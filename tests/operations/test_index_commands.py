@@ -157,11 +157,12 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
     with contextlib.closing(sqlite3.connect(stopped.folder / "vectordb.sqlite3")) as database, database:
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             database.execute(f'DROP TRIGGER "{name}"')
-        keys = [key for (key,) in database.execute("SELECT id FROM chunk ORDER BY id LIMIT 3")]
-        other = "UPDATE embedding SET vector = (SELECT vector FROM embedding WHERE chunk_id = ?) WHERE chunk_id = ?"
+        keys = [key for (key,) in database.execute("SELECT id FROM vectordb_chunk ORDER BY id LIMIT 3")]
+        vector = "SELECT vector FROM vectordb_embedding WHERE chunk_id = ?"
+        other = f"UPDATE vectordb_embedding SET vector = ({vector}) WHERE chunk_id = ?"
         database.execute(other, [keys[0], keys[1]])
-        database.execute("DELETE FROM embedding WHERE chunk_id = ?", [keys[2]])
-        database.execute("UPDATE chunk SET text = 'another' WHERE id = ?", [keys[0]])
+        database.execute("DELETE FROM vectordb_embedding WHERE chunk_id = ?", [keys[2]])
+        database.execute("UPDATE vectordb_chunk SET text = 'another' WHERE id = ?", [keys[0]])
     ended = stopped.manage("verify_index")
     assert_refused(ended, "The database is right. Build anew: manage.py rebuild_index rows")
     assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, WORDS DIFFER, recall@10 ")

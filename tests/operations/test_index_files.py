@@ -104,7 +104,7 @@ class Library:
     def folder(self, server: Server) -> Path:
         """Where the index files are."""
         with contextlib.closing(sqlite3.connect(server.folder / "vectordb.sqlite3")) as database:
-            (uid,) = database.execute("SELECT uid FROM library WHERE public_id = ?", [self.id]).fetchone()
+            (uid,) = database.execute("SELECT uid FROM vectordb_library WHERE public_id = ?", [self.id]).fetchone()
         return server.folder / "index" / uid
 
     def manifest(self, server: Server) -> int:
@@ -500,14 +500,15 @@ class Shell:
     def change(self, library: Library, rebuild: bool) -> None:
         """Give so many rows another vector that they are sealed at once, and delete one."""
         self._database.execute("BEGIN IMMEDIATE")
-        of_library = "SELECT chunk.id FROM chunk JOIN library ON library.id = library_id WHERE library.public_id = ?"
+        joined = "vectordb_chunk AS chunk JOIN vectordb_library AS library ON library.id = library_id"
+        of_library = f"SELECT chunk.id FROM {joined} WHERE library.public_id = ?"
         keys = self._rng.permutation([key for (key,) in self._database.execute(of_library, [library.id])])
         vectors = self._rng.integers(1, 1 << 20, (4200, DIMENSION)).astype("<f4")
         changes = [(vector.tobytes(), int(key)) for vector, key in zip(vectors, keys, strict=False)]
-        self._database.executemany("UPDATE embedding SET vector = ? WHERE chunk_id = ?", changes)
-        self._database.execute("DELETE FROM chunk WHERE id = ?", [int(keys[0])])
+        self._database.executemany("UPDATE vectordb_embedding SET vector = ? WHERE chunk_id = ?", changes)
+        self._database.execute("DELETE FROM vectordb_chunk WHERE id = ?", [int(keys[0])])
         if rebuild:
-            self._database.execute("UPDATE library SET rebuild = rebuild + 1")
+            self._database.execute("UPDATE vectordb_library SET rebuild = rebuild + 1")
         self._database.execute("COMMIT")
 
     def close(self) -> None:

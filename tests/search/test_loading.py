@@ -192,7 +192,7 @@ def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -
 
 
 def test_rows_without_a_history_are_read_all_the_same() -> None:
-    execute("DELETE FROM change")
+    execute("DELETE FROM vectordb_change")
     with interrupted(lambda _: None) as snapshot:
         current = shown_in(snapshot, ViewCache())
     assert current.view is not None
@@ -203,7 +203,7 @@ def test_history_that_is_lost_while_rows_are_read_does_no_harm() -> None:
     def lose_history(page: int) -> None:
         if page == 2:
             upsert(noise(["c0", "c70"], seed=9))
-            execute("DELETE FROM change")
+            execute("DELETE FROM vectordb_change")
             upsert(noise(["c1", "c71"], seed=9))
 
     with interrupted(lose_history) as snapshot:

@@ -104,20 +104,20 @@ def test_a_transaction_that_was_rolled_back_is_not_shown(cache: ViewCache, libra
 
 
 def _equal_numbers_but_other_tokens(seq: int) -> None:
-    execute("DELETE FROM change WHERE seq > %s", seq)
-    execute("UPDATE change SET token = token / 2 + 1 WHERE seq = %s", seq)
+    execute("DELETE FROM vectordb_change WHERE seq > %s", seq)
+    execute("UPDATE vectordb_change SET token = token / 2 + 1 WHERE seq = %s", seq)
 
 
 def _an_older_number(seq: int) -> None:
-    execute("DELETE FROM change WHERE seq >= %s", seq)
+    execute("DELETE FROM vectordb_change WHERE seq >= %s", seq)
 
 
 def _no_log_at_all(seq: int) -> None:
-    execute("DELETE FROM change")
+    execute("DELETE FROM vectordb_change")
 
 
 def _a_log_that_begins_later(seq: int) -> None:
-    execute("DELETE FROM change WHERE seq <= %s", seq)
+    execute("DELETE FROM vectordb_change WHERE seq <= %s", seq)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_backup_that_was_put_back_and_written_to_is_told_apart(
 def test_a_change_of_the_metric_is_seen(cache: ViewCache, library: Library) -> None:
     upsert({"near": [1, 1, 1], "far": [9, 9, 9]})
     assert nearest(shown(cache), [1, 1, 1]) == "near"
-    execute("UPDATE library SET metric = 'dot'")
+    execute("UPDATE vectordb_library SET metric = 'dot'")
     after = shown(cache)
     assert after.state.metric is Metric.DOT
     assert nearest(after, [1, 1, 1]) == "far"
@@ -167,7 +167,7 @@ def test_a_change_of_the_metric_is_seen(cache: ViewCache, library: Library) -> N
 def test_a_change_of_the_dimension_is_seen(cache: ViewCache, library: Library) -> None:
     upsert({"three": [1, 1, 1]})
     shown(cache)
-    execute("UPDATE library SET dimension = 2")
+    execute("UPDATE vectordb_library SET dimension = 2")
     current = shown(cache)
     assert current.view is not None
     assert len(current.view) == 0, "a vector of another dimension was kept"
@@ -182,7 +182,7 @@ def test_a_change_of_the_generation_is_seen(cache: ViewCache, library: Library) 
         vector = np.full(3, value, DTYPE).tobytes()
         Embedding.objects.create(chunk=chunk, generation=2, vector=vector)
     assert nearest(shown(cache), [0, 0, 0]) == "x"
-    execute("UPDATE library SET generation = 2")
+    execute("UPDATE vectordb_library SET generation = 2")
     assert nearest(shown(cache), [0, 0, 0]) == "y"
 
 
@@ -250,7 +250,7 @@ def test_what_another_process_deleted_is_forgotten_when_a_library_is_loaded(cach
     upsert({"x": [1, 2, 3]})
     upsert({"x": [1, 2, 3]}, library_id="b")
     view = weakref.ref(shown(cache).view)
-    execute("DELETE FROM library WHERE public_id = 'a'")
+    execute("DELETE FROM vectordb_library WHERE public_id = 'a'")
     shown(cache, "b")
     assert view() is None
 

@@ -24,8 +24,10 @@ def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> Loa
     current = cache.current(snapshot, library_id)
     assert current.state == snapshot.library(library_id)
     rows = snapshot.rows(
-        "SELECT chunk.id, embedding.vector FROM library JOIN chunk ON chunk.library_id = library.id"
-        " JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = library.generation"
+        "SELECT chunk.id, embedding.vector FROM vectordb_library AS library"
+        " JOIN vectordb_chunk AS chunk ON chunk.library_id = library.id"
+        " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id"
+        " AND embedding.generation = library.generation"
         " WHERE library.public_id = %s ORDER BY chunk.id",
         [library_id],
     )

@@ -1,11 +1,13 @@
 """What SQLite and PostgreSQL do differently, behind one interface. No other module holds SQL of one of them alone.
 
-Triggers keep the change log and delete what belongs to a deleted row. They are installed after every `migrate`, and
-not by a migration: on SQLite, Django alters a table by making it anew, which drops its triggers.
+Triggers keep the change log and delete what belongs to a deleted row. They are dropped before migrations and installed
+after them: SQLite reads all triggers when a table is renamed, and Django alters a table by making another in its place.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
@@ -13,7 +15,16 @@ from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
 from apps.libraries.dialects.postgresql import PostgreSQLDialect
 from apps.libraries.dialects.sqlite import SQLiteDialect
 
-__all__ = ["SNAPSHOT_ALIAS", "Dialect", "Failure", "dialect_of", "failure_of", "install_triggers", "prepare_connection"]
+__all__ = [
+    "SNAPSHOT_ALIAS",
+    "Dialect",
+    "Failure",
+    "dialect_of",
+    "drop_triggers",
+    "failure_of",
+    "install_triggers",
+    "prepare_connection",
+]
 
 _DIALECTS: dict[str, Dialect] = {"sqlite": SQLiteDialect(), "postgresql": PostgreSQLDialect()}
 
@@ -37,9 +48,12 @@ def prepare_connection(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> Non
     dialect_of(connection).prepare(connection)
 
 
+def drop_triggers(*, using: str, plan: Sequence[Any], **kwargs: Any) -> None:
+    """Receiver of `pre_migrate`: drop the triggers where a migration is to be applied."""
+    if plan:
+        dialect_of(connections[using]).drop_triggers(connections[using])
+
+
 def install_triggers(*, using: str, **kwargs: Any) -> None:
     """Receiver of `post_migrate`: make sure that the triggers are there."""
-    from django.db import connections
-
-    connection = connections[using]
-    dialect_of(connection).install_triggers(connection)
+    dialect_of(connections[using]).install_triggers(connections[using])

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, ClassVar, Final
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 # The alias of the read-only connection on which a query holds one state of the database.
 SNAPSHOT_ALIAS: Final = "snapshot"
+
+_PREFIX = "vectordb_"
 
 
 class Failure(Enum):
@@ -65,13 +68,49 @@ class Dialect(ABC):
             values = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
             cursor.execute(f"{statement} VALUES {values} {end}", [value for row in some for value in row])
 
-    @abstractmethod
-    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
-        """Install the triggers that are missing or differ from those of this version."""
+    # name: definition, as `read_triggers` returns it.
+    triggers: ClassVar[dict[str, str]]
 
     @abstractmethod
+    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
+        """Return the database's triggers by name, None for one that does not fire, in the order in which a write locks
+        their tables."""
+
+    @abstractmethod
+    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        """Create one of `triggers`."""
+
+    @abstractmethod
+    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        """Drop a trigger that exists."""
+
+    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
+        """Make the triggers those of this version. Locks nothing where they are."""
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            if self._present(cursor) != self.triggers:
+                self.drop_triggers(connection)
+                for name in self.triggers:
+                    self.create_trigger(cursor, name)
+
+    def drop_triggers(self, connection: BaseDatabaseWrapper) -> None:
+        """Drop the triggers of this version and of earlier ones."""
+        with connection.cursor() as cursor:
+            for name in self._present(cursor):
+                self.drop_trigger(cursor, name)
+
     def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
-        """Names of triggers that should be there and are not."""
+        """Return the names of triggers that should fire and do not."""
+        with connection.cursor() as cursor:
+            present = self._present(cursor)
+        return sorted(name for name in self.triggers if present.get(name) is None)
+
+    def _present(self, cursor: CursorWrapper) -> dict[str, str | None]:
+        """The triggers of this version or an earlier one; at first their names had no prefix."""
+        return {
+            name: definition
+            for name, definition in self.read_triggers(cursor).items()
+            if name.startswith(_PREFIX) or _PREFIX + name in self.triggers
+        }
 
     @abstractmethod
     def failure(self, error: DatabaseError) -> Failure | None:

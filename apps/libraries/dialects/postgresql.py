@@ -4,8 +4,8 @@ The log's triggers work on whole statements (transition tables), and lock the li
 from the log's sequence: so the numbers of one library become visible in order.
 """
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
 from apps.libraries.dialects.base import Dialect, Failure
@@ -17,9 +17,11 @@ def _log(rows: str, condition: str = "") -> str:
     """Statements that log `rows`, a query of (library_key, chunk_key, ...), where `condition` holds of r and library
     once the library is locked."""
     return f"""
-        PERFORM id FROM library WHERE id IN (SELECT library_key FROM ({rows}) AS r) ORDER BY id FOR NO KEY UPDATE;
-        INSERT INTO change (library_key, chunk_key, token)
-        SELECT r.library_key, r.chunk_key, {_RANDOM} FROM ({rows}) AS r JOIN library ON library.id = r.library_key
+        PERFORM id FROM vectordb_library WHERE id IN (SELECT library_key FROM ({rows}) AS r)
+        ORDER BY id FOR NO KEY UPDATE;
+        INSERT INTO vectordb_change (library_key, chunk_key, token)
+        SELECT r.library_key, r.chunk_key, {_RANDOM}
+        FROM ({rows}) AS r JOIN vectordb_library AS library ON library.id = r.library_key
         {condition};"""
 
 
@@ -29,7 +31,7 @@ def _chunks_of(table: str) -> str:
 
 def _chunks_embedded_in(table: str) -> str:
     return f"""SELECT chunk.library_id AS library_key, chunk.id AS chunk_key, e.generation
-        FROM {table} AS e JOIN chunk ON chunk.id = e.chunk_id"""
+        FROM {table} AS e JOIN vectordb_chunk AS chunk ON chunk.id = e.chunk_id"""
 
 
 def _log_embedded(rows: str) -> str:
@@ -39,16 +41,17 @@ def _log_embedded(rows: str) -> str:
 
 # What was made of another text by a model that the library is moving to.
 _FORGET_OTHERS = """
-        IF EXISTS (SELECT FROM reembedding WHERE library_id IN (SELECT library_id FROM new_rows)) THEN
-            DELETE FROM embedding USING new_rows AS n JOIN old_rows AS o ON o.id = n.id
-            JOIN library ON library.id = n.library_id
+        IF EXISTS (SELECT FROM vectordb_reembedding WHERE library_id IN (SELECT library_id FROM new_rows)) THEN
+            DELETE FROM vectordb_embedding AS embedding USING new_rows AS n JOIN old_rows AS o ON o.id = n.id
+            JOIN vectordb_library AS library ON library.id = n.library_id
             WHERE embedding.chunk_id = n.id AND embedding.generation <> library.generation
               AND (n.text <> o.text OR n.library_id <> o.library_id);
         END IF;"""
 
 _CHECK = """
         IF EXISTS (
-            SELECT FROM new_rows n JOIN chunk ON chunk.id = n.chunk_id JOIN library ON library.id = chunk.library_id
+            SELECT FROM new_rows n JOIN vectordb_chunk AS chunk ON chunk.id = n.chunk_id
+            JOIN vectordb_library AS library ON library.id = chunk.library_id
             WHERE library.generation = n.generation AND octet_length(n.vector) <> 4 * library.dimension
         ) THEN RAISE EXCEPTION 'embedding.vector must have 4 x library.dimension bytes' USING ERRCODE = '23514';
         END IF;"""
@@ -60,50 +63,54 @@ _BOTH = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEM
 # name: (event, scope, body). A library whose vectors are other ones at once gets an entry of no chunk, so that its
 # revision tells. After a TRUNCATE nobody can say what changed: each library gets a new beginning.
 _RESTART = f"""
-        DELETE FROM change;
-        INSERT INTO change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM library;"""
+        DELETE FROM vectordb_change;
+        INSERT INTO vectordb_change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM vectordb_library;"""
 _TRIGGERS = {
-    "chunk_log_update": (
-        "AFTER UPDATE ON chunk",
+    "vectordb_chunk_log_update": (
+        "AFTER UPDATE ON vectordb_chunk",
         _BOTH,
         _log(f"{_chunks_of('new_rows')} UNION {_chunks_of('old_rows')}") + _FORGET_OTHERS,
     ),
-    "chunk_log_delete": (
-        "AFTER DELETE ON chunk",
+    "vectordb_chunk_log_delete": (
+        "AFTER DELETE ON vectordb_chunk",
         _OLD,
-        "DELETE FROM embedding WHERE chunk_id IN (SELECT id FROM old_rows);" + _log(_chunks_of("old_rows")),
+        "DELETE FROM vectordb_embedding WHERE chunk_id IN (SELECT id FROM old_rows);" + _log(_chunks_of("old_rows")),
     ),
-    "embedding_log_insert": (
-        "AFTER INSERT ON embedding",
+    "vectordb_embedding_log_insert": (
+        "AFTER INSERT ON vectordb_embedding",
         _NEW,
         _CHECK + _log_embedded(_chunks_embedded_in("new_rows")),
     ),
-    "embedding_log_update": (
-        "AFTER UPDATE ON embedding",
+    "vectordb_embedding_log_update": (
+        "AFTER UPDATE ON vectordb_embedding",
         _BOTH,
         _CHECK + _log_embedded(f"{_chunks_embedded_in('new_rows')} UNION {_chunks_embedded_in('old_rows')}"),
     ),
-    "embedding_log_delete": ("AFTER DELETE ON embedding", _OLD, _log_embedded(_chunks_embedded_in("old_rows"))),
-    "document_delete": (
-        "AFTER DELETE ON document",
+    "vectordb_embedding_log_delete": (
+        "AFTER DELETE ON vectordb_embedding",
         _OLD,
-        "DELETE FROM chunk WHERE document_id IN (SELECT id FROM old_rows);",
+        _log_embedded(_chunks_embedded_in("old_rows")),
     ),
-    "library_log_switch": (
-        "AFTER UPDATE OF generation ON library",
+    "vectordb_document_delete": (
+        "AFTER DELETE ON vectordb_document",
+        _OLD,
+        "DELETE FROM vectordb_chunk WHERE document_id IN (SELECT id FROM old_rows);",
+    ),
+    "vectordb_library_log_switch": (
+        "AFTER UPDATE OF generation ON vectordb_library",
         "FOR EACH ROW WHEN (OLD.generation <> NEW.generation)",
-        f"INSERT INTO change (library_key, chunk_key, token) VALUES (NEW.id, 0, {_RANDOM});",
+        f"INSERT INTO vectordb_change (library_key, chunk_key, token) VALUES (NEW.id, 0, {_RANDOM});",
     ),
-    "library_delete": (
-        "AFTER DELETE ON library",
+    "vectordb_library_delete": (
+        "AFTER DELETE ON vectordb_library",
         _OLD,
-        """DELETE FROM chunk WHERE library_id IN (SELECT id FROM old_rows);
-        DELETE FROM document WHERE library_id IN (SELECT id FROM old_rows);
-        DELETE FROM change WHERE library_key IN (SELECT id FROM old_rows);
-        DELETE FROM reembedding WHERE library_id IN (SELECT id FROM old_rows);""",
+        """DELETE FROM vectordb_chunk WHERE library_id IN (SELECT id FROM old_rows);
+        DELETE FROM vectordb_document WHERE library_id IN (SELECT id FROM old_rows);
+        DELETE FROM vectordb_change WHERE library_key IN (SELECT id FROM old_rows);
+        DELETE FROM vectordb_reembedding WHERE library_id IN (SELECT id FROM old_rows);""",
     ),
-    "chunk_log_truncate": ("AFTER TRUNCATE ON chunk", "FOR EACH STATEMENT", _RESTART),
-    "embedding_log_truncate": ("AFTER TRUNCATE ON embedding", "FOR EACH STATEMENT", _RESTART),
+    "vectordb_chunk_log_truncate": ("AFTER TRUNCATE ON vectordb_chunk", "FOR EACH STATEMENT", _RESTART),
+    "vectordb_embedding_log_truncate": ("AFTER TRUNCATE ON vectordb_embedding", "FOR EACH STATEMENT", _RESTART),
 }
 
 # Advisory locks are numbers that all who use the database share: "vdb" and a library's key.
@@ -119,6 +126,10 @@ class PostgreSQLDialect(Dialect):
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     rows_per_insert = 500
     lock_row = "FOR NO KEY UPDATE"
+    # The source of a trigger's function names the event, so that it tells of a trigger whatever there is to tell.
+    triggers = {
+        name: f"-- {event} {scope}\nBEGIN {body} RETURN NULL; END" for name, (event, scope, body) in _TRIGGERS.items()
+    }
     later = "greatest(%s, updated_at + interval '1 microsecond')"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
@@ -139,18 +150,24 @@ class PostgreSQLDialect(Dialect):
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 
-    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            for name, (event, scope, body) in _TRIGGERS.items():
-                function = f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-                cursor.execute(function + f"$body$ BEGIN {body} RETURN NULL; END $body$")
-                cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {event} {scope} EXECUTE FUNCTION {name}()")
+    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
+        # A table's oid is larger than those of the tables that it refers to.
+        cursor.execute(
+            "SELECT tgname, CASE WHEN tgenabled <> 'D' THEN prosrc END"
+            " FROM pg_trigger JOIN pg_proc ON tgfoid = pg_proc.oid"
+            " WHERE NOT tgisinternal AND pg_table_is_visible(tgrelid) ORDER BY tgrelid"
+        )
+        return dict(cursor.fetchall())
 
-    def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'")
-            present = {name for (name,) in cursor.fetchall()}
-        return sorted(_TRIGGERS.keys() - present)
+    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        event, scope, _ = _TRIGGERS[name]
+        function = f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+        cursor.execute(f"{function} $body${self.triggers[name]}$body$")
+        cursor.execute(f"CREATE TRIGGER {name} {event} {scope} EXECUTE FUNCTION {name}()")
+
+    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        """Drop the function, which all versions have named like the trigger, and the trigger with it."""
+        cursor.execute(f"DROP FUNCTION {name}() CASCADE")
 
     def failure(self, error: DatabaseError) -> Failure | None:
         state = getattr(error.__cause__, "sqlstate", None)

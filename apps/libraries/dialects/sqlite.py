@@ -2,93 +2,94 @@
 
 import sqlite3
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
 
-_LOG = "INSERT INTO change (library_key, chunk_key, token)"
+_LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
 # Embeddings of other generations than the library's current one are in no answer, so they are not logged.
 _LOG_EMBEDDED = f"""{_LOG}
-            SELECT library.id, chunk.id, random() FROM chunk JOIN library ON library.id = chunk.library_id
+            SELECT library.id, chunk.id, random()
+            FROM vectordb_chunk AS chunk JOIN vectordb_library AS library ON library.id = chunk.library_id
             WHERE chunk.id"""
 
 _LENGTH = """
             SELECT RAISE(ABORT, 'embedding.vector must have 4 x library.dimension bytes')
-            FROM chunk JOIN library ON library.id = chunk.library_id
+            FROM vectordb_chunk AS chunk JOIN vectordb_library AS library ON library.id = chunk.library_id
             WHERE chunk.id = NEW.chunk_id AND library.generation = NEW.generation
               AND length(NEW.vector) <> 4 * library.dimension;"""
 
 # What was made of another text by a model that the library is moving to.
 _FORGET_OTHERS = """
-            DELETE FROM embedding WHERE chunk_id = NEW.id
-            AND generation <> (SELECT generation FROM library WHERE id = NEW.library_id);"""
+            DELETE FROM vectordb_embedding WHERE chunk_id = NEW.id
+            AND generation <> (SELECT generation FROM vectordb_library WHERE id = NEW.library_id);"""
 
 # A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A chunk
 # that is new is logged by its embedding: without one it is in no answer. A library whose vectors are other ones at once
 # gets an entry of no chunk, so that its revision tells.
 _TRIGGERS = {
-    "chunk_log_replaced": f"""
-        BEFORE INSERT ON chunk BEGIN
-            {_LOG} SELECT library_id, id, random() FROM chunk
+    "vectordb_chunk_log_replaced": f"""
+        BEFORE INSERT ON vectordb_chunk BEGIN
+            {_LOG} SELECT library_id, id, random() FROM vectordb_chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id;{_FORGET_OTHERS}
+            {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE id = NEW.id;{_FORGET_OTHERS}
         END""",
-    "chunk_log_displaced": f"""
-        BEFORE UPDATE OF id, library_id, public_id ON chunk BEGIN
-            {_LOG} SELECT library_id, id, random() FROM chunk
+    "vectordb_chunk_log_displaced": f"""
+        BEFORE UPDATE OF id, library_id, public_id ON vectordb_chunk BEGIN
+            {_LOG} SELECT library_id, id, random() FROM vectordb_chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id AND id <> OLD.id;
-            {_LOG} SELECT library_id, id, random() FROM chunk WHERE id = NEW.id AND id <> OLD.id;
+            {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE id = NEW.id AND id <> OLD.id;
         END""",
-    "chunk_log_update": f"""
-        AFTER UPDATE ON chunk BEGIN
+    "vectordb_chunk_log_update": f"""
+        AFTER UPDATE ON vectordb_chunk BEGIN
             {_LOG} VALUES (NEW.library_id, NEW.id, random());
             {_LOG} SELECT OLD.library_id, OLD.id, random()
             WHERE OLD.library_id <> NEW.library_id OR OLD.id <> NEW.id;
         END""",
-    "chunk_text_update": f"""
-        AFTER UPDATE OF text, library_id ON chunk
+    "vectordb_chunk_text_update": f"""
+        AFTER UPDATE OF text, library_id ON vectordb_chunk
         WHEN OLD.text <> NEW.text OR OLD.library_id <> NEW.library_id BEGIN{_FORGET_OTHERS}
         END""",
-    "chunk_log_delete": f"""
-        AFTER DELETE ON chunk BEGIN
-            DELETE FROM embedding WHERE chunk_id = OLD.id;
-            {_LOG} SELECT id, OLD.id, random() FROM library WHERE id = OLD.library_id;
+    "vectordb_chunk_log_delete": f"""
+        AFTER DELETE ON vectordb_chunk BEGIN
+            DELETE FROM vectordb_embedding WHERE chunk_id = OLD.id;
+            {_LOG} SELECT id, OLD.id, random() FROM vectordb_library WHERE id = OLD.library_id;
         END""",
-    "embedding_check_insert": f"""
-        BEFORE INSERT ON embedding BEGIN{_LENGTH}
+    "vectordb_embedding_check_insert": f"""
+        BEFORE INSERT ON vectordb_embedding BEGIN{_LENGTH}
         END""",
-    "embedding_check_update": f"""
-        BEFORE UPDATE ON embedding BEGIN{_LENGTH}
+    "vectordb_embedding_check_update": f"""
+        BEFORE UPDATE ON vectordb_embedding BEGIN{_LENGTH}
         END""",
-    "embedding_log_insert": f"""
-        AFTER INSERT ON embedding BEGIN
+    "vectordb_embedding_log_insert": f"""
+        AFTER INSERT ON vectordb_embedding BEGIN
             {_LOG_EMBEDDED} = NEW.chunk_id AND library.generation = NEW.generation;
         END""",
-    "embedding_log_update": f"""
-        AFTER UPDATE ON embedding BEGIN
+    "vectordb_embedding_log_update": f"""
+        AFTER UPDATE ON vectordb_embedding BEGIN
             {_LOG_EMBEDDED} = NEW.chunk_id AND library.generation IN (NEW.generation, OLD.generation);
             {_LOG_EMBEDDED} = OLD.chunk_id AND library.generation = OLD.generation AND chunk.id <> NEW.chunk_id;
         END""",
-    "embedding_log_delete": f"""
-        AFTER DELETE ON embedding BEGIN
+    "vectordb_embedding_log_delete": f"""
+        AFTER DELETE ON vectordb_embedding BEGIN
             {_LOG_EMBEDDED} = OLD.chunk_id AND library.generation = OLD.generation;
         END""",
-    "document_delete": """
-        AFTER DELETE ON document BEGIN
-            DELETE FROM chunk WHERE document_id = OLD.id;
+    "vectordb_document_delete": """
+        AFTER DELETE ON vectordb_document BEGIN
+            DELETE FROM vectordb_chunk WHERE document_id = OLD.id;
         END""",
-    "library_log_switch": f"""
-        AFTER UPDATE OF generation ON library WHEN OLD.generation <> NEW.generation BEGIN
+    "vectordb_library_log_switch": f"""
+        AFTER UPDATE OF generation ON vectordb_library WHEN OLD.generation <> NEW.generation BEGIN
             {_LOG} VALUES (NEW.id, 0, random());
         END""",
-    "library_delete": """
-        AFTER DELETE ON library BEGIN
-            DELETE FROM chunk WHERE library_id = OLD.id;
-            DELETE FROM document WHERE library_id = OLD.id;
-            DELETE FROM change WHERE library_key = OLD.id;
-            DELETE FROM reembedding WHERE library_id = OLD.id;
+    "vectordb_library_delete": """
+        AFTER DELETE ON vectordb_library BEGIN
+            DELETE FROM vectordb_chunk WHERE library_id = OLD.id;
+            DELETE FROM vectordb_document WHERE library_id = OLD.id;
+            DELETE FROM vectordb_change WHERE library_key = OLD.id;
+            DELETE FROM vectordb_reembedding WHERE library_id = OLD.id;
         END""",
 }
 
@@ -115,6 +116,7 @@ class SQLiteDialect(Dialect):
     begin_snapshot = "BEGIN DEFERRED"
     rows_per_insert = 250
     lock_row = ""
+    triggers = {name: f"CREATE TRIGGER {name} {body.strip()}" for name, body in _TRIGGERS.items()}
     # SQLite reckons in milliseconds.
     later = "max(%s, strftime('%%Y-%%m-%%d %%H:%%M:%%f', updated_at, '+0.001 seconds'))"
 
@@ -143,21 +145,15 @@ class SQLiteDialect(Dialect):
     def json_text(self, column: str) -> str:
         return column
 
-    def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-            present = dict(cursor.fetchall())
-            for name, body in _TRIGGERS.items():
-                sql = f"CREATE TRIGGER {name} {body.strip()}"
-                if present.get(name) != sql:
-                    cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
-                    cursor.execute(sql)
+    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        return dict(cursor.fetchall())
 
-    def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-            present = {name for (name,) in cursor.fetchall()}
-        return sorted(_TRIGGERS.keys() - present)
+    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        cursor.execute(self.triggers[name])
+
+    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
+        cursor.execute(f"DROP TRIGGER {name}")
 
     def failure(self, error: DatabaseError) -> Failure | None:
         code = getattr(error.__cause__, "sqlite_errorcode", None)

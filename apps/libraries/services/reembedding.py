@@ -106,8 +106,8 @@ def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[Pending
     """The first chunks past the key `after` that have no embedding in the new generation."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT chunk.id, chunk.public_id, chunk.text FROM chunk LEFT JOIN embedding"
-            " ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            "SELECT chunk.id, chunk.public_id, chunk.text FROM vectordb_chunk AS chunk"
+            " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
             " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.chunk_id IS NULL ORDER BY chunk.id LIMIT %s",
             [move.generation, move.pk, after, limit],
         )
@@ -162,7 +162,8 @@ def sweep_embeddings(move: Reembedding, *, after: int, limit: int) -> int | None
             return None
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT chunk.id FROM chunk JOIN embedding ON embedding.chunk_id = chunk.id"
+                "SELECT DISTINCT chunk.id FROM vectordb_chunk AS chunk"
+                " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id"
                 " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.generation <> %s"
                 " ORDER BY chunk.id LIMIT %s",
                 [library.pk, after, library.generation, limit],
@@ -235,7 +236,7 @@ def _store(library: Library, move: Reembedding, chunks: Sequence[PendingChunk], 
 def _refuse_blank_texts(library: Library) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), min(public_id) FROM chunk WHERE library_id = %s AND ltrim(text, %s) = ''",
+            "SELECT count(*), min(public_id) FROM vectordb_chunk WHERE library_id = %s AND ltrim(text, %s) = ''",
             [library.pk, WHITE_SPACE],
         )
         count, example = cursor.fetchone()

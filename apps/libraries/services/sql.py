@@ -84,32 +84,32 @@ def chunks_of_document(document_key: int) -> list[StoredChunk]:
 def _select_chunks(condition: str, values: Sequence[Any], *params: Any) -> Iterator[StoredChunk]:
     metadata = dialect_of(connection).json_text("metadata")
     columns = f"public_id, document_id, text, {metadata}, position, id"
-    return starmap(StoredChunk, _select(f"SELECT {columns} FROM chunk WHERE {condition}", values, *params))
+    return starmap(StoredChunk, _select(f"SELECT {columns} FROM vectordb_chunk WHERE {condition}", values, *params))
 
 
 def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
     """The stored vectors of chunks, by key."""
     rows = _select(
-        "SELECT chunk_id, vector FROM embedding WHERE generation = %s AND chunk_id", keys, library.generation
+        "SELECT chunk_id, vector FROM vectordb_embedding WHERE generation = %s AND chunk_id", keys, library.generation
     )
     return {key: bytes(vector) for key, vector in rows}
 
 
 def texts_of(library: Library, keys: Sequence[int]) -> dict[int, str]:
     """The texts of those of the chunks that the library has, by key."""
-    return dict(_select("SELECT id, text FROM chunk WHERE library_id = %s AND id", keys, library.pk))
+    return dict(_select("SELECT id, text FROM vectordb_chunk WHERE library_id = %s AND id", keys, library.pk))
 
 
 def document_keys(library: Library, public_ids: Iterable[str]) -> dict[str, int]:
     """The keys of those documents that exist, by id."""
-    statement = "SELECT public_id, id FROM document WHERE library_id = %s AND public_id"
+    statement = "SELECT public_id, id FROM vectordb_document WHERE library_id = %s AND public_id"
     return dict(_select(statement, list(public_ids), library.pk))
 
 
 def next_position(document_key: int) -> int:
     """The position after the document's last chunk."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT max(position) FROM chunk WHERE document_id = %s", [document_key])
+        cursor.execute("SELECT max(position) FROM vectordb_chunk WHERE document_id = %s", [document_key])
         (last,) = cursor.fetchone()
     return 0 if last is None else last + 1
 
@@ -123,13 +123,14 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
     with connection.cursor() as cursor:
         dialect.insert(
             cursor,
-            "INSERT INTO chunk (library_id, document_id, public_id, text, metadata, position, created_at, updated_at)",
+            "INSERT INTO vectordb_chunk"
+            " (library_id, document_id, public_id, text, metadata, position, created_at, updated_at)",
             [
                 (library.pk, row.document_key, row.public_id, row.text, row.metadata, row.position, now, now)
                 for row in rows
             ],
         )
-    statement = "SELECT public_id, id FROM chunk WHERE library_id = %s AND public_id"
+    statement = "SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id"
     keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
     put_vectors(library, [keys[row.public_id] for row in rows], vectors)
 
@@ -143,7 +144,7 @@ def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
     later = dialect_of(connection).later
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE chunk SET document_id = %s, text = %s, metadata = %s, position = %s, "
+            "UPDATE vectordb_chunk SET document_id = %s, text = %s, metadata = %s, position = %s, "
             f"updated_at = {later} WHERE id = %s",
             [(row.document_key, row.text, row.metadata, row.position, now, key) for key, row in rows],
         )
@@ -154,7 +155,8 @@ def move_chunks(positions: Sequence[tuple[int, int]]) -> None:
     if positions:
         with connection.cursor() as cursor:
             cursor.executemany(
-                "UPDATE chunk SET position = %s WHERE id = %s", [(position, key) for key, position in positions]
+                "UPDATE vectordb_chunk SET position = %s WHERE id = %s",
+                [(position, key) for key, position in positions],
             )
 
 
@@ -165,7 +167,7 @@ def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, gene
     with connection.cursor() as cursor:
         dialect_of(connection).insert(
             cursor,
-            "INSERT INTO embedding (chunk_id, generation, vector)",
+            "INSERT INTO vectordb_embedding (chunk_id, generation, vector)",
             [(key, into, vector.tobytes()) for key, vector in zip(keys, vectors, strict=True)],
             "ON CONFLICT (chunk_id, generation) DO UPDATE SET vector = excluded.vector",
         )
@@ -173,12 +175,12 @@ def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, gene
 
 def delete_other_vectors(library: Library, keys: Sequence[int]) -> None:
     """Delete the embeddings of chunks, by key, that are not of the library's current generation."""
-    _execute("DELETE FROM embedding WHERE generation <> %s AND chunk_id", keys, library.generation)
+    _execute("DELETE FROM vectordb_embedding WHERE generation <> %s AND chunk_id", keys, library.generation)
 
 
 def delete_chunks(keys: Sequence[int]) -> int:
     """Delete chunks by key, and return their number. A trigger deletes their embeddings."""
-    return _execute("DELETE FROM chunk WHERE id", keys)
+    return _execute("DELETE FROM vectordb_chunk WHERE id", keys)
 
 
 def _now() -> str | datetime | None:

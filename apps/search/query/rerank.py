@@ -127,11 +127,11 @@ def _units(vectors: Float32) -> Float32:
 
 
 def _documents_of(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, int | None]:
-    return dict(_by_keys(snapshot, "SELECT id, document_id FROM chunk WHERE id IN ({})", keys))
+    return dict(_by_keys(snapshot, "SELECT id, document_id FROM vectordb_chunk WHERE id IN ({})", keys))
 
 
 def _ids_of_documents(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, str]:
-    return dict(_by_keys(snapshot, "SELECT id, public_id FROM document WHERE id IN ({})", keys))
+    return dict(_by_keys(snapshot, "SELECT id, public_id FROM vectordb_document WHERE id IN ({})", keys))
 
 
 def _by_keys(snapshot: Snapshot, sql: str, keys: Sequence[int]) -> list[tuple[Any, ...]]:

@@ -99,7 +99,7 @@ class _Columns:
 @lru_cache(maxsize=64)
 def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
     columns = ["chunk.id", "chunk.public_id", "document.public_id"]
-    joins = "LEFT JOIN document ON document.id = chunk.document_id"
+    joins = "LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id"
     render: dict[str, _Render] = {}
     for field in sorted(fields):
         at = len(columns)
@@ -111,12 +111,15 @@ def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
             render[field] = partial(_json_at, at)
         elif field == "embedding":
             columns.append("embedding.vector")
-            joins += " LEFT JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            joins += (
+                " LEFT JOIN vectordb_embedding AS embedding"
+                " ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+            )
             render[field] = partial(_vector_at, at)
         else:
             columns += ["document.title", "document.source", dialect.json_text("document.metadata")]
             render[field] = partial(_document_at, at)
-    sql = f"SELECT {', '.join(columns)} FROM chunk {joins} WHERE chunk.id IN ({{}})"
+    sql = f"SELECT {', '.join(columns)} FROM vectordb_chunk AS chunk {joins} WHERE chunk.id IN ({{}})"
     return _Columns(sql, "embedding" in fields, render)
 
 

@@ -204,8 +204,8 @@ def _check_search_params(index_type: str, params: dict[str, Any], at: str) -> No
 def _stored(snapshot: Snapshot, state: LibraryState, chunk_id: str, pointer: str) -> tuple[int, Float32, str]:
     """Key, vector and text of a chunk."""
     found = snapshot.rows(
-        "SELECT chunk.id, embedding.vector, chunk.text FROM chunk"
-        " JOIN embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+        "SELECT chunk.id, embedding.vector, chunk.text FROM vectordb_chunk AS chunk"
+        " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
         " WHERE chunk.library_id = %s AND chunk.public_id = %s",
         [state.generation, state.key, chunk_id],
     )
@@ -222,6 +222,6 @@ def _stored(snapshot: Snapshot, state: LibraryState, chunk_id: str, pointer: str
 
 def _vectors(snapshot: Snapshot, state: LibraryState, keys: Sequence[int]) -> Float32:
     """The vectors of chunks, in the order of `keys`."""
-    sql = "SELECT chunk_id, vector FROM embedding WHERE generation = %s AND chunk_id IN ({})"
+    sql = "SELECT chunk_id, vector FROM vectordb_embedding WHERE generation = %s AND chunk_id IN ({})"
     found = dict(snapshot.rows(sql.format(", ".join(["%s"] * len(keys))), [state.generation, *keys]))
     return np.array([vector_array(found[key]) for key in keys])
