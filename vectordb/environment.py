@@ -5,11 +5,12 @@
 and exit.
 """
 
-import difflib
+import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,6 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-PREFIX = "VECTORDB_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -27,11 +27,11 @@ class Setting:
 
     name: str
     default: str
-    meaning: str
+    help: str
     parse: Callable[[str], Any]
 
 
-def _whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -68,7 +68,7 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 
-def _loopback_address(text: str) -> str:
+def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8000")
@@ -92,12 +92,6 @@ def _database_url(text: str) -> str:
     if not name or name == ":memory:":
         raise ValueError("must look like postgresql://user:password@host:5432/name or sqlite:////folder/file.sqlite3")
     return text
-
-
-def _auth(text: str) -> str:
-    if text.lower() != "off":
-        raise ValueError("can only be off: this version has no API keys yet, and serves loopback addresses only")
-    return "off"
 
 
 def _secret(text: str) -> str:
@@ -127,33 +121,28 @@ def _hosts(text: str) -> list[str]:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "VECTORDB_DATA_DIR",
-        "./data",
-        "Folder of everything the server keeps: database, index files, secret key.",
-        _folder,
-    ),
-    Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _loopback_address),
-    Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole_number(1, 256)),
-    Setting("VECTORDB_THREADS", "1", "Threads per worker process.", _whole_number(1, 256)),
+    Setting("VECTORDB_DATA_DIR", "./data", "Folder of the database, the index files and the secret key.", _folder),
+    Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _address),
+    Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole(1, 256)),
+    Setting("VECTORDB_THREADS", "1", "Threads per worker process.", _whole(1, 256)),
     Setting(
         "VECTORDB_REQUEST_TIMEOUT",
         "60",
-        "Seconds after which a worker that does not come back from a request is replaced.",
-        _whole_number(5, 3600),
+        "Seconds after which a worker stuck in a request is replaced.",
+        _whole(5, 3600),
     ),
     Setting(
         "VECTORDB_BUSY_TIMEOUT",
         "20",
         "Seconds a write waits for other writers before it is answered 503; below VECTORDB_REQUEST_TIMEOUT.",
-        _whole_number(1, 3600),
+        _whole(1, 3600),
     ),
     Setting(
         "VECTORDB_MEMORY_MB",
         "0",
-        "Most MiB of vectors and indexes that a worker keeps in view, mapped files included; libraries that were not "
-        "used for longest are let go. 0: half of the machine's memory.",
-        _whole_number(0, 1 << 30),
+        "Most MiB of vectors and indexes that a worker keeps open, mapped files included; it closes the libraries that "
+        "were unused for longest. 0: half of the machine's memory.",
+        _whole(0, 1 << 30),
     ),
     Setting(
         "VECTORDB_EMBEDDING_PROVIDER",
@@ -166,33 +155,25 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "VECTORDB_EMBEDDING_TIMEOUT",
         "30",
-        "Seconds that embedding the texts of a request may take; below VECTORDB_REQUEST_TIMEOUT.",
-        _whole_number(1, 3600),
+        "Seconds to embed a request's texts; below VECTORDB_REQUEST_TIMEOUT.",
+        _whole(1, 3600),
     ),
     Setting(
-        "VECTORDB_EMBEDDING_RETRIES",
-        "2",
-        "Further attempts after a provider's failure that may pass.",
-        _whole_number(0, 10),
+        "VECTORDB_EMBEDDING_RETRIES", "2", "Further attempts after a provider's failure that may pass.", _whole(0, 10)
     ),
     Setting(
-        "VECTORDB_EMBEDDING_QUERY_CACHE",
-        "1000",
-        "How many queries' vectors a worker keeps.",
-        _whole_number(0, 1_000_000),
+        "VECTORDB_EMBEDDING_QUERY_CACHE", "1000", "How many queries' vectors a worker keeps.", _whole(0, 1_000_000)
     ),
     Setting(
         "VECTORDB_OPENAI_BASE_URL",
         "https://api.openai.com/v1",
-        "Where the provider openai is: OpenAI, or a compatible server (Ollama, vLLM, TEI).",
+        "Address of OpenAI, or of a compatible server (Ollama, vLLM, TEI).",
         _base_url,
     ),
     Setting("OPENAI_API_KEY", "", "Its key.", str),
-    Setting(
-        "VECTORDB_OPENAI_DIMENSIONS", "0", "The dimension to ask it for; 0: the model's own.", _whole_number(0, 65536)
-    ),
-    Setting("VECTORDB_OPENAI_MAX_BATCH", "256", "Most texts in one request to it.", _whole_number(1, 2048)),
-    Setting("VECTORDB_COHERE_BASE_URL", "https://api.cohere.com", "Where the provider cohere is.", _base_url),
+    Setting("VECTORDB_OPENAI_DIMENSIONS", "0", "The dimension to ask it for; 0: the model's own.", _whole(0, 65536)),
+    Setting("VECTORDB_OPENAI_MAX_BATCH", "256", "Most texts in one request to it.", _whole(1, 2048)),
+    Setting("VECTORDB_COHERE_BASE_URL", "https://api.cohere.com", "Address of Cohere.", _base_url),
     Setting("CO_API_KEY", "", "Its key.", str),
     Setting(
         "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE",
@@ -203,51 +184,46 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "VECTORDB_SENTENCE_TRANSFORMERS_THREADS",
         "1",
-        "Threads of a computation on the CPU, in each worker.",
-        _whole_number(1, 256),
+        "Threads of a computation on the CPU, per worker.",
+        _whole(1, 256),
     ),
     Setting("VECTORDB_SAMPLE", "1", "Load the shipped sample library into an empty database.", _switch),
-    Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _auth),
+    Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _one_of("off")),
     Setting(
         "VECTORDB_ALLOWED_HOSTS",
         "localhost,127.0.0.1,[::1]",
-        "Comma-separated host names that requests may be addressed to (a guard against DNS rebinding).",
+        "Host names that requests may be addressed to, separated by commas; a guard against DNS rebinding.",
         _hosts,
     ),
     Setting(
-        "VECTORDB_LOG_LEVEL",
-        "info",
-        "Least severity that is logged.",
-        _one_of("debug", "info", "warning", "error"),
+        "VECTORDB_LOG_LEVEL", "info", "Least severity that is logged.", _one_of("debug", "info", "warning", "error")
     ),
     Setting("VECTORDB_DEBUG", "0", "Django's debug mode, for development.", _switch),
-    Setting("VECTORDB_MAX_DIMENSION", "8192", "Largest dimension of a library.", _whole_number(1, 65536)),
-    Setting("VECTORDB_MAX_K", "1000", "Largest `k` of a query.", _whole_number(1, 100_000)),
-    Setting("VECTORDB_MAX_WINDOW", "10000", "Largest `offset` + `k` of a query.", _whole_number(1, 1_000_000)),
-    Setting(
-        "VECTORDB_MAX_CHUNKS_PER_WRITE", "2000", "Most chunks that one request may write.", _whole_number(1, 10_000)
-    ),
-    Setting("VECTORDB_MAX_QUERIES_PER_BATCH", "256", "Most queries in one batch.", _whole_number(1, 10_000)),
-    Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole_number(1, 1 << 28)),
+    Setting("VECTORDB_MAX_DIMENSION", "8192", "Largest dimension of a library.", _whole(1, 65536)),
+    Setting("VECTORDB_MAX_K", "1000", "Largest `k` of a query.", _whole(1, 100_000)),
+    Setting("VECTORDB_MAX_WINDOW", "10000", "Largest `offset` + `k` of a query.", _whole(1, 1_000_000)),
+    Setting("VECTORDB_MAX_CHUNKS_PER_WRITE", "2000", "Most chunks that one request may write.", _whole(1, 10_000)),
+    Setting("VECTORDB_MAX_QUERIES_PER_BATCH", "256", "Most queries in one batch.", _whole(1, 10_000)),
+    Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole(1, 1 << 28)),
     Setting(
         "VECTORDB_MAX_SPLIT_BYTES",
         "2097152",
         "Most text that one request may have split into chunks, in bytes.",
-        _whole_number(1, 1 << 28),
+        _whole(1, 1 << 28),
     ),
-    Setting("VECTORDB_MAX_METADATA_BYTES", "65536", "Longest metadata, in bytes of JSON.", _whole_number(2, 1 << 28)),
-    Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole_number(1, 100)),
-    Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole_number(1024, 1 << 32)),
+    Setting("VECTORDB_MAX_METADATA_BYTES", "65536", "Longest metadata, in bytes of JSON.", _whole(2, 1 << 28)),
+    Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole(1, 100)),
+    Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole(1024, 1 << 32)),
     Setting(
         "VECTORDB_MAX_ANSWER_BYTES",
         "134217728",
-        "Largest answer that has results of queries, items of a list, chunks by their ids, or facets, in bytes.",
-        _whole_number(1 << 20, 1 << 32),
+        "Largest answer of queries, lists, chunks by id or facets, in bytes.",
+        _whole(1 << 20, 1 << 32),
     ),
     Setting(
         "DATABASE_URL",
         "",
-        "Database to use instead of SQLite in the data folder, for example postgresql://user:password@host:5432/name.",
+        "Database to use instead of SQLite, for example postgresql://user:password@host:5432/name.",
         _database_url,
     ),
     Setting("SECRET_KEY", "", "Django's signing key; generated into the data folder when empty.", _secret),
@@ -272,25 +248,24 @@ class Limits:
 
 
 def read() -> dict[str, Any]:
-    """Parse every setting of the table from the environment; raises ImproperlyConfigured for the first bad one."""
-    env = environ.Env()
+    """Parse every setting of the table from the environment; raise ImproperlyConfigured for the first bad one."""
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        text = env.str(setting.name, default=setting.default)
+        text = os.environ.get(setting.name, setting.default)
         try:
             values[setting.name] = setting.parse(text)
         except ValueError as error:
             raise ImproperlyConfigured(f"{setting.name}={_shown(setting, text)} cannot be used: it {error}.") from None
-    if values["VECTORDB_BUSY_TIMEOUT"] >= values["VECTORDB_REQUEST_TIMEOUT"]:
-        raise ImproperlyConfigured(
-            f"VECTORDB_BUSY_TIMEOUT={values['VECTORDB_BUSY_TIMEOUT']} cannot be used: it must be below "
-            f"VECTORDB_REQUEST_TIMEOUT={values['VECTORDB_REQUEST_TIMEOUT']}, or a waiting write is cut off unanswered."
-        )
-    if values["VECTORDB_EMBEDDING_TIMEOUT"] >= values["VECTORDB_REQUEST_TIMEOUT"]:
-        raise ImproperlyConfigured(
-            f"VECTORDB_EMBEDDING_TIMEOUT={values['VECTORDB_EMBEDDING_TIMEOUT']} cannot be used: it must be below "
-            f"VECTORDB_REQUEST_TIMEOUT={values['VECTORDB_REQUEST_TIMEOUT']}, or the worker is replaced while it waits."
-        )
+    longest = values["VECTORDB_REQUEST_TIMEOUT"]
+    for name, consequence in (
+        ("VECTORDB_BUSY_TIMEOUT", "a waiting write is cut off unanswered"),
+        ("VECTORDB_EMBEDDING_TIMEOUT", "the worker is replaced while it waits"),
+    ):
+        if values[name] >= longest:
+            raise ImproperlyConfigured(
+                f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or "
+                f"{consequence}."
+            )
     return values
 
 
@@ -301,19 +276,7 @@ def _shown(setting: Setting, text: str) -> str:
 
 def limits(values: dict[str, Any]) -> Limits:
     """The limits among `values`, the result of `read()`."""
-    return Limits(
-        dimension=values["VECTORDB_MAX_DIMENSION"],
-        k=values["VECTORDB_MAX_K"],
-        window=values["VECTORDB_MAX_WINDOW"],
-        chunks_per_write=values["VECTORDB_MAX_CHUNKS_PER_WRITE"],
-        queries_per_batch=values["VECTORDB_MAX_QUERIES_PER_BATCH"],
-        text_bytes=values["VECTORDB_MAX_TEXT_BYTES"],
-        split_bytes=values["VECTORDB_MAX_SPLIT_BYTES"],
-        metadata_bytes=values["VECTORDB_MAX_METADATA_BYTES"],
-        metadata_depth=values["VECTORDB_MAX_METADATA_DEPTH"],
-        body_bytes=values["VECTORDB_MAX_BODY_BYTES"],
-        answer_bytes=values["VECTORDB_MAX_ANSWER_BYTES"],
-    )
+    return Limits(**{field.name: values[f"VECTORDB_MAX_{field.name.upper()}"] for field in fields(Limits)})
 
 
 def memory_budget(mebibytes: int) -> int:
@@ -335,22 +298,17 @@ def prepare_data_dir(folder: Path) -> None:
 
 
 def secret_key(folder: Path) -> str:
-    """The signing key kept in `folder`; made on the first call, by one process even if several start at once."""
+    """The signing key kept in `folder`; made on the first call, once even if several processes start together."""
     path = folder / "secret_key"
     try:
         if not path.exists():
-            draft = folder / f".secret_key.{os.getpid()}.{secrets.token_hex(4)}"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(48))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
+            # Readable by its owner only, and complete before it has its name.
+            with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".secret_key.") as draft:
+                draft.write(secrets.token_urlsafe(48))
+                draft.flush()
+                os.fsync(draft.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft.name, path)
         key = path.read_text().strip()
     except OSError as error:
         raise ImproperlyConfigured(
@@ -360,12 +318,3 @@ def secret_key(folder: Path) -> str:
     if len(key) < 32:
         raise ImproperlyConfigured(f"{str(path)!r} is damaged: remove it, and a new key is made at the next start.")
     return key
-
-
-def unknown_settings() -> Iterator[str]:
-    """A sentence for each `VECTORDB_*` variable that is no setting, with the nearest name that is one."""
-    known = [setting.name for setting in SETTINGS]
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ".")

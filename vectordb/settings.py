@@ -12,6 +12,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 _values = environment.read()
 LIMITS = environment.limits(_values)
+SETTING_NAMES = list(_values)
 
 DATA_DIR: Path = _values["VECTORDB_DATA_DIR"]
 BIND: str = _values["VECTORDB_BIND"]

@@ -35,6 +35,9 @@ class Command(BaseCommand):
         "shape. `manage.py serve` starts this by itself."
     )
 
+    # `serve` has run them.
+    requires_system_checks = []
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--once",

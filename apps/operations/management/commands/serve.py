@@ -15,15 +15,12 @@ from apps.engine import kernels
 from apps.engine.indexes import registry
 from apps.libraries.models import Library
 from apps.operations import descriptors, sample
-from vectordb import environment
 
 
 class Command(BaseCommand):
     help = "Migrate, load the sample into an empty database, and serve until stopped. Settings: docs/settings.md."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for sentence in environment.unknown_settings():
-            self.stderr.write(f"Warning: {sentence}")
         # What is in the data folder is nobody else's business.
         os.umask(0o077)
         descriptors.allow_all()
