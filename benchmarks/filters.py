@@ -177,12 +177,12 @@ def main(data_folder: str, repeat: int) -> None:
 def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[float, list[int]]:
     """Seconds from the filter as JSON has it to the keys of what is found, and these."""
     from apps.engine.metadata.filters import parse_filter
-    from apps.search.query.search import Execution, Search
+    from apps.search.query.search import Searcher, SearchRequest
     from apps.search.query.spec import Hybrid
 
     vector, hybrid = data.queries[query], Hybrid()
     began = time.perf_counter()
-    search = Search(
+    request = SearchRequest(
         fetch=10,
         mode="vector",
         vector=vector,
@@ -193,7 +193,7 @@ def _timed_search(view: Any, data: Dataset, case: Case, query: int) -> tuple[flo
         params={},
         hybrid=hybrid,
     )
-    [ranked] = Execution(view).run([search])
+    [ranked] = Searcher(view).search([request])
     return time.perf_counter() - began, ranked.keys
 
 

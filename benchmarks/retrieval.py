@@ -89,19 +89,19 @@ def _answers(
     from apps.engine.storage.row_data import Row as ContentRow
     from apps.engine.storage.view import View
     from apps.engine.text.analyzer import parse_query
-    from apps.search.query.search import Execution, Search
+    from apps.search.query.search import Searcher, SearchRequest
     from apps.search.query.spec import EVERYTHING, Hybrid
 
     rows = [ContentRow(Attributes(str(key), None, 0, b"{}"), text) for key, text in enumerate(row_texts)]
     keys = np.arange(len(rows))
     view = View.build(dimension=vectors.shape[1], metric=Metric.COSINE, keys=keys, vectors=vectors, rows=rows)
-    execution, defaults = Execution(view), Hybrid()
+    searcher, defaults = Searcher(view), Hybrid()
     answers: dict[Mode, list[list[int]]] = {mode: [] for mode in modes}
     for start in progress(range(0, len(texts), _QUERIES_AT_ONCE), "retrieval"):
         some = range(start, min(start + _QUERIES_AT_ONCE, len(texts)))
         for mode in modes:
-            searches = [
-                Search(
+            requests = [
+                SearchRequest(
                     fetch=_K,
                     mode=mode,
                     vector=None if mode == "lexical" else queries[query],
@@ -114,7 +114,7 @@ def _answers(
                 )
                 for query in some
             ]
-            answers[mode] += [ranked.keys for ranked in execution.run(searches)]
+            answers[mode] += [ranked.keys for ranked in searcher.search(requests)]
     return answers
 
 

@@ -6,23 +6,20 @@ import numpy as np
 from django.db import transaction
 
 from apps.engine.metadata.filters import And, Filter, parse_filter
-from apps.engine.storage.view import View
-from apps.engine.vectors import Int64
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import Page
 from apps.libraries.services import sql
-from apps.search.cache import views
-from apps.search.snapshots import open_snapshot
+from apps.search.backend import open_library
 
 
 def count_chunks(*, library_id: str, filter: Filter) -> int:
-    """How many chunks match; raises NotFound for the library."""
+    """The number of chunks that match. Raises NotFound for the library."""
     if filter.is_everything:
         return selectors.count_chunks(library_id=library_id)
-    with open_snapshot() as snapshot:
-        return len(_matching(views.current(snapshot, library_id).view, filter))
+    with open_library(library_id) as library:
+        return library.searcher.count(filter)
 
 
 def list_chunks(
@@ -37,8 +34,8 @@ def list_chunks(
     if document_id is not None:
         selectors.check_document(library_id=library_id, document_id=document_id)
         filter = And((filter, parse_filter({"@document_id": document_id})))
-    with open_snapshot() as snapshot:
-        keys = _matching(views.current(snapshot, library_id).view, filter)
+    with open_library(library_id) as library:
+        keys = library.searcher.match(filter)
         first = int(np.searchsorted(keys, after, side="right"))
         some = keys[first : first + limit + 1].tolist()
         # From the same state of the database.
@@ -47,37 +44,27 @@ def list_chunks(
 
 
 def delete_chunks(*, library_id: str, filter: Filter) -> int:
-    """Delete the chunks that match; answers how many. Raises NotFound for the library."""
-    # Before writers have to wait; they are searched again only if the library has changed meanwhile.
-    with open_snapshot() as snapshot:
-        before = views.current(snapshot, library_id)
-    keys = _matching(before.view, filter)
+    """Delete the chunks that match, and return their number. Raises NotFound for the library."""
+    # Searched before writers have to wait, and again only if the library has changed meanwhile.
+    with open_library(library_id) as before:
+        keys = before.searcher.match(filter)
     with transaction.atomic():
         # Nobody writes to the library between the search and the deletion.
         sql.lock_library(library_id)
-        with open_snapshot() as snapshot:
-            current = views.current(snapshot, library_id)
-        if current.view is not before.view:
-            keys = _matching(current.view, filter)
+        with open_library(library_id) as library:
+            if library.state != before.state:
+                keys = library.searcher.match(filter)
         return sql.delete_chunks(keys.tolist())
 
 
-def facets(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:
-    """How often each value of a field comes among the chunks that match, most frequent first; raises NotFound,
+def count_values(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:
+    """How often each value of a field occurs among the chunks that match, most frequent first. Raises NotFound,
     Invalid for too large an answer."""
-    with open_snapshot() as snapshot:
-        view = views.current(snapshot, library_id).view
-    if view is None:
-        return {"facets": [], "values": 0, "chunks": 0}
-    allowed = view.matching(filter)
-    found, values = view.facets(field, allowed, limit)
+    with open_library(library_id) as library:
+        facets = library.searcher.facets(field, filter, limit)
     budget = ResponseBudget()
     return {
-        "facets": [budget.charge({"value": value, "count": count}) for value, count in found],
-        "values": values,
-        "chunks": sum(int(np.count_nonzero(mask)) for mask in allowed),
+        "facets": [budget.charge({"value": value, "count": count}) for value, count in facets.counts],
+        "values": facets.distinct,
+        "chunks": facets.chunks,
     }
-
-
-def _matching(view: View | None, filter: Filter) -> Int64:
-    return np.empty(0, np.int64) if view is None else view.keys(view.matching(filter))

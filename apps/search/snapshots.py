@@ -5,11 +5,10 @@ that were never true. A snapshot lives on the read-only connection `snapshot`, t
 and must not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from django.db import DatabaseError, connections
@@ -74,6 +73,15 @@ class Snapshot:
         self._driver = connection.connection
         self.dialect = dialect_of(connection)
         self._run(self.dialect.begin_snapshot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.close()
+        except DatabaseError:
+            self._connection.close()
 
     def renew(self) -> None:
         """Go over to the database's current state."""
@@ -148,15 +156,6 @@ def _state_of(row: tuple[Any, ...]) -> LibraryState:
     )
 
 
-@contextmanager
-def open_snapshot() -> Iterator[Snapshot]:
-    """A snapshot of the database as it is now; ends with the block."""
-    connection = connections[SNAPSHOT_ALIAS]
-    snapshot = Snapshot(connection)
-    try:
-        yield snapshot
-    finally:
-        try:
-            snapshot.close()
-        except DatabaseError:
-            connection.close()
+def open_snapshot() -> Snapshot:
+    """A snapshot of the database as it is now, for a `with` block that ends it."""
+    return Snapshot(connections[SNAPSHOT_ALIAS])

@@ -10,11 +10,10 @@ import pytest
 from apps.libraries.inputs import DocumentsWrite, LibraryCreate
 from apps.libraries.services.documents import create_documents
 from apps.libraries.services.libraries import create_library
-from apps.search.cache import views
-from apps.search.query.rerank import grouped
-from apps.search.query.search import Execution, Search
-from apps.search.query.spec import QuerySpec
-from apps.search.snapshots import open_snapshot
+from apps.search.backend import open_library
+from apps.search.query.rerank import group_by_document
+from apps.search.query.search import SearchRequest
+from apps.search.query.spec import EVERYTHING, QuerySpec
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
@@ -32,22 +31,19 @@ def test_no_mask_of_each_document_is_kept(filter: dict[str, Any]) -> None:
     create_documents(library_id="a", write=DocumentsWrite.model_validate({"documents": documents}))
     options = {"k": K, "group_by": "document", "group_size": 2, "vector": [1.0] * DIMENSION}
     spec = QuerySpec.model_validate_json(orjson.dumps(options | {"filter": filter}))
-    with open_snapshot() as snapshot:
-        view = views.current(snapshot, "a").view
-        assert view is not None
-        execution = Execution(view)
-        searches = [
-            Search(K, spec.mode, vector, None, spec.filter, spec.filter_mode, spec.exact, {}, spec.hybrid)
+    with open_library("a") as library:
+        requests = [
+            SearchRequest(K, spec.mode, vector, None, spec.filter, spec.filter_mode, spec.exact, {}, spec.hybrid)
             for vector in vectors[:8, 0]
         ]
         # Once, for what is made when it is first needed.
-        grouped(execution, snapshot, searches[0], spec, None)
+        group_by_document(library, requests[0], spec)
         tracemalloc.start()
         try:
-            for search in searches:
-                ranked = grouped(execution, snapshot, search, spec, None)
-                assert len(ranked.keys) == 2 * K
+            for request in requests:
+                hits = group_by_document(library, request, spec)
+                assert len(hits.keys) == 2 * K
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert held < 100 * len(view)
+        assert held < 100 * library.searcher.count(EVERYTHING)

@@ -19,7 +19,7 @@ from apps.libraries.fields import BoundedInt, Identifier, Input, validation_erro
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.search import matching as search
-from apps.search.query.spec import EVERYTHING, Filter, filter_parameter, parsed_field
+from apps.search.query.spec import Filter, parse_field, parse_filter_parameter
 
 Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 
@@ -35,7 +35,7 @@ class ChunksDelete(Input):
     """Chunks to delete, by their ids or by a filter."""
 
     ids: Ids = []
-    filter: Filter = EVERYTHING
+    filter: Filter
 
     @model_validator(mode="after")
     def _one_way(self) -> "ChunksDelete":
@@ -49,14 +49,14 @@ class ChunksDelete(Input):
 class ChunksCount(Input):
     """Which chunks to count."""
 
-    filter: Filter = EVERYTHING
+    filter: Filter
 
 
 class ChunksFacets(Input):
     """The field whose values are counted, among which chunks, and how many values to show."""
 
-    field: Annotated[str, AfterValidator(parsed_field)]
-    filter: Filter = EVERYTHING
+    field: Annotated[str, AfterValidator(parse_field)]
+    filter: Filter
     limit: Annotated[int, BoundedInt(1, 1000, "of values")] = 50
 
 
@@ -77,7 +77,7 @@ class Chunks(ApiView):
         page = page_request(query)
         found = search.list_chunks(
             library_id=library_id,
-            filter=filter_parameter(query),
+            filter=parse_filter_parameter(query),
             limit=page.limit,
             after=page.after,
             document_id=query.get("document_id"),
@@ -223,5 +223,5 @@ class ChunkFacets(Chunk):
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         asked = parse(request, ChunksFacets)
-        found = search.facets(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)
+        found = search.count_values(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)
         return respond(found)

@@ -1,4 +1,4 @@
-"""From ranked keys to results as the API shows them: one statement for the rows, and no ORM instance per row."""
+"""From ranked keys to results as the API shows them: one statement for each hundred rows, no ORM instance per row."""
 
 import operator
 from collections import Counter
@@ -9,6 +9,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+import numpy as np
 import orjson
 
 from apps.engine.metrics import Metric
@@ -16,39 +17,50 @@ from apps.engine.vectors import Float32
 from apps.libraries.dialects.base import Dialect
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import vector_array
-from apps.search.query.search import Ranked
+from apps.search.backend import OpenLibrary
+from apps.search.query.search import RankedHits
 from apps.search.query.spec import QuerySpec
-from apps.search.snapshots import LibraryState, Snapshot
 
-# The size of so many results is looked at before more are read; what an answer of no more has, when it is made.
-_RESULTS_AT_A_TIME = 100
-# Names, score and distance.
+# Rows are read in blocks of this number, and the size of each block is checked before the next is read. An answer that
+# is one block is checked when it is written.
+_ROWS_PER_BLOCK = 100
+# JSON of a result's own names, score and distance.
 _RESULT_BYTES = 100
 
 # Makes a field of a result from a row of the statement that reads it.
 _Render: TypeAlias = Callable[[tuple[Any, ...]], Any]
 
 
-def shown(
-    snapshot: Snapshot, state: LibraryState, found: Sequence[Ranked], specs: Sequence[QuerySpec]
+def hydrate(
+    library: OpenLibrary, found: Sequence[RankedHits], specs: Sequence[QuerySpec]
 ) -> list[list[dict[str, Any]]]:
     """The results of each query, with the fields it asked for. Raises Invalid for too many or too large ones."""
+    snapshot, state = library.snapshot, library.state
     columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
-    times = Counter(chain.from_iterable(ranked.keys for ranked in found))
-    keys = list(times)
+    keys = list(dict.fromkeys(chain.from_iterable(hits.keys for hits in found)))
+    is_small = sum(len(hits.keys) for hits in found) <= _ROWS_PER_BLOCK
+    times = Counter[int]() if is_small else Counter(chain.from_iterable(hits.keys for hits in found))
     rows: dict[int, tuple[Any, ...]] = {}
-    budget, is_small = ResponseBudget(), times.total() <= _RESULTS_AT_A_TIME
-    for start in range(0, len(keys), _RESULTS_AT_A_TIME):
-        some = keys[start : start + _RESULTS_AT_A_TIME]
+    budget = ResponseBudget()
+    for start in range(0, len(keys), _ROWS_PER_BLOCK):
+        some = keys[start : start + _ROWS_PER_BLOCK]
         params = [state.generation, *some] if columns.of_generation else some
         read = snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params)
         if not is_small:
             budget.spend(sum(times[row[0]] * _size(row) for row in read))
-        rows.update((row[0], row) for row in read)
+        rows |= {row[0]: row for row in read}
     return [
-        _results(ranked, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)
-        for ranked, spec in zip(found, specs, strict=True)
+        _results(hits, rows, [(field, columns.render[field]) for field in spec.include], spec, state.metric)
+        for hits, spec in zip(found, specs, strict=True)
     ]
+
+
+def read_vectors(library: OpenLibrary, keys: Sequence[int]) -> Float32:
+    """The vectors of chunks, float32 [n, dimension], in the order of `keys`."""
+    sql = "SELECT chunk_id, vector FROM vectordb_embedding WHERE generation = %s AND chunk_id IN ({})"
+    marks = ", ".join(["%s"] * len(keys))
+    found = dict(library.snapshot.rows(sql.format(marks), [library.state.generation, *keys]))
+    return np.array([vector_array(found[key]) for key in keys])
 
 
 def _size(row: tuple[Any, ...]) -> int:
@@ -64,7 +76,7 @@ def _size(row: tuple[Any, ...]) -> int:
 
 
 def _results(
-    ranked: Ranked,
+    hits: RankedHits,
     rows: dict[int, tuple[Any, ...]],
     fields: list[tuple[str, _Render]],
     spec: QuerySpec,
@@ -73,11 +85,11 @@ def _results(
     results = []
     # The scores of words and of fused ranks are no similarities of vectors.
     distance = metric.distance if spec.mode == "vector" else operator.neg
-    for key, score in zip(ranked.keys, ranked.scores, strict=True):
+    for key, score in zip(hits.keys, hits.scores, strict=True):
         row = rows[key]
         result = {"id": row[1], "document_id": row[2], "score": score, "distance": distance(score)}
         if spec.mode == "hybrid":
-            result["vector_rank"], result["lexical_rank"] = ranked.ranks[key]
+            result["vector_rank"], result["lexical_rank"] = hits.ranks[key]
         for field, render in fields:
             result[field] = render(row)
         results.append(result)

@@ -1,34 +1,37 @@
-"""Executes searches on a view: filter -> allowed rows -> search by vector, by words, or by both -> ranked hits.
+"""Search: filter -> allowed rows -> search by vector, by words, or by both -> ranked hits.
 
 Each distinct filter of a request is evaluated once, and searches that share their options are one call of the engine.
-What comes out says how it was found, and whether it provably is the best there is.
+The result says how it was found, and whether it provably is the best there is.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.brute_force import BruteForce
-from apps.engine.metadata.filters import And, Filter
+from apps.engine.metadata.filters import Filter, parse_filter
+from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
-from apps.engine.vectors import Float32, Mask
+from apps.engine.vectors import Float32, Int64, Mask
 from apps.search.query.spec import Hybrid, Mode
 
-# So many ranks of either side are fused at least.
+# The least number of ranks of either side that are fused.
 _FUSED_RANKS = 100
 _SCAN = "exact scan"
 _WORDS = "words"
 
 
-@dataclass(frozen=True)
-class Search:
-    """What the engine is asked: the `fetch` best by `vector`, by `words` or by both, under a filter."""
+class SearchRequest(NamedTuple):
+    """The `fetch` best chunks by `vector`, by `words` or by both, under a filter.
+
+    `left_out` is the key of a chunk that is no hit. `document` is the id of the only document whose chunks are hits;
+    its chunks are scanned.
+    """
 
     fetch: int
     mode: Mode
@@ -39,13 +42,16 @@ class Search:
     exact: bool
     params: Params
     hybrid: Hybrid
+    left_out: int | None = None
+    document: str | None = None
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Hits of one search, best first. `kinds` are the types of index that were asked, `plan` says what was done;
-    `incomplete` that rows which match the filter may be missing though fewer than `fetch` were found. `ranks` holds,
-    for hybrid searches, the ranks by vector and by words of each key, from 1, or None."""
+class RankedHits(NamedTuple):
+    """Hits of one search, best first. `kinds` are the types of index that were searched, `plan` says what was done.
+
+    With `incomplete`, rows that match the filter may be missing though fewer than `fetch` were found. For hybrid
+    searches, `ranks` holds the ranks by vector and by words of each key, from 1, or None.
+    """
 
     keys: list[int]
     scores: list[float]
@@ -54,22 +60,33 @@ class Ranked:
     kinds: frozenset[str]
     plan: str
     incomplete: bool = False
-    ranks: dict[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    ranks: Mapping[int, tuple[int | None, int | None]] = {}
+
+    def take(self, places: Sequence[int]) -> "RankedHits":
+        """The hits at `places`."""
+        keys, scores = self.keys, self.scores
+        return self._replace(keys=[keys[place] for place in places], scores=[scores[place] for place in places])
 
 
-NOTHING = Ranked([], [], exact=True, scanned=0, kinds=frozenset(), plan="no vectors yet")
+class Facets(NamedTuple):
+    """The most frequent values of a field with their counts, the number of distinct values, and of chunks matched."""
+
+    counts: list[tuple[Scalar, int]]
+    distinct: int
+    chunks: int
 
 
-@dataclass(frozen=True)
-class _Allowed:
+_NO_VECTORS = RankedHits([], [], exact=True, scanned=0, kinds=frozenset(), plan="no vectors yet")
+
+
+class _Allowed(NamedTuple):
     """The rows that match a filter, by part of the view, and their number; `masks` is None for all, not counted."""
 
     masks: list[Mask] | None
-    count: int
+    rows: int
 
     @classmethod
     def of(cls, masks: list[Mask]) -> Self:
-        """The rows of masks as a view gives them."""
         return cls(masks, sum(int(np.count_nonzero(mask)) for mask in masks))
 
 
@@ -77,120 +94,113 @@ _ALL = _Allowed(None, 0)
 
 
 @lru_cache(maxsize=64)
-def _how(kinds: frozenset[str]) -> str:
-    """What a plan says of the types of index that were asked."""
+def _plan_of(kinds: frozenset[str]) -> str:
+    """What a plan says of the types of index that were searched."""
     others = sorted(kinds - {BruteForce.kind})
     return " + ".join([*others, _SCAN] if BruteForce.kind in kinds or not others else others)
 
 
-class Execution:
-    """Searches of one view."""
+class Searcher:
+    """The embedded engine's answers from one view; None is the view of a library that has no vectors yet."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    def __init__(self, view: View | None) -> None:
+        self._view = view
         # By their text: as keys, filters of 1 and of true would be one.
         self._allowed: dict[str, _Allowed] = {}
 
-    def allowed(self, filter: Filter) -> _Allowed:
-        """The rows that match."""
+    def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
+        """The hits of each request, in the order of `requests`."""
+        view = self._view
+        if view is None:
+            return [_NO_VECTORS] * len(requests)
+        if len(requests) == 1 and requests[0].mode == "vector":
+            return self._search_vectors(view, requests)
+        hits: list[RankedHits] = [_NO_VECTORS] * len(requests)
+        groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            if request.mode == "vector":
+                options = _depth(request), repr(request.filter), request.filter_mode, request.exact, request.document
+                groups[*options, *sorted(request.params.items())].append(i)
+            elif request.mode == "lexical":
+                hits[i] = _leave_out(self._search_words(view, request), request)
+            else:
+                hits[i] = _leave_out(self._search_both(view, request), request)
+        for members in groups.values():
+            for i, found in zip(members, self._search_vectors(view, [requests[i] for i in members]), strict=True):
+                hits[i] = found
+        return hits
+
+    def match(self, filter: Filter) -> Int64:
+        """The keys of the chunks that match, ascending."""
+        return np.empty(0, np.int64) if self._view is None else self._view.keys(self._view.matching(filter))
+
+    def count(self, filter: Filter) -> int:
+        """The number of chunks that match."""
+        if self._view is None:
+            return 0
+        return len(self._view) if filter.is_everything else self._allow(self._view, filter).rows
+
+    def facets(self, field: str, filter: Filter, limit: int) -> Facets:
+        """The `limit` most frequent values of a field among the chunks that match."""
+        if self._view is None:
+            return Facets([], 0, 0)
+        masks = self._view.matching(filter)
+        counts, distinct = self._view.facets(field, masks, limit)
+        return Facets(counts, distinct, _Allowed.of(masks).rows)
+
+    def _allow(self, view: View, filter: Filter, document: str | None = None) -> _Allowed:
+        """The rows that match, those of one document if it is named."""
+        if document is not None:
+            # Not kept: there may be as many documents as rows.
+            masks, outer = view.matching(parse_filter({"@document_id": document})), self._allow(view, filter).masks
+            if outer is not None:
+                masks = [mask & other for mask, other in zip(masks, outer, strict=True)]
+            return _Allowed.of(masks)
         if filter.is_everything:
             return _ALL
-        found = self._allowed.get(repr(filter))
-        if found is None:
-            found = self._allowed[repr(filter)] = _Allowed.of(self.view.matching(filter))
-        return found
+        allowed = self._allowed.get(repr(filter))
+        if allowed is None:
+            allowed = self._allowed[repr(filter)] = _Allowed.of(view.matching(filter))
+        return allowed
 
-    def within(self, search: Search, filter: Filter) -> Ranked:
-        """What an exact scan finds among the rows that match `filter` too. Unlike those of `search`, they are not kept:
-        there may be as many such filters as there are documents."""
-        masks, outer = self.view.matching(filter), self.allowed(search.filter).masks
-        if outer is not None:
-            masks = [mask & other for mask, other in zip(masks, outer, strict=True)]
-        narrower = replace(search, filter=And((search.filter, filter)), filter_mode="pre")
-        execution = Execution(self.view)
-        execution._allowed[repr(narrower.filter)] = _Allowed.of(masks)
-        [found] = execution.run([narrower])
-        return found
+    def _search_vectors(self, view: View, requests: Sequence[SearchRequest]) -> list[RankedHits]:
+        """Searches that share all options but their vector and the chunk that they leave out."""
+        request = requests[0]
+        assert request.vector is not None
+        vectors = np.array([one.vector for one in requests]) if len(requests) > 1 else request.vector[np.newaxis]
+        fetch, allowed = _depth(request), self._allow(view, request.filter, request.document)
+        if request.filter_mode == "post" and allowed.masks is not None:
+            hits = view.search(vectors, fetch, exact=request.exact, params=request.params)
+            keys = view.keys(allowed.masks)
+            ranked = [_keep(one, keys, allowed) for one in hits]
+        else:
+            exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
+            hits = view.search(vectors, fetch, exact=exact, params=request.params, allowed=allowed.masks)
+            ranked = [_rank(one, allowed, view) for one in hits]
+        return [_leave_out(found, one) for found, one in zip(ranked, requests, strict=True)]
 
-    def run(self, searches: Sequence[Search]) -> list[Ranked]:
-        """What is found, in the order of `searches`."""
-        if len(searches) == 1 and searches[0].mode == "vector":
-            [search] = searches
-            assert search.vector is not None
-            return self._by_vectors([search], search.vector[np.newaxis])
-        found: list[Ranked] = [NOTHING] * len(searches)
-        groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for i, search in enumerate(searches):
-            if search.mode == "vector":
-                options = search.fetch, repr(search.filter), search.filter_mode, search.exact
-                groups[*options, *sorted(search.params.items())].append(i)
-            else:
-                found[i] = self._by_words(search) if search.mode == "lexical" else self._by_both(search)
-        for members in groups.values():
-            some = [searches[i] for i in members]
-            ranked = self._by_vectors(some, np.array([search.vector for search in some]))
-            for i, one in zip(members, ranked, strict=True):
-                found[i] = one
-        return found
+    def _search_words(self, view: View, request: SearchRequest) -> RankedHits:
+        assert request.words is not None
+        fetch, allowed = _depth(request), self._allow(view, request.filter, request.document)
+        if request.filter_mode == "post" and allowed.masks is not None:
+            return _keep(view.search_words(request.words, fetch), view.keys(allowed.masks), allowed)
+        hits = view.search_words(request.words, fetch, allowed=allowed.masks)
+        ranked = _rank(hits, allowed, view)
+        return ranked._replace(plan=ranked.plan.replace(_SCAN, _WORDS))
 
-    def _by_vectors(self, searches: Sequence[Search], vectors: Float32) -> list[Ranked]:
-        """Searches that share all options but their vector."""
-        search = searches[0]
-        if search.filter_mode == "post" and not search.filter.is_everything:
-            hits = self.view.search(vectors, search.fetch, exact=search.exact, params=search.params)
-            allowed = self.allowed(search.filter)
-            assert allowed.masks is not None
-            keys = self.view.keys(allowed.masks)
-            return [self._kept(one, np.isin(one.keys, keys, assume_unique=True), allowed) for one in hits]
-        allowed = self.allowed(search.filter)
-        exact = search.exact or (search.filter_mode == "pre" and allowed.masks is not None)
-        hits = self.view.search(vectors, search.fetch, exact=exact, params=search.params, allowed=allowed.masks)
-        return [self._ranked(one, allowed) for one in hits]
-
-    def _ranked(self, hits: Hits, allowed: _Allowed) -> Ranked:
-        how = _how(hits.kinds)
-        plan = how if allowed.masks is None else f"filter ({allowed.count:,} of {len(self.view):,} rows), then {how}"
-        return Ranked(hits.keys.tolist(), hits.scores.tolist(), hits.exact, hits.compared, hits.kinds, plan)
-
-    def _kept(self, hits: Hits, kept: Mask, allowed: _Allowed) -> Ranked:
-        """What is left of hits that a filter was applied to afterwards."""
-        ranked = self._ranked(hits, replace(allowed, masks=None))
-        count = int(np.count_nonzero(kept))
-        return replace(
-            ranked,
-            keys=hits.keys[kept].tolist(),
-            scores=hits.scores[kept].tolist(),
-            exact=hits.exact and count == min(len(hits.keys), allowed.count),
-            plan=f"{ranked.plan}, then filter ({count} of {len(hits.keys)} hits)",
-            incomplete=count < min(len(hits.keys), allowed.count),
-        )
-
-    def _by_words(self, search: Search) -> Ranked:
-        assert search.words is not None
-        allowed = self.allowed(search.filter)
-        if search.filter_mode == "post" and allowed.masks is not None:
-            hits = self.view.search_words(search.words, search.fetch)
-            kept = np.isin(hits.keys, self.view.keys(allowed.masks), assume_unique=True)
-            return self._kept(hits, kept, allowed)
-        hits = self.view.search_words(search.words, search.fetch, allowed=allowed.masks)
-        ranked = self._ranked(hits, allowed)
-        return replace(ranked, plan=ranked.plan.replace(_SCAN, _WORDS))
-
-    def _by_both(self, search: Search) -> Ranked:
+    def _search_both(self, view: View, request: SearchRequest) -> RankedHits:
         """Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009) of both rankings."""
-        depth = max(search.fetch, _FUSED_RANKS)
-        assert search.vector is not None
-        deeper = replace(search, fetch=depth)
-        [by_vector] = self._by_vectors([deeper], search.vector[np.newaxis])
-        by_words = self._by_words(deeper)
-        sides = ((by_vector, search.hybrid.vector_weight), (by_words, search.hybrid.lexical_weight))
+        deeper = request._replace(fetch=max(_depth(request), _FUSED_RANKS), left_out=None)
+        [by_vector] = self._search_vectors(view, [deeper])
+        by_words = self._search_words(view, deeper)
+        sides = ((by_vector, request.hybrid.vector_weight), (by_words, request.hybrid.lexical_weight))
         scores: defaultdict[int, float] = defaultdict(float)
         for side, weight in sides:
             for rank, key in enumerate(side.keys, 1):
-                scores[key] += weight / (search.hybrid.rrf_k + rank)
+                scores[key] += weight / (request.hybrid.rrf_k + rank)
         ranks = [{key: rank for rank, key in enumerate(side.keys, 1)} for side, _ in sides]
-        keys = sorted(scores, key=lambda key: (-scores[key], key))[: search.fetch]
-        return Ranked(
+        keys = sorted(scores, key=lambda key: (-scores[key], key))[: _depth(request)]
+        return RankedHits(
             keys,
             [scores[key] for key in keys],
             exact=False,
@@ -200,3 +210,38 @@ class Execution:
             incomplete=by_vector.incomplete or by_words.incomplete,
             ranks={key: (ranks[0].get(key), ranks[1].get(key)) for key in keys},
         )
+
+
+def _depth(request: SearchRequest) -> int:
+    """How many hits are searched for: one more where the chunk that is left out may be among them."""
+    return request.fetch + (request.left_out is not None)
+
+
+def _leave_out(ranked: RankedHits, request: SearchRequest) -> RankedHits:
+    """The `fetch` best hits without the chunk that the request leaves out."""
+    if request.left_out is None:
+        return ranked
+    places = [place for place, key in enumerate(ranked.keys) if key != request.left_out]
+    return ranked.take(places[: request.fetch])
+
+
+def _rank(hits: Hits, allowed: _Allowed, view: View) -> RankedHits:
+    plan = _plan_of(hits.kinds)
+    if allowed.masks is not None:
+        plan = f"filter ({allowed.rows:,} of {len(view):,} rows), then {plan}"
+    return RankedHits(hits.keys.tolist(), hits.scores.tolist(), hits.exact, hits.compared, hits.kinds, plan)
+
+
+def _keep(hits: Hits, keys: Int64, allowed: _Allowed) -> RankedHits:
+    """The hits among `keys`, those of all `allowed` rows: a filter applied to hits of a search without it."""
+    kept = np.isin(hits.keys, keys, assume_unique=True)
+    count = int(np.count_nonzero(kept))
+    return RankedHits(
+        hits.keys[kept].tolist(),
+        hits.scores[kept].tolist(),
+        exact=hits.exact and count == min(len(hits.keys), allowed.rows),
+        scanned=hits.compared,
+        kinds=hits.kinds,
+        plan=f"{_plan_of(hits.kinds)}, then filter ({count} of {len(hits.keys)} hits)",
+        incomplete=count < min(len(hits.keys), allowed.rows),
+    )

@@ -17,7 +17,7 @@ Include = Literal["text", "metadata", "embedding", "document"]
 Mode = Literal["vector", "lexical", "hybrid"]
 
 
-def parsed_filter(value: Any) -> filters.Filter:
+def parse_filter(value: Any) -> filters.Filter:
     """The filter of a request; faults carry the path into it."""
     try:
         return filters.parse_filter(value)
@@ -26,15 +26,17 @@ def parsed_filter(value: Any) -> filters.Filter:
 
 
 EVERYTHING = filters.parse_filter({})
-# Conditions on metadata; docs/filters.md.
+# Conditions on metadata (docs/filters.md); left out, all chunks match.
 Filter = Annotated[
     Any,
-    BeforeValidator(parsed_filter),
-    WithJsonSchema({"type": "object", "default": {}, "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
+    BeforeValidator(parse_filter),
+    # A factory, since a default would be copied, whole, for every query.
+    Field(default_factory=lambda: EVERYTHING),
+    WithJsonSchema({"type": "object", "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
 ]
 
 
-def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
+def parse_filter_parameter(query: Mapping[str, str]) -> filters.Filter:
     """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
     try:
         return filters.parse_filter(from_json(query.get("filter", "{}")))
@@ -46,7 +48,7 @@ def filter_parameter(query: Mapping[str, str]) -> filters.Filter:
         ) from None
 
 
-def parsed_field(value: str) -> str:
+def parse_field(value: str) -> str:
     """The path of a field whose values can be counted, as filters name fields."""
     if value == filters.CREATED_AT:
         raise validation_error("has no values to count; filter by it instead")
@@ -68,7 +70,6 @@ class Hybrid(Input):
     lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
 
 
-# A factory answers with these themselves; a default would be copied, whole, for every query.
 _EVENLY = Hybrid()
 
 
@@ -91,7 +92,7 @@ class QuerySpec(Input):
     k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
     offset: Annotated[int, BoundedInt(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
     score_threshold: float | None = None
-    filter: Annotated[Filter, Field(default_factory=lambda: EVERYTHING)]
+    filter: Filter
     filter_mode: Literal["auto", "pre", "post"] = "auto"
     mode: Mode = "vector"
     hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY)]
@@ -106,7 +107,7 @@ class QuerySpec(Input):
     include: tuple[Include, ...] = ("text", "metadata")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "QuerySpec":
+    def _check_consistency(self) -> "QuerySpec":
         given = [name for name in ("vector", "text", "chunk_id") if self.is_set(name)]
         if len(given) != 1 and not (self.mode == "hybrid" and given == ["vector", "text"]):
             raise validation_error(
@@ -144,7 +145,7 @@ class QueryBatch(Input):
     ]
 
     @model_validator(mode="after")
-    def _bounded(self) -> "QueryBatch":
+    def _check_cost(self) -> "QueryBatch":
         # Equal filters are evaluated once.
         distinct = {repr(query.filter): query.filter for query in self.queries if not query.filter.is_everything}
         asked = [condition for filter in distinct.values() for condition in filters.conditions(filter)]

@@ -1,0 +1,48 @@
+"""The interface between what a request asks of a library and the engine that answers it.
+
+`open_library` opens one state of a library. The rows that it shows are read through its `snapshot`, and whatever
+searches, matches or counts goes through its `searcher`, so that another engine can stand there, such as one that
+leaves the work to pgvector. The only one today is the embedded engine, which searches a view held by this process.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from apps.engine.metadata.filters import Filter
+from apps.engine.vectors import Int64
+from apps.search.cache import views
+from apps.search.query.search import Facets, RankedHits, Searcher, SearchRequest
+from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
+
+
+class SearchBackend(Protocol):
+    """What an engine does with one state of a library. Chunks are named by their database keys."""
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
+        """The hits of each request, in the order of `requests`."""
+
+    def match(self, filter: Filter) -> Int64:
+        """The keys of the chunks that match, ascending."""
+
+    def count(self, filter: Filter) -> int:
+        """The number of chunks that match."""
+
+    def facets(self, field: str, filter: Filter, limit: int) -> Facets:
+        """The `limit` most frequent values of a field among the chunks that match."""
+
+
+class OpenLibrary(NamedTuple):
+    """One state of a library: its settings and revision, its rows in the database, and the engine over them."""
+
+    state: LibraryState
+    snapshot: Snapshot
+    searcher: SearchBackend
+
+
+@contextmanager
+def open_library(library_id: str) -> Iterator[OpenLibrary]:
+    """The library as it is now, until the block ends. Raises NotFound."""
+    with open_snapshot() as snapshot:
+        loaded = views.current(snapshot, library_id)
+        yield OpenLibrary(loaded.state, snapshot, Searcher(loaded.view))

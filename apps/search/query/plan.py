@@ -1,0 +1,136 @@
+"""From specs to search requests: models and vectors checked, texts embedded, stored vectors read."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.embeddings.services import embed
+from apps.engine.errors import InvalidParameter
+from apps.engine.indexes.base import check_parameters
+from apps.engine.indexes.registry import search_parameters
+from apps.engine.text.analyzer import parse_query
+from apps.engine.vectors import Float32, usable
+from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, NotFound, pointer
+from apps.libraries.fields import AnyVector
+from apps.libraries.models import EmbeddingModel
+from apps.libraries.selectors import check_models, vector_array
+from apps.libraries.vector_input import parse_vectors
+from apps.search.backend import OpenLibrary
+from apps.search.query.search import SearchRequest
+from apps.search.query.spec import QuerySpec
+from apps.search.snapshots import LibraryState, open_snapshot
+
+
+class EmbeddedTexts(NamedTuple):
+    """The vectors of a request's texts, by the pointer of their query, and the model that made them, if any did."""
+
+    model: EmbeddingModel | None
+    vectors: Mapping[str, Float32]
+
+
+_NO_TEXTS = EmbeddedTexts(None, {})
+
+
+def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedTexts:
+    """Embed the texts of queries by the library's model. Raises NotFound, ModelMismatch, EmbeddingRequired.
+
+    Called before the snapshot that answers is opened: a provider may take its time.
+    """
+    texts = {at: spec.text for at, spec in specs.items() if _needs_model(spec)}
+    if not texts:
+        return _NO_TEXTS
+    with open_snapshot() as snapshot:
+        state = snapshot.library(library_id)
+    if state is None:
+        raise NotFound(f"There is no library {library_id!r}.")
+    _check_models(state, specs)
+    if state.embedding is None:
+        raise EmbeddingRequired(
+            "This library has no embedding model; POST to its /reembed gives it one, and its chunks vectors of it.",
+            [Fault(f"{at}/text", "cannot be embedded: send a vector, or use mode lexical") for at in texts],
+        )
+    vectors = embed(*state.embedding, list(texts.values()), "query")
+    return EmbeddedTexts(state.embedding, dict(zip(texts, vectors, strict=True)))
+
+
+def make_requests(
+    library: OpenLibrary, specs: Mapping[str, QuerySpec], embedded: Mapping[str, Float32]
+) -> list[SearchRequest]:
+    """The search request of each query, `specs` and `embedded` by the query's pointer. Raises Invalid, NotFound,
+    ModelMismatch."""
+    state = library.state
+    for at, spec in specs.items():
+        if spec.search_params:
+            _check_search_params(state.index_type, spec, at)
+    _check_models(state, specs)
+    given: dict[str, AnyVector] = {}
+    pointers = []
+    for at, spec in specs.items():
+        if spec.is_set("vector"):
+            given[at] = spec.vector
+            pointers.append(f"{at}/vector")
+        elif at in embedded:
+            given[at] = embedded[at]
+            pointers.append(f"{at}/text")
+    checked = parse_vectors(list(given.values()), pointers, dimension=state.dimension, metric=state.metric)
+    vectors = dict(zip(given, checked, strict=True))
+    return [_request(library, spec, vectors.get(at), f"{at}/chunk_id") for at, spec in specs.items()]
+
+
+def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: str) -> SearchRequest:
+    left_out, text = None, spec.text
+    if spec.is_set("chunk_id"):
+        left_out, vector, text = _read_chunk(library, spec.chunk_id, at)
+    return SearchRequest(
+        fetch=max(spec.offset + spec.k, 0 if spec.mmr is None else spec.mmr.fetch_k),
+        mode=spec.mode,
+        vector=vector,
+        words=None if spec.mode == "vector" else parse_query(text),
+        filter=spec.filter,
+        filter_mode=spec.filter_mode,
+        exact=spec.exact,
+        params=spec.search_params,
+        hybrid=spec.hybrid,
+        left_out=left_out,
+    )
+
+
+def _needs_model(spec: QuerySpec) -> bool:
+    """Whether the query's text is to be embedded."""
+    return spec.is_set("text") and not spec.is_set("vector") and spec.mode != "lexical"
+
+
+def _check_models(state: LibraryState, specs: Mapping[str, QuerySpec]) -> None:
+    """Raise ModelMismatch where a query names another embedding model than the library's. A library that may still get
+    any model has nothing that a query could find."""
+    named = {f"{at}/embedding": spec.embedding.key for at, spec in specs.items() if spec.embedding is not None}
+    if named and (state.embedding is not None or state.dimension is not None):
+        check_models(state.embedding, named)
+
+
+def _check_search_params(index_type: str, spec: QuerySpec, at: str) -> None:
+    try:
+        check_parameters(spec.search_params, search_parameters(index_type), f"is no search parameter of {index_type}")
+    except InvalidParameter as error:
+        raise Invalid.at(at + pointer(["search_params", error.name]), error.reason) from None
+
+
+def _read_chunk(library: OpenLibrary, chunk_id: str, at: str) -> tuple[int, Float32, str]:
+    """Key, vector and text of a chunk. Raises NotFound, Invalid."""
+    state = library.state
+    found = library.snapshot.rows(
+        "SELECT chunk.id, embedding.vector, chunk.text FROM vectordb_chunk AS chunk"
+        " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+        " WHERE chunk.library_id = %s AND chunk.public_id = %s",
+        [state.generation, state.key, chunk_id],
+    )
+    if not found:
+        detail = f"There is no chunk {chunk_id!r} with a vector in this library."
+        raise NotFound(detail, [Fault(at, "names no chunk of this library")])
+    key, blob, text = found[0]
+    vector = vector_array(blob)
+    if len(vector) != state.dimension or not usable(vector[np.newaxis], state.metric)[0]:
+        detail = f"The chunk {chunk_id!r} has a vector that cannot be searched with; write it again."
+        raise Invalid(detail, [Fault(at, "names a chunk whose stored vector cannot be used")])
+    return key, vector, text
