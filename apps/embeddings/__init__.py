@@ -1,12 +1,11 @@
 """Embeddings: text in, vectors out, by a provider that a library names.
 
-services   `embed`: batches, checks, retries, a time-out, and the vectors of recent queries
-splitting  a long text to pieces that a model reads whole
-tokens     an estimate of how many tokens a text has
-registry   providers by name; their modules and packages are imported when they are first asked for
+services   `embed`: batches, checks, retries, a time-out, and a cache of queries
+splitting  a long text to chunks that a model reads whole
+tokens     an estimate of the number of tokens of a text
+registry   providers by name; their modules and packages are imported at first use
 provider   the interface of every provider
 providers  one module for each
-cache      the vectors of recent queries
 config     the settings of all of them
-errors     what can go wrong, and whose fault it is
+errors     the errors, by whose fault they are
 """

@@ -5,17 +5,27 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+_MINIMA = {
+    "timeout": 0.001,
+    "retries": 0,
+    "first_wait": 0,
+    "query_cache_size": 0,
+    "openai_dimensions": 0,
+    "openai_max_batch": 1,
+    "sentence_transformers_threads": 1,
+}
+
 
 @dataclass(frozen=True)
 class Config:
     """How text is embedded; raises ValueError, with one sentence, for a value that cannot be used.
 
     Attributes:
-        provider, model: what a library gets that names no provider of its own.
-        timeout: seconds that one call of `embed` may take, all batches and attempts together.
+        provider, model: of a library that names none.
+        timeout: seconds that one call of `embed` may take, for all batches and attempts.
         retries: further attempts after a failure that may pass.
         first_wait: seconds before the first of them, if the provider names no time; doubled for each further one.
-        query_cache_size: how many queries' vectors a process keeps.
+        query_cache_size: the number of queries whose vectors a process keeps.
         openai_dimensions: the dimension to ask for; 0: the model's own.
         openai_max_batch: most texts in one request; some servers take only 32.
         sentence_transformers_device: PyTorch's name of a device: cpu, cuda, cuda:1, mps.
@@ -40,17 +50,9 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("openai_base_url", "cohere_base_url"):
             check_base_url(name, getattr(self, name))
-        for name, least in (
-            ("timeout", 0.001),
-            ("retries", 0),
-            ("first_wait", 0),
-            ("query_cache_size", 0),
-            ("openai_dimensions", 0),
-            ("openai_max_batch", 1),
-            ("sentence_transformers_threads", 1),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}")
+        for name, minimum in _MINIMA.items():
+            if not getattr(self, name) >= minimum:
+                raise ValueError(f"{name} must be at least {minimum}")
 
 
 def check_base_url(name: str, url: str) -> None:

@@ -7,58 +7,52 @@ EmbeddingError
 ├── NotInstalled      the provider needs a package; `.command` installs it         the installation's fault
 └── ProviderFailed    no answer, a refusal, or an answer that cannot be used       the provider's fault
 
-Every message is a whole sentence for people, and holds no API key. None of these errors shows, in a traceback, the
-error of a provider's own library that it stands for.
+Every message is a whole sentence for people, and holds no API key. No traceback shows the error of a provider's own
+library that one of these errors stands for.
 """
 
 from collections.abc import Iterable
 
 
 class EmbeddingError(Exception):
-    """Base of all errors that this app raises on purpose."""
+    """Base of all errors of this app."""
 
 
 class UnknownProvider(EmbeddingError):
-    """There is no provider `name`; the message lists those that there are."""
+    """There is no provider `name`; the message lists the `known` ones."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"{name!r} is not an embedding provider; there are: {', '.join(known)}.")
-        self.name = name
 
 
 class UnknownModel(EmbeddingError):
-    """The provider `provider` has no model `model`; `remedy` is a sentence that says which there are, or what to do."""
+    """The provider has no model `model`; `remedy` is a sentence that says which there are, or what to do."""
 
     def __init__(self, provider: str, model: str, remedy: str) -> None:
         super().__init__(f"{model!r} is not a model of the embedding provider {provider}. {remedy}")
-        self.provider = provider
-        self.model = model
 
 
 class TextRefused(EmbeddingError):
-    """The provider `provider` works, but does not take the texts it was given, for `reason`."""
+    """The provider works, but does not take the texts that it was given."""
 
     def __init__(self, provider: str, reason: str) -> None:
         super().__init__(f"The embedding provider {provider} does not take this text: {reason}.")
-        self.provider = provider
-        self.reason = reason
 
 
 class NotInstalled(EmbeddingError):
-    """The provider `provider` needs the Python package `package`, which `command` installs."""
+    """The provider needs the Python package `package`, which `command` installs."""
 
     def __init__(self, provider: str, package: str, command: str) -> None:
         super().__init__(
             f"The embedding provider {provider} needs the Python package {package}, which is not installed. Install it "
             f"into the server's environment and start the server again: {command}"
         )
-        self.provider = provider
         self.package = package
         self.command = command
 
 
 class ProviderFailed(EmbeddingError):
-    """The provider `provider` gave no vectors that can be used, for `reason`.
+    """The provider gave no vectors that can be used.
 
     If it is `transient`, the same request may succeed later: after `retry_after` seconds, where the provider said so.
     """
@@ -67,7 +61,5 @@ class ProviderFailed(EmbeddingError):
         self, provider: str, reason: str, *, transient: bool = False, retry_after: float | None = None
     ) -> None:
         super().__init__(f"The embedding provider {provider} failed: {reason}.")
-        self.provider = provider
-        self.reason = reason
         self.transient = transient
         self.retry_after = retry_after

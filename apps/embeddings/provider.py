@@ -1,8 +1,8 @@
-"""The interface of every provider: texts in, vectors out. A provider does not check, repeat or wait: `services` does.
+"""The interface of every provider: texts in, vectors out. A provider does not check, retry or wait: `services` does.
 
 A new provider is one module in `providers` and one line in `registry`. Its package is imported at the top of the
-module, which is itself imported when the provider is first asked for. Making a provider is quick, calls nobody on the
-network and loads no model: it may be done just to see whether a name can be used at all.
+module, which is itself imported at first use. To construct a provider is quick, calls nobody on the network and loads
+no model: it may be done just to see whether a name can be used.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from apps.embeddings.config import Config
 from apps.embeddings.errors import UnknownModel
-from apps.embeddings.tokens import estimated_tokens
+from apps.embeddings.tokens import estimate_tokens
 from apps.engine.vectors import Float32
 
 Kind: TypeAlias = Literal["document", "query"]
@@ -23,9 +23,9 @@ class Provider(ABC):
     Attributes:
         name: the provider's name in the registry.
         model: the model's name.
-        dimension: the vectors' dimension; None until it is known. The first answer makes it known.
-        max_batch: most texts that `embed` takes at once.
-        max_batch_characters: about how many characters `embed` takes at once, but always one text; None: any number.
+        dimension: the vectors' dimension; None until the first result makes it known.
+        max_batch: the most texts that `embed` takes at once.
+        max_batch_characters: about the most characters that it takes at once, but always one text; None: no limit.
     """
 
     name: ClassVar[str]
@@ -33,7 +33,7 @@ class Provider(ABC):
     max_batch_characters: int | None = None
 
     def __init__(self, model: str, config: Config) -> None:
-        """Raises UnknownModel for a name that cannot be one of a model, as far as that is known without loading it."""
+        """Raise UnknownModel for a name that cannot be a model's, as far as that is known without loading it."""
         if not model.strip():
             raise UnknownModel(self.name, model, "Name one.")
         self.model = model
@@ -43,32 +43,33 @@ class Provider(ABC):
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension], float32, of 1 to `max_batch` texts, in their order.
 
-        `kind` says what the texts are, for models that tell documents from what is asked about them. An answer over
-        the network may take `timeout` seconds. Raises ProviderFailed, TextRefused and UnknownModel.
+        `kind` is for models that embed documents and queries differently. A reply over the network may take `timeout`
+        seconds. Raises ProviderFailed, TextRefused and UnknownModel.
         """
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens the model makes of `text`, without those it adds to any text; here, an estimate.
+        """The number of tokens that the model makes of `text`, without those it adds to any text; here, an estimate.
 
         Raises ProviderFailed and UnknownModel where the model must be loaded for it.
         """
-        return estimated_tokens(text)
+        return estimate_tokens(text)
 
-    def most_tokens(self) -> int | None:
-        """The most of these tokens that the model reads of a document's text; None where that is not known.
+    def max_tokens(self) -> int | None:
+        """The number of these tokens that the model reads of a document's text; None if it is not known.
 
         Raises as `count_tokens`.
         """
         return None
 
 
-def batches(texts: Sequence[str], most: int, characters: int | None) -> Iterator[Sequence[str]]:
-    """`texts` in order, in runs of at most `most`, and of at most `characters` unless a single text is longer."""
-    start = held = 0
+def batches(texts: Sequence[str], max_texts: int, max_characters: int | None) -> Iterator[Sequence[str]]:
+    """`texts` in order, in batches with at most `max_texts` texts and `max_characters`, unless one text is longer."""
+    start = characters = 0
     for i, text in enumerate(texts):
-        if i > start and (i - start == most or (characters is not None and held + len(text) > characters)):
+        too_long = max_characters is not None and characters + len(text) > max_characters
+        if i > start and (too_long or i - start == max_texts):
             yield texts[start:i]
-            start, held = i, 0
-        held += len(text)
+            start, characters = i, 0
+        characters += len(text)
     if start < len(texts):
         yield texts[start:]

@@ -1,22 +1,22 @@
 """`embed`: texts to vectors that can be stored and searched, or an error that says why not.
 
-What always holds of the answer: one vector a text, in order, all of the model's one dimension, float32, finite,
-bounded, none of them zero (a zero vector has no cosine). What a provider answers is checked, whoever wrote it.
+What always holds of the result: one vector a text, in order, all of the model's one dimension, float32, finite,
+bounded, none of them zero (a zero vector has no cosine), whoever wrote the provider.
 
-A failure that may pass is tried again, after the time the provider named, or else after a wait that doubles each time
-and is up to a half shorter by chance, so that many clients do not come back together. No attempt and no wait is begun
-that the overall time-out has no room for. The libraries of providers repeat nothing themselves: their waits know
-nothing of that time-out, and past it the server would replace the worker that waits.
+A failure that may pass is tried again: after the time that the provider named, or else after a wait that doubles each
+time and is up to a half shorter by chance, so that many clients do not come back together. No attempt and no wait
+begins that the overall time-out has no room for. The libraries of providers do not retry: their waits know nothing of
+that time-out, past which the server would replace the worker.
 """
 
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from apps.embeddings.cache import Key, query_vectors
 from apps.embeddings.config import Config, config
 from apps.embeddings.errors import ProviderFailed
 from apps.embeddings.provider import Kind, Provider, batches
@@ -27,49 +27,60 @@ from apps.engine.vectors import Float32, check, to_float32
 
 logger = logging.getLogger(__name__)
 
+# A thousand queries of dimension 1,536 with such texts take some 14 MB.
+MAX_CACHED_CHARACTERS = 2000
+
 
 def embed(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> Float32:
     """The vectors [n, dimension] of n texts by the provider's model; of no texts, [0, dimension], or [0, 0] while the
-    dimension is not known. The vector of a single query may be one that was computed before; it is read-only.
+    dimension is not known. The vector of a single query may come from a cache, and is read-only then.
 
     Raises UnknownProvider, UnknownModel, TextRefused, NotInstalled and ProviderFailed.
     """
     settings = config()
+    if kind == "query" and len(texts) == 1 and len(texts[0]) <= MAX_CACHED_CHARACTERS:
+        return query_embedder(settings)(provider_name, model, texts[0])
     with_model = provider(provider_name, model)
     if not texts:
         return np.empty((0, with_model.dimension or 0), np.float32)
-    if kind != "query" or len(texts) != 1:
-        return embed_with(with_model, texts, kind, settings)
-    key = Key(settings, provider_name, model, texts[0])
-    vector = query_vectors.get(key)
-    if vector is None:
-        vector = embed_with(with_model, texts, kind, settings)
-        query_vectors.put(key, vector)
-    return vector
+    return embed_with(with_model, texts, kind, settings)
+
+
+@lru_cache(maxsize=1)
+def query_embedder(settings: Config) -> Callable[[str, str, str], Float32]:
+    """A function (provider, model, text) -> vector [1, dimension] that caches the vectors used last: people page,
+    refine filters and repeat themselves."""
+
+    @lru_cache(maxsize=settings.query_cache_size)
+    def embed_query(provider_name: str, model: str, text: str) -> Float32:
+        vector = embed_with(provider(provider_name, model), [text], "query", settings)
+        vector.flags.writeable = False
+        return vector
+
+    return embed_query
 
 
 def embed_with(provider: Provider, texts: Sequence[str], kind: Kind, settings: Config) -> Float32:
-    """The vectors [n, dimension] of n >= 1 texts, computed anew; for the rest as `embed`."""
+    """The vectors [n, dimension] of n >= 1 texts, never from the cache; raises as `embed`."""
     deadline = time.monotonic() + settings.timeout
-    parts: list[Float32] = []
-    done = 0
+    matrices: list[Float32] = []
     for batch in batches(texts, provider.max_batch, provider.max_batch_characters):
-        if parts and time.monotonic() >= deadline:
-            how_far = (
+        if matrices and time.monotonic() >= deadline:
+            done = sum(map(len, matrices))
+            reason = (
                 f"{done:,} of {len(texts):,} texts were embedded when the time-out of {settings.timeout:g} s was over"
             )
-            raise ProviderFailed(provider.name, f"{how_far}; send fewer texts at once", transient=True)
-        parts.append(_attempts(provider, batch, kind, settings, deadline))
-        done += len(batch)
-    return np.concatenate(parts)
+            raise ProviderFailed(provider.name, f"{reason}; send fewer texts at once", transient=True)
+        matrices.append(_embed_batch(provider, batch, kind, settings, deadline))
+    return np.concatenate(matrices)
 
 
-def _attempts(provider: Provider, texts: Sequence[str], kind: Kind, settings: Config, deadline: float) -> Float32:
+def _embed_batch(provider: Provider, texts: Sequence[str], kind: Kind, settings: Config, deadline: float) -> Float32:
     attempt = 0
     while True:
-        left = max(deadline - time.monotonic(), 0.001)
         try:
-            return _checked(provider, provider.embed(texts, kind, left), len(texts))
+            result = provider.embed(texts, kind, max(deadline - time.monotonic(), 0.001))
+            return _check_result(provider, result, len(texts))
         except ProviderFailed as failure:
             wait = failure.retry_after
             if wait is None:
@@ -81,25 +92,25 @@ def _attempts(provider: Provider, texts: Sequence[str], kind: Kind, settings: Co
         attempt += 1
 
 
-def _checked(provider: Provider, answer: object, count: int) -> Float32:
-    """`answer` as [count, dimension] float32 if it is that; makes the provider's dimension known."""
+def _check_result(provider: Provider, result: object, count: int) -> Float32:
+    """`result` as [count, dimension] float32 if it is that; makes the provider's dimension known."""
 
-    def refuse(reason: str) -> ProviderFailed:
-        return ProviderFailed(provider.name, f"the model {provider.model!r} {reason}")
+    def failure(reason: str) -> ProviderFailed:
+        return ProviderFailed(provider.name, f"the model {provider.model!r} answered {reason}")
 
     try:
-        vectors = to_float32(answer)
+        vectors = to_float32(result)
     except (TypeError, ValueError):
-        raise refuse("answered with something that is no matrix of numbers") from None
+        raise failure("with something that is no matrix of numbers") from None
     if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise refuse(f"answered with an array of shape {vectors.shape}, not [texts, dimension]")
+        raise failure(f"with an array of shape {vectors.shape}, not [texts, dimension]")
     if len(vectors) != count:
-        raise refuse(f"answered {count:,} texts with {len(vectors):,} vectors")
+        raise failure(f"{count:,} texts with {len(vectors):,} vectors")
     if provider.dimension not in (None, vectors.shape[1]):
-        raise refuse(f"answered with vectors of {vectors.shape[1]} components; before they had {provider.dimension}")
+        raise failure(f"with vectors of {vectors.shape[1]} components; before they had {provider.dimension}")
     try:
         check(vectors, Metric.COSINE)
     except InvalidVector as error:
-        raise refuse(f"answered with a vector that cannot be used: it {error.reason}") from None
+        raise failure(f"with a vector that cannot be used: it {error.reason}") from None
     provider.dimension = vectors.shape[1]
     return vectors

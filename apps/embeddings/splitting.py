@@ -1,76 +1,78 @@
-"""Splits a text into pieces that a model reads whole, at the highest boundary that fits: between paragraphs, else
+"""Splits a text into chunks that a model reads whole, at the highest boundary that fits: between paragraphs, else
 sentences, else words, else characters as people see them. The library semantic-text-splitter finds the boundaries.
 
-What always holds: a piece is a part of the text as it stands, without white space at its ends. Pieces come in order,
-the whole text but white space is in them, and equal texts are split alike. A piece has at most as many tokens as are
-asked for, unless a single character has more; at most 16 characters a token, be they white space or one endless word;
-and at most as many characters as a chunk may have. Each begins with at most `overlap` tokens of the one before: as many
-whole sentences or words as fit.
+What always holds: a chunk is a part of the text as it stands, without white space at its ends. Chunks come in order,
+the whole text but white space is in them, and equal texts are split alike. A chunk has at most `max_tokens` tokens,
+unless a single character has more, at most 16 characters a token, be they white space or one endless word, and at most
+`max_characters`. It begins with at most `overlap` tokens of the one before: as many whole sentences or words as fit.
+Where text is inserted or deleted, chunks change only until the boundaries meet again, a few chunks on.
 
-Where text is put in or taken out, pieces change only until the boundaries meet again, a few pieces on.
-
-The library measures what is left of a text again for each piece, so that the time for one endless word is quadratic. It
-is therefore shown the text by windows of a few pieces: the last piece of one, which the window's end has cut, is where
-the next begins, so the pieces are those of the whole text. With tokens that are estimated, a MiB takes 0.5 s of prose,
-3 s of what is none, and some 10 s of the worst with half of each piece overlapping; the interpreter's lock is held
-throughout.
+The library measures the rest of a text again for each chunk, so that the time for one endless word is quadratic. It
+therefore gets the text in windows of a few chunks: the last chunk of one, which the window's end has cut, is where the
+next begins, so the chunks are those of the whole text. With estimated tokens, a MiB takes 0.5 s of prose, 3 s of other
+text, and some 10 s of the worst with half of each chunk overlapping; the interpreter's lock is held throughout.
 """
 
 from collections.abc import Callable, Iterator
 
 _CHARACTERS_PER_TOKEN = 16
-# A window has room for so many of the longest pieces.
-_PIECES_PER_WINDOW = 4
+# A window has room for this many of the longest chunks.
+_CHUNKS_PER_WINDOW = 4
 
 
-class TooManyPieces(Exception):
-    """The text has more pieces than are wanted: `about` so many."""
+class TooManyChunks(Exception):
+    """The text has more chunks than allowed: `about` this number."""
 
     def __init__(self, about: int) -> None:
-        super().__init__(f"The text has about {about:,} pieces.")
+        super().__init__(f"The text has about {about:,} chunks.")
         self.about = about
 
 
-def split(
-    text: str, *, count: Callable[[str], int], max_tokens: int, overlap: int, most: int, longest: int
+def split_text(
+    text: str,
+    *,
+    count_tokens: Callable[[str], int],
+    max_tokens: int,
+    overlap: int,
+    max_chunks: int,
+    max_characters: int,
 ) -> list[str]:
-    """The pieces of `text`, at most `most`, of at most `longest` characters; none of a blank text. `count` counts
-    tokens; `overlap` < `max_tokens`.
+    """The chunks of `text`; none of a blank text. `overlap` < `max_tokens`.
 
-    Raises TooManyPieces, as soon as that is certain, and whatever `count` raises.
+    Raises TooManyChunks, as soon as that is certain, and whatever `count_tokens` raises.
     """
-    pieces: list[str] = []
-    for start, piece in _pieces(text, count, max_tokens, overlap, longest):
+    chunks: list[str] = []
+    for start, chunk in _locate_chunks(text, count_tokens, max_tokens, overlap, max_characters):
         # Python has four characters of white space that Unicode has not.
-        if not piece.strip():
+        if not chunk.strip():
             continue
-        if len(pieces) == most:
-            raise TooManyPieces(max(most + 1, round(most * len(text) / start)))
-        pieces.append(piece)
-    return pieces
+        if len(chunks) == max_chunks:
+            raise TooManyChunks(max(max_chunks + 1, round(max_chunks * len(text) / start)))
+        chunks.append(chunk)
+    return chunks
 
 
-def _pieces(
-    text: str, count: Callable[[str], int], max_tokens: int, overlap: int, longest: int
+def _locate_chunks(
+    text: str, count_tokens: Callable[[str], int], max_tokens: int, overlap: int, max_characters: int
 ) -> Iterator[tuple[int, str]]:
-    """The pieces with the places where they begin."""
+    """The chunks with the places where they begin."""
     from semantic_text_splitter import TextSplitter
 
-    # The library takes it that a token has a byte at least.
-    max_tokens = min(max_tokens, longest)
+    # The library assumes that a token has a byte at least.
+    max_tokens = min(max_tokens, max_characters)
     overlap = min(overlap, max_tokens - 1)
-    longest = min(longest, max_tokens * _CHARACTERS_PER_TOKEN)
+    max_characters = min(max_characters, max_tokens * _CHARACTERS_PER_TOKEN)
 
     def size(part: str) -> int:
-        return max(count(part), -(-len(part) * max_tokens // longest))
+        return max(count_tokens(part), -(-len(part) * max_tokens // max_characters))
 
     splitter = TextSplitter.from_callback(size, max_tokens, overlap=overlap)
-    window = longest * _PIECES_PER_WINDOW
+    window = max_characters * _CHUNKS_PER_WINDOW
     start = 0
     while start + window < len(text):
         found = splitter.chunk_indices(text[start : start + window])
-        # All that follows a piece which stands alone at the window's beginning is white space, too much for one piece.
+        # All that follows a chunk which stands alone at the window's beginning is white space, too much for one chunk.
         whole = found if not found or found[-1][0] == 0 else found[:-1]
-        yield from ((start + place, piece) for place, piece in whole)
+        yield from ((start + place, chunk) for place, chunk in whole)
         start += window if len(whole) == len(found) else found[-1][0]
-    yield from ((start + place, piece) for place, piece in splitter.chunk_indices(text[start:]))
+    yield from ((start + place, chunk) for place, chunk in splitter.chunk_indices(text[start:]))

@@ -1,4 +1,4 @@
-"""How many tokens a text has for a model whose tokenizer is not here: an estimate that needs no download.
+"""The number of tokens of a text for a model whose tokenizer is not here: an estimate that needs no download.
 
 A token is a run of up to 6 letters or digits of the Latin alphabet, of up to 3 of another, one character of the scripts
 of China, Japan and Korea, or one mark. That is some 4 characters of English, as of common tokenizers; a model's own
@@ -15,6 +15,6 @@ _TOKEN = re.compile(
 )
 
 
-def estimated_tokens(text: str) -> int:
-    """The estimate; 0 for white space alone."""
+def estimate_tokens(text: str) -> int:
+    """Estimate the number of tokens; 0 for white space alone."""
     return len(_TOKEN.findall(text))

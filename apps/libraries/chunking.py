@@ -10,7 +10,7 @@ from django.conf import settings
 
 from apps.embeddings.provider import Provider
 from apps.embeddings.registry import provider
-from apps.embeddings.splitting import TooManyPieces, split
+from apps.embeddings.splitting import TooManyChunks, split_text
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid
 from apps.libraries.inputs import Chunking, DocumentChunk, DocumentInput
 from apps.libraries.models import KnownModel
@@ -58,17 +58,17 @@ def split_documents(
 
 def _split(document: DocumentInput, pointer: str, provider: Provider, limit: int) -> list[str]:
     """The text of `document` as at most `limit` chunks."""
-    max_tokens, overlap = _chunk_sizes(document.chunking or _DEFAULT, pointer, provider.most_tokens())
+    max_tokens, overlap = _chunk_sizes(document.chunking or _DEFAULT, pointer, provider.max_tokens())
     try:
-        return split(
+        return split_text(
             document.text,
-            count=provider.count_tokens,
+            count_tokens=provider.count_tokens,
             max_tokens=max_tokens,
             overlap=overlap,
-            most=limit,
-            longest=max(1, settings.LIMITS.text_bytes // _BYTES_PER_CHARACTER),
+            max_chunks=limit,
+            max_characters=max(1, settings.LIMITS.text_bytes // _BYTES_PER_CHARACTER),
         )
-    except TooManyPieces as error:
+    except TooManyChunks as error:
         raise Invalid.at(
             f"{pointer}/text",
             f"would become about {error.about:,} chunks, and the request may write {limit:,} (limit "

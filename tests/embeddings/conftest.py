@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from apps.embeddings import cache, registry
+from apps.embeddings import registry
 from apps.embeddings.config import Config
+from apps.embeddings.services import query_embedder
 from tests.embeddings.service import Service
 
 
@@ -22,7 +23,7 @@ def configure(settings: Settings) -> Iterator[Callable[..., Config]]:
     configured()
     yield configured
     registry.forget()
-    cache.query_vectors.clear()
+    query_embedder.cache_clear()
 
 
 @pytest.fixture

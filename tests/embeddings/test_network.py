@@ -40,18 +40,18 @@ def test_no_retry_after() -> None:
     ],
 )
 def test_what_a_service_says_is_found_in_its_errors(body: object) -> None:
-    assert str(SERVICE.refused(500, body, {})).endswith("http://host:1 answered HTTP 500: it rains.")
+    assert str(SERVICE.status_error(500, body, {})).endswith("http://host:1 answered HTTP 500: it rains.")
 
 
 @pytest.mark.parametrize("body", [None, 7, [], {}, {"error": {}}, "<html>very-secret</html>", {"detail": [{"loc": 1}]}])
 def test_what_is_no_sentence_is_left_out(body: object) -> None:
-    assert str(SERVICE.refused(500, body, {})).endswith("http://host:1 answered HTTP 500.")
+    assert str(SERVICE.status_error(500, body, {})).endswith("http://host:1 answered HTTP 500.")
 
 
 def test_a_long_sentence_is_cut() -> None:
-    assert len(str(SERVICE.refused(400, "x" * 10_000, {}))) < 500
+    assert len(str(SERVICE.status_error(400, "x" * 10_000, {}))) < 500
 
 
 def test_the_key_is_shown_nowhere() -> None:
     assert "very-secret" not in repr(SERVICE)
-    assert "very-secret" not in str(SERVICE.refused(500, {"error": "bad very-secret!"}, {}))
+    assert "very-secret" not in str(SERVICE.status_error(500, {"error": "bad very-secret!"}, {}))

@@ -168,7 +168,7 @@ def test_too_many_attempts_end_with_what_the_server_said(service: Service, opena
     refused = failed()
     assert isinstance(refused, ProviderFailed)
     assert refused.transient
-    assert refused.reason == f"{service.url} answered HTTP 500: The engine is on fire"
+    assert str(refused).endswith(f" failed: {service.url} answered HTTP 500: The engine is on fire.")
     assert len(service.asked) == 3
 
 

@@ -12,7 +12,6 @@ import pytest
 from django.conf import settings as django_settings
 
 from apps.embeddings import registry
-from apps.embeddings.cache import query_vectors
 from apps.embeddings.config import Config
 from apps.embeddings.errors import EmbeddingError, NotInstalled, UnknownModel, UnknownProvider
 from apps.embeddings.registry import PROVIDERS, install_command, provider, provider_type
@@ -39,7 +38,7 @@ def test_other_settings_make_another_one(configure: Callable[..., Config]) -> No
 def test_models_that_requests_name_do_not_pile_up() -> None:
     for dimension in range(64, 264):
         provider("hashing", f"hashing-{dimension}")
-    assert len(registry._kept) <= 32
+    assert registry._make.cache_info().currsize <= 32
 
 
 def test_an_unknown_provider_is_refused_with_those_there_are() -> None:
@@ -90,9 +89,9 @@ def test_what_is_installed_leaves_the_server_what_it_has(name: str) -> None:
 
 
 def test_a_fault_of_our_own_module_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._MODULES, "hashing", ("gone", "Gone"))
+    monkeypatch.setitem(registry.PROVIDERS, "gone", "Gone")
     with pytest.raises(ModuleNotFoundError, match="gone"):
-        provider_type("hashing")
+        provider_type("gone")
 
 
 def test_no_provider_is_imported_before_it_is_asked_for() -> None:
@@ -116,14 +115,14 @@ def test_a_forked_child_has_providers_of_its_own_and_does_not_hang() -> None:
 
 
 def _fork_while_locks_are_held() -> int:
-    """A child of a process whose locks other threads hold embeds as ever; answers its exit status."""
+    """A child of a process whose lock another thread holds embeds as before; return its exit status."""
     django_settings.configure(EMBEDDINGS=Config())
     embed("hashing", "hashing-64", ["text"], "query")
     before = provider("hashing", "hashing-64")
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with registry._lock, query_vectors._lock:
+        with registry._lock:
             held.set()
             over.wait()
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.embeddings.cache import query_vectors
 from apps.embeddings.config import Config
 from apps.embeddings.errors import ProviderFailed, TextRefused
 from apps.embeddings.provider import Kind, Provider, batches
-from apps.embeddings.services import embed, embed_with
+from apps.embeddings.services import MAX_CACHED_CHARACTERS, embed, embed_with
 from apps.engine.vectors import Float32
 from tests.engine.data import bounded
 
@@ -166,27 +166,58 @@ def test_no_texts_are_no_vectors() -> None:
     assert embed("hashing", "hashing-64", [], "document").shape == (0, 64)
 
 
-def test_single_queries_are_kept_and_read_only() -> None:
-    first = embed("hashing", "hashing-64", ["where is it"], "query")
-    assert embed("hashing", "hashing-64", ["where is it"], "query") is first
+def query(text: str) -> Float32:
+    return embed("hashing", "hashing-64", [text], "query")
+
+
+def test_single_queries_are_cached_and_read_only() -> None:
+    first = query("where is it")
+    assert query("where is it") is first
     with pytest.raises(ValueError, match="read-only"):
         first[0, 0] = 1
     assert embed("hashing", "hashing-65", ["where is it"], "query").shape == (1, 65)
-    assert embed("hashing", "hashing-64", ["where was it"], "query") is not first
-    assert len(query_vectors) == 3
+    assert query("where was it") is not first
 
 
-def test_documents_and_batches_are_not_kept() -> None:
+def test_documents_and_batches_are_not_cached() -> None:
     document = embed("hashing", "hashing-64", ["where is it"], "document")
-    embed("hashing", "hashing-64", ["where", "is it"], "query")
-    assert len(query_vectors) == 0
-    document[0, 0] = 1
+    batch = embed("hashing", "hashing-64", ["where", "is it"], "query")
+    document[0, 0] = batch[0, 0] = 1
+    assert query("where is it")[0, 0] != 1
+    assert query("where")[0, 0] != 1
+
+
+def test_the_cache_holds_the_queries_used_last(configure: Callable[..., Config]) -> None:
+    configure(query_cache_size=3)
+    a, b, c = query("a"), query("b"), query("c")
+    assert query("a") is a
+    d = query("d")
+    assert query("b") is not b
+    assert query("c") is not c
+    assert query("d") is d
+
+
+def test_a_long_query_is_not_cached() -> None:
+    text = "x" * MAX_CACHED_CHARACTERS
+    assert query(text) is query(text)
+    assert query(text + "x") is not query(text + "x")
+
+
+def test_threads_may_share_the_cache(configure: Callable[..., Config]) -> None:
+    configure(query_cache_size=3)
+    expected = {text: query(text).tolist() for text in map(str, range(6))}
+
+    def find_wrong(seed: int) -> list[str]:
+        texts = map(str, np.random.default_rng(seed).integers(0, 6, 2000))
+        return [text for text in texts if query(text).tolist() != expected[text]]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(find_wrong, range(4))) == [[]] * 4
 
 
 def test_the_cache_may_be_switched_off(configure: Callable[..., Config]) -> None:
     configure(query_cache_size=0)
-    first = embed("hashing", "hashing-64", ["where is it"], "query")
-    again = embed("hashing", "hashing-64", ["where is it"], "query")
+    first = query("where is it")
+    again = query("where is it")
     assert again is not first
     assert np.array_equal(again, first)
-    assert len(query_vectors) == 0

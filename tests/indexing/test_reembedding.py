@@ -14,9 +14,9 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from apps.embeddings import cache, registry
+from apps.embeddings import registry
 from apps.embeddings.config import Config
-from apps.embeddings.services import embed
+from apps.embeddings.services import embed, query_embedder
 from apps.indexing.reembedder import Reembedder, ReembeddingPolicy
 from apps.libraries.models import Change, Chunk, Embedding, Library, Reembedding
 from apps.libraries.services.reembedding import WHITE_SPACE
@@ -78,7 +78,7 @@ def served(service: Service, settings: Settings) -> Iterator[Service]:
     service.usual = lambda body: vectors_of(body["input"])
     yield service
     registry.forget()
-    cache.query_vectors.clear()
+    query_embedder.cache_clear()
 
 
 @pytest.fixture

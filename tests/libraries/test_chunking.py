@@ -27,7 +27,7 @@ class Words(Provider):
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def most_tokens(self) -> int | None:
+    def max_tokens(self) -> int | None:
         return 20
 
 

@@ -15,7 +15,6 @@ from apps.embeddings.provider import Kind, Provider
 from apps.embeddings.providers.network import Service
 from apps.engine.vectors import Float32, to_float32
 
-_MOST_TEXTS = 96
 _INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 
@@ -23,7 +22,7 @@ class Cohere(Provider):
     """Any embedding model of Cohere's, for example embed-v4.0 or embed-multilingual-v3.0."""
 
     name = "cohere"
-    max_batch = _MOST_TEXTS
+    max_batch = 96
 
     def __init__(self, model: str, config: Config) -> None:
         super().__init__(model, config)
@@ -47,13 +46,14 @@ class Cohere(Provider):
             )
             return to_float32(answer.embeddings.float_)
         except httpx.TimeoutException:
-            raise self._service.timed_out() from None
+            raise self._service.timeout_error() from None
         except httpx.RequestError:
-            raise self._service.unreachable() from None
+            raise self._service.connection_error() from None
         except ApiError as error:
             status = error.status_code or 0
-            # An answer that is no JSON is an ApiError too.
-            refused = self._service.refused(status, error.body, error.headers or {}) if status >= 400 else None
-            raise refused or self._service.garbled() from None
+            # A reply that is no JSON is an ApiError too.
+            if status < 400:
+                raise self._service.format_error() from None
+            raise self._service.status_error(status, error.body, error.headers or {}) from None
         except (AttributeError, ParsingError, TypeError, ValueError):
-            raise self._service.garbled() from None
+            raise self._service.format_error() from None

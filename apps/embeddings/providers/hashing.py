@@ -1,22 +1,21 @@
 """Hashed words and parts of words: vectors without a model, without a network, the same everywhere.
 
-The vector of a text says which words it has, and not what they mean: texts are near one another that share words, or
-parts of words ("embed", "embedding"). It is *lexical*: "car" and "automobile" have nothing in common. It is there so
-that a server answers text out of the box, and for tests.
+Texts are near one another that share words, or parts of words ("embed", "embedding"), whatever these mean: "car" and
+"automobile" have nothing in common. So a server answers text out of the box; tests use it too.
 
 A word is a run of letters, digits and their marks, in Unicode's form NFKC with case folded. Its features are its runs
 of 4 to 6 characters, where "<" and ">" mark its ends, or all of it if it is shorter; in scripts that put no spaces
 between words, its runs of 2 and 3. So long words, which tend to be rare, weigh more, and "of" next to nothing. A
 feature adds 1 to one element of the vector or subtracts it, by its hash (Weinberger et al., Feature Hashing for Large
 Scale Multitask Learning, arXiv:0902.2186): features that fall on one element cancel as often as they add up, and
-products of vectors are right on average. A word that comes n times counts 1 + ln n times. The vector is scaled to unit
-length. A text without words is a single word made of its characters, and so has a vector too.
+products of vectors are right on average. A word that occurs n times counts 1 + ln n times. The vector is scaled to unit
+length. A text without words is a single word made of its characters.
 
-What always holds: equal texts have equal vectors, bit by bit, alone or in a batch, in any process, on any machine and
-under any Python whose Unicode tables agree on the characters in question. For all that is added up are whole numbers
-below 2**53, whose sums are exact in any order; one correctly rounded square root and division follow.
+What always holds: equal texts have equal vectors, bit by bit, alone or in a batch, in any process and on any machine
+whose Unicode tables agree on the characters. All sums are of whole numbers below 2**53, exact in any order; one
+correctly rounded square root and division follow.
 
-Costs some 15 microseconds for 15 words, and 25 more where a text comes alone; a word not met lately, 4 more.
+Costs some 15 microseconds for 15 words, 25 more where a text comes alone, and 4 more for a word not met lately.
 """
 
 import math
@@ -36,7 +35,7 @@ from apps.embeddings.provider import Kind, Provider, batches
 from apps.engine.vectors import Float32
 
 _MODEL = re.compile(r"hashing-([1-9][0-9]{1,3})")
-LEAST, MOST = 64, 4096
+MIN_DIMENSION, MAX_DIMENSION = 64, 4096
 
 # A run that goes on for longer is cut: scripts without spaces make long ones, and so does base64.
 _LONGEST_WORD = 64
@@ -62,8 +61,11 @@ class Hashing(Provider):
     def __init__(self, model: str, config: Config) -> None:
         named = _MODEL.fullmatch(model)
         dimension = int(named[1]) if named else 0
-        if not LEAST <= dimension <= MOST:
-            remedy = f"There are hashing-{LEAST} to hashing-{MOST}; the number is the dimension, 384 for example."
+        if not MIN_DIMENSION <= dimension <= MAX_DIMENSION:
+            remedy = (
+                f"There are hashing-{MIN_DIMENSION} to hashing-{MAX_DIMENSION}; the number is the dimension, 384 for "
+                "example."
+            )
             raise UnknownModel(self.name, model, remedy)
         super().__init__(model, config)
         self.dimension: int = dimension

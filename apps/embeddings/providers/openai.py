@@ -1,7 +1,7 @@
 """OpenAI's embeddings API by OpenAI's own library: also Ollama, vLLM, TEI and other servers that speak it.
 
-Vectors are asked for in base64, a third of the size of numbers in JSON; a server that sends numbers all the same is
-understood. Models are not told documents from queries: the API has no word for it.
+Vectors are requested in base64, a third of the size of numbers in JSON; a server that sends numbers all the same is
+understood. Documents and queries are embedded alike: the API does not tell them apart.
 """
 
 import base64
@@ -17,21 +17,19 @@ from apps.embeddings.provider import Kind, Provider
 from apps.embeddings.providers.network import Service
 from apps.engine.vectors import DTYPE, Float32, to_float32
 
-# OpenAI takes 300,000 tokens in a request; a character is rarely more than one.
-_MOST_CHARACTERS = 250_000
-
 
 class OpenAI(Provider):
     """Any model of the server at the setting's address."""
 
     name = "openai"
-    max_batch_characters = _MOST_CHARACTERS
+    # OpenAI takes 300,000 tokens in a request; a character is rarely more than one.
+    max_batch_characters = 250_000
 
     def __init__(self, model: str, config: Config) -> None:
         super().__init__(model, config)
         self.max_batch = config.openai_max_batch
         self.dimension = config.openai_dimensions or None
-        self._asked = {"dimensions": config.openai_dimensions} if config.openai_dimensions else None
+        self._extra_body = {"dimensions": config.openai_dimensions} if config.openai_dimensions else None
         self._service = Service(
             self.name,
             model,
@@ -52,23 +50,23 @@ class OpenAI(Provider):
                 input=list(texts),
                 model=self.model,
                 encoding_format="base64",
-                extra_body=self._asked,
+                extra_body=self._extra_body,
                 timeout=timeout,
             )
         except openai.APITimeoutError:
-            raise self._service.timed_out() from None
+            raise self._service.timeout_error() from None
         except openai.APIConnectionError:
-            raise self._service.unreachable() from None
+            raise self._service.connection_error() from None
         except openai.APIStatusError as error:
-            raise self._service.refused(error.status_code, error.body, error.response.headers) from None
+            raise self._service.status_error(error.status_code, error.body, error.response.headers) from None
         try:
-            return rows(answer.content)
+            return parse_vectors(answer.content)
         except (AttributeError, LookupError, TypeError, ValueError):
-            raise self._service.garbled() from None
+            raise self._service.format_error() from None
 
 
-def rows(body: bytes) -> Float32:
-    """The vectors [n, dimension] in the body of an answer, by their `index`.
+def parse_vectors(body: bytes) -> Float32:
+    """The vectors [n, dimension] in the body of a reply, by their `index`.
 
     Raises AttributeError, LookupError, TypeError or ValueError for anything else.
     """
@@ -77,10 +75,10 @@ def rows(body: bytes) -> Float32:
         items = sorted(items, key=itemgetter("index"))
         if [item["index"] for item in items] != list(range(len(items))):
             raise ValueError("the vectors are not numbered from 0")
-    return np.array([_row(item["embedding"]) for item in items], np.float32)
+    return np.array([_parse_vector(item["embedding"]) for item in items], np.float32)
 
 
-def _row(embedding: str | list[float]) -> Float32:
+def _parse_vector(embedding: str | list[float]) -> Float32:
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding, validate=True), DTYPE)
     return to_float32(embedding)

@@ -1,15 +1,12 @@
 """Models of the library sentence-transformers on this machine: a name that was downloaded before, or a folder.
 
-What always holds:
-- Nothing is downloaded, no code that comes with a model is run, and weights are read from safetensors files only: a
-  request may name any model.
-- A model is loaded when it first embeds, in the process that does, so never before the server forks its workers. Each
-  worker has its own copy in memory.
-- One text or batch is embedded at a time: the tokenizers cannot be shared by threads that run at once. PyTorch computes
-  with the threads of the setting, 1 unless it says otherwise; several workers use several cores anyway.
+What always holds, since a request may name any model:
+- Nothing is downloaded, no code that comes with a model runs, and weights are read from safetensors files only.
+- A model is loaded when it first embeds, in that process, so never before the server forks. Each worker has a copy.
+- One batch is embedded at a time: threads cannot share a tokenizer. PyTorch computes with the threads of the setting,
+  1 by default; several workers use several cores anyway.
 
-Where a model has prompts for documents and queries, or parts of its own for each, they are used. A text longer than the
-model reads is cut at its end.
+A model's own prompts or parts for documents and queries are used. A text longer than the model reads is cut at its end.
 """
 
 import logging
@@ -31,7 +28,7 @@ logger = logging.getLogger(__name__)
 _progress: Any = transformers_logging
 _progress.disable_progress_bar()
 
-_TOGETHER = 32
+_BATCH_SIZE = 32
 # The names that `encode_document` looks for, in its order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
@@ -40,7 +37,7 @@ class SentenceTransformers(Provider):
     """Any model of sentence-transformers that is on this machine."""
 
     name = "sentence_transformers"
-    # Between batches the time-out is looked at.
+    # The time-out is checked between batches.
     max_batch = 128
 
     def __init__(self, model: str, config: Config) -> None:
@@ -56,17 +53,17 @@ class SentenceTransformers(Provider):
             model = self._model()
             encode = model.encode_query if kind == "query" else model.encode_document
             try:
-                return to_float32(encode(list(texts), batch_size=_TOGETHER, show_progress_bar=False))
+                return to_float32(encode(list(texts), batch_size=_BATCH_SIZE, show_progress_bar=False))
             except Exception as error:
-                raise self._failed("run", error) from None
+                raise self._failure("run", error) from None
 
     def count_tokens(self, text: str) -> int:
-        """By the model's own tokenizer; the estimate for the few models that have one of another kind."""
+        """Count with the model's own tokenizer; estimate for the few models that have one of another kind."""
         with self._lock:
             return self._count(text)
 
-    def most_tokens(self) -> int | None:
-        """What the model reads, less what it puts before and after a text."""
+    def max_tokens(self) -> int | None:
+        """The tokens that the model reads, less those it puts before and after a text."""
         with self._lock:
             tokenizer, longest = self._tokenizer(), self._model().max_seq_length
             if tokenizer is None or longest is None:
@@ -109,12 +106,12 @@ class SentenceTransformers(Provider):
             )
             raise UnknownModel(self.name, self.model, remedy) from None
         except Exception as error:
-            raise self._failed("loaded", error) from None
+            raise self._failure("loaded", error) from None
 
-    def _failed(self, what: str, error: Exception) -> ProviderFailed:
-        """What PyTorch or a model's own parts could not do: any kind of error, for which the log has a traceback."""
+    def _failure(self, action: str, error: Exception) -> ProviderFailed:
+        """The error for any that PyTorch or a model's own parts raise, whose traceback is logged."""
         logger.error("sentence_transformers, model %r", self.model, exc_info=error)
-        reason = f"the model {self.model!r} could not be {what} on {self._device}: {_first_line(error)}"
+        reason = f"the model {self.model!r} could not be {action} on {self._device}: {_first_line(error)}"
         return ProviderFailed(self.name, reason)
 
 
