@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
-# Before numpy is loaded; apps/engine/indexes/scan.py says why.
+# Before numpy is loaded; apps/engine/indexes/parallel_products.py says why.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

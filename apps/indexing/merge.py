@@ -74,7 +74,7 @@ class Job:
 
     def _wished_of(self, state: LibraryState) -> tuple[str, Params]:
         """The type and the parameters that a library in `state` wishes for so many rows."""
-        kind = chosen_kind(state.index_type, self._rows, self.inputs[0].vectors.shape[1])
+        kind = chosen_kind(state.index_type, self._rows, self.inputs[0].matrix.dimension)
         return kind, NO_PARAMS if state.index_type == AUTO else state.params
 
     def _checkpoint(self) -> None:
@@ -84,16 +84,14 @@ class Job:
     def _run(self) -> None:
         try:
             parts = [segment.part() for segment in self.inputs]
-            merged = merged_rows(parts, self.inputs[0].vectors.shape[1])
+            merged = merged_rows(parts, self.inputs[0].matrix.dimension, self.state.metric)
             kind, params = self._target
             segment = Segment.build(
                 keys=merged.keys,
-                vectors=merged.vectors,
+                matrix=merged.matrix,
                 content=merged.content(parts),
-                metric=self.state.metric,
                 kind=kind,
                 params=params,
-                exact=merged.exact,
                 checkpoint=self._checkpoint,
             )
             self._checkpoint()

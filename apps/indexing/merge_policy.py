@@ -75,7 +75,7 @@ def inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> 
     if not quiet or len(segments) < 2:
         return []
     largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
-    rows, dimension = sum(segment.live for segment in segments), largest.vectors.shape[1]
+    rows, dimension = sum(segment.live for segment in segments), largest.matrix.dimension
     is_slow = index_type(chosen_kind(state.index_type, rows, dimension)).slow_to_build
     if (rows - largest.live) * (_TIER if is_slow else _QUIET_TIER) >= largest.live:
         return [largest, *others]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from apps.engine.indexes import registry
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.storage.row_data import LooseContent
 from apps.engine.storage.segment import Segment
@@ -86,14 +87,13 @@ def _built(entry: Entry, vectors: Float32, metric: Metric) -> list[_Contender]:
         else:
             segment = Segment.build(
                 keys=np.arange(rows),
-                vectors=vectors,
+                matrix=Matrix.build(vectors, metric),
                 content=LooseContent(),
-                metric=metric,
                 kind=entry.kind,
                 params=entry.build,
             )
             view = View.of(dimension=dimension, metric=metric, segments=(segment,), built_at=0.0)
-            nbytes = segment.index.nbytes
+            nbytes = segment.index.nbytes or segment.matrix.nbytes - vectors.nbytes
             ids = [f"row-{key}" for key in range(rows)]
             with_params = _through(view, ids)
     except NotInstalled as library:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES, chosen_kind
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import parse_filter
@@ -57,9 +58,8 @@ class _Library:
         params = _GRAPH if kind == "hnsw" else {}
         segment = Segment.build(
             keys=np.arange(len(self.data)),
-            vectors=self.data.vectors,
+            matrix=Matrix.build(self.data.vectors, Metric.COSINE),
             content=self.content,
-            metric=Metric.COSINE,
             kind=kind,
             params=params,
         )

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from apps.engine.indexes.base import Neighbors
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Mask
 
@@ -24,7 +23,7 @@ def recall(
     found: Neighbors, vectors: Float32, metric: Metric, queries: Float32, k: int, allowed: Mask | None = None
 ) -> float:
     """The share of the k best rows among the answers, by exact scores, so that ties cost nothing."""
-    best = BruteForce.build(vectors, metric).search(queries, k, allowed)
+    best = Matrix.build(vectors, metric).search(queries, k, allowed)
     count = np.count_nonzero(best.positions[0] >= 0)
     return float((found.scores[:, :count] >= best.scores[:, count - 1 : count]).mean()) if count else 1.0
 

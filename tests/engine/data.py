@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from apps.engine.indexes.base import Neighbors
+from apps.engine.indexes.matrix import Neighbors
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.storage.row_data import Row, StoredContent

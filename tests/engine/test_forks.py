@@ -16,6 +16,7 @@ import pytest
 
 from apps.engine import kernels
 from apps.engine.indexes.base import VectorIndex
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.registry import INDEX_TYPES, index_type
 from apps.engine.metrics import Metric
 from tests.engine.approximate import embeddings
@@ -71,13 +72,15 @@ def _answers(index: VectorIndex) -> list[list[int]]:
 def _serve_as_parent(kind: str) -> None:
     kernels.load()
     vectors = embeddings(9000, 24)
-    index = index_type(kind).build(vectors, Metric.COSINE)
+    index = index_type(kind).build(Matrix(vectors, Metric.COSINE))
     if kind in FAISS and index.search(vectors[:1], 10).exact:
         raise SystemExit("faiss was not asked")
     expected = _answers(index)
     child = os.fork()
     if child == 0:
-        same = _answers(index) == expected and _answers(index_type(kind).build(vectors, Metric.COSINE)) == expected
+        same = (
+            _answers(index) == expected and _answers(index_type(kind).build(Matrix(vectors, Metric.COSINE))) == expected
+        )
         os._exit(0 if same else 1)
     deadline = time.monotonic() + CHILD_SECONDS
     while time.monotonic() < deadline:

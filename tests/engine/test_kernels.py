@@ -5,8 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine import kernels
-from apps.engine.indexes.base import Neighbors
-from apps.engine.indexes.brute_force import search_matrix
-from apps.engine.indexes.scan import Codes
+from apps.engine.indexes.byte_codes import ByteCodes
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.metrics import Metric, exact_scores, row_norms
 from apps.engine.vectors import MAX_COMPONENT, Float32
 from tests.engine.data import Problem, assert_k_best, bounded, metrics, problems, ranking, seeds, storable
+from tests.engine.numpy_only import numpy_only
 
 DIMENSIONS = [*range(1, 66), 96, 100, 127, 128, 129, 200, 384, 1000, 1536, 8192]
 
@@ -28,16 +26,6 @@ DIMENSIONS = [*range(1, 66), 96, 100, 127, 128, 129, 200, 384, 1000, 1536, 8192]
 @pytest.fixture(scope="module", autouse=True)
 def _kernels() -> None:
     kernels.load()
-
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """As in a process that has not loaded the kernels yet."""
-    kernels._loaded = False
-    try:
-        yield
-    finally:
-        kernels._loaded = True
 
 
 @st.composite
@@ -56,7 +44,7 @@ def rows_of_any_magnitude(draw: st.DrawFn) -> Float32:
 def test_exact_scores_are_the_same_bits_with_and_without_kernels(matrix: Float32, metric: Metric) -> None:
     places = np.array([len(matrix) - 1, 0, 0])
     compiled = exact_scores(metric, matrix, matrix[0]), exact_scores(metric, matrix, matrix[0], places)
-    with without_kernels():
+    with numpy_only():
         plain = exact_scores(metric, matrix, matrix[0]), exact_scores(metric, matrix, matrix[0], places)
     assert [scores.tobytes() for scores in compiled] == [scores.tobytes() for scores in plain]
 
@@ -67,10 +55,10 @@ def test_every_dimension_is_added_up_in_the_same_order(dimension: int) -> None:
     matrix = storable(rng.standard_normal((40, dimension)) * 10.0 ** rng.uniform(-3, 3, (40, dimension)))
     for metric in Metric:
         compiled = exact_scores(metric, matrix, matrix[3])
-        with without_kernels():
+        with numpy_only():
             assert compiled.tobytes() == exact_scores(metric, matrix, matrix[3]).tobytes()
     norms = row_norms(matrix)
-    with without_kernels():
+    with numpy_only():
         assert norms.tobytes() == row_norms(matrix).tobytes()
 
 
@@ -78,24 +66,20 @@ def test_every_dimension_is_added_up_in_the_same_order(dimension: int) -> None:
 @given(problem=problems(), seed=seeds)
 def test_rows_without_a_copy_are_ranked_the_same_in_any_order_of_ties(problem: Problem, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(problem.vectors))
-    compiled = _search_matrix(problem, order)
-    with without_kernels():
-        plain = _search_matrix(problem, order)
+    matrix = Matrix(problem.vectors, problem.metric)
+    compiled = matrix.search(problem.queries, problem.k, problem.allowed, order)
+    with numpy_only():
+        plain = matrix.search(problem.queries, problem.k, problem.allowed, order)
     assert compiled.positions.tolist() == plain.positions.tolist()
     assert compiled.scores.tobytes() == plain.scores.tobytes()
-
-
-def _search_matrix(problem: Problem, order: np.ndarray | None = None, codes: Codes | None = None) -> Neighbors:
-    norms = row_norms(problem.vectors).astype(np.float32)
-    return search_matrix(
-        problem.vectors, norms, problem.metric, problem.queries, problem.k, problem.allowed, order, codes
-    )
 
 
 @bounded(300)
 @given(problems())
 def test_a_scan_of_the_copy_finds_the_k_best(problem: Problem) -> None:
-    assert_k_best(_search_matrix(problem, codes=Codes.build(problem.vectors, problem.metric)), problem)
+    codes = ByteCodes.build(problem.vectors, problem.metric)
+    matrix = Matrix(problem.vectors, problem.metric, codes=codes)
+    assert_k_best(matrix.search(problem.queries, problem.k, problem.allowed), problem)
 
 
 @pytest.mark.parametrize("plane", ["coarse", "fine"])
@@ -134,9 +118,9 @@ def assert_found_before_worse(
     rows = np.concatenate([rows, -rows])
     query = storable(query)
     best = np.lexsort((np.arange(len(rows)), -exact_scores(metric, rows, query)))[:3]
-    codes = Codes.build(rows, metric)
+    codes = ByteCodes.build(rows, metric)
     for count in (1, 3):
-        positions, _ = codes.nearest(rows, metric, np.stack([query] * count), 3)
+        positions, _ = codes.search(rows, metric, np.stack([query] * count), 3)
         assert positions.tolist() == [best.tolist()] * count
 
 
@@ -159,13 +143,13 @@ def _worse(metric: Metric, row: np.ndarray, query: np.ndarray, by: float, rng: n
 def test_the_first_and_the_last_row_are_found_however_many_there_are(metric: Metric, rows: int) -> None:
     rng = np.random.default_rng(rows)
     vectors = storable(rng.standard_normal((rows, 33)))
-    index = Codes.build(vectors, metric)
+    index = ByteCodes.build(vectors, metric)
     for count in range(1, 10):
         queries = storable(rng.standard_normal((count, 33)))
         queries[:2] = 3 * vectors[0]
         queries[2:] = 3 * vectors[-1]
         for k in {1, min(2, rows), rows}:
-            positions, _ = index.nearest(vectors, metric, queries, k)
+            positions, _ = index.search(vectors, metric, queries, k)
             expected = [ranking(metric, vectors, query)[:k].tolist() for query in queries]
             assert positions.tolist() == expected
 
@@ -178,7 +162,7 @@ def test_rows_that_get_better_and_better_are_all_tried(metric: Metric, k: int) -
     one, other = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 2)))[0].T
     better = storable(np.cos(angles) * one + np.sin(angles) * other)
     for vectors in (better, better[::-1].copy(), np.tile(better[:1], (6000, 1))):
-        positions, _ = Codes.build(vectors, metric).nearest(vectors, metric, storable(one)[None], k)
+        positions, _ = ByteCodes.build(vectors, metric).search(vectors, metric, storable(one)[None], k)
         assert positions[0].tolist() == ranking(metric, vectors, storable(one))[:k].tolist()
 
 
@@ -187,10 +171,10 @@ def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric:
     # Coded about zero, all rows would have the same codes.
     rng = np.random.default_rng(0)
     vectors = storable(rng.standard_normal(64) * 100 + rng.standard_normal((5000, 64)) * 0.01)
-    codes = Codes.build(vectors, metric)
+    codes = ByteCodes.build(vectors, metric)
     assert len(np.unique(codes.planes[0], axis=0)) > 4900
     query = vectors[17] + storable(rng.standard_normal(64) * 0.001)
-    positions, _ = codes.nearest(vectors, metric, query[None], 10)
+    positions, _ = codes.search(vectors, metric, query[None], 10)
     assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
 
 
@@ -224,8 +208,8 @@ def answers() -> list[str]:
     vectors, queries = storable(rng.standard_normal((3000, 200))), storable(rng.standard_normal((5, 200)))
     found = []
     for metric in Metric:
-        codes = Codes.build(vectors, metric)
+        codes = ByteCodes.build(vectors, metric)
         for some in (queries, queries[:1]):
-            positions, scores = codes.nearest(vectors, metric, some, 20)
+            positions, scores = codes.search(vectors, metric, some, 20)
             found.append(f"{positions.tolist()} {scores.tobytes().hex()}")
     return found

@@ -20,13 +20,13 @@ from django.db import connection, connections
 
 from apps.engine import kernels
 from apps.engine.indexes import registry
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, go_on
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, no_checkpoint
 from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.registry import INDEX_TYPES
 from apps.engine.metadata.filters import parse_filter
-from apps.engine.metrics import Metric
 from apps.engine.storage import view
-from apps.engine.vectors import DTYPE, Float32
+from apps.engine.vectors import DTYPE
 from apps.indexing import indexer as indexing
 from apps.indexing import merge as jobs
 from apps.indexing import merge_policy as planning
@@ -660,11 +660,9 @@ class Slow(BruteForce):
     @classmethod
     def build(
         cls,
-        vectors: Float32,
-        metric: Metric,
+        matrix: Matrix,
         params: Params = NO_PARAMS,
-        exact: BruteForce | None = None,
-        checkpoint: Checkpoint = go_on,
+        checkpoint: Checkpoint = no_checkpoint,
     ) -> "Slow":
         Slow.builds += 1
         deadline = time.perf_counter() + 120
@@ -678,7 +676,7 @@ class Slow(BruteForce):
                     raise
         if Slow.error is not None:
             raise Slow.error
-        built = super().build(vectors, metric)
+        built = super().build(matrix)
         assert isinstance(built, Slow)
         return built
 
@@ -686,8 +684,7 @@ class Slow(BruteForce):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Slow]]:
     """A type of the registry that is built when the test says so."""
-    monkeypatch.setitem(sys.modules, "apps.engine.indexes.slow", sys.modules[__name__])
-    monkeypatch.setitem(registry._MODULES, "slow", ("slow", "Slow"))
+    monkeypatch.setitem(registry.INDEX_TYPES, "slow", f"{__name__}:Slow")
     Slow.may_end, Slow.asks, Slow.builds, Slow.broken_off, Slow.error = threading.Event(), True, 0, 0, None
     yield Slow
     Slow.may_end.set()

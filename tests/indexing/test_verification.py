@@ -1,7 +1,6 @@
 """What `verify_index` finds, and what it costs."""
 
 import io
-import sys
 import threading
 import tracemalloc
 from datetime import UTC, datetime
@@ -14,8 +13,9 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from apps.engine.indexes import registry
-from apps.engine.indexes.base import NO_PARAMS, Neighbors, Params
+from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Neighbors
 from apps.engine.metadata import Attributes
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import Row
@@ -123,8 +123,7 @@ class Nearest(BruteForce):
 
 
 def test_a_row_is_no_neighbour_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "apps.engine.indexes.nearest", sys.modules[__name__])
-    monkeypatch.setitem(registry._MODULES, "nearest", ("nearest", "Nearest"))
+    monkeypatch.setitem(registry.INDEX_TYPES, "nearest", f"{__name__}:Nearest")
     make(50)
     execute("UPDATE vectordb_library SET index_type = 'nearest'")
     assert Indexer().run_until_done("a") is None

@@ -54,5 +54,5 @@ def nearest(current: LoadedView, vector: list[float]) -> str:
 
 def live_rows(view: View) -> tuple[Int64, Float32]:
     """Keys and vectors of all live rows, in ascending order of the keys."""
-    merged = merged_rows(view.parts(), view.dimension)
-    return merged.keys, merged.vectors
+    merged = merged_rows(view.parts(), view.dimension, view.metric)
+    return merged.keys, merged.matrix.vectors

@@ -1,53 +1,27 @@
-"""The interface of an index over an immutable matrix, and what a search returns.
+"""The interface of an index over an immutable matrix.
 
-An index builds once and searches: no insert, no delete. New and dead rows are the view's business (`view.py`). Its
-files are derived: `save` writes what `load` needs besides the matrix itself, which the segment keeps.
+An index is built once and searched: no insert, no delete. New and dead rows are the view's business
+(`storage.view`). Its files are derived: `save` writes what `load` needs besides the matrix, which the segment keeps.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from apps.engine.errors import InvalidParameter
-from apps.engine.metrics import Metric
-from apps.engine.vectors import Float32, Int64, Mask
-
-if TYPE_CHECKING:
-    from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.vectors import Float32, Mask
 
 Params = Mapping[str, Any]
 NO_PARAMS: Params = {}
-# Asked between the steps of a long build; what it raises ends the build.
+# Called between the steps of a long build; what it raises ends the build.
 Checkpoint = Callable[[], None]
 
 
-def go_on() -> None:
-    """The checkpoint of a build that nobody breaks off."""
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The nearest rows of m queries, best first.
-
-    positions  int64 [m, k], row numbers; -1 where there are fewer than k
-    scores     float32 [m, k], exact scores; -inf where the position is -1
-    compared   int64 [m], how many vectors each query was compared with, by themselves or by their codes
-    proven     bool [m], whether these provably are the k best, ties by row number
-    scanned    bool [m], whether an exact scan of all allowed rows found them, as `brute_force` does
-    """
-
-    positions: Int64
-    scores: Float32
-    compared: Int64
-    proven: Mask
-    scanned: Mask
-
-    @property
-    def exact(self) -> bool:
-        """Whether all answers are proven."""
-        return bool(self.proven.all())
+def no_checkpoint() -> None:
+    """Let the build continue."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +46,7 @@ class Parameter:
 
 
 class VectorIndex(ABC):
-    """An index over `len(self)` vectors; rows are named by their position in the matrix it was built from."""
+    """An index over the rows of a matrix, which are named by their position in it."""
 
     kind: ClassVar[str]
     build_parameters: ClassVar[tuple[Parameter, ...]] = ()
@@ -81,6 +55,9 @@ class VectorIndex(ABC):
     slow_to_build: ClassVar[bool] = False
     # Past so many dimensions the type does not suit; None where it always does.
     many_dimensions: ClassVar[int | None] = None
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
 
     @classmethod
     def check_params(cls, params: Params) -> None:
@@ -105,23 +82,15 @@ class VectorIndex(ABC):
 
     @classmethod
     @abstractmethod
-    def build(
-        cls,
-        vectors: Float32,
-        metric: Metric,
-        params: Params = NO_PARAMS,
-        exact: "BruteForce | None" = None,
-        checkpoint: Checkpoint = go_on,
-    ) -> Self:
-        """Index `vectors` [n, dimension]. The array is kept, not copied, and never written to.
+    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
+        """Index the rows of `matrix`, which is kept and answers what is left to an exact search.
 
-        `exact`, an index of the same rows, answers what is left to a scan, quicker than the rows alone would. Types
-        that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter as `check_params` does.
+        Types that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter like `check_params`.
         """
 
     @abstractmethod
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        """The k nearest rows to each of `queries` [m, dimension].
+        """The k nearest rows to each of `queries` [m, d].
 
         `allowed` [n] limits the search to its true rows; all false means no results, None means all rows. At least
         min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts.
@@ -129,24 +98,24 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what `load` needs into files of `folder`, which exists; the vectors are not among them."""
+        """Write what `load` needs besides the matrix into files of `folder`, which exists."""
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: "BruteForce | None" = None) -> Self:
-        """The index that was saved in `folder`, built from `vectors` [n, dimension] under `metric`; `exact` as in
-        `build`.
+    def load(cls, folder: Path, matrix: Matrix) -> Self:
+        """The index that was saved in `folder`, built from `matrix`.
 
-        Files are mapped, not read, where that saves memory. Who calls has checked their checksums.
+        Files are mapped, not read, where that saves memory. The caller has checked their checksums. Raises ValueError
+        or OSError for files that do not fit.
         """
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.matrix)
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Memory or mapped file that the index holds besides its vectors."""
+        """Memory or mapped files that the index holds besides its matrix."""
 
 
 def check_parameters(params: Params, known: Mapping[str, Parameter], otherwise: str) -> None:

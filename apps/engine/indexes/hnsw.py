@@ -20,7 +20,7 @@ What could go wrong with a graph, and what is done:
   (faiss's own filter ends the walk by the same rule whatever it found: recall 0.33 among the 6% of the rows that are of
   one topic.) Where a walk would cost more than an exact search among the allowed rows, it is that, as it is for a
   matrix of few rows.
-- Links can lead nowhere. A trial at build (`approximate.Trial`) doubles the default `ef` until recall is 0.93, and
+- Links can lead nowhere. A calibration at build doubles the default `ef` until recall is 0.93, and
   where that does not help there is no graph, but an exact search.
 
 Costs at 384 dimensions and m = 16: 0.9 KB per row in the file, and 12 bytes per row in each process. The build takes
@@ -34,11 +34,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from apps.engine.indexes import rerank as shortlist
-from apps.engine.indexes.approximate import Copies, Frame, Listed, Trial, rounded_up, widened
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.indexes.brute_force import BruteForce
-from apps.engine.indexes.faiss_library import counted, library, metric_number, read, write
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.calibration import Calibration
+from apps.engine.indexes.duplicates import Duplicates
+from apps.engine.indexes.faiss_library import count_compared, library, metric_number, read, round_up, write
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.normalize import Normalizer
+from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -86,86 +88,74 @@ class Hnsw(VectorIndex):
         ),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, exact: BruteForce, graph: "_Graph | None") -> None:
-        self._vectors = vectors
-        self._metric = metric
-        self._exact = exact
+    def __init__(self, matrix: Matrix, graph: "_Graph | None") -> None:
+        super().__init__(matrix)
         self._graph = graph
 
     @classmethod
-    def build(
-        cls,
-        vectors: Float32,
-        metric: Metric,
-        params: Params = NO_PARAMS,
-        exact: BruteForce | None = None,
-        checkpoint: Checkpoint = go_on,
-    ) -> Self:
+    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
         cls.check_params(params)
-        index = cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), None)
-        if len(vectors) >= _WALK_COST * _EF:
-            index._grow(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
+        index = cls(matrix, None)
+        if len(matrix) >= _WALK_COST * _EF:
+            index._build_graph(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
         return index
 
-    def _grow(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
-        """Make the graph, set its default `ef` to what a trial takes, and give it up where that does not pay."""
-        norms = self._exact.norms
-        trial = Trial.over(self._vectors, norms, self._metric)
-        if trial.separable:
-            self._graph = _Graph.grown(self._vectors, norms, self._metric, m, ef_construction, checkpoint)
+    def _build_graph(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
+        """Make the graph, set its default `ef` to what calibration requires, and drop it where that does not pay."""
+        calibration = Calibration.draw(self.matrix)
+        if calibration.separable:
+            self._graph = _Graph.build(self.matrix, m, ef_construction, checkpoint)
         while self._graph is not None:
             if not self._pays(self._graph.ef, len(self)):
                 self._graph = None
-            elif trial.recall(self.search(trial.queries, trial.k, params={"ef": self._graph.ef}).scores) < _ENOUGH:
-                self._graph.ef *= 2
             else:
-                return
+                found = self.search(calibration.queries, calibration.k, params={"ef": self._graph.ef})
+                if calibration.recall(found.scores) >= _ENOUGH:
+                    return
+                self._graph.ef *= 2
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        rows = len(self._vectors)
+        rows = len(self)
         count = rows if allowed is None else int(np.count_nonzero(allowed))
         if count == rows:
             allowed = None
         graph = self._graph
         if graph is None or not count:
-            return self._exact.search(queries, k, allowed)
+            return self.matrix.search(queries, k, allowed)
         first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
 
-        def listed(some: Float32, kept: int) -> Listed:
-            wanted = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
-            firsts, compared = graph.walk(some, kept, wanted)
-            positions, scores, _ = shortlist.read(
-                self._metric, self._vectors, some, k, firsts, copies=graph.copies, allowed=allowed
+        def search(block: Float32, kept: int) -> Candidates:
+            length = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
+            representatives, compared = graph.walk(block, kept, length)
+            positions, scores, _ = rerank(
+                self.matrix, block, k, representatives, duplicates=graph.duplicates, allowed=allowed
             )
-            return Listed(positions, scores, compared, positions[:, min(k, count) - 1] >= 0)
+            return Candidates(positions, scores, compared, positions[:, min(k, count) - 1] >= 0)
 
-        return widened(
+        return search_lists(
             queries,
-            first,
-            rows=rows,
+            k,
+            allowed,
+            matrix=self.matrix,
+            length=first,
             pays=lambda kept: self._pays(kept, count),
-            listed=listed,
-            exact=lambda some: self._exact.search(some, k, allowed),
+            search=search,
         )
 
     def _pays(self, kept: int, count: int) -> bool:
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
-        if count < len(self._vectors) and self._exact.has_copy:
+        if count < len(self) and self.matrix.codes is not None:
             return _WALK_COST_OF_COPY * kept <= count
-        return _WALK_COST * kept <= min(len(self._vectors), _GATHER_COST * count)
+        return _WALK_COST * kept <= min(len(self), _GATHER_COST * count)
 
     def save(self, folder: Path) -> None:
         about = None if self._graph is None else self._graph.save(folder)
         (folder / "graph.json").write_text(json.dumps(about))
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
+    def load(cls, folder: Path, matrix: Matrix) -> Self:
         about = json.loads((folder / "graph.json").read_text())
-        graph = None if about is None else _Graph.load(folder, about, vectors, metric)
-        return cls(vectors, metric, exact or BruteForce.without_copy(vectors, metric), graph)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
+        return cls(matrix, None if about is None else _Graph.load(folder, about, matrix))
 
     @property
     def nbytes(self) -> int:
@@ -173,102 +163,95 @@ class Hnsw(VectorIndex):
 
 
 class _Graph:
-    """Nodes, one for each row that is no copy, with their codes and links, and the default `ef`."""
+    """Nodes, one for each row that is no duplicate, with their codes and links, and the default `ef`."""
 
-    def __init__(self, index: Any, copies: Copies, frame: Frame, ef: int) -> None:
+    def __init__(self, index: Any, duplicates: Duplicates, normalizer: Normalizer, ef: int) -> None:
         self._index = index
-        self.copies = copies
-        # The row of each node, and that of none, -1, at the end; None where each is its number.
-        self._firsts = np.append(copies.firsts(), -1) if copies.pairs.size else None
-        self._frame = frame
+        self.duplicates = duplicates
+        # The row of each node, and -1, that of no node, at the end; None where each is its number.
+        self._rows = np.append(duplicates.representatives(), -1) if duplicates.pairs.size else None
+        self._normalizer = normalizer
         self.ef = ef
 
     @classmethod
-    def grown(
-        cls,
-        vectors: Float32,
-        norms: Float32,
-        metric: Metric,
-        m: int,
-        ef_construction: int,
-        checkpoint: Checkpoint,
-    ) -> Self | None:
+    def build(cls, matrix: Matrix, m: int, ef_construction: int, checkpoint: Checkpoint) -> Self | None:
         """The graph of all rows; None where there are too few different ones."""
         faiss = library()
-        frame = Frame.fitting(metric, norms, rounded_up(vectors.shape[1], _WIDTH_STEP))
-        corners = _corners(frame, vectors)
+        normalizer = Normalizer.fit(matrix, round_up(matrix.dimension, _WIDTH_STEP))
+        corners = _corners(normalizer, matrix.vectors)
         is_far = bool(np.linalg.norm(np.abs(corners).max(axis=0)) > _FAR * np.linalg.norm(corners[1] - corners[0]))
-        number = faiss.METRIC_L2 if is_far and metric is Metric.COSINE else metric_number(metric)
-        if _kind(vectors) == "IndexHNSWFlat":
-            index = faiss.IndexHNSWFlat(frame.width, m, number)
+        by_l2 = is_far and matrix.metric is Metric.COSINE
+        number = faiss.METRIC_L2 if by_l2 else metric_number(matrix.metric)
+        if _faiss_class(matrix) == "IndexHNSWFlat":
+            index = faiss.IndexHNSWFlat(normalizer.width, m, number)
         else:
             code = faiss.ScalarQuantizer.QT_8bit if is_far else faiss.ScalarQuantizer.QT_bf16
-            index = faiss.IndexHNSWSQ(frame.width, code, m, number)
+            index = faiss.IndexHNSWSQ(normalizer.width, code, m, number)
             index.train(corners)
         index.hnsw.efConstruction = ef_construction
         storage = faiss.downcast_index(index.storage)
-        copies = Copies.among(storage.sa_encode(block) for block in frame.blocks(vectors))
-        if copies.count < _FEWEST_NODES:
+        duplicates = Duplicates.find(storage.sa_encode(block) for block in normalizer.row_blocks(matrix.vectors))
+        if duplicates.count < _FEWEST_NODES:
             return None
-        # A few at a time, so that the build can be broken off. It takes no longer for that, and finds as much.
-        for block in frame.blocks(vectors, copies.firsts()):
+        # A few at a time, so that the build can be ended. It takes no longer for that, and finds as much.
+        for block in normalizer.row_blocks(matrix.vectors, duplicates.representatives()):
             for start in range(0, len(block), _ROWS_PER_STEP):
                 checkpoint()
                 index.add(block[start : start + _ROWS_PER_STEP])
-        return cls(index, copies, frame, _EF)
+        return cls(index, duplicates, normalizer, _EF)
 
     @classmethod
-    def load(cls, folder: Path, about: dict[str, Any], vectors: Float32, metric: Metric) -> Self:
+    def load(cls, folder: Path, about: dict[str, Any], matrix: Matrix) -> Self:
         try:
             scale, ef, is_by_l2 = float(about["scale"]), int(about["ef"]), about["by_l2"] is True
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder} has no description of a graph: {error!r}") from None
-        copies = Copies.load(folder, len(vectors))
-        frame = Frame(metric, rounded_up(vectors.shape[1], _WIDTH_STEP), scale)
-        number = library().METRIC_L2 if is_by_l2 else metric_number(metric)
-        index = read(folder / "graph.faiss", _kind(vectors), number, frame.width, copies.count)
-        return cls(index, copies, frame, ef)
+        duplicates = Duplicates.load(folder, len(matrix))
+        normalizer = Normalizer(matrix.metric, round_up(matrix.dimension, _WIDTH_STEP), scale)
+        number = library().METRIC_L2 if is_by_l2 else metric_number(matrix.metric)
+        index = read(folder / "graph.faiss", _faiss_class(matrix), number, normalizer.width, duplicates.count)
+        return cls(index, duplicates, normalizer, ef)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the graph into `folder`; what is returned goes to `load` with it."""
         write(self._index, folder / "graph.faiss")
-        self.copies.save(folder)
-        return {"scale": self._frame.scale, "ef": self.ef, "by_l2": self._index.metric_type == library().METRIC_L2}
+        self.duplicates.save(folder)
+        return {"scale": self._normalizer.scale, "ef": self.ef, "by_l2": self._index.metric_type == library().METRIC_L2}
 
-    def walk(self, queries: Float32, kept: int, wanted: int) -> tuple[Int64, Int64]:
-        """For each of `queries` [m, dimension] the first rows of the `wanted` best of `kept` nodes [m, wanted], -1
-        where there are fewer, and with how many nodes it was compared [m]."""
-        params = _keeping(kept)
-        nodes, scores = np.empty((len(queries), wanted), np.int64), np.empty((1, wanted), np.float32)
+    def walk(self, queries: Float32, kept: int, length: int) -> tuple[Int64, Int64]:
+        """For each of `queries` [m, d] the representatives of the `length` best of `kept` nodes [m, length], -1 where
+        there are fewer, and the number of nodes that it was compared with [m]."""
+        params = _search_parameters(kept)
+        nodes, scores = np.empty((len(queries), length), np.int64), np.empty((1, length), np.float32)
         compared = np.empty(len(queries), np.int64)
-        framed = self._frame.queries(queries)
+        normalized = self._normalizer.queries(queries)
         # One by one, for faiss counts all queries of a call together; it walks from one after the other anyway.
         for i in range(len(queries)):
             one = slice(i, i + 1)
-            walk = partial(self._index.search, framed[one], wanted, params=params, D=scores, I=nodes[one])
-            compared[i] = counted(walk)
-        return nodes if self._firsts is None else self._firsts[nodes], compared
+            walk = partial(self._index.search, normalized[one], length, params=params, D=scores, I=nodes[one])
+            compared[i] = count_compared(walk)
+        return nodes if self._rows is None else self._rows[nodes], compared
 
     @property
     def nbytes(self) -> int:
         code_bytes = int(library().downcast_index(self._index.storage).code_size)
         links = int(self._index.hnsw.neighbors.size())
-        firsts = 0 if self._firsts is None else self._firsts.nbytes
-        return self.copies.count * (code_bytes + 12) + 4 * links + self.copies.pairs.nbytes + firsts
+        rows = 0 if self._rows is None else self._rows.nbytes
+        return self.duplicates.count * (code_bytes + 12) + 4 * links + self.duplicates.pairs.nbytes + rows
 
 
 @lru_cache(maxsize=64)
-def _keeping(kept: int) -> Any:
-    """What tells faiss to keep so many nodes; threads share it, and faiss only reads it."""
+def _search_parameters(kept: int) -> Any:
+    """faiss's parameters for a walk that keeps `kept` nodes; threads share them, and faiss only reads them."""
     return library().SearchParametersHNSW(efSearch=kept)
 
 
-def _kind(vectors: Float32) -> str:
-    return "IndexHNSWSQ" if vectors.shape[1] >= _CODES_FROM_DIMENSION else "IndexHNSWFlat"
+def _faiss_class(matrix: Matrix) -> str:
+    return "IndexHNSWSQ" if matrix.dimension >= _CODES_FROM_DIMENSION else "IndexHNSWFlat"
 
 
-def _corners(frame: Frame, vectors: Float32) -> Float32:
+def _corners(normalizer: Normalizer, vectors: Float32) -> Float32:
     """The least and the greatest value in each dimension, float32 [2, width]."""
-    blocks = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in frame.blocks(vectors)]
+    blocks = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in normalizer.row_blocks(vectors)]
     both = np.concatenate(blocks)
     return np.stack([both.min(axis=0), both.max(axis=0)])

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -61,47 +61,38 @@ class KdTree(VectorIndex):
         Parameter("leaf_size", 8, 512, str(_LEAF_SIZE), "the most rows in a leaf; leaves have half of it or more"),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, tree: Tree, exact: BruteForce | None) -> None:
-        self._vectors = np.ascontiguousarray(vectors)
-        self._metric = metric
+    def __init__(self, matrix: Matrix, tree: Tree) -> None:
+        super().__init__(matrix)
         self._tree = tree
-        self._exact = exact or BruteForce.without_copy(self._vectors, metric)
 
     @classmethod
-    def build(
-        cls,
-        vectors: Float32,
-        metric: Metric,
-        params: Params = NO_PARAMS,
-        exact: BruteForce | None = None,
-        checkpoint: Checkpoint = go_on,
-    ) -> Self:
+    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
         cls.check_params(params)
-        rows = _unit_vectors(vectors) if metric is Metric.COSINE else vectors
+        rows = _unit_vectors(matrix.vectors) if matrix.metric is Metric.COSINE else matrix.vectors
         levels = 0
         while -(-len(rows) >> levels) > params.get("leaf_size", _LEAF_SIZE):
             levels += 1
-        order = _halved(rows, levels)
-        points, boxes = _leaves(rows[order], levels)
-        return cls(vectors, metric, Tree(points, order.astype(np.int32), boxes), exact)
+        order = _halve(rows, levels)
+        points, boxes = _build_leaves(rows[order], levels)
+        return cls(matrix, Tree(points, order.astype(np.int32), boxes))
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         mask = _ALL
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
             is_few = count * count < _SCAN_COST * k * len(self)
-            if is_few or (count < len(self) and self._vectors.shape[1] > self.many_dimensions):
-                return self._exact.search(queries, k, allowed)
+            if is_few or (count < len(self) and self.matrix.dimension > self.many_dimensions):
+                return self.matrix.search(queries, k, allowed)
             if count < len(self):
                 mask = np.ascontiguousarray(allowed)
         if not kernels.loaded():
-            return self._exact.search(queries, k, allowed)
+            return self.matrix.search(queries, k, allowed)
         from apps.engine.kernels.tree import nearest
 
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
         given = np.ascontiguousarray(queries), mask
-        nearest(self._metric.number, self._vectors, *self._tree, *given, positions, scores, compared)
+        nearest(self.matrix.metric.number, self.matrix.vectors, *self._tree, *given, positions, scores, compared)
         return Neighbors(positions, scores, compared, proven=np.ones(m, np.bool_), scanned=np.zeros(m, np.bool_))
 
     def save(self, folder: Path) -> None:
@@ -109,15 +100,12 @@ class KdTree(VectorIndex):
             save_array(folder / f"{name}.npy", array)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
+    def load(cls, folder: Path, matrix: Matrix) -> Self:
         tree = Tree(*(map_array(folder / f"{name}.npy") for name in Tree._fields))
-        n, d = vectors.shape
+        n, d = matrix.vectors.shape
         if tree.order.shape != (n,) or tree.boxes.shape != (2 * len(tree.points), 2, d) or tree.points.shape[1] != d:
             raise ValueError(f"{folder} has a tree of other rows")
-        return cls(vectors, metric, tree, exact)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
+        return cls(matrix, tree)
 
     @property
     def nbytes(self) -> int:
@@ -135,8 +123,8 @@ def _unit_vectors(vectors: Float32) -> Float32:
     return units
 
 
-def _halved(rows: Float32, levels: int) -> Int64:
-    """The order [n] of `rows` [n, d] after they are halved so often."""
+def _halve(rows: Float32, levels: int) -> Int64:
+    """The order [n] of `rows` [n, d] after they are halved `levels` times."""
     n = len(rows)
     order = np.arange(n)
     for level in range(levels):
@@ -153,7 +141,7 @@ def _halved(rows: Float32, levels: int) -> Int64:
     return order
 
 
-def _leaves(rows: Float32, levels: int) -> tuple[Float32, Float32]:
+def _build_leaves(rows: Float32, levels: int) -> tuple[Float32, Float32]:
     """The points and boxes of a tree of `rows` [n, d], which lie in its order."""
     n, d = rows.shape
     leaves = 1 << levels

@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 from apps.engine import kernels, selection
 from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Parameter, Params, VectorIndex, go_on
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, exact_scores, row_norms
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
@@ -121,12 +121,10 @@ class Lsh(VectorIndex):
         ),
     )
 
-    def __init__(self, vectors: Float32, metric: Metric, arrays: Arrays, exact: BruteForce | None) -> None:
-        self._vectors = np.ascontiguousarray(vectors)
-        self._metric = metric
+    def __init__(self, matrix: Matrix, arrays: Arrays) -> None:
+        super().__init__(matrix)
         self._arrays = arrays
-        self._exact = exact or BruteForce.without_copy(self._vectors, metric)
-        self._all = _packed(np.ones(len(vectors), np.bool_))
+        self._all = _pack(np.ones(len(matrix), np.bool_))
 
     @classmethod
     def check_params(cls, params: Params) -> None:
@@ -136,54 +134,51 @@ class Lsh(VectorIndex):
             raise InvalidParameter("bits", f"times tables must be at most {SIGNATURE_BITS}, not {bits} * {tables}")
 
     @classmethod
-    def build(
-        cls,
-        vectors: Float32,
-        metric: Metric,
-        params: Params = NO_PARAMS,
-        exact: BruteForce | None = None,
-        checkpoint: Checkpoint = go_on,
-    ) -> Self:
+    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
         cls.check_params(params)
-        vectors = np.ascontiguousarray(vectors)
+        vectors = matrix.vectors
         n, d = vectors.shape
         tables = params.get("tables", min(_TABLES, SIGNATURE_BITS // params.get("bits", 1)))
         filling = max(1, round(np.log2(max(n, 1) / _BUCKET_ROWS)))
         bits = params.get("bits", min(filling, _MOST_BITS, SIGNATURE_BITS // tables))
         size = max(SIGNATURE_BITS, 1 << (d + 1).bit_length())
         signs = np.random.default_rng(params.get("seed", 0)).choice(np.array([-1, 1], np.float32), (_ROUNDS, size))
-        frame, factors, extras = _framed(vectors, metric)
-        signatures = _signatures(vectors, factors, extras, frame, signs)
+        frame, factors, extras = _fit_frame(vectors, matrix.metric)
+        signatures = _sign_rows(vectors, factors, extras, frame, signs)
         starts = np.zeros((tables, (1 << bits) + 1), np.int32)
         rows = np.empty((tables, n), np.int32)
         for table in range(tables):
             keys = _keys(signatures, table, bits)
             rows[table] = np.argsort(keys, kind="stable")
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
-        return cls(vectors, metric, Arrays(frame, signs, signatures, starts, rows), exact)
+        return cls(matrix, Arrays(frame, signs, signatures, starts, rows))
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         count = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        is_few = count * self._vectors.shape[1] <= _SCAN_SIZE or count * _SCAN_SHARE < len(self)
+        is_few = count * self.matrix.dimension <= _SCAN_SIZE or count * _SCAN_SHARE < len(self)
         if is_few or count <= (size := self._size(params, count, k)):
-            return self._exact.search(queries, k, allowed)
+            return self.matrix.search(queries, k, allowed)
         probes, held = self._reach(params, count, k)
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
         if kernels.loaded():
             from apps.engine.kernels import hashes
 
-            bits = self._all if allowed is None else _packed(allowed)
+            bits = self._all if allowed is None else _pack(allowed)
             given = np.ascontiguousarray(queries), bits, probes, held, size
-            hashes.nearest(self._metric.number, self._vectors, *self._arrays, *given, positions, scores, compared)
+            hashes.nearest(
+                self.matrix.metric.number, self.matrix.vectors, *self._arrays, *given, positions, scores, compared
+            )
         else:
             mask = np.ones(len(self), np.bool_) if allowed is None else allowed
-            projections = self._projected(queries)
+            projections = self._project_queries(queries)
             for i, query in enumerate(queries):
                 rows = self._candidates(projections[i], mask, probes, held, k)
-                distances = np.bitwise_count(self._arrays.signatures[rows] ^ _codes(projections[i : i + 1])).sum(axis=1)
+                distances = np.bitwise_count(self._arrays.signatures[rows] ^ _signatures(projections[i : i + 1])).sum(
+                    axis=1
+                )
                 nearest = rows[np.argsort(distances, kind="stable")[:size]]
-                exact = exact_scores(self._metric, self._vectors, query, nearest)
+                exact = exact_scores(self.matrix.metric, self.matrix.vectors, query, nearest)
                 best = selection.best(exact, nearest, k)
                 positions[i], scores[i], compared[i] = nearest[best], exact[best], len(rows)
         no = np.zeros(m, np.bool_)
@@ -194,15 +189,12 @@ class Lsh(VectorIndex):
             save_array(folder / f"{name}.npy", array)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Float32, metric: Metric, exact: BruteForce | None = None) -> Self:
+    def load(cls, folder: Path, matrix: Matrix) -> Self:
         arrays = Arrays(*(map_array(folder / f"{name}.npy") for name in Arrays._fields))
-        n, d = vectors.shape
+        n, d = matrix.vectors.shape
         if arrays.signatures.shape[0] != n or arrays.rows.shape[1] != n or arrays.frame.shape != (d + 3,):
             raise ValueError(f"{folder} has hashes of other rows")
-        return cls(vectors, metric, arrays, exact)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
+        return cls(matrix, arrays)
 
     @property
     def nbytes(self) -> int:
@@ -226,25 +218,25 @@ class Lsh(VectorIndex):
             return 0, 0
         return max(1, round(share * buckets / tables)), max(1, round(_CROWD * share * n / tables))
 
-    def _projected(self, queries: Float32) -> Float32:
+    def _project_queries(self, queries: Float32) -> Float32:
         """Projections [m, 512] of `queries` [m, d]."""
         frame = self._arrays.frame
         norms = row_norms(queries)
         lengths = np.where(norms > 0.0, norms, 1.0)
-        factors = np.minimum(frame[-1], _FAR / lengths) if self._metric is Metric.EUCLIDEAN else 1.0 / lengths
-        return _projections(queries, factors, np.zeros(len(queries)), frame, self._arrays.signs)
+        factors = np.minimum(frame[-1], _FAR / lengths) if self.matrix.metric is Metric.EUCLIDEAN else 1.0 / lengths
+        return _project(queries, factors, np.zeros(len(queries)), frame, self._arrays.signs)
 
     def _candidates(self, projections: Float32, mask: Mask, probes: int, held: int, k: int) -> Int64:
         """The rows to compare with a query, ascending, as `kernels.hashes.nearest` finds them."""
         named = np.zeros(len(self), np.bool_)
         if probes:
-            entries = _probed(projections, self._arrays.starts, self._arrays.rows, probes, held)
+            entries = _probe(projections, self._arrays.starts, self._arrays.rows, probes, held)
             named[entries] = len(entries) < len(self)
         rows = np.flatnonzero(named & mask)
         return rows if len(rows) >= k else np.flatnonzero(mask)
 
 
-def _framed(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64]:
+def _fit_frame(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64]:
     """The frame of `vectors` [n, d], and for each what it is multiplied by and its element more under dot, both [n]."""
     n, d = vectors.shape
     norms = row_norms(vectors)
@@ -272,7 +264,7 @@ def _framed(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64
     return frame, factors, extras
 
 
-def _signatures(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Words:
+def _sign_rows(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Words:
     signatures = np.empty((len(vectors), SIGNATURE_BITS // 64), np.uint64)
     if kernels.loaded():
         from apps.engine.kernels import hashes
@@ -282,11 +274,11 @@ def _signatures(vectors: Float32, factors: Float64, extras: Float64, frame: Floa
     step = max(1, _BLOCK_SIZE // signs.shape[1])
     for start in range(0, len(vectors), step):
         part = slice(start, start + step)
-        signatures[part] = _codes(_projections(vectors[part], factors[part], extras[part], frame, signs))
+        signatures[part] = _signatures(_project(vectors[part], factors[part], extras[part], frame, signs))
     return signatures
 
 
-def _projections(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
+def _project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
     """How far [n, 512] the points that stand for `vectors` [n, d] are from the hyperplanes, and on which side."""
     d, size = vectors.shape[1], signs.shape[1]
     points = np.zeros((len(vectors), size), np.float32)
@@ -301,7 +293,7 @@ def _projections(vectors: Float32, factors: Float64, extras: Float64, frame: Flo
     return points[:, :SIGNATURE_BITS]
 
 
-def _codes(projections: Float32) -> Words:
+def _signatures(projections: Float32) -> Words:
     return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
 
 
@@ -314,18 +306,18 @@ def _keys(signatures: Words, table: int, bits: int) -> NDArray[np.uint16]:
     return (keys & np.uint64((1 << bits) - 1)).astype(np.uint16)
 
 
-def _packed(allowed: Mask) -> Words:
+def _pack(allowed: Mask) -> Words:
     """`allowed` [n] as words: row i is bit i % 64 of word i // 64."""
     packed = np.zeros(-(-len(allowed) // 64) * 8, np.uint8)
     packed[: -(-len(allowed) // 8)] = np.packbits(allowed, bitorder="little")
     return packed.view(np.uint64)
 
 
-def _probed(projections: Float32, starts: Int32, rows: Int32, probes: int, held: int) -> Int32:
+def _probe(projections: Float32, starts: Int32, rows: Int32, probes: int, held: int) -> Int32:
     """The rows, with repetitions, of the buckets that a query with these `projections` [512] looks into."""
     tables, bits = len(rows), (starts.shape[1] - 1).bit_length() - 1
-    code = _codes(projections[None])
-    keys = np.stack([_keys(code, table, bits) for table in range(tables)]).astype(np.int64)
+    signature = _signatures(projections[None])
+    keys = np.stack([_keys(signature, table, bits) for table in range(tables)]).astype(np.int64)
     margins = np.abs(projections[: tables * bits]).reshape(tables, bits)
     order = np.argsort(margins, axis=1, kind="stable")
     # Sets of flipped bits in each table, those with the least sums of margins first: bit by bit, each set so far is

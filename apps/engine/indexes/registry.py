@@ -1,24 +1,21 @@
 """Index types by name, and which one `auto` takes. A new type is one module and one line here.
 
-The modules are imported when a type is first asked for: some of them load a library of their own.
+A type's module is imported when the type is first asked for: some of them load a library of their own.
 """
 
-import importlib
+from pkgutil import resolve_name
 
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import Parameter, VectorIndex
-from apps.engine.indexes.brute_force import BruteForce
-from apps.engine.indexes.faiss_library import library
 
-AUTO = "auto"
-_MODULES = {
-    BruteForce.kind: ("brute_force", "BruteForce"),
-    "kd_tree": ("kd_tree", "KdTree"),
-    "lsh": ("lsh", "Lsh"),
-    "quantized": ("quantized", "Quantized"),
-    "hnsw": ("hnsw", "Hnsw"),
+AUTO, BRUTE_FORCE = "auto", "brute_force"
+INDEX_TYPES = {
+    BRUTE_FORCE: "apps.engine.indexes.brute_force:BruteForce",
+    "kd_tree": "apps.engine.indexes.kd_tree:KdTree",
+    "lsh": "apps.engine.indexes.lsh:Lsh",
+    "quantized": "apps.engine.indexes.quantized:Quantized",
+    "hnsw": "apps.engine.indexes.hnsw:Hnsw",
 }
-INDEX_TYPES: tuple[str, ...] = tuple(_MODULES)
 
 # What `auto` takes, by the measurements in docs/benchmarks.md. In few dimensions a tree is exact and quickest; else a
 # whole scan is, of 8-bit codes while rows are few and of 4-bit codes then, until a graph looks at so few rows that its
@@ -29,36 +26,34 @@ _BY_ROWS = ((500_000, "hnsw"), (20_000, "quantized"))
 
 def index_type(name: str) -> type[VectorIndex]:
     """The index class for a name of the registry; raises InvalidParameter for another."""
-    try:
-        module, attribute = _MODULES[name]
-    except KeyError:
+    if name not in INDEX_TYPES:
         known = ", ".join([AUTO, *INDEX_TYPES])
-        raise InvalidParameter("index_type", f"{name!r} is not an index type; there are: {known}") from None
-    found: type[VectorIndex] = getattr(importlib.import_module(f"apps.engine.indexes.{module}"), attribute)
+        raise InvalidParameter("index_type", f"{name!r} is not an index type; there are: {known}")
+    found: type[VectorIndex] = resolve_name(INDEX_TYPES[name])
     return found
 
 
 def import_all() -> None:
-    """Import every type and what it needs, so that processes which are forked from this one share the memory."""
+    """Import every type and its library, so that processes which are forked from this one share the memory."""
     for name in INDEX_TYPES:
         index_type(name)
-    library()
 
 
 def chosen_kind(name: str, rows: int, dimension: int) -> str:
-    """The type that `rows` rows of a library get whose index type is `name`, which may be `auto`."""
+    """The type of an index over `rows` rows in a library of the type `name`, which may be `auto`."""
     if name != AUTO:
         return name
     if dimension <= _FEW_DIMENSIONS and rows >= _TREE_FROM:
         return "kd_tree"
-    return next((kind for least, kind in _BY_ROWS if rows >= least), BruteForce.kind)
+    return next((kind for least, kind in _BY_ROWS if rows >= least), BRUTE_FORCE)
 
 
 def check_params(name: str, params: dict[str, object]) -> None:
     """Raise InvalidParameter for build parameters that the type does not take; `auto` takes none."""
     if name == AUTO and params:
         raise InvalidParameter(next(iter(params)), f"{AUTO} takes no parameters; name an index type that does")
-    index_type(BruteForce.kind if name == AUTO else name).check_params(params)
+    if name != AUTO:
+        index_type(name).check_params(params)
 
 
 def search_parameters(name: str) -> dict[str, Parameter]:

@@ -1,120 +1,170 @@
-"""Exact scores of a short-list, as far down as rows may still be among the k best.
+"""Exact scores of the rows that codes or a graph propose, and longer lists for queries that a first one is too short
+for.
 
-A short-list holds *firsts*, rows that stand for themselves and their copies (`approximate.Copies`), best first by rough
-scores, as codes give them. It is read from the top. After 64 firsts, after every 32 more, and at its end it is looked
-at: the errors of the rough scores so far tell how much better than its rough score a row behind may be. Where the k-th
-best row so far is out of that reach, the list is read far enough.
+A list holds *representatives*, rows that stand for themselves and their duplicates (`duplicates`), best first by rough
+scores, as codes give them. It is read from the top. After 64 representatives, after every 32 more, and at its end, the
+errors of the rough scores so far tell how much better than its rough score a later row may be. Stop when the k-th score
+beats the next rough score by 3.5 standard errors (2.75 at the list's end, whose length a calibration found sufficient).
 
-The mean and the variance of the errors are those of the second half of what was read, as rows behind have them: among
-the first are more of those that rough scores rate too low. *Out of reach* is so many standard errors: at the end of the
-list, whose length a trial found sufficient, fewer than before it.
+The mean and the variance of the errors are those of the second half of what was read, as they are more like those of
+later rows: the first half has more rows that rough scores rate too low.
 
 Costs some 0.4 microseconds a row of 384 dimensions that is not in the processor's cache. Of lists of 243 rows, sentence
 embeddings have 128 read in the median.
+
+Codes and graphs only propose rows. What is reported is `metrics.exact_scores` of the stored rows, ties by ascending
+position, so an approximate index can miss a row and never misjudges one.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from apps.engine import kernels
-from apps.engine.indexes.approximate import Copies
-from apps.engine.metrics import Metric, exact_scores, is_plain
+from apps.engine.indexes.duplicates import Duplicates
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.metrics import Metric, exact_scores
 from apps.engine.selection import best
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
-_LEAST, _STEP = 64, 32
-_SURE_EARLY, _SURE = 3.5, 2.75
+_FIRST_CHECK, _CHECK_STEP = 64, 32
+_STANDARD_ERRORS, _STANDARD_ERRORS_AT_END = 3.5, 2.75
+# A list that is too short is made longer by this factor.
+_GROWTH = 4
+# The number of rows that are listed at once, some 30 bytes each.
+_LISTED_ROWS = 1 << 20
 _ALL = np.empty(0, np.bool_)
 _NO_SCORES, _NO_FACTORS = np.empty((0, 0), np.float32), np.empty(0)
 
 
-def read(
-    metric: Metric,
-    vectors: Float32,
+class Candidates(NamedTuple):
+    """What m queries find in lists of proposed rows: positions and scores [m, k] as in `Neighbors`, the number of rows
+    that each query was compared with [m], and whether its list was long enough [m]."""
+
+    positions: Int64
+    scores: Float32
+    compared: Int64
+    enough: Mask
+
+
+def search_lists(
     queries: Float32,
     k: int,
-    firsts: Int64,
+    allowed: Mask | None,
     *,
-    copies: Copies,
+    matrix: Matrix,
+    length: int,
+    pays: Callable[[int], bool],
+    search: Callable[[Float32, int], Candidates],
+) -> Neighbors:
+    """What `search` finds for `queries` [m, d] in lists of `length`, then, for those whose list was too short, in lists
+    four times as long, and so on while a length `pays`; and what an exact search of `matrix` finds then.
+
+    `compared` is the sum over all attempts, but no more than the number of rows.
+    """
+    if not pays(length):
+        return matrix.search(queries, k, allowed)
+    positions, scores, compared, enough = _search_in_blocks(search, queries, length)
+    proven, scanned = np.zeros((2, len(queries)), np.bool_)
+    left = (~enough).nonzero()[0]
+    while len(left):
+        length *= _GROWTH
+        if not pays(length):
+            found = matrix.search(queries[left], k, allowed)
+            positions[left], scores[left], more = found.positions, found.scores, found.compared
+            proven[left], scanned[left], enough = found.proven, found.scanned, np.ones(len(left), np.bool_)
+        else:
+            positions[left], scores[left], more, enough = _search_in_blocks(search, queries[left], length)
+        compared[left] = np.minimum(compared[left] + more, len(matrix))
+        left = left[~enough]
+    return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
+
+
+def _search_in_blocks(search: Callable[[Float32, int], Candidates], queries: Float32, length: int) -> Candidates:
+    """What `search` finds, called with so few queries at a time that their lists take bounded memory."""
+    step = max(1, _LISTED_ROWS // length)
+    if len(queries) <= step:
+        return search(queries, length)
+    steps = [search(queries[start : start + step], length) for start in range(0, len(queries), step)]
+    return Candidates(*(np.concatenate(parts) for parts in zip(*steps, strict=True)))
+
+
+def rerank(
+    matrix: Matrix,
+    queries: Float32,
+    k: int,
+    representatives: Int64,
+    *,
+    duplicates: Duplicates,
     allowed: Mask | None,
     rough: Float32 | None = None,
     factors: Float64 = _NO_FACTORS,
 ) -> tuple[Int64, Float32, Mask]:
-    """The k best of the lists `firsts` [m, length] of rows of `vectors` [n, d], each for one of `queries` [m, d], as
-    far as they are read: positions and scores [m, k], and whether each was read far enough [m].
+    """The k best of the lists `representatives` [m, length], each for one of `queries` [m, d], as far as they are read:
+    positions and scores [m, k], and whether each was read far enough [m].
 
-    A list ends at its first -1, and then was never enough. `allowed` [n] limits what may be found. `rough` [m, length]
-    are the scores of the lists, in a unit in which exact scores are multiplied by `factors` [m] (and are minus the
-    square of that under euclidean). Without them, lists are read to their end, and are enough if they are full.
+    A list ends at its first -1, and then was too short. `allowed` [n] limits what may be found. `rough` [m, length] are
+    the scores of the lists, in a unit in which exact scores are multiplied by `factors` [m] (and are minus the square
+    of that under euclidean). Without them, lists are read to their end, and are long enough if they are full.
     """
-    m, length = firsts.shape
+    m, length = representatives.shape
     positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
-    looks, sure = _looks(0 if rough is None else length)
+    checks, errors = _checks(0 if rough is None else length)
     rough = _NO_SCORES if rough is None else rough
-    if kernels.loaded() and is_plain(vectors):
+    if kernels.loaded():
         from apps.engine.kernels import shortlist as kernel
 
         plain = np.ascontiguousarray
-        lists = plain(queries), factors, plain(firsts), plain(rough), copies.pairs
+        lists = plain(queries), factors, plain(representatives), plain(rough), duplicates.pairs
         mask = _ALL if allowed is None else allowed
-        kernel.read(metric.number, vectors, *lists, mask, looks, sure, positions, scores, enough)
+        kernel.read(matrix.metric.number, matrix.vectors, *lists, mask, checks, errors, positions, scores, enough)
     else:
         positions.fill(-1)
         scores.fill(-np.inf)
         for i, query in enumerate(queries):
-            full = int(np.argmin(firsts[i] >= 0)) if firsts[i, -1] < 0 else length
-            rows, places = copies.added(firsts[i, :full])
+            full = int(np.argmin(representatives[i] >= 0)) if representatives[i, -1] < 0 else length
+            rows, places = duplicates.expand(representatives[i, :full])
             order = np.argsort(places, kind="stable")
             if allowed is not None:
                 order = order[allowed[rows[order]]]
             rows, places = rows[order], places[order]
-            exact = exact_scores(metric, vectors, query, rows)
-            if len(looks):
-                reached = looks[looks <= full]
-                read, enough[i] = _far_enough(metric, k, exact, rough[i], places, float(factors[i]), reached, sure)
+            exact = exact_scores(matrix.metric, matrix.vectors, query, rows)
+            if len(checks):
+                reached = checks[checks <= full]
+                scaled = exact.astype(np.float64) * float(factors[i])
+                if matrix.metric is Metric.EUCLIDEAN:
+                    scaled = -scaled * scaled
+                read, enough[i] = _count_read(k, scaled, rough[i], places, reached, errors)
                 rows, exact = rows[:read], exact[:read]
-            _put_best(rows, exact, positions[i], scores[i])
-    return positions, scores, enough if len(looks) else firsts[:, -1] >= 0
+            chosen = best(exact, rows, k)
+            positions[i, : len(chosen)], scores[i, : len(chosen)] = rows[chosen], exact[chosen]
+    return positions, scores, enough if len(checks) else representatives[:, -1] >= 0
 
 
 @lru_cache
-def _looks(length: int) -> tuple[Int64, Float64]:
-    """After how many firsts a list is looked at, and how many standard errors are out of reach then."""
-    looks = np.array([*range(_LEAST, length, _STEP), length] if length else [], np.int64)
-    return looks, np.where(looks < length, _SURE_EARLY, _SURE)
+def _checks(length: int) -> tuple[Int64, Float64]:
+    """The numbers of representatives after which a list is checked, and the standard errors that are required then."""
+    checks = np.array([*range(_FIRST_CHECK, length, _CHECK_STEP), length] if length else [], np.int64)
+    return checks, np.where(checks < length, _STANDARD_ERRORS, _STANDARD_ERRORS_AT_END)
 
 
-def _far_enough(
-    metric: Metric, k: int, exact: Float32, rough: Float32, places: Int64, factor: float, looks: Int64, sure: Float64
+def _count_read(
+    k: int, exact: Float64, rough: Float32, places: Int64, checks: Int64, required: Float64
 ) -> tuple[int, bool]:
-    """How many of the rows, at `places` of a list, are read, and whether that is enough."""
-    alike = exact.astype(np.float64) * factor
-    if metric is Metric.EUCLIDEAN:
-        alike = -alike * alike
-    errors = alike - rough[places].astype(np.float64)
+    """The number of rows, at `places` of a list, that are read, and whether that is enough."""
+    errors = exact - rough[places].astype(np.float64)
     # Sums one by one, as the kernel makes them.
     sums, squares = (np.concatenate([[0.0], np.cumsum(terms)]) for terms in (errors, errors * errors))
-    for look, errors_out_of_reach in zip(looks.tolist(), sure.tolist(), strict=False):
-        half, end = np.searchsorted(places, [look // 2, look]).tolist()
+    for check, standard_errors in zip(checks.tolist(), required.tolist(), strict=False):
+        half, end = np.searchsorted(places, [check // 2, check]).tolist()
         count = end - half
         if end < k or not count:
             continue
         mean = (sums[end] - sums[half]) / count
         variance = max(0.0, (squares[end] - squares[half]) / count - mean * mean)
-        reach = float(rough[look - 1]) + mean + errors_out_of_reach * np.sqrt(variance)
-        if np.partition(alike[:end], end - k)[end - k] >= reach:
+        reach = float(rough[check - 1]) + mean + standard_errors * np.sqrt(variance)
+        if np.partition(exact[:end], end - k)[end - k] >= reach:
             return end, True
     return len(exact), False
-
-
-def _put_best(candidates: Int64, exact: Float32, positions: Int64, scores: Float32) -> None:
-    """Write the best of the rows `candidates` [n], of scores `exact` [n], into one answer's `positions` [k] and
-    `scores` [k], best first, ties by ascending position."""
-    k = len(positions)
-    if len(candidates) > 4 * k:
-        listed = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
-        candidates, exact = candidates[listed], exact[listed]
-    chosen = best(exact, candidates, k)
-    positions[: len(chosen)] = candidates[chosen]
-    scores[: len(chosen)] = exact[chosen]

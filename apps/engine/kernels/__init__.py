@@ -41,6 +41,12 @@ def load() -> None:
         _loaded = True
 
 
+def unload() -> None:
+    """Let numpy serve until the next `load`."""
+    global _loaded
+    _loaded = False
+
+
 def load_in_background() -> threading.Thread:
     """Let a thread load the kernels."""
     thread = threading.Thread(target=load, name="kernels", daemon=True)

@@ -1,4 +1,4 @@
-"""Search in the 8-bit copy of the rows that `scan.Codes` makes; its layout and the bound are derived there.
+"""Search in the 8-bit copy of the rows that `byte_codes.ByteCodes` makes; docs/indexes.md derives the bound.
 
 A query is decided on in steps, each of which leaves few rows for the next:
 1. the product with a row's coarse plane gives a bound on its score: all rows, 2 ns each for 384 dimensions;
@@ -47,7 +47,7 @@ _BYTES = ir.VectorType(ir.IntType(8), 64)
 _SUMS = ir.VectorType(ir.IntType(32), 16)
 _PRODUCTS = ir.VectorType(ir.IntType(32), 64)
 
-# What is held of a query, in this order; the letters are those of the derivation in `scan`.
+# What is held of a query, in this order; the letters are those of the derivation.
 _NORM, _SHIFT, _ALONG, _REACH, _STEP, _COARSE, _FINE = range(7)
 
 
@@ -349,7 +349,7 @@ def nearest(metric, planes, numbers, mean, longest, vectors, queries, rows, gath
     """Write to `positions` and `found` [m, k] the k best rows for each of `queries` [m, d].
 
     Looks at all rows or, where `gather` is true, at those of the list `rows`, which ascends. Of these, only rows that
-    are true in `allowed` [n] are results, unless it is empty. The copy is that of `scan.Codes`.
+    are true in `allowed` [n] are results, unless it is empty. The copy is that of `byte_codes.ByteCodes`.
     """
     number, size = len(queries), len(rows) if gather else len(numbers)
     wide = queries.astype(np.float64)

@@ -1,13 +1,12 @@
-"""Sealed rows: their keys, their vectors, an exact index and the one that answers, columns and words, with a mask of
-dead rows.
+"""Sealed rows: their keys, their matrix, the index that answers, columns and words, with a mask of dead rows.
 
 What always holds: keys ascend; nothing but the mask ever changes, and a changed mask makes another Segment. A segment
 that was saved is named by its folder:
 
 keys.npy      int64 [n], ascending
 vectors.npy   float32 [n, dimension]
-exact/        the files of its `brute_force`, which answers exact queries and those with few allowed rows
-index/        the files of its other index, where it has one
+exact/        norms and codes of its matrix, which answers exact queries
+index/        the files of its index, unless that is `brute_force`
 content/      the files of its columns and words
 
 Loading maps the files, so that all processes of a host share one copy.
@@ -22,9 +21,9 @@ import numpy as np
 
 from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import Damaged, is_exhaustion
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Neighbors, Params, VectorIndex, go_on
-from apps.engine.indexes.brute_force import BruteForce
-from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
+from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import AUTO, BRUTE_FORCE, chosen_kind, index_type
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import Content, StoredContent
 from apps.engine.vectors import Float32, Int64, Mask
@@ -34,12 +33,11 @@ _KEYS, _VECTORS, _EXACT, _INDEX, _CONTENT = "keys.npy", "vectors.npy", "exact", 
 
 @dataclass(frozen=True)
 class Segment:
-    """`name` is that of its folder, empty while it is in memory only. `index` is `exact` where no other is wished."""
+    """`name` is that of its folder, empty while it is in memory only."""
 
     name: str
     keys: Int64
-    vectors: Float32
-    exact: BruteForce
+    matrix: Matrix
     index: VectorIndex
     params: Params
     content: Content
@@ -51,29 +49,24 @@ class Segment:
         *,
         name: str = "",
         keys: Int64,
-        vectors: Float32,
+        matrix: Matrix,
         content: Content,
-        metric: Metric,
-        kind: str = BruteForce.kind,
+        kind: str = BRUTE_FORCE,
         params: Params = NO_PARAMS,
-        exact: BruteForce | None = None,
-        checkpoint: Checkpoint = go_on,
+        checkpoint: Checkpoint = no_checkpoint,
     ) -> Self:
-        """A segment of the rows `vectors` [n, dimension] with `content`, named by `keys` [n], which must ascend; keeps
-        both arrays, and `exact` of the same rows, where there is one. What `checkpoint` raises ends the build, as
-        `VectorIndex.build` says."""
-        exact = exact or BruteForce.build(vectors, metric)
-        index = exact if kind == BruteForce.kind else index_type(kind).build(vectors, metric, params, exact, checkpoint)
-        return cls(name, keys, vectors, exact, index, params, content)
+        """A segment of the rows of `matrix` with `content`, named by `keys` [n], which must ascend; keeps all three.
+        What `checkpoint` raises ends the build, as `VectorIndex.build` says."""
+        return cls(name, keys, matrix, index_type(kind).build(matrix, params, checkpoint), params, content)
 
     def save(self, folder: Path) -> None:
         """Write the files of the segment, whose content must be stored content, into `folder`, which must not exist."""
         assert isinstance(self.content, StoredContent)
         (folder / _EXACT).mkdir(parents=True)
         save_array(folder / _KEYS, self.keys)
-        save_array(folder / _VECTORS, self.vectors)
-        self.exact.save(folder / _EXACT)
-        if self.index is not self.exact:
+        save_array(folder / _VECTORS, self.matrix.vectors)
+        self.matrix.save(folder / _EXACT)
+        if self.index.kind != BRUTE_FORCE:
             (folder / _INDEX).mkdir()
             self.index.save(folder / _INDEX)
         (folder / _CONTENT).mkdir()
@@ -85,8 +78,8 @@ class Segment:
         there are no means to read any."""
         try:
             keys, vectors = map_array(folder / _KEYS), map_array(folder / _VECTORS)
-            exact = BruteForce.load(folder / _EXACT, vectors, metric)
-            index = exact if kind == BruteForce.kind else index_type(kind).load(folder / _INDEX, vectors, metric, exact)
+            matrix = Matrix.load(folder / _EXACT, vectors, metric)
+            index = index_type(kind).load(folder / _INDEX, matrix)
             content = StoredContent.load(folder / _CONTENT)
         except (OSError, EOFError, ValueError, RuntimeError) as error:
             if is_exhaustion(error):
@@ -94,13 +87,13 @@ class Segment:
             raise Damaged(f"{folder.name} cannot be loaded: {error}") from error
         if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), dimension):
             raise Damaged(f"{folder.name} holds arrays of another type or shape")
-        if not len(exact) == len(index) == len(content) == len(keys):
-            raise Damaged(f"{folder.name} holds indexes of another number of rows")
-        return cls(folder.name, keys, vectors, exact, index, params, content)
+        if len(content) != len(keys):
+            raise Damaged(f"{folder.name} holds content of another number of rows")
+        return cls(folder.name, keys, matrix, index, params, content)
 
     def is_as_wished(self, name: str, params: Params) -> bool:
         """Whether a library wishes the segment so whose index type is `name`, which may be `auto`, with `params`."""
-        rows, dimension = self.vectors.shape
+        rows, dimension = self.matrix.vectors.shape
         return self.index.kind == chosen_kind(name, rows, dimension) and (name == AUTO or params == self.params)
 
     @property
@@ -116,8 +109,7 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Memory or mapped files."""
-        indexes = self.exact.nbytes + (0 if self.index is self.exact else self.index.nbytes)
-        return self.keys.nbytes + self.vectors.nbytes + indexes + self.content.nbytes
+        return self.keys.nbytes + self.matrix.nbytes + self.index.nbytes + self.content.nbytes
 
     def search(
         self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None = None
@@ -125,8 +117,8 @@ class Segment:
         """The k nearest to each of `queries` [m, dimension] of the rows that `allowed` names, all of which live; None
         names all live rows. Of `params`, the index gets those that it takes."""
         allowed = self.alive if allowed is None else allowed
-        if exact or self.index is self.exact:
-            return self.exact.search(queries, k, allowed)
+        if exact:
+            return self.matrix.search(queries, k, allowed)
         if params:
             known = {parameter.name for parameter in self.index.search_parameters}
             params = {name: value for name, value in params.items() if name in known}
@@ -156,30 +148,28 @@ class Segment:
 
     def part(self) -> "Part":
         """The rows."""
-        return Part(self.keys, self.vectors, self.content, self.alive, self.exact)
+        return Part(self.keys, self.matrix, self.content, self.alive, is_sorted=True)
 
 
 class Part(NamedTuple):
-    """Rows in any order of their keys; `alive` says which of them count, None that all do. Where there is an index of
-    all rows, `exact`, their keys ascend."""
+    """Rows; `alive` says which of them count, None that all do. Keys of a part that `is_sorted` ascend."""
 
     keys: Int64
-    vectors: Float32
+    matrix: Matrix
     content: Content
     alive: Mask | None
-    exact: BruteForce | None = None
+    is_sorted: bool = False
 
 
 @dataclass(frozen=True)
 class Merged:
     """Live rows of several parts in ascending order of their `keys`; `places` says where they are in the parts, counted
-    through, dead rows included. Where one part has all rows, these are its arrays and its `exact`, and what it holds
-    besides is `known`, if that is stored content."""
+    through, dead rows included. Where one sorted part has all rows, these are its keys and its matrix, and what it
+    holds besides is `known`, if that is stored content."""
 
     keys: Int64
-    vectors: Float32
+    matrix: Matrix
     places: Int64
-    exact: BruteForce | None = None
     known: Content | None = None
 
     def content(self, parts: Sequence[Part]) -> StoredContent:
@@ -189,15 +179,14 @@ class Merged:
         return StoredContent.merged([(part.content, len(part.keys)) for part in parts], self.places)
 
 
-def merged_rows(parts: Sequence[Part], dimension: int) -> Merged:
+def merged_rows(parts: Sequence[Part], dimension: int, metric: Metric) -> Merged:
     """The live rows of several parts that have no live key in common; not to be written to."""
     living = [i for i, part in enumerate(parts) if len(part.keys) and (part.alive is None or part.alive.any())]
-    if len(living) == 1 and (sole := parts[living[0]]).exact is not None and (sole.alive is None or sole.alive.all()):
+    if len(living) == 1 and (sole := parts[living[0]]).is_sorted and (sole.alive is None or sole.alive.all()):
         first = sum(len(part.keys) for part in parts[: living[0]])
-        places = np.arange(first, first + len(sole.keys))
-        return Merged(sole.keys, sole.vectors, places, sole.exact, sole.content)
+        return Merged(sole.keys, sole.matrix, np.arange(first, first + len(sole.keys)), sole.content)
     keys, places = live_rows(parts)
-    return Merged(keys, vectors_at(parts, places, dimension), places)
+    return Merged(keys, Matrix.build(vectors_at(parts, places, dimension), metric), places)
 
 
 def live_rows(parts: Sequence[Part]) -> tuple[Int64, Int64]:
@@ -221,6 +210,6 @@ def vectors_at(parts: Sequence[Part], places: Int64, dimension: int) -> Float32:
     # Part by part: all vectors are held twice at no time.
     for part in parts:
         here = np.flatnonzero((places >= start) & (places < start + len(part.keys)))
-        vectors[here] = part.vectors[places[here] - start]
+        vectors[here] = part.matrix.vectors[places[here] - start]
         start += len(part.keys)
     return vectors

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.engine.metrics import row_norms
+from apps.engine.indexes.matrix import Matrix
+from apps.engine.metrics import Metric, row_norms
 from apps.engine.storage.row_data import LooseContent, Row
 from apps.engine.vectors import Float32, Int64
 
@@ -23,7 +24,8 @@ _FIRST_CAPACITY = 64
 class TailBuffer:
     """Rows in order of arrival, each named by its chunk's integer key."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, metric: Metric) -> None:
+        self._metric = metric
         self._vectors = np.empty((_FIRST_CAPACITY, dimension), np.float32)
         self._norms = np.empty(_FIRST_CAPACITY, np.float32)
         self._keys = np.empty(_FIRST_CAPACITY, np.int64)
@@ -46,12 +48,13 @@ class TailBuffer:
         self.content.append(rows)
         self._length = end
 
-    def rows(self) -> tuple[Int64, Float32, Float32]:
-        """Keys [n], vectors [n, d] and norms [n] of all rows so far, dead ones included; read-only."""
+    def rows(self) -> tuple[Int64, Matrix]:
+        """Keys [n] and vectors of all rows so far, dead ones included; read-only."""
         arrays = self._keys[: self._length], self._vectors[: self._length], self._norms[: self._length]
         for array in arrays:
             array.flags.writeable = False
-        return arrays
+        keys, vectors, norms = arrays
+        return keys, Matrix(vectors, self._metric, norms)
 
     @property
     def nbytes(self) -> int:

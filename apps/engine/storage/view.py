@@ -16,8 +16,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from apps.engine.indexes.base import NO_PARAMS, Neighbors, Params
-from apps.engine.indexes.brute_force import BruteForce, search_matrix
+from apps.engine.indexes.base import NO_PARAMS, Params
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metadata.facets import most_frequent
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
@@ -58,7 +59,7 @@ class View:
     metric: Metric
     segments: tuple[Segment, ...]
     tail: TailBuffer
-    tail_rows: tuple[Int64, Float32, Float32]
+    tail_rows: tuple[Int64, Matrix]
     tail_alive: Mask
     built_at: float
 
@@ -66,14 +67,15 @@ class View:
     def build(cls, *, dimension: int, metric: Metric, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> Self:
         """A view of the rows with `vectors` [n, dimension] and what `rows` [n] says besides, named by `keys` [n], which
         must ascend. Keeps both arrays."""
-        content = LooseContent(rows)
-        segments = (Segment.build(keys=keys, vectors=vectors, content=content, metric=metric),) if len(keys) else ()
+        segments: tuple[Segment, ...] = ()
+        if len(keys):
+            segments = (Segment.build(keys=keys, matrix=Matrix.build(vectors, metric), content=LooseContent(rows)),)
         return cls.of(dimension=dimension, metric=metric, segments=segments, built_at=time.time())
 
     @classmethod
     def of(cls, *, dimension: int, metric: Metric, segments: tuple[Segment, ...], built_at: float) -> Self:
         """A view of the live rows of `segments`, which have no live key in common."""
-        tail = TailBuffer(dimension)
+        tail = TailBuffer(dimension, metric)
         return cls(dimension, metric, segments, tail, tail.rows(), np.ones(0, np.bool_), built_at)
 
     def __len__(self) -> int:
@@ -128,11 +130,10 @@ class View:
             if mask is None or mask.any():
                 found = segment.search(queries, k, exact=exact, params=params, allowed=mask)
                 parts.append(_PartFound(segment.keys, segment.index.kind, found))
-        keys, vectors, norms = self.tail_rows
+        keys, matrix = self.tail_rows
         tail_mask = self.tail_alive if allowed is None else allowed[-1]
         if len(keys) and (allowed is None or tail_mask.any()):
-            found = search_matrix(vectors, norms, self.metric, queries, k, tail_mask, keys)
-            parts.append(_PartFound(keys, BruteForce.kind, found))
+            parts.append(_PartFound(keys, BRUTE_FORCE, matrix.search(queries, k, tail_mask, order=keys)))
         return [_merged(parts, query, k) for query in range(len(queries))]
 
     def matching(self, filter: Filter) -> list[Mask]:
@@ -180,19 +181,18 @@ class View:
     def loose_segment(self) -> Segment | None:
         """A segment of the live rows that are in no file; None where there are none."""
         parts = [*(segment.part() for segment in self.segments if not segment.name), self._tail_part()]
-        merged = merged_rows(parts, self.dimension)
+        merged = merged_rows(parts, self.dimension, self.metric)
         if not len(merged.keys):
             return None
-        content, exact = merged.content(parts), merged.exact
-        return Segment.build(keys=merged.keys, vectors=merged.vectors, content=content, metric=self.metric, exact=exact)
+        return Segment.build(keys=merged.keys, matrix=merged.matrix, content=merged.content(parts))
 
     def parts(self) -> list[Part]:
         """The rows of the segments, and last of the tail."""
         return [*(segment.part() for segment in self.segments), self._tail_part()]
 
     def _tail_part(self) -> Part:
-        keys, vectors, _ = self.tail_rows
-        return Part(keys, vectors, self.tail.content, self.tail_alive)
+        keys, matrix = self.tail_rows
+        return Part(keys, matrix, self.tail.content, self.tail_alive)
 
     def _compacted(self) -> "View":
         """This view, with the live rows of every part in memory copied where a quarter of the part is dead."""
@@ -205,9 +205,9 @@ class View:
         view = replace(self, segments=tuple(segment for segment in segments if len(segment.keys)))
         if not is_sparse(len(self.tail_alive) - int(np.count_nonzero(self.tail_alive)), len(self.tail_alive)):
             return view
-        keys, vectors, _ = self.tail_rows
-        tail = TailBuffer(self.dimension)
-        tail.append(keys[self.tail_alive], vectors[self.tail_alive], self.tail.content.rows(self.tail_alive))
+        keys, matrix = self.tail_rows
+        tail = TailBuffer(self.dimension, self.metric)
+        tail.append(keys[self.tail_alive], matrix.vectors[self.tail_alive], self.tail.content.rows(self.tail_alive))
         rows = tail.rows()
         return replace(view, tail=tail, tail_rows=rows, tail_alive=np.ones(len(rows[0]), np.bool_))
 
@@ -216,8 +216,8 @@ class View:
         assert isinstance(segment.content, LooseContent)
         assert segment.alive is not None
         content = LooseContent(segment.content.rows(segment.alive))
-        keys, vectors = segment.keys[segment.alive], segment.vectors[segment.alive]
-        return Segment.build(keys=keys, vectors=vectors, content=content, metric=self.metric)
+        matrix = Matrix.build(segment.matrix.vectors[segment.alive], self.metric)
+        return Segment.build(keys=segment.keys[segment.alive], matrix=matrix, content=content)
 
 
 def _words_part(index: InvertedIndex, part: Part, allowed: Mask | None, start: int, end: int) -> TextPart:
@@ -247,7 +247,7 @@ class _PartFound(NamedTuple):
 
     def answered_by(self, query: int) -> str:
         """The type of index that answered: one leaves to a scan what that does quicker."""
-        return BruteForce.kind if self.found.scanned[query] else self.kind
+        return BRUTE_FORCE if self.found.scanned[query] else self.kind
 
 
 def _merged(parts: Sequence[_PartFound], query: int, k: int) -> Hits:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from apps.engine.indexes.base import Params
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metadata.filters import Filter, parse_filter
 from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
@@ -96,8 +96,8 @@ _ALL = _Allowed(None, 0)
 @lru_cache(maxsize=64)
 def _plan_of(kinds: frozenset[str]) -> str:
     """What a plan says of the types of index that were searched."""
-    others = sorted(kinds - {BruteForce.kind})
-    return " + ".join([*others, _SCAN] if BruteForce.kind in kinds or not others else others)
+    others = sorted(kinds - {BRUTE_FORCE})
+    return " + ".join([*others, _SCAN] if BRUTE_FORCE in kinds or not others else others)
 
 
 class Searcher:

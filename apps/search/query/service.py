@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.libraries.errors import ModelChanged
 from apps.search.backend import OpenLibrary, open_library
 from apps.search.query.plan import embed_texts, make_requests
@@ -17,7 +17,7 @@ from apps.search.query.search import RankedHits, SearchRequest
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import LibraryState
 
-_EXACT_SCAN = frozenset([BruteForce.kind])
+_EXACT_SCAN = frozenset([BRUTE_FORCE])
 # How often texts are embedded for one answer, where the library's model changes meanwhile.
 _ATTEMPTS = 3
 
@@ -72,7 +72,7 @@ def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float
     meta = {
         "revision": state.position.seq,
         # Rows that are not in the index yet are scanned beside it.
-        "index": ", ".join(sorted(hits.kinds - _EXACT_SCAN)) or BruteForce.kind,
+        "index": ", ".join(sorted(hits.kinds - _EXACT_SCAN)) or BRUTE_FORCE,
         "exact": hits.exact,
         "plan": hits.plan,
         "scanned": hits.scanned,

@@ -4,6 +4,7 @@ without."""
 import itertools
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from apps.engine import kernels
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import Neighbors
 from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from tests.engine.data import (
@@ -30,6 +31,7 @@ from tests.engine.data import (
     storable,
     without_zeros,
 )
+from tests.engine.numpy_only import numpy_only
 
 MiB = 1 << 20
 
@@ -37,13 +39,14 @@ MiB = 1 << 20
 @pytest.fixture(scope="module", params=["compiled", "numpy"], autouse=True)
 def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     kernels.load()
-    kernels._loaded = request.param == "compiled"
-    yield
-    kernels._loaded = True
+    with numpy_only() if request.param == "numpy" else nullcontext():
+        yield
 
 
 def search(problem: Problem) -> Neighbors:
-    return BruteForce.build(problem.vectors, problem.metric).search(problem.queries, problem.k, problem.allowed)
+    return BruteForce.build(Matrix.build(problem.vectors, problem.metric)).search(
+        problem.queries, problem.k, problem.allowed
+    )
 
 
 @bounded(250)
@@ -99,7 +102,7 @@ def test_roundings_that_all_go_one_way_cost_no_result(metric: Metric) -> None:
     vectors[23] = best
     queries = np.tile(query, (2, 1)).astype(np.float32)
     assert int(np.argmax(exact_scores(metric, vectors, queries[0]))) == 23
-    index = BruteForce.build(vectors, metric)
+    index = BruteForce.build(Matrix.build(vectors, metric))
     assert index.search(queries, 1).positions.tolist() == [[23], [23]]
     assert index.search(queries[:1], 1).positions.tolist() == [[23]]
 
@@ -110,7 +113,7 @@ def test_rows_whose_norm_float32_cannot_hold_have_a_cosine_too(magnitude: float)
     smallest = 2.0**-149
     vectors = np.array([[5 * smallest, 4 * smallest]] * 20 + [[4 * smallest] * 2, [1.0, 0.7]], np.float32)
     queries = np.full((2, 2), magnitude, np.float32)
-    index = BruteForce.build(vectors, Metric.COSINE)
+    index = BruteForce.build(Matrix.build(vectors, Metric.COSINE))
     assert index.search(queries, 3).positions.tolist() == [[20, 0, 1]] * 2
     assert index.search(queries[:1], 3).scores[0].tolist() == pytest.approx([1.0, 0.99388, 0.99388], abs=1e-5)
 
@@ -118,7 +121,7 @@ def test_rows_whose_norm_float32_cannot_hold_have_a_cosine_too(magnitude: float)
 @pytest.mark.parametrize("metric", [Metric.DOT, Metric.EUCLIDEAN])
 def test_zero_vectors_are_ranked_like_others(metric: Metric) -> None:
     vectors = np.array([[0, 0], [-1, 0], [0, 0], [2, 0]], np.float32)
-    found = BruteForce.build(vectors, metric).search(np.array([[0, 0], [1, 0]], np.float32), 3)
+    found = BruteForce.build(Matrix.build(vectors, metric)).search(np.array([[0, 0], [1, 0]], np.float32), 3)
     assert found.positions.tolist() == ([[0, 1, 2], [3, 0, 2]] if metric is Metric.DOT else [[0, 2, 1], [0, 2, 3]])
 
 
@@ -127,7 +130,7 @@ def test_zero_vectors_are_ranked_like_others(metric: Metric) -> None:
 def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed: int) -> None:
     others = np.random.default_rng(seed).standard_normal((4, problem.queries.shape[1])).astype(np.float32)
     queries = np.concatenate([others[:2], problem.queries, others[2:]])
-    index = BruteForce.build(problem.vectors, problem.metric)
+    index = BruteForce.build(Matrix.build(problem.vectors, problem.metric))
     together = index.search(queries, problem.k, problem.allowed)
     for i, query in enumerate(queries):
         alone = index.search(query[None], problem.k, problem.allowed)
@@ -144,7 +147,7 @@ def test_equal_rows_tie_bit_for_bit_wherever_they_lie(problem: Problem, copies: 
     vectors = np.empty((rows, problem.queries.shape[1]), np.float32)
     vectors[np.setdiff1d(np.arange(rows), places)] = problem.vectors
     vectors[places] = problem.queries[-1]
-    found = BruteForce.build(vectors, problem.metric).search(problem.queries[:1], rows)
+    found = BruteForce.build(Matrix.build(vectors, problem.metric)).search(problem.queries[:1], rows)
     where = np.flatnonzero(np.isin(found.positions[0], places))
     assert found.positions[0][where].tolist() == places.tolist(), "of two equal rows the later one came first"
     assert len({score.tobytes() for score in found.scores[0][where]}) == 1
@@ -156,7 +159,7 @@ def test_equal_rows_have_one_score_however_many_there_are(metric: Metric, dimens
     row, query = np.random.default_rng(dimension).standard_normal((2, dimension)).astype(np.float32)
     scores: set[float] = set()
     for rows in (1, 2, 7, 64, 300):
-        found = BruteForce.build(np.tile(row, (rows, 1)), metric).search(query[None], rows)
+        found = BruteForce.build(Matrix.build(np.tile(row, (rows, 1)), metric)).search(query[None], rows)
         assert found.positions[0].tolist() == list(range(rows))
         scores.update(found.scores[0].tolist())
     assert len(scores) == 1
@@ -167,8 +170,8 @@ def test_equal_rows_have_one_score_however_many_there_are(metric: Metric, dimens
 def test_a_mask_is_a_search_among_its_rows_only(problem: Problem, share: float, seed: int) -> None:
     allowed = np.random.default_rng(seed).random(len(problem.vectors)) < share
     kept = np.flatnonzero(allowed)
-    masked = BruteForce.build(problem.vectors, problem.metric).search(problem.queries, problem.k, allowed)
-    alone = BruteForce.build(problem.vectors[kept], problem.metric).search(problem.queries, problem.k)
+    masked = BruteForce.build(Matrix.build(problem.vectors, problem.metric)).search(problem.queries, problem.k, allowed)
+    alone = BruteForce.build(Matrix.build(problem.vectors[kept], problem.metric)).search(problem.queries, problem.k)
     expected = np.where(alone.positions < 0, -1, kept[alone.positions] if len(kept) else -1)
     assert masked.positions.tolist() == expected.tolist()
     assert masked.scores.tobytes() == alone.scores.tobytes()
@@ -181,14 +184,14 @@ def test_the_layout_of_a_mask_makes_no_difference(dimension: int, share: float) 
     rng = np.random.default_rng(0)
     vectors, queries = storable(rng.standard_normal((1000, dimension))), storable(rng.standard_normal((2, dimension)))
     allowed = rng.random(2000) < share
-    index = BruteForce.build(vectors, Metric.COSINE)
+    index = BruteForce.build(Matrix.build(vectors, Metric.COSINE))
     expected = index.search(queries, 9, allowed[::2].copy())
     assert index.search(queries, 9, allowed[::2]).positions.tolist() == expected.positions.tolist()
 
 
 @pytest.mark.parametrize("metric", Metric)
 def test_a_mask_of_no_row_finds_nothing(metric: Metric) -> None:
-    index = BruteForce.build(np.ones((50, 2), np.float32), metric)
+    index = BruteForce.build(Matrix.build(np.ones((50, 2), np.float32), metric))
     found = index.search(np.ones((2, 2), np.float32), 3, np.zeros(50, np.bool_))
     assert found.positions.tolist() == [[-1] * 3] * 2
     assert found.compared.tolist() == [0, 0]
@@ -199,7 +202,7 @@ def test_a_mask_of_no_row_finds_nothing(metric: Metric) -> None:
 def test_a_mask_of_one_row_finds_that_row(metric: Metric, row: int) -> None:
     vectors = np.random.default_rng(row).standard_normal((50, 2)).astype(np.float32)
     allowed = np.arange(50) == row
-    found = BruteForce.build(vectors, metric).search(-vectors[row : row + 1], 3, allowed)
+    found = BruteForce.build(Matrix.build(vectors, metric)).search(-vectors[row : row + 1], 3, allowed)
     assert found.positions.tolist() == [[row, -1, -1]]
     assert found.compared.tolist() == [1]
 
@@ -207,7 +210,7 @@ def test_a_mask_of_one_row_finds_that_row(metric: Metric, row: int) -> None:
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("dimension", [1, 384])
 def test_an_empty_matrix_has_no_neighbours(metric: Metric, dimension: int) -> None:
-    index = BruteForce.build(np.empty((0, dimension), np.float32), metric)
+    index = BruteForce.build(Matrix.build(np.empty((0, dimension), np.float32), metric))
     assert len(index) == 0
     for allowed in (None, np.ones(0, np.bool_)):
         found = index.search(np.ones((2, dimension), np.float32), 3, allowed)
@@ -247,13 +250,13 @@ def test_the_layout_in_memory_makes_no_difference(laid_out: Callable[[Float32], 
         (laid_out(problem.vectors), problem.queries),
         (problem.vectors, laid_out(problem.queries)),
     ):
-        found = BruteForce.build(vectors, problem.metric).search(queries, problem.k, problem.allowed)
+        found = BruteForce.build(Matrix.build(vectors, problem.metric)).search(queries, problem.k, problem.allowed)
         assert found.positions.tolist() == expected.positions.tolist()
         assert found.scores.tobytes() == expected.scores.tobytes()
 
 
 def test_a_tiny_negative_product_is_no_negative_zero() -> None:
-    index = BruteForce.build(np.array([[1e-30]], np.float32), Metric.DOT)
+    index = BruteForce.build(Matrix.build(np.array([[1e-30]], np.float32), Metric.DOT))
     [[score]] = index.search(np.array([[-1e-30]], np.float32), 1).scores.tolist()
     assert str(score) == "0.0"
 
@@ -261,14 +264,14 @@ def test_a_tiny_negative_product_is_no_negative_zero() -> None:
 def test_a_batch_is_searched_in_blocks_of_bounded_memory() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((117_000, 4)).astype(np.float32)
-    index = BruteForce.build(vectors, Metric.COSINE)
+    index = BruteForce.build(Matrix.build(vectors, Metric.COSINE))
     assert _peak(index, rng.standard_normal((256, 4)).astype(np.float32)) < 96 * MiB
 
 
 @pytest.mark.parametrize("metric", Metric)
 def test_rows_that_are_all_equal_cost_a_copy_of_the_matrix_at_most(metric: Metric) -> None:
     vectors = np.ones((117_000, 32), np.float32)
-    index = BruteForce.build(vectors, metric)
+    index = BruteForce.build(Matrix.build(vectors, metric))
     assert _peak(index, vectors[:3]) < vectors.nbytes + 80 * MiB
 
 
@@ -288,9 +291,9 @@ def test_what_was_saved_answers_the_same_when_it_is_loaded(
 ) -> None:
     rng = np.random.default_rng(0)
     vectors, queries = storable(rng.standard_normal(shape)), storable(rng.standard_normal((3, shape[1])))
-    index = BruteForce.build(vectors, metric)
+    index = Matrix.build(vectors, metric)
     index.save(tmp_path)
-    loaded = BruteForce.load(tmp_path, vectors, metric)
+    loaded = Matrix.load(tmp_path, vectors, metric)
     assert loaded.nbytes == index.nbytes
     for allowed in (None, rng.random(shape[0]) < 0.1, rng.random(shape[0]) < 0.9):
         expected, found = (one.search(queries, 7, allowed) for one in (index, loaded))
@@ -300,9 +303,9 @@ def test_what_was_saved_answers_the_same_when_it_is_loaded(
 
 @pytest.mark.parametrize("rows", [(599, 200), (601, 200), (600, 500), (3, 200)])
 def test_what_was_saved_of_other_rows_is_refused(rows: tuple[int, int], tmp_path: Path) -> None:
-    BruteForce.build(np.ones((600, 200), np.float32), Metric.DOT).save(tmp_path)
+    Matrix.build(np.ones((600, 200), np.float32), Metric.DOT).save(tmp_path)
     with pytest.raises(ValueError, match="other rows"):
-        BruteForce.load(tmp_path, np.ones(rows, np.float32), Metric.DOT)
+        Matrix.load(tmp_path, np.ones(rows, np.float32), Metric.DOT)
 
 
 @bounded(60)
@@ -327,15 +330,16 @@ def test_the_answer_is_the_k_best_of_rows_that_have_a_copy(
 
 
 def test_it_says_what_it_holds() -> None:
-    small = BruteForce.build(np.ones((10, 3), np.float32), Metric.DOT)
+    small = Matrix.build(np.ones((10, 3), np.float32), Metric.DOT)
     assert len(small) == 10
-    assert small.nbytes == 10 * 4
-    coded = BruteForce.build(np.ones((1000, 384), np.float32), Metric.DOT)
-    assert coded.nbytes == 1000 * (4 + 384 + 16) + 384 * 8 + 8
+    assert small.nbytes == 10 * 3 * 4 + 10 * 4
+    coded = Matrix.build(np.ones((1000, 384), np.float32), Metric.DOT)
+    assert coded.nbytes == 1000 * 384 * 4 + 1000 * (4 + 384 + 16) + 384 * 8 + 8
+    assert BruteForce.build(coded).nbytes == 0
 
 
 def test_it_takes_no_parameters() -> None:
     with pytest.raises(InvalidParameter, match=r"^ef: brute_force has no such parameter; there are none$"):
-        BruteForce.build(np.ones((1, 1), np.float32), Metric.DOT, {"ef": 1})
+        BruteForce.build(Matrix.build(np.ones((1, 1), np.float32), Metric.DOT), {"ef": 1})
     with pytest.raises(InvalidParameter, match=r"^probes: brute_force has no such search parameter; there are none$"):
         BruteForce.check_search_params({"probes": 1})

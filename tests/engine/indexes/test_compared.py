@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from apps.engine import kernels
-from apps.engine.indexes import approximate
-from apps.engine.indexes.base import NO_PARAMS, Neighbors, Params, VectorIndex
-from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes import rerank
+from apps.engine.indexes.base import NO_PARAMS, Params, VectorIndex
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import index_type
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import LooseContent
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
-from apps.engine.vectors import Float32, Mask
+from apps.engine.vectors import Float32, Int64, Mask
 from tests.engine.approximate import embeddings, recall
 
 ROWS, DIMENSION = 40_000, 64
@@ -39,7 +39,7 @@ def rows() -> tuple[Float32, Float32]:
 @cache
 def built(kind: str, metric: Metric = Metric.COSINE) -> VectorIndex:
     vectors, _ = rows()
-    return index_type(kind).build(vectors, metric, PARAMS.get(kind, {}), BruteForce.build(vectors, metric))
+    return index_type(kind).build(Matrix.build(vectors, metric), PARAMS.get(kind, {}))
 
 
 def walked(
@@ -107,7 +107,7 @@ def test_codes_are_scanned_whatever_the_mask() -> None:
 
 def test_one_hyperplane_leaves_the_rows_of_one_side() -> None:
     vectors, _ = rows()
-    index = index_type("lsh").build(vectors, Metric.COSINE, {"tables": 1, "bits": 1})
+    index = index_type("lsh").build(Matrix(vectors, Metric.COSINE), {"tables": 1, "bits": 1})
     compared = index.search(vectors[:2000], 1, params={"probes": 1}).compared
     one, other = np.unique(compared)
     assert one + other == ROWS
@@ -117,7 +117,7 @@ def test_one_hyperplane_leaves_the_rows_of_one_side() -> None:
 
 def test_a_tree_compares_the_rows_of_the_leaves_that_are_near() -> None:
     line = np.arange(1024, dtype=np.float32)[:, None]
-    index = index_type("kd_tree").build(line, Metric.EUCLIDEAN, {"leaf_size": 16})
+    index = index_type("kd_tree").build(Matrix(line, Metric.EUCLIDEAN), {"leaf_size": 16})
     queries = np.array([[500.2], [511.6], [-7.0]], np.float32)
     # The nearest of all lies in one leaf; of 511.6's two nearest, each in one of two leaves.
     assert index.search(queries, 1).compared.tolist() == [16, 16, 16]
@@ -129,7 +129,7 @@ def test_a_tree_compares_the_rows_of_the_leaves_that_are_near() -> None:
 def test_each_query_of_a_batch_says_how_it_was_answered() -> None:
     vectors, queries = rows()
     segment = Segment.build(
-        keys=np.arange(ROWS), vectors=vectors, content=LooseContent(), metric=Metric.DOT, kind="quantized"
+        keys=np.arange(ROWS), matrix=Matrix.build(vectors, Metric.DOT), content=LooseContent(), kind="quantized"
     )
     view = View.of(dimension=DIMENSION, metric=Metric.DOT, segments=(segment,), built_at=0.0)
     # All rows score zero for a query of zeros: no list of codes is conclusive.
@@ -138,19 +138,19 @@ def test_each_query_of_a_batch_says_how_it_was_answered() -> None:
     assert (usual.exact, usual.kinds) == (False, {"quantized"})
 
 
-class Unsure(BruteForce):
+class Unsure(Matrix):
     """A scan that proves nothing."""
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        found = super().search(queries, k, allowed, params)
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None, order: Int64 | None = None) -> Neighbors:
+        found = super().search(queries, k, allowed, order)
         return replace(found, proven=np.zeros(len(queries), np.bool_))
 
 
 @pytest.mark.parametrize("kind", ["quantized", "hnsw", "lsh"])
 def test_an_index_that_leaves_a_query_to_a_scan_claims_no_more_than_that(kind: str) -> None:
     few, queries = rows()[0][:100], rows()[1]
-    for scan, proves in ((BruteForce, True), (Unsure, False)):
-        index = index_type(kind).build(few, Metric.COSINE, exact=scan.without_copy(few, Metric.COSINE))
+    for scan, proves in ((Matrix, True), (Unsure, False)):
+        index = index_type(kind).build(scan(few, Metric.COSINE))
         found = index.search(queries, 5)
         assert found.scanned.all()
         assert (found.proven == proves).all()
@@ -175,7 +175,7 @@ def test_a_batch_whose_lists_do_not_fit_into_memory_is_answered_in_steps(
 ) -> None:
     _, queries = rows()
     whole = built(kind).search(queries, 10, some(0.5), params)
-    monkeypatch.setattr(approximate, "_LISTED_ROWS", 1000)
+    monkeypatch.setattr(rerank, "_LISTED_ROWS", 1000)
     in_steps = built(kind).search(queries, 10, some(0.5), params)
     for one, other in zip(vars(whole).values(), vars(in_steps).values(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""What every index type promises, under every metric: the interface of `index.py`, against exact search by distance."""
+"""What every index type promises, under every metric: the interface of `base.py`, against exact search by distance."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import Neighbors, VectorIndex
+from apps.engine.indexes.base import VectorIndex
 from apps.engine.indexes.brute_force import BruteForce
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES, index_type
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
@@ -25,7 +26,7 @@ every_metric = pytest.mark.parametrize("metric", Metric)
 
 
 def build(kind: str, vectors: Float32, metric: Metric) -> VectorIndex:
-    return index_type(kind).build(vectors, metric, PARAMS.get(kind, {}))
+    return index_type(kind).build(Matrix(vectors, metric), PARAMS.get(kind, {}))
 
 
 @cache
@@ -84,7 +85,7 @@ def test_a_mask_is_a_search_among_its_rows(kind: str, metric: Metric, share: flo
 @every_metric
 def test_more_than_there_are_is_all_there_are(kind: str, metric: Metric) -> None:
     vectors, queries, index = built(kind, metric)
-    expected = BruteForce.build(vectors, metric)
+    expected = BruteForce.build(Matrix.build(vectors, metric))
     for k in (ROWS - 1, ROWS, ROWS + 5):
         found = index.search(queries[:2], k)
         assert_sound(found, vectors, metric, queries[:2], k)
@@ -138,7 +139,7 @@ def test_saved_and_mapped_it_answers_as_before(kind: str, metric: Metric, tmp_pa
     folder = tmp_path / "index"
     folder.mkdir()
     index.save(folder)
-    loaded = index_type(kind).load(folder, np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric)
+    loaded = index_type(kind).load(folder, Matrix(np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric))
     assert (len(loaded), loaded.nbytes) == (ROWS, index.nbytes)
     for allowed in (None, np.arange(ROWS) % 3 > 0):
         assert same(loaded.search(queries, K, allowed), index.search(queries, K, allowed))
@@ -178,7 +179,7 @@ def test_nothing_that_the_caller_gives_is_written_to(kind: str, metric: Metric) 
 def test_parameters_it_does_not_take_are_refused(kind: str) -> None:
     vectors = embeddings(10, 3)
     with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such parameter"):
-        index_type(kind).build(vectors, Metric.DOT, {"colour": 1})
+        index_type(kind).build(Matrix(vectors, Metric.DOT), {"colour": 1})
     with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such search parameter"):
         index_type(kind).check_search_params({"colour": 1})
     for parameter in index_type(kind).build_parameters:

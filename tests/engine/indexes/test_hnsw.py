@@ -13,6 +13,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes import hnsw
 from apps.engine.indexes.faiss_library import metric_number, read
 from apps.engine.indexes.hnsw import Hnsw
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -28,7 +29,7 @@ def built(metric: Metric, dimension: int = 24) -> tuple[Float32, Float32, Hnsw]:
     """Rows, queries and their graph, of float32 below 64 dimensions and of bfloat16 from there."""
     vectors, queries = embeddings(ROWS, dimension), embeddings(40, dimension, seed=1)
     vectors.flags.writeable = queries.flags.writeable = False
-    return vectors, queries, Hnsw.build(vectors, metric, QUICK)
+    return vectors, queries, Hnsw.build(Matrix(vectors, metric), QUICK)
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -47,7 +48,7 @@ def test_most_neighbours_are_found(metric: Metric, dimension: int, k: int) -> No
 @pytest.mark.parametrize("dimension", [24, 80])
 def test_rows_far_from_the_origin_are_told_apart(metric: Metric, dimension: int) -> None:
     vectors, queries = (embeddings(count, dimension, seed=count) + np.float32(100) for count in (ROWS, 40))
-    index = Hnsw.build(vectors, metric, QUICK)
+    index = Hnsw.build(Matrix(vectors, metric), QUICK)
     found = index.search(queries, 10, params={"ef": 64})
     assert not found.scanned.any()
     assert recall(found, vectors, metric, queries, 10) >= 0.95
@@ -89,7 +90,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("dimension", [1, 3, 7, 17, 100])
 def test_any_dimension(metric: Metric, dimension: int) -> None:
     vectors, queries = embeddings(7000, dimension), embeddings(30, dimension, seed=1)
-    found = Hnsw.build(vectors, metric, QUICK).search(queries, 10)
+    found = Hnsw.build(Matrix(vectors, metric), QUICK).search(queries, 10)
     assert_sound(found, vectors, metric, queries, 10)
     assert recall(found, vectors, metric, queries, 10) >= 0.95
 
@@ -98,7 +99,7 @@ def test_any_dimension(metric: Metric, dimension: int) -> None:
 def test_rows_that_are_all_equal_are_found_in_their_order(metric: Metric) -> None:
     vectors = np.tile(embeddings(1, 24), (ROWS, 1))
     queries = embeddings(2, 24, seed=1)
-    assert Hnsw.build(vectors, metric).search(queries, 5).positions.tolist() == [list(range(5))] * 2
+    assert Hnsw.build(Matrix(vectors, metric)).search(queries, 5).positions.tolist() == [list(range(5))] * 2
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -107,7 +108,7 @@ def test_copies_of_one_row_push_no_other_out(metric: Metric) -> None:
     vectors = np.concatenate([vectors, vectors])
     places = np.sort(np.random.default_rng(3).permutation(len(vectors))[:6000])
     vectors[places] = vectors[places[0]]
-    index = Hnsw.build(vectors, metric, QUICK)
+    index = Hnsw.build(Matrix(vectors, metric), QUICK)
     queries = np.concatenate([vectors[places[:1]], queries, (queries[:5] + 2 * vectors[places[0]]) / 3])
     found = index.search(queries, 10)
     assert not found.exact
@@ -128,7 +129,7 @@ def test_rows_that_bytes_cannot_tell_apart_are_told_apart() -> None:
     vectors = embeddings(ROWS, 80)
     vectors[rng.permutation(ROWS)[:50]] *= 300
     queries = embeddings(30, 80, seed=1)
-    found = Hnsw.build(vectors, Metric.EUCLIDEAN, QUICK).search(queries, 10)
+    found = Hnsw.build(Matrix(vectors, Metric.EUCLIDEAN), QUICK).search(queries, 10)
     assert_sound(found, vectors, Metric.EUCLIDEAN, queries, 10)
     assert recall(found, vectors, Metric.EUCLIDEAN, queries, 10) >= 0.9
 
@@ -138,7 +139,7 @@ def test_rows_that_bytes_cannot_tell_apart_are_told_apart() -> None:
 def test_magnitudes_make_no_difference(metric: Metric, magnitude: float) -> None:
     plain, wide_queries, _ = built(metric)
     vectors = storable(plain.astype(np.float64) * magnitude)
-    index = Hnsw.build(vectors, metric, QUICK)
+    index = Hnsw.build(Matrix(vectors, metric), QUICK)
     for query_magnitude in (magnitude, magnitude * 100, 1.0, 1e15, 1e-30):
         queries = storable(wide_queries.astype(np.float64) * query_magnitude)
         found = index.search(queries, 10)
@@ -156,7 +157,7 @@ def test_awkward_rows_are_found_or_searched_exactly(metric: Metric, kind: str) -
     for dimension, magnitude in ((3, 1.0), (12, 1e-30)):
         queries = storable(rng.standard_normal((20, dimension)) * magnitude)
         vectors = without_zeros(made(rng, kind, 7000, queries[0], magnitude))
-        found = Hnsw.build(vectors, metric, QUICK).search(queries, 10)
+        found = Hnsw.build(Matrix(vectors, metric), QUICK).search(queries, 10)
         assert_sound(found, vectors, metric, queries, 10)
         assert recall(found, vectors, metric, queries, 10) >= 0.9
 
@@ -174,7 +175,7 @@ def test_rows_without_any_structure_get_a_longer_walk_or_an_exact_search() -> No
     rng = np.random.default_rng(8)
     vectors, queries = rng.standard_normal((10_000, 128)), rng.standard_normal((30, 128))
     vectors, queries = vectors.astype(np.float32), queries.astype(np.float32)
-    index = Hnsw.build(vectors, Metric.COSINE, QUICK)
+    index = Hnsw.build(Matrix(vectors, Metric.COSINE), QUICK)
     assert recall(index.search(queries, 10, params={"ef": 40}), vectors, Metric.COSINE, queries, 10) == 1.0
     assert recall(index.search(queries, 10), vectors, Metric.COSINE, queries, 10) >= 0.9
 
@@ -191,7 +192,7 @@ def test_a_longer_walk_finds_more() -> None:
 
 def test_more_links_find_more() -> None:
     vectors, queries, _ = built(Metric.COSINE)
-    few, many = (Hnsw.build(vectors, Metric.COSINE, {"m": m, "ef_construction": 32}) for m in (4, 32))
+    few, many = (Hnsw.build(Matrix(vectors, Metric.COSINE), {"m": m, "ef_construction": 32}) for m in (4, 32))
     params = {"ef": 10}
     assert few.nbytes < many.nbytes
     assert recall(few.search(queries, 10, params=params), vectors, Metric.COSINE, queries, 10) < recall(
@@ -202,7 +203,7 @@ def test_more_links_find_more() -> None:
 def test_the_same_rows_give_the_same_graph(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        Hnsw.build(embeddings(7000, 20), Metric.DOT, QUICK).save(tmp_path / name)
+        Hnsw.build(Matrix(embeddings(7000, 20), Metric.DOT), QUICK).save(tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
@@ -215,9 +216,9 @@ def test_saved_and_mapped_it_answers_as_before(metric: Metric, tmp_path: Path) -
         np.save(tmp_path / "vectors.npy", vectors)
         queries = embeddings(30, vectors.shape[1], seed=1)
         allowed = np.arange(len(vectors)) % 10 > 0
-        index = Hnsw.build(vectors, metric, QUICK)
+        index = Hnsw.build(Matrix(vectors, metric), QUICK)
         index.save(tmp_path)
-        loaded = Hnsw.load(tmp_path, np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric)
+        loaded = Hnsw.load(tmp_path, Matrix(np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric))
         assert len(loaded) == len(vectors)
         assert loaded.nbytes == index.nbytes
         for mask in (None, allowed):
@@ -230,10 +231,10 @@ def test_saved_and_mapped_it_answers_as_before(metric: Metric, tmp_path: Path) -
 @pytest.mark.parametrize("metric", Metric)
 def test_saved_and_mapped_rows_far_from_the_origin_are_found_as_before(metric: Metric, tmp_path: Path) -> None:
     vectors, queries = (embeddings(count, 80, seed=count) + np.float32(2) for count in (ROWS, 40))
-    index = Hnsw.build(vectors, metric, QUICK)
+    index = Hnsw.build(Matrix(vectors, metric), QUICK)
     assert built(metric, 80)[2].nbytes - index.nbytes > ROWS * 80 / 2, "bytes, where other codes take two each"
     index.save(tmp_path)
-    loaded = Hnsw.load(tmp_path, vectors, metric)
+    loaded = Hnsw.load(tmp_path, Matrix(vectors, metric))
     assert loaded.nbytes == index.nbytes
     found, expected = loaded.search(queries, 10), index.search(queries, 10)
     assert not found.scanned.any()
@@ -245,7 +246,7 @@ def test_saved_and_mapped_rows_far_from_the_origin_are_found_as_before(metric: M
 def test_its_file_is_mapped(tmp_path: Path) -> None:
     vectors, queries, index = built(Metric.COSINE)
     index.save(tmp_path)
-    loaded = Hnsw.load(tmp_path, vectors, Metric.COSINE)
+    loaded = Hnsw.load(tmp_path, Matrix(vectors, Metric.COSINE))
     assert str(tmp_path / "graph.faiss") in Path("/proc/self/maps").read_text()
     # Maintenance deletes the files of old segments while they are searched.
     shutil.rmtree(tmp_path)
@@ -272,7 +273,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content)
         with pytest.raises((ValueError, OSError)):
-            Hnsw.load(tmp_path, vectors, Metric.COSINE)
+            Hnsw.load(tmp_path, Matrix(vectors, Metric.COSINE))
         (tmp_path / name).write_bytes(before)
     for others, metric in (
         (vectors[:-1], Metric.COSINE),
@@ -281,13 +282,13 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         (vectors, Metric.EUCLIDEAN),
     ):
         with pytest.raises(ValueError, match="holds"):
-            Hnsw.load(tmp_path, others, metric)
+            Hnsw.load(tmp_path, Matrix(others, metric))
     for name in ("graph.faiss", "graph.json", "copies.npy"):
         (tmp_path / name).rename(tmp_path / "away")
         with pytest.raises(FileNotFoundError):
-            Hnsw.load(tmp_path, vectors, Metric.COSINE)
+            Hnsw.load(tmp_path, Matrix(vectors, Metric.COSINE))
         (tmp_path / "away").rename(tmp_path / name)
-    Hnsw.load(tmp_path, vectors, Metric.COSINE)
+    Hnsw.load(tmp_path, Matrix(vectors, Metric.COSINE))
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
@@ -313,9 +314,9 @@ def test_it_says_what_it_holds() -> None:
 def test_parameters_it_does_not_take_are_refused() -> None:
     vectors = embeddings(10, 3)
     with pytest.raises(InvalidParameter, match=r"^ef: hnsw has no such parameter; there are: m, ef_construction$"):
-        Hnsw.build(vectors, Metric.DOT, {"ef": 1})
+        Hnsw.build(Matrix(vectors, Metric.DOT), {"ef": 1})
     with pytest.raises(InvalidParameter, match=r"^m: must be from 4 to 64, not 3$"):
-        Hnsw.build(vectors, Metric.DOT, {"m": 3})
+        Hnsw.build(Matrix(vectors, Metric.DOT), {"m": 3})
     with pytest.raises(InvalidParameter, match=r"^ef: must be a whole number from 1 to 4096$"):
         Hnsw.check_search_params({"ef": True})
     with pytest.raises(InvalidParameter, match=r"^probes: hnsw has no such search parameter; there are: ef$"):
@@ -326,7 +327,7 @@ def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close(monkeypatch: p
     monkeypatch.setattr(hnsw, "_ROWS_PER_STEP", 1000)
     vectors, _, _ = built(Metric.COSINE)
     asked: list[int] = []
-    Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint=lambda: asked.append(1))
+    Hnsw.build(Matrix(vectors, Metric.COSINE), QUICK, checkpoint=lambda: asked.append(1))
     assert len(asked) == ROWS // 1000
 
     class Enough(Exception):
@@ -339,5 +340,5 @@ def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close(monkeypatch: p
 
     asked.clear()
     with pytest.raises(Enough):
-        Hnsw.build(vectors, Metric.COSINE, QUICK, checkpoint=checkpoint)
+        Hnsw.build(Matrix(vectors, Metric.COSINE), QUICK, checkpoint=checkpoint)
     assert len(asked) == 3

@@ -1,8 +1,7 @@
 """The k-d tree: exact, whatever the data, and looking at few rows where there are few dimensions."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 
 from apps.engine import kernels
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import Neighbors
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.kd_tree import KdTree
+from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from tests.engine.data import (
@@ -31,6 +30,7 @@ from tests.engine.data import (
     storable,
     without_zeros,
 )
+from tests.engine.numpy_only import numpy_only
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,18 +38,8 @@ def _compiled() -> None:
     kernels.load()
 
 
-@contextmanager
-def numpy_only() -> Iterator[None]:
-    """As in a process that has not loaded the kernels yet."""
-    kernels._loaded = False
-    try:
-        yield
-    finally:
-        kernels._loaded = True
-
-
 def search(problem: Problem, leaf_size: int = 32) -> Neighbors:
-    index = KdTree.build(problem.vectors, problem.metric, {"leaf_size": leaf_size})
+    index = KdTree.build(Matrix(problem.vectors, problem.metric), {"leaf_size": leaf_size})
     return index.search(problem.queries, problem.k, problem.allowed)
 
 
@@ -153,14 +143,14 @@ def test_few_rows_are_all_found(metric: Metric, rows: int) -> None:
 def test_few_rows_are_compared_in_few_dimensions(metric: Metric, dimension: int, share: float) -> None:
     rng = np.random.default_rng(dimension)
     vectors, queries = (rng.standard_normal((rows, dimension)).astype(np.float32) for rows in (50_000, 100))
-    found = KdTree.build(vectors, metric).search(queries, 10)
+    found = KdTree.build(Matrix(vectors, metric)).search(queries, 10)
     assert found.compared.mean() < share * len(vectors)
 
 
 def test_a_mask_is_no_reason_to_compare_more_than_it_allows() -> None:
     rng = np.random.default_rng(1)
     vectors, queries = (rng.random((rows, 3), dtype=np.float32) for rows in (50_000, 20))
-    index = KdTree.build(vectors, Metric.EUCLIDEAN)
+    index = KdTree.build(Matrix(vectors, Metric.EUCLIDEAN))
     for share in (0.001, 0.02, 0.3, 0.9):
         allowed = rng.random(len(vectors)) < share
         found = index.search(queries, 10, allowed)
@@ -174,7 +164,7 @@ def test_a_mask_is_no_reason_to_compare_more_than_it_allows() -> None:
 def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed: int) -> None:
     others = np.random.default_rng(seed).standard_normal((4, problem.queries.shape[1])).astype(np.float32)
     queries = np.concatenate([others[:2], problem.queries, others[2:]])
-    index = KdTree.build(problem.vectors, problem.metric)
+    index = KdTree.build(Matrix(problem.vectors, problem.metric))
     together = index.search(queries, problem.k, problem.allowed)
     for i, query in enumerate(queries):
         alone = index.search(query[None], problem.k, problem.allowed)
@@ -237,9 +227,9 @@ def test_a_saved_index_answers_as_before_from_mapped_files(tmp_path: Path, metri
     vectors = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     queries = rng.standard_normal((5, 3)).astype(np.float32)
     allowed = rng.random(rows) < 0.7
-    index = KdTree.build(vectors, metric)
+    index = KdTree.build(Matrix(vectors, metric))
     index.save(tmp_path)
-    again = KdTree.load(tmp_path, vectors, metric)
+    again = KdTree.load(tmp_path, Matrix(vectors, metric))
     assert (len(again), again.nbytes) == (len(index), index.nbytes)
     for mask in (None, allowed):
         expected, found = index.search(queries, 10, mask), again.search(queries, 10, mask)
@@ -250,17 +240,17 @@ def test_a_saved_index_answers_as_before_from_mapped_files(tmp_path: Path, metri
 
 def test_a_missing_file_is_an_error_of_the_file(tmp_path: Path) -> None:
     vectors = np.ones((40, 2), np.float32)
-    KdTree.build(vectors, Metric.DOT).save(tmp_path)
+    KdTree.build(Matrix(vectors, Metric.DOT)).save(tmp_path)
     (tmp_path / "boxes.npy").unlink()
     with pytest.raises(OSError, match=r"boxes\.npy"):
-        KdTree.load(tmp_path, vectors, Metric.DOT)
+        KdTree.load(tmp_path, Matrix(vectors, Metric.DOT))
 
 
 def test_threads_search_one_index_at_once() -> None:
     rng = np.random.default_rng(3)
     vectors, queries = (rng.standard_normal((rows, 4)).astype(np.float32) for rows in (20_000, 200))
-    index = KdTree.build(vectors, Metric.COSINE)
-    expected = BruteForce.build(vectors, Metric.COSINE).search(queries, 10).positions
+    index = KdTree.build(Matrix(vectors, Metric.COSINE))
+    expected = BruteForce.build(Matrix.build(vectors, Metric.COSINE)).search(queries, 10).positions
     found: dict[int, list[list[int]]] = {}
 
     def read(thread: int) -> None:
@@ -287,7 +277,7 @@ def test_threads_search_one_index_at_once() -> None:
 )
 def test_parameters_that_make_no_sense_are_refused(params: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^{message}$"):
-        KdTree.build(np.ones((1, 1), np.float32), Metric.DOT, params)
+        KdTree.build(Matrix(np.ones((1, 1), np.float32), Metric.DOT), params)
 
 
 def test_it_takes_no_search_parameters() -> None:
@@ -302,6 +292,6 @@ def test_it_says_where_it_is_of_no_use() -> None:
 
 def test_it_says_what_it_holds() -> None:
     vectors = np.ones((1000, 3), np.float32)
-    index = KdTree.build(vectors, Metric.DOT)
+    index = KdTree.build(Matrix(vectors, Metric.DOT))
     assert len(index) == 1000
     assert vectors.nbytes < index.nbytes < 2 * vectors.nbytes + 8 * len(vectors)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from apps.engine.errors import InvalidParameter
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.quantized import Quantized
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
@@ -24,7 +25,7 @@ QUERIES = embeddings(40, DIMENSION, seed=1)
 def built(metric: Metric) -> tuple[Float32, Quantized]:
     vectors = embeddings(ROWS, DIMENSION)
     vectors.flags.writeable = False
-    return vectors, Quantized.build(vectors, metric)
+    return vectors, Quantized.build(Matrix(vectors, metric))
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -74,7 +75,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("dimension", [1, 3, 7, 17, 100])
 def test_any_dimension(metric: Metric, dimension: int) -> None:
     vectors, queries = embeddings(5000, dimension), embeddings(40, dimension, seed=1)
-    found = Quantized.build(vectors, metric).search(queries, 10)
+    found = Quantized.build(Matrix(vectors, metric)).search(queries, 10)
     assert_sound(found, vectors, metric, queries, 10)
     assert recall(found, vectors, metric, queries, 10) >= 0.97
 
@@ -82,7 +83,7 @@ def test_any_dimension(metric: Metric, dimension: int) -> None:
 @pytest.mark.parametrize("piece", range(1, 9))
 def test_any_piece(piece: int) -> None:
     vectors, queries = embeddings(20_000, 30), embeddings(40, 30, seed=1)
-    found = Quantized.build(vectors, Metric.COSINE, {"piece": piece}).search(queries, 10)
+    found = Quantized.build(Matrix(vectors, Metric.COSINE), {"piece": piece}).search(queries, 10)
     assert found.exact == (piece > 3), "larger pieces are too coarse for so few dimensions, and the index knows"
     assert recall(found, vectors, Metric.COSINE, queries, 10) >= 0.98
 
@@ -90,7 +91,7 @@ def test_any_piece(piece: int) -> None:
 @pytest.mark.parametrize("rows", [0, 1, 2, 40, 700])
 def test_few_rows_are_searched_exactly(rows: int) -> None:
     vectors = embeddings(rows, 5)
-    found = Quantized.build(vectors, Metric.COSINE).search(QUERIES[:3, :5], 4)
+    found = Quantized.build(Matrix(vectors, Metric.COSINE)).search(QUERIES[:3, :5], 4)
     assert found.exact
     assert_sound(found, vectors, Metric.COSINE, QUERIES[:3, :5], 4)
     assert (found.compared == rows).all()
@@ -99,7 +100,7 @@ def test_few_rows_are_searched_exactly(rows: int) -> None:
 @pytest.mark.parametrize("metric", Metric)
 def test_rows_that_are_all_equal_are_found_in_their_order(metric: Metric) -> None:
     vectors = np.tile(QUERIES[0], (3000, 1))
-    assert Quantized.build(vectors, metric).search(QUERIES[:2], 5).positions.tolist() == [list(range(5))] * 2
+    assert Quantized.build(Matrix(vectors, metric)).search(QUERIES[:2], 5).positions.tolist() == [list(range(5))] * 2
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -108,7 +109,7 @@ def test_copies_of_one_row_push_no_other_out(metric: Metric) -> None:
     places = np.sort(np.random.default_rng(3).permutation(2 * ROWS)[:5000])
     vectors[places] = vectors[places[0]]
     queries = np.concatenate([vectors[places[:1]], QUERIES, (QUERIES[:5] + 2 * vectors[places[0]]) / 3])
-    index = Quantized.build(vectors, metric)
+    index = Quantized.build(Matrix(vectors, metric))
     found = index.search(queries, 10)
     assert not found.exact
     assert_sound(found, vectors, metric, queries, 10)
@@ -126,7 +127,7 @@ def test_copies_of_one_row_push_no_other_out(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", Metric)
 def test_magnitudes_make_no_difference(metric: Metric, magnitude: float) -> None:
     vectors = storable(embeddings(ROWS, DIMENSION).astype(np.float64) * magnitude)
-    index = Quantized.build(vectors, metric)
+    index = Quantized.build(Matrix(vectors, metric))
     for query_magnitude in (magnitude, magnitude * 100, 1.0, 1e15, 1e-30):
         queries = storable(QUERIES.astype(np.float64) * query_magnitude)
         found = index.search(queries, 10)
@@ -154,7 +155,7 @@ def test_awkward_rows_are_found_or_searched_exactly(metric: Metric, kind: str) -
     for dimension, magnitude in ((3, 1.0), (24, 1e15), (24, 1e-30)):
         queries = storable(rng.standard_normal((20, dimension)) * magnitude)
         vectors = without_zeros(made(rng, kind, 3000, queries[0], magnitude))
-        found = Quantized.build(vectors, metric).search(queries, 10)
+        found = Quantized.build(Matrix(vectors, metric)).search(queries, 10)
         assert_sound(found, vectors, metric, queries, 10)
         assert recall(found, vectors, metric, queries, 10) >= 0.95
 
@@ -182,7 +183,7 @@ def test_more_rows_scored_find_more() -> None:
 def test_the_same_rows_give_the_same_index(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        Quantized.build(embeddings(4000, 20), Metric.DOT).save(tmp_path / name)
+        Quantized.build(Matrix(embeddings(4000, 20), Metric.DOT)).save(tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
@@ -194,9 +195,9 @@ def test_saved_and_mapped_it_answers_as_before(metric: Metric, tmp_path: Path) -
         tmp_path.mkdir()
         np.save(tmp_path / "vectors.npy", vectors)
         allowed = np.arange(len(vectors)) % 3 > 0
-        index = Quantized.build(vectors, metric)
+        index = Quantized.build(Matrix(vectors, metric))
         index.save(tmp_path)
-        loaded = Quantized.load(tmp_path, np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric)
+        loaded = Quantized.load(tmp_path, Matrix(np.load(tmp_path / "vectors.npy", mmap_mode="r"), metric))
         assert len(loaded) == len(vectors)
         assert loaded.nbytes == index.nbytes
         for mask in (None, allowed):
@@ -226,7 +227,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content)
         with pytest.raises((ValueError, OSError)):
-            Quantized.load(tmp_path, vectors, Metric.COSINE)
+            Quantized.load(tmp_path, Matrix(vectors, Metric.COSINE))
         (tmp_path / name).write_bytes(before)
     for others, metric in (
         (vectors[:-1], Metric.COSINE),
@@ -234,13 +235,13 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         (vectors, Metric.EUCLIDEAN),
     ):
         with pytest.raises(ValueError, match="holds"):
-            Quantized.load(tmp_path, others, metric)
+            Quantized.load(tmp_path, Matrix(others, metric))
     for name in ("codes.faiss", "codes.json", "copies.npy"):
         (tmp_path / name).rename(tmp_path / "away")
         with pytest.raises(FileNotFoundError):
-            Quantized.load(tmp_path, vectors, Metric.COSINE)
+            Quantized.load(tmp_path, Matrix(vectors, Metric.COSINE))
         (tmp_path / "away").rename(tmp_path / name)
-    Quantized.load(tmp_path, vectors, Metric.COSINE)
+    Quantized.load(tmp_path, Matrix(vectors, Metric.COSINE))
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
@@ -258,9 +259,9 @@ def test_it_says_what_it_holds() -> None:
 def test_parameters_it_does_not_take_are_refused() -> None:
     vectors = embeddings(10, 3)
     with pytest.raises(InvalidParameter, match=r"^ef: quantized has no such parameter; there are: piece$"):
-        Quantized.build(vectors, Metric.DOT, {"ef": 1})
+        Quantized.build(Matrix(vectors, Metric.DOT), {"ef": 1})
     with pytest.raises(InvalidParameter, match=r"^piece: must be from 1 to 8, not 9$"):
-        Quantized.build(vectors, Metric.DOT, {"piece": 9})
+        Quantized.build(Matrix(vectors, Metric.DOT), {"piece": 9})
     with pytest.raises(InvalidParameter, match=r"^rescore: must be a whole number from 1 to 1000000$"):
         Quantized.check_search_params({"rescore": 1.5})
     with pytest.raises(InvalidParameter, match=r"^probes: quantized has no such search parameter; there are: rescore$"):

@@ -1,4 +1,4 @@
-"""Short-lists are read as far as they must be, and equally far with kernels and without."""
+"""Lists are read as far as they must be, and equally far with kernels and without."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine import kernels
-from apps.engine.indexes import rerank as shortlist
-from apps.engine.indexes.approximate import Copies, Frame
-from apps.engine.metrics import Metric, exact_scores, row_norms
+from apps.engine.indexes.duplicates import Duplicates
+from apps.engine.indexes.matrix import Matrix
+from apps.engine.indexes.normalize import Normalizer
+from apps.engine.indexes.rerank import rerank
+from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
 from tests.engine.data import bounded, metrics, seeds
-from tests.engine.test_kernels import without_kernels
+from tests.engine.numpy_only import numpy_only
 
 K = 10
 
@@ -22,8 +24,8 @@ def _kernels() -> None:
 
 
 class Lists:
-    """Rows [n, 24], of which some are copies, queries, and a list for each: all firsts, by scores that err by `error`
-    of their spread."""
+    """Rows [n, 24], some of them duplicates, queries, and a list for each: all representatives, by scores that err by
+    `error` of their spread."""
 
     def __init__(self, metric: Metric, seed: int, *, rows: int = 600, error: float = 0.1) -> None:
         rng = np.random.default_rng(seed)
@@ -33,27 +35,25 @@ class Lists:
         for row in copies:
             self.vectors[row] = self.vectors[rng.integers(row)]
         self.queries = rng.standard_normal((3, 24)).astype(np.float32)
-        self.copies = Copies.among([self.vectors])
-        frame = Frame.fitting(metric, row_norms(self.vectors).astype(np.float32), 24)
-        self.factors = frame.factors(self.queries)
+        self.duplicates = Duplicates.find([self.vectors])
+        self.factors = Normalizer.fit(Matrix(self.vectors, metric), 24).factors(self.queries)
         self.exact = np.stack([exact_scores(metric, self.vectors, query) for query in self.queries])
         alike = self.exact.astype(np.float64) * self.factors[:, None]
         if metric is Metric.EUCLIDEAN:
             alike = -alike * alike
-        firsts = self.copies.firsts()
-        rough = (alike + alike.std() * error * rng.standard_normal(alike.shape))[:, firsts]
+        representatives = self.duplicates.representatives()
+        rough = (alike + alike.std() * error * rng.standard_normal(alike.shape))[:, representatives]
         order = np.argsort(-rough, axis=1)
-        self.firsts: Int64 = firsts[order]
+        self.representatives: Int64 = representatives[order]
         self.rough: Float32 = np.take_along_axis(rough, order, axis=1).astype(np.float32)
 
     def read(self, allowed: Mask | None = None, *, whole: bool = False) -> tuple[Int64, Float32, Mask]:
-        return shortlist.read(
-            self.metric,
-            self.vectors,
+        return rerank(
+            Matrix(self.vectors, self.metric),
             self.queries,
             K,
-            self.firsts,
-            copies=self.copies,
+            self.representatives,
+            duplicates=self.duplicates,
             allowed=allowed,
             rough=None if whole else self.rough,
             factors=self.factors,
@@ -79,10 +79,10 @@ def test_lists_are_read_equally_far_with_and_without_kernels(
 ) -> None:
     lists = Lists(metric, seed, rows=300, error=error)
     if cut:
-        lists.firsts[:, 100:] = -1
+        lists.representatives[:, 100:] = -1
     allowed = None if share is None else np.random.default_rng(seed).random(300) < share
     compiled = lists.read(allowed, whole=whole)
-    with without_kernels():
+    with numpy_only():
         plain = lists.read(allowed, whole=whole)
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -100,9 +100,9 @@ def test_a_whole_list_has_its_best_rows(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", Metric)
 def test_a_list_is_not_read_where_no_row_can_be_among_the_best(metric: Metric) -> None:
     lists = Lists(metric, 2, error=0.02)
-    lists.queries, lists.firsts, lists.rough = lists.queries[:1], lists.firsts[:1], lists.rough[:1]
+    lists.queries, lists.representatives, lists.rough = lists.queries[:1], lists.representatives[:1], lists.rough[:1]
     # Whoever reads so far finds the query itself.
-    lists.vectors[lists.firsts[0, 300:]] = lists.queries[0]
+    lists.vectors[lists.representatives[0, 300:]] = lists.queries[0]
     _, scores, enough = lists.read()
     assert enough.all()
     np.testing.assert_array_equal(scores[0], lists.best(0))
@@ -111,7 +111,7 @@ def test_a_list_is_not_read_where_no_row_can_be_among_the_best(metric: Metric) -
 @pytest.mark.parametrize("metric", Metric)
 def test_a_list_whose_end_is_within_reach_is_not_enough(metric: Metric) -> None:
     lists = Lists(metric, 3, error=10.0)
-    lists.firsts, lists.rough = lists.firsts[:, :128], lists.rough[:, :128]
+    lists.representatives, lists.rough = lists.representatives[:, :128], lists.rough[:, :128]
     assert not lists.read()[2].any()
     assert lists.read(whole=True)[2].all()
 
@@ -119,7 +119,7 @@ def test_a_list_whose_end_is_within_reach_is_not_enough(metric: Metric) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_list_that_is_not_full_is_not_enough(whole: bool) -> None:
     lists = Lists(Metric.COSINE, 4, error=10.0)
-    lists.firsts[0, 200:] = -1
+    lists.representatives[0, 200:] = -1
     assert lists.read(whole=whole)[2].tolist()[0] is False
 
 

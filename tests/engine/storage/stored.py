@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.metrics import Metric
 from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.manifest import Identity, Manifest, SegmentRecord
@@ -26,9 +27,8 @@ def make_vectors(rows: int, seed: int) -> Float32:
 def make_segment(first: int, rows: int, kind: str = "brute_force", metric: Metric = Metric.COSINE) -> Segment:
     """A segment of `rows` rows, whose keys count from `first` on."""
     keys = np.arange(first, first + rows)
-    return Segment.build(
-        keys=keys, vectors=make_vectors(rows, first), content=content_of(keys), metric=metric, kind=kind
-    )
+    matrix = Matrix.build(make_vectors(rows, first), metric)
+    return Segment.build(keys=keys, matrix=matrix, content=content_of(keys), kind=kind)
 
 
 def make_manifest(

@@ -45,7 +45,7 @@ def test_what_is_read_back_answers_as_what_was_written(tmp_path: Path, kind: str
     for made, read in zip(library.segments, library.folder.open(manifest, {}), strict=True):
         assert (read.name, read.index.kind, read.dead, read.live) == (made.name, made.index.kind, made.dead, made.live)
         assert np.array_equal(read.live_keys(), made.live_keys())
-        assert np.array_equal(read.vectors, made.vectors)
+        assert np.array_equal(read.matrix.vectors, made.matrix.vectors)
         for exact in (False, True):
             found, expected = (one.search(queries, 12, exact=exact, params={}) for one in (read, made))
             assert np.array_equal(found.positions, expected.positions)
@@ -59,7 +59,7 @@ def test_rows_are_mapped_and_cannot_be_written(plain: StoredLibrary) -> None:
     path = str(plain.path / "segments" / segment.name / "vectors.npy")
     assert path not in mapped
     assert path in Path("/proc/self/maps").read_text()
-    for array in (segment.vectors, segment.keys):
+    for array in (segment.matrix.vectors, segment.keys):
         with pytest.raises(ValueError, match="read-only"):
             array[:1] = 0
 
@@ -68,7 +68,7 @@ def test_a_segment_that_is_known_is_not_read_again(plain: StoredLibrary) -> None
     known = plain.open()
     shutil.rmtree(plain.path / "segments")
     again = plain.folder.open(plain.manifest, {segment.name: segment for segment in known})
-    assert [one.vectors is other.vectors for one, other in zip(again, known, strict=True)] == [True, True]
+    assert [one.matrix.vectors is other.matrix.vectors for one, other in zip(again, known, strict=True)] == [True, True]
     with pytest.raises(Damaged):
         plain.open()
 

@@ -178,7 +178,7 @@ def test_a_small_change_shares_what_did_not_change() -> None:
     for key in range(0, 500, 5):
         after = advance(view, numbered([key + 10_000]), gone=[key])
         assert after.segments[0].index is view.segments[0].index
-        assert after.segments[0].vectors is view.segments[0].vectors
+        assert after.segments[0].matrix is view.segments[0].matrix
         assert after.built_at == view.built_at
         view = after
     assert (len(view), view.dead) == (2000, 100)
@@ -202,8 +202,7 @@ def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
     view = build(numbered(range(100)))
     loose = view.loose_segment()
     assert loose is not None
-    assert loose.vectors is view.segments[0].vectors
-    assert loose.exact is view.segments[0].exact
+    assert loose.matrix is view.segments[0].matrix
     for steps, keys in (
         ([([], [3])], [*range(3), *range(4, 100)]),
         ([([200], [])], [*range(100), 200]),
@@ -216,8 +215,8 @@ def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
         loose = other.loose_segment()
         assert loose is not None
         assert loose.keys.tolist() == keys
-        assert loose.vectors[:, 0].tolist() == keys
-        assert len(loose.exact) == len(loose.content) == len(keys)
+        assert loose.matrix.vectors[:, 0].tolist() == keys
+        assert len(loose.matrix) == len(loose.content) == len(keys)
 
 
 def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
