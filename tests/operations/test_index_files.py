@@ -545,7 +545,7 @@ def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wro
         shell = Shell(server)
         stack.callback(shell.close)
         with server.client() as client:
-            libraries = [Library(kind).create(client, index_type=kind) for kind in ("auto", *INDEX_TYPES[-1:])]
+            libraries = [Library(kind).create(client, index_type=kind) for kind in ("auto", [*INDEX_TYPES][-1])]
             for library in libraries:
                 library.write(client, 6500)
         for _ in range(KILLS_OF_ALL):

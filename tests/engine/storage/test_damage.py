@@ -163,7 +163,7 @@ def test_another_number_of_rows_is_damage(plain: StoredLibrary) -> None:
 
 
 def test_a_type_that_a_segment_has_no_files_of_is_damage(plain: StoredLibrary) -> None:
-    for number, kind in enumerate(INDEX_TYPES[1:], start=2):
+    for number, kind in enumerate([*INDEX_TYPES][1:], start=2):
         with pytest.raises(Damaged):
             plain.folder.open(publish_small(plain, number, kind=kind), {})
 

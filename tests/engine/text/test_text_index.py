@@ -21,6 +21,7 @@ from apps.engine.text.analyzer import MAX_LENGTH, MAX_PHRASE_WORDS, MAX_WORDS, T
 from apps.engine.text.bm25 import K1, MAX_SCORED, B, TextHits, TextPart
 from apps.engine.text.inverted_index import InvertedIndex
 from tests.engine.data import bounded
+from tests.engine.numpy_only import numpy_only
 
 DOCS = Path(__file__).parents[3] / "docs" / "text.md"
 VOCABULARY = ["a", "b", "c", "dd", "é", "東"]
@@ -37,11 +38,8 @@ def _kernels() -> None:
 def search(parts: Sequence[TextPart], query: TextQuery, k: int) -> TextHits:
     """What is found; with and without kernels it is the same, bit for bit."""
     found = bm25.search_text(parts, query, k)
-    kernels._loaded = False
-    try:
+    with numpy_only():
         by_numpy = bm25.search_text(parts, query, k)
-    finally:
-        kernels._loaded = True
     assert (found.keys.tolist(), found.scores.tobytes()) == (by_numpy.keys.tolist(), by_numpy.scores.tobytes())
     assert found.matched == by_numpy.matched
     return found
