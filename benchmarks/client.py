@@ -26,7 +26,7 @@ def call(port: int, method: str, path: str, body: bytes | memoryview = b"") -> b
         sent = connection.sendmsg([head, body])
         if sent < len(head) + len(body):
             connection.sendall(memoryview(body)[sent - len(head) :])
-        answer_head, answer = _received(connection)
+        answer_head, answer = _receive(connection)
     if not answer_head.startswith(b"HTTP/1.1 2"):
         raise HttpError(f"{method} {path}: {(answer_head + answer)[:1000].decode(errors='replace')}")
     return answer
@@ -38,7 +38,7 @@ def call_json(port: int, method: str, path: str, data: Any = None) -> Any:
     return orjson.loads(answer) if answer else None
 
 
-def _received(connection: socket.socket) -> tuple[bytes, bytes]:
+def _receive(connection: socket.socket) -> tuple[bytes, bytes]:
     received = b""
     while b"\r\n\r\n" not in received:
         block = connection.recv(_BLOCK)
@@ -54,10 +54,10 @@ def _received(connection: socket.socket) -> tuple[bytes, bytes]:
         blocks.append(block)
         size += len(block)
     body = b"".join(blocks)
-    return head, _unchunked(body) if headers.get(b"transfer-encoding") == b"chunked" else body
+    return head, _join_chunks(body) if headers.get(b"transfer-encoding") == b"chunked" else body
 
 
-def _unchunked(body: bytes) -> bytes:
+def _join_chunks(body: bytes) -> bytes:
     parts: list[bytes] = []
     start = 0
     while True:

@@ -44,30 +44,30 @@ def _row(testbed: Testbed, name: str, folder: Path, *, cold_cache: bool = False,
     for _ in range(testbed.repeat(5)):
         if cold_cache:
             _drop_page_cache()
-        ours.append(first_answer(testbed, folder, index_files=index_files))
+        ours.append(time_first_answer(testbed, folder, index_files=index_files))
         if cold_cache:
             _drop_page_cache()
-        bare.append(_bare(testbed))
+        bare.append(_time_bare_scan(testbed))
     return Row(name, median(ours), "s", _REFERENCE, median(bare), at_most(3))
 
 
-def first_answer(testbed: Testbed, folder: Path, *, index_files: bool) -> float:
+def time_first_answer(testbed: Testbed, folder: Path, *, index_files: bool) -> float:
     """Seconds from the start of a server to the true nearest row of a query, with the folder's index files or without.
 
     The server is killed; the index files are as before.
     """
     files, kept = folder / "index", folder / "index.kept"
     if index_files:
-        return _first_answer(testbed, testbed.server(folder))
+        return _time_first_answer(testbed, testbed.server(folder))
     files.rename(kept)
     try:
-        return _first_answer(testbed, testbed.server(folder))
+        return _time_first_answer(testbed, testbed.server(folder))
     finally:
         shutil.rmtree(files, ignore_errors=True)
         kept.rename(files)
 
 
-def _first_answer(testbed: Testbed, server: Server) -> float:
+def _time_first_answer(testbed: Testbed, server: Server) -> float:
     body = testbed.data.query_body(0, as_array, 1)
     deadline = time.monotonic() + _GIVE_UP_SECONDS
     began = time.perf_counter()
@@ -88,7 +88,7 @@ def _first_answer(testbed: Testbed, server: Server) -> float:
     return took
 
 
-def _bare(testbed: Testbed) -> float:
+def _time_bare_scan(testbed: Testbed) -> float:
     return seconds(lambda: run_module("bare_scan", str(testbed.data.dimension), folder=testbed.filled))
 
 

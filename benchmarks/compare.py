@@ -67,7 +67,7 @@ def run(testbed: Testbed, before: Path, names: Iterable[str] = ()) -> list[Row]:
         figures = [figure for name, make in groups.items() if name in names for figure in make(testbed)]
         if figures:
             with _sides(beds, folder) as sides:
-                rows += _in_turns(figures, sides)
+                rows += _measure_in_turns(figures, sides)
     return rows
 
 
@@ -85,7 +85,7 @@ def _sides(beds: Sequence[Testbed], folder: str | None) -> Iterator[list[Side]]:
         yield sides
 
 
-def _in_turns(figures: Sequence[Figure], sides: Sequence[Side]) -> list[Row]:
+def _measure_in_turns(figures: Sequence[Figure], sides: Sequence[Side]) -> list[Row]:
     rounds = sides[0].testbed.repeat(5)
     values: list[tuple[list[float], list[float]]] = [([], []) for _ in figures]
     for turn in progress(range(rounds), "rounds"):
@@ -113,7 +113,7 @@ def _loads(name: str, gains: Mapping[str, float], headers: Sequence[str], busy: 
         with contextlib.ExitStack() as stack:
             for _ in range(busy):
                 stack.enter_context(running([sys.executable, "-c", "while True: pass"]))
-            return request.load(testbed, f"http://127.0.0.1:{side.port}{query_path(library)}", bodies, headers)
+            return request.request_rate(testbed, f"http://127.0.0.1:{side.port}{query_path(library)}", bodies, headers)
 
     return [
         Figure(f"requests, {name}, {rows}", "requests/s", partial(measure, library), gains[library])
@@ -154,7 +154,7 @@ def _batches(testbed: Testbed) -> list[Figure]:
 
 def _filters(testbed: Testbed) -> list[Figure]:
     def measure(bodies: Path, side: Side) -> float:
-        return request.load(testbed, f"http://127.0.0.1:{side.port}{query_path(ALL)}", bodies)
+        return request.request_rate(testbed, f"http://127.0.0.1:{side.port}{query_path(ALL)}", bodies)
 
     figures = []
     for case in filters.CASES:
@@ -186,7 +186,7 @@ def _ingest(testbed: Testbed) -> list[Figure]:
     rows = ingest.QUICK_ROWS if testbed.quick else len(testbed.data)
 
     def measure(encode: Callable[[Float32], bytes], side: Side) -> float:
-        return rows / ingest.over_http(side.testbed, rows, encode)
+        return rows / ingest.time_ingest(side.testbed, rows, encode)
 
     return [
         Figure("ingest, JSON arrays", "rows/s", partial(measure, as_array)),
@@ -196,7 +196,7 @@ def _ingest(testbed: Testbed) -> list[Figure]:
 
 def _cold_start(testbed: Testbed) -> list[Figure]:
     def measure(index_files: bool, side: Side) -> float:
-        return cold_start.first_answer(side.testbed, side.testbed.filled, index_files=index_files)
+        return cold_start.time_first_answer(side.testbed, side.testbed.filled, index_files=index_files)
 
     return [
         Figure("first answer after the start", "s", partial(measure, True)),

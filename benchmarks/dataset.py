@@ -101,7 +101,7 @@ def as_base64(vector: Float32) -> bytes:
     return b'"' + base64.b64encode(vector.tobytes()) + b'"'
 
 
-def mapped(path: Path, bodies: Iterable[bytes]) -> list[memoryview]:
+def map_bodies(path: Path, bodies: Iterable[bytes]) -> list[memoryview]:
     """`bodies` by way of a mapped file: made before the clock starts, and no memory of this process.
 
     The file is on the disk before this returns, so that its writing does not compete with a server's.

@@ -21,7 +21,7 @@ from benchmarks.client import call
 from benchmarks.dataset import Dataset, as_array
 from benchmarks.filtered import ANIMAL, COMBINED, MOTIVE, NOUN, SYNONYMS, UNFILTERED, Case, Truth
 from benchmarks.report import Row, Wanted, at_least, at_most, times_at_least
-from benchmarks.request import load
+from benchmarks.request import request_rate
 from benchmarks.testbed import ALL, ONE_THREAD, Testbed, chunks_path, query_path, run_module, warm
 from benchmarks.timing import middle_round, milliseconds_each, progress, seconds
 from tests.server import Server
@@ -60,7 +60,7 @@ def _rates(testbed: Testbed, server: Server) -> list[Row]:
     rates: defaultdict[Case, list[float]] = defaultdict(list)
     for _ in progress(range(testbed.repeat(5)), "filters"):
         for case, file in files.items():
-            rates[case].append(load(testbed, f"{server.url}{query_path(ALL)}", file))
+            rates[case].append(request_rate(testbed, f"{server.url}{query_path(ALL)}", file))
     rows = []
     for case in CASES:
         rate, reference = middle_round(rates[case], rates[UNFILTERED])

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(orjson.dumps(_measured(*map(int, options.child.split(",")))).decode())
+        print(orjson.dumps(_measure(*map(int, options.child.split(",")))).decode())
         return
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as folder:
@@ -68,7 +68,7 @@ def main() -> None:
     _draw(lines)
 
 
-def _measured(before: int, rows: int, largest: int) -> dict[str, Any]:
+def _measure(before: int, rows: int, largest: int) -> dict[str, Any]:
     """Add rows `before` to `rows` and measure."""
     import django
 

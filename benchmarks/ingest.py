@@ -10,7 +10,7 @@ from collections.abc import Callable
 from statistics import median
 
 from benchmarks.client import call, call_json
-from benchmarks.dataset import Float32, as_array, as_base64, as_long_array, mapped
+from benchmarks.dataset import Float32, as_array, as_base64, as_long_array, map_bodies
 from benchmarks.report import Row, at_least, times_at_least
 from benchmarks.testbed import ALL, ROWS_PER_WRITE, Testbed, chunks_path, create_library, run_module
 from benchmarks.timing import middle_round, progress, seconds
@@ -28,7 +28,7 @@ def run(testbed: Testbed) -> list[Row]:
     for turn in range(testbed.repeat(3)):
         for name in names[turn:] + names[:turn]:
             encode = _ENCODINGS.get(name)
-            took = _by_bulk_create(testbed, rows) if encode is None else over_http(testbed, rows, encode)
+            took = _time_bulk_create(testbed, rows) if encode is None else time_ingest(testbed, rows, encode)
             rates[name].append(rows / took)
     table = []
     for name in _ENCODINGS:
@@ -40,11 +40,11 @@ def run(testbed: Testbed) -> list[Row]:
     return table
 
 
-def over_http(testbed: Testbed, rows: int, encode: Callable[[Float32], bytes]) -> float:
+def time_ingest(testbed: Testbed, rows: int, encode: Callable[[Float32], bytes]) -> float:
     """The seconds that all requests take."""
     starts = range(0, rows, ROWS_PER_WRITE)
     path = testbed.new_path("bodies")
-    bodies = mapped(
+    bodies = map_bodies(
         path, (testbed.data.chunks_body(range(start, min(start + ROWS_PER_WRITE, rows)), encode) for start in starts)
     )
     folder = testbed.new_path("ingest")
@@ -63,7 +63,7 @@ def over_http(testbed: Testbed, rows: int, encode: Callable[[Float32], bytes]) -
     return took
 
 
-def _by_bulk_create(testbed: Testbed, rows: int) -> float:
+def _time_bulk_create(testbed: Testbed, rows: int) -> float:
     folder = testbed.new_path("bulk-create")
     took = float(run_module("bulk_create", str(testbed.data.folder), str(rows), folder=folder))
     shutil.rmtree(folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from statistics import median
 
 from benchmarks.client import call, call_json
-from benchmarks.dataset import as_array, as_base64, mapped
+from benchmarks.dataset import as_array, as_base64, map_bodies
 from benchmarks.report import Row, times_at_least, times_at_most
 from benchmarks.testbed import (
     ALL,
@@ -35,7 +35,7 @@ def _ingest(testbed: Testbed) -> Row:
     data = testbed.data
     starts = range(0, len(data), ROWS_PER_WRITE)
     path = testbed.new_path("bodies")
-    bodies = mapped(
+    bodies = map_bodies(
         path, (data.chunks_body(range(start, min(start + ROWS_PER_WRITE, len(data))), as_base64) for start in starts)
     )
 

@@ -35,7 +35,7 @@ def shares(testbed: Testbed, folder: Path, workers: int = WORKERS) -> dict[str, 
         warm(server, data)
         for query in range(testbed.repeat(400, 40)):
             call(server.port, "POST", query_path(ALL), data.query_body(query, as_array))
-        return {name: process.memory_full_info().pss / _MIB for name, process in _named(server)}
+        return {name: process.memory_full_info().pss / _MIB for name, process in _named_processes(server)}
 
 
 def workers_together(testbed: Testbed, folder: Path, count: int) -> float:
@@ -43,7 +43,7 @@ def workers_together(testbed: Testbed, folder: Path, count: int) -> float:
     return sum(share for name, share in shares(testbed, folder, count).items() if name.startswith("worker"))
 
 
-def _named(server: Server) -> Iterator[tuple[str, psutil.Process]]:
+def _named_processes(server: Server) -> Iterator[tuple[str, psutil.Process]]:
     processes = server.processes()
     workers = [process.pid for process in server.workers()]
     yield "gunicorn's master", processes[0]

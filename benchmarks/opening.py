@@ -1,4 +1,4 @@
-"""What index files cost and give: opening them in a new process, and building them anew from the database alone.
+"""What index files cost and give: opening them in a new process, and building them again from the database alone.
 
 Opening is timed inside the process, beyond its imports: from the snapshot to the first answer, all checksums verified.
 Run as `python -m benchmarks.opening QUERIES` with VECTORDB_DATA_DIR set, this file is that process; it prints seconds.
@@ -28,7 +28,7 @@ def run(testbed: Testbed) -> list[Row]:
     with testbed.serving(folder) as server:
         began = time.monotonic()
         call_json(server.port, "POST", f"/api/v1/libraries/{ALL}/reindex", {"index_type": "auto"})
-        waited, slowest, inexact = _until_ready(testbed, server.port, began)
+        waited, slowest, inexact = _ask_until_ready(testbed, server.port, began)
         wait_until_built(server.port, ALL)
     opened = [
         [float(number) for number in run_module("opening", str(query), folder=folder).split()]
@@ -36,14 +36,14 @@ def run(testbed: Testbed) -> list[Row]:
     ]
     seconds, reference = (median(column) for column in zip(*opened, strict=True))
     return [
-        Row("from the request to rebuild to the segment of the wished type", waited, "s", wanted=at_most(10)),
+        Row("from the request to rebuild to the segment of the configured type", waited, "s", wanted=at_most(10)),
         Row("slowest exact query meanwhile", slowest, "ms"),
         Row("exact queries meanwhile that were not exact", inexact, "", wanted=at_most(0)),
         Row("opening index files to the first answer", seconds, "s", _MEMCPY, reference, at_most(0.5)),
     ]
 
 
-def _until_ready(testbed: Testbed, port: int, began: float) -> tuple[float, float, int]:
+def _ask_until_ready(testbed: Testbed, port: int, began: float) -> tuple[float, float, int]:
     """Seconds until the index is built, the slowest exact query meanwhile in ms, and how many were not exact."""
     slowest, inexact = 0.0, 0
     body = testbed.data.query_body(0, as_array)[:-1] + b',"exact":true}'

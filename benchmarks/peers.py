@@ -18,9 +18,9 @@ import numpy as np
 import orjson
 
 from benchmarks.client import call, call_json
-from benchmarks.dataset import Dataset, as_array, mapped
+from benchmarks.dataset import Dataset, as_array, map_bodies
 from benchmarks.report import Row, times_at_least
-from benchmarks.request import load
+from benchmarks.request import request_rate
 from benchmarks.testbed import (
     ALL,
     ROWS_PER_WRITE,
@@ -50,11 +50,11 @@ def run(testbed: Testbed) -> list[Row]:
         chroma_server(testbed.chroma_python, testbed.new_path("chroma")) as theirs,
     ):
         create_library(ours.port, ALL, data.dimension, index_type="auto")
-        bodies = mapped(testbed.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
+        bodies = map_bodies(testbed.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
         rate = len(data) / _send(ours.port, chunks_path(ALL), bodies)
         built = wait_until_built(ours.port, ALL)
         warm(ours, data)
-        bodies = mapped(testbed.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
+        bodies = map_bodies(testbed.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
         their_rate = len(data) / _send(theirs.port, f"{theirs.path}/upsert", bodies)
         settle(lambda: call(theirs.port, "POST", f"{theirs.path}/query", _chroma_query(data, range(1))))
         sides = {
@@ -63,7 +63,7 @@ def run(testbed: Testbed) -> list[Row]:
             ),
             _CHROMA: _Side(theirs.port, f"{theirs.path}/query", lambda queries: _chroma_query(data, queries)),
         }
-        found = _in_turns(testbed, sides)
+        found = _time_in_turns(testbed, sides)
         recalls = {name: _recall(testbed, name, side) for name, side in sides.items()}
     middle = {what: {name: found[what, name] for name in sides} for what in ("load", "single", "batch")}
     loads = middle_round(middle["load"][_OURS], middle["load"][_CHROMA])
@@ -119,7 +119,7 @@ def settle(ask: Callable[[], object]) -> None:
             return
 
 
-def _in_turns(testbed: Testbed, sides: dict[str, _Side]) -> defaultdict[tuple[str, str], list[float]]:
+def _time_in_turns(testbed: Testbed, sides: dict[str, _Side]) -> defaultdict[tuple[str, str], list[float]]:
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     files = {}
     for name, side in sides.items():
@@ -133,7 +133,9 @@ def _in_turns(testbed: Testbed, sides: dict[str, _Side]) -> defaultdict[tuple[st
             singles = [side.body(range(i, i + 1)) for i in range(turn * 100, turn * 100 + testbed.repeat(100, 20))]
             found["single", name] += milliseconds_each(ask, singles)
             if shutil.which("wrk"):
-                found["load", name].append(load(testbed, f"http://127.0.0.1:{side.port}{side.path}", files[name]))
+                found["load", name].append(
+                    request_rate(testbed, f"http://127.0.0.1:{side.port}{side.path}", files[name])
+                )
             batch = side.body(range(_PER_BATCH))
             ask = partial(call, side.port, "POST", side.batch_path or side.path)
             times = milliseconds_each(ask, [batch] * testbed.repeat(15, 3))

@@ -41,26 +41,26 @@ def run(testbed: Testbed) -> list[Row]:
         warm(server, data)
         for _ in range(testbed.repeat(5)):
             for library in (SMALL, ALL):
-                rates[library, "single"].append(load(testbed, f"{server.url}{query_path(library)}", bodies))
-            rates[_EMPTY, "single"].append(load(testbed, f"{reference.url}/"))
+                rates[library, "single"].append(request_rate(testbed, f"{server.url}{query_path(library)}", bodies))
+            rates[_EMPTY, "single"].append(request_rate(testbed, f"{reference.url}/"))
             for library in (SMALL, ALL):
                 rates[library, "batch"].append(batch_rate(testbed, server.port, library, batch))
     empty = rates[_EMPTY, "single"]
     small, everything = f"{SMALL_ROWS:,} rows", f"{len(data):,} rows"
     return [
-        _beside(empty, f"requests, {small}", rates[SMALL, "single"], times_at_least(0.5)),
-        _beside(empty, f"requests, {everything}", rates[ALL, "single"]),
+        _row(empty, f"requests, {small}", rates[SMALL, "single"], times_at_least(0.5)),
+        _row(empty, f"requests, {everything}", rates[ALL, "single"]),
         Row(f"batches of {_PER_BATCH}, {small}, one client", median(rates[SMALL, "batch"]), "queries/s"),
         Row(f"batches of {_PER_BATCH}, {everything}, one client", median(rates[ALL, "batch"]), "queries/s"),
     ]
 
 
-def _beside(empty: Sequence[float], name: str, rates: Sequence[float], wanted: Wanted | None = None) -> Row:
+def _row(empty: Sequence[float], name: str, rates: Sequence[float], wanted: Wanted | None = None) -> Row:
     rate, reference = middle_round(rates, empty)
     return Row(name, rate, "requests/s", _EMPTY, reference, wanted)
 
 
-def load(testbed: Testbed, url: str, bodies: Path | None = None, headers: Sequence[str] = ()) -> float:
+def request_rate(testbed: Testbed, url: str, bodies: Path | None = None, headers: Sequence[str] = ()) -> float:
     """Requests a second that wrk gets answered on 8 connections, which it keeps where the server does."""
     length = f"{testbed.repeat(5, 2)}s"
     command = ["wrk", "--connections", "8", "--threads", "2", "--duration", length, "--script", str(_SCRIPT)]

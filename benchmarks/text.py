@@ -33,7 +33,7 @@ def run(testbed: Testbed) -> list[Row]:
     reference = _fts5(data)
     with testbed.serving(testbed.filled_auto) as server:
         warm(server, data)
-        times = _in_turns(data, server.port, texts, reference)
+        times = _time_in_turns(data, server.port, texts, reference)
     rows = []
     for name, wanted in (("three words", 15), ("a sentence", 50)):
         p50 = {way: quantile(times[name, way], 0.5) for way in ("words", "vector", "hybrid", "reference")}
@@ -46,7 +46,7 @@ def run(testbed: Testbed) -> list[Row]:
     return rows
 
 
-def _in_turns(
+def _time_in_turns(
     data: Dataset, port: int, texts: Mapping[str, Sequence[str]], reference: sqlite3.Connection | None
 ) -> defaultdict[tuple[str, str], list[float]]:
     """Milliseconds by texts and way, in blocks of queries that take turns."""

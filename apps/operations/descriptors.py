@@ -4,7 +4,7 @@ import contextlib
 import resource
 
 
-def allow_all() -> None:
+def raise_open_file_limit() -> None:
     """Raise the limit as far as a process may, for itself and its children: the usual one is of the time of select."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names no hard limit, and refuses to go that far.

@@ -39,7 +39,7 @@ def main() -> int:
     lines: list[dict[str, Any]] = []
     for name in options.names or ENGINES:
         print(f"{name} ...", file=sys.stderr)
-        lines += _measured(name, options)
+        lines += _measure(name, options)
     print(f"{sentence(about)}\n\n{_table(lines)}")
     path = RESULTS / f"filtered-peers-{time.strftime('%Y-%m-%dT%H-%M-%S')}.json"
     path.write_bytes(orjson.dumps(about | {"lines": lines}, option=orjson.OPT_INDENT_2))
@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measured(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What the engine's process says; nothing where the engine is missing."""
     python = options.peers_python if name in ELSEWHERE and options.peers_python else sys.executable
     with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as folder:

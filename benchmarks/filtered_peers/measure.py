@@ -35,12 +35,12 @@ def main(name: str, data_folder: str, folder: str, queries: int, chroma_python: 
             print(orjson.dumps({"missing": str(reason)}).decode())
             return
         truths = {case.name: Truth(data, case, queries) for case in _CASES}
-        lines = [_measured(engine, variant, data, truths, queries) for variant in engine.variants]
+        lines = [_measure(engine, variant, data, truths, queries) for variant in engine.variants]
     about = {"name": engine.name, "way": engine.way, "about": engine.about, "build_s": took - engine.waited_s}
     print(orjson.dumps({"lines": [about | line for line in lines]}).decode())
 
 
-def _measured(engine: Engine, variant: str, data: Dataset, truths: dict[str, Truth], queries: int) -> dict[str, Any]:
+def _measure(engine: Engine, variant: str, data: Dataset, truths: dict[str, Truth], queries: int) -> dict[str, Any]:
     """The p50 of engine and numpy, in ms, and the engine's recall, by filter."""
     engine.choose(variant)
     times: defaultdict[str, list[float]] = defaultdict(list)

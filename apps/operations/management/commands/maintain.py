@@ -47,7 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        descriptors.allow_all()
+        descriptors.raise_open_file_limit()
         stop = _Stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.ask())

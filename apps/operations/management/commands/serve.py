@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # What is in the data folder is nobody else's business.
         os.umask(0o077)
-        descriptors.allow_all()
+        descriptors.raise_open_file_limit()
         _check_port_is_free()
         try:
             call_command("migrate", verbosity=0, interactive=False)
