@@ -1,13 +1,12 @@
-"""The kinds of value that a request may hold: ids, vectors, text, metadata, numbers with a limit.
+"""The types of a request's fields: ids, vectors, text, metadata, numbers with a limit.
 
-Each is a pydantic type that refuses what it does not take with one sentence, and coerces nothing. A fault inside
-metadata carries the `path` to it, which the API appends to the pointer.
+Each is a pydantic type that refuses a value with one sentence, and coerces nothing. An error inside metadata carries
+the `path` to it, which the API appends to the pointer.
 """
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import orjson
 from django.conf import settings
@@ -33,8 +32,7 @@ from apps.libraries.ids import INVISIBLE, NEW_PATTERN, PATTERN, RULE, is_id, is_
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
 _LIMITS = settings.LIMITS
-
-_SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
+_Path: TypeAlias = tuple[str | int, ...]
 
 
 class Input(BaseModel):
@@ -45,31 +43,42 @@ class Input(BaseModel):
     vector_key: ClassVar[str] = "embedding"
 
     def is_set(self, field: str) -> bool:
-        """Whether the request named `field`, be it with the default's value."""
+        """Whether the request named `field`, even with the default's value."""
         return field in self.model_fields_set
 
 
-def validation_error(detail: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+def validation_error(detail: str, path: _Path = ()) -> PydanticCustomError:
     """The error of a value; `detail` completes the sentence that begins with the field."""
     return PydanticCustomError("invalid", "{detail}", {"detail": detail, "path": path})
 
 
-def _not_null(value: Any) -> Any:
-    if value is None:
-        raise validation_error("must not be null; leave it out instead")
-    return value
-
-
-def _fixed(value: Any) -> Any:
+def _refuse_change(value: Any) -> Any:
     raise validation_error("cannot be changed; make another library and write the chunks to it")
 
+
+# A field that is fixed for good when a library is created.
+Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_refuse_change)]]
 
 # A vector as a request brings it: numbers, base64 of little-endian float32, or read already.
 AnyVector: TypeAlias = list[float] | str | Float32
 
-NotNull = BeforeValidator(_not_null)
-# A field that is fixed for good when a library is made.
-Fixed = SkipJsonSchema[Annotated[Any, BeforeValidator(_fixed)]]
+
+@dataclass(frozen=True)
+class NotNull:
+    """Annotates an optional field that may be left out, but not be null."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        value_schema: JsonSchemaValue = handler(schema)["anyOf"][0]
+        return value_schema
+
+    @staticmethod
+    def _check(value: Any) -> Any:
+        if value is None:
+            raise validation_error("must not be null; leave it out instead")
+        return value
 
 
 @dataclass(frozen=True)
@@ -113,14 +122,14 @@ class BoundedList:
         return value
 
 
-def _identifier(value: str) -> str:
+def _check_id(value: str) -> str:
     if not is_id(value):
         raise validation_error(RULE)
     return value
 
 
-def _new_identifier(value: str) -> str:
-    if not is_visible(_identifier(value)):
+def _check_new_id(value: str) -> str:
+    if not is_visible(_check_id(value)):
         raise validation_error(INVISIBLE)
     return value
 
@@ -129,114 +138,97 @@ def _id_schema(pattern: str) -> dict[str, JsonValue]:
     return {"minLength": 1, "maxLength": ID_MAX_LENGTH, "pattern": pattern}
 
 
-# The id of something that is there.
-Identifier = Annotated[str, AfterValidator(_identifier), Field(json_schema_extra=_id_schema(PATTERN))]
+# The id of something that exists.
+Identifier = Annotated[str, AfterValidator(_check_id), Field(json_schema_extra=_id_schema(PATTERN))]
 # The id of something to write.
-NewIdentifier = Annotated[str, AfterValidator(_new_identifier), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
+NewIdentifier = Annotated[str, AfterValidator(_check_new_id), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
 
 
-def plain(value: str) -> str:
-    """`value`, a text without NUL."""
+def _check_no_nul(value: str, path: _Path = ()) -> str:
     if "\0" in value:
-        raise validation_error("must not contain the character NUL")
+        raise validation_error("must not contain the character NUL", path)
     return value
 
 
-def _name(value: str) -> str:
+def _check_name(value: str) -> str:
     if not value.strip() or len(value) > NAME_MAX_LENGTH:
         raise validation_error(f"must have 1 to {NAME_MAX_LENGTH} characters and not be blank")
-    return plain(value)
+    return _check_no_nul(value)
 
 
-def _text(value: str) -> str:
-    limit = _LIMITS.text_bytes
+def _check_text(value: str, max_bytes: int = _LIMITS.text_bytes, limit: str = "VECTORDB_MAX_TEXT_BYTES") -> str:
     # A character takes at most four bytes, so most texts need not be encoded to be measured.
-    if len(value) * 4 > limit and len(value.encode()) > limit:
-        raise validation_error(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_TEXT_BYTES)")
-    return plain(value)
+    if len(value) * 4 > max_bytes and len(value.encode()) > max_bytes:
+        raise validation_error(f"must have at most {max_bytes} bytes of UTF-8 (limit {limit})")
+    return _check_no_nul(value)
 
 
-NO_NUL = r"^[^\x00]*$"
-Name = Annotated[
-    str,
-    AfterValidator(_name),
-    Field(json_schema_extra={"maxLength": NAME_MAX_LENGTH, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
-]
-Text = Annotated[
-    str, AfterValidator(_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, "pattern": NO_NUL})
-]
-
-
-def _long_text(value: str) -> str:
-    limit = _LIMITS.split_bytes
-    if len(value) * 4 > limit and len(value.encode()) > limit:
-        raise validation_error(f"must have at most {limit} bytes of UTF-8 (limit VECTORDB_MAX_SPLIT_BYTES)")
+def _check_long_text(value: str) -> str:
     if not value.strip():
         raise validation_error("must not be blank")
-    return plain(value)
+    return _check_text(value, _LIMITS.split_bytes, "VECTORDB_MAX_SPLIT_BYTES")
 
 
+_NO_NUL: dict[str, JsonValue] = {"pattern": r"^[^\x00]*$"}
+_NOT_BLANK: dict[str, JsonValue] = {"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}
+# A text without the character NUL, which PostgreSQL does not store.
+PlainText = Annotated[str, AfterValidator(_check_no_nul), Field(json_schema_extra=_NO_NUL)]
+Name = Annotated[
+    str, AfterValidator(_check_name), Field(json_schema_extra={"maxLength": NAME_MAX_LENGTH, **_NOT_BLANK})
+]
+Text = Annotated[
+    str, AfterValidator(_check_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, **_NO_NUL})
+]
 # A text that is split before it is stored.
 LongText = Annotated[
-    str,
-    AfterValidator(_long_text),
-    Field(json_schema_extra={"maxLength": _LIMITS.split_bytes, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+    str, AfterValidator(_check_long_text), Field(json_schema_extra={"maxLength": _LIMITS.split_bytes, **_NOT_BLANK})
 ]
 
 
-class _Fault(NamedTuple):
-    path: tuple[str | int, ...]
-    detail: str
-
-
-def _metadata_faults(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[_Fault]:
+def _check_json(value: Any, path: _Path = ()) -> None:
+    """Raise the error of the first value inside metadata that cannot be stored."""
     if isinstance(value, str):
-        if "\0" in value:
-            yield _Fault(path, "must not contain the character NUL")
+        _check_no_nul(value, path)
     elif isinstance(value, int):
-        if not _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:
-            yield _Fault(path, "must be an integer of 64 bits; write a larger one as a string")
+        if not -(2**63) <= value < 2**64:
+            raise validation_error("must be an integer of 64 bits; write a larger one as a string", path)
     elif isinstance(value, float):
         if value - value != 0:
-            yield _Fault(path, "must be a finite number")
+            raise validation_error("must be a finite number", path)
     elif isinstance(value, dict | list):
         if len(path) >= _LIMITS.metadata_depth:
-            limit = _LIMITS.metadata_depth
-            yield _Fault(path, f"must not nest deeper than {limit} (limit VECTORDB_MAX_METADATA_DEPTH)")
-            return
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
+            limit = f"{_LIMITS.metadata_depth} (limit VECTORDB_MAX_METADATA_DEPTH)"
+            raise validation_error(f"must not nest deeper than {limit}", path)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(key, str) and "\0" in key:
-                yield _Fault(path, "must not have a key that contains the character NUL")
-            yield from _metadata_faults(item, (*path, key))
+                raise validation_error("must not have a key that contains the character NUL", path)
+            _check_json(item, (*path, key))
 
 
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     try:
         text = orjson.dumps(value)
     except TypeError:
         text = b""
-    # Most metadata is seen to be right from its text: no NUL, no infinity (written as null), and too few brackets to be
-    # too deep. What is not is looked at value by value.
+    # The text of most metadata proves it right: no NUL, no infinity (written as null), and too few brackets to be too
+    # deep. Only other metadata is checked value by value.
     brackets = text.count(b"{") + text.count(b"[")
     if not text or b"\\u0000" in text or b"null" in text or brackets > _LIMITS.metadata_depth:
-        for fault in _metadata_faults(value):
-            raise validation_error(fault.detail, path=fault.path)
+        _check_json(value)
     size, limit = len(text), _LIMITS.metadata_bytes
     if size > limit:
-        raise validation_error(
-            f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)"
-        )
+        detail = f"must have at most {limit} bytes of JSON, not {size} (limit VECTORDB_MAX_METADATA_BYTES)"
+        raise validation_error(detail)
     return value
 
 
-Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 
 
 class ReadVectors:
-    """Vectors that were read before the body that holds them was parsed; in it, references stand for them.
+    """Vectors that were read before their body was parsed, which holds references in their place.
 
-    Given to pydantic as its context. A reference cannot be guessed, so none comes from a client.
+    Passed to pydantic as its context. A reference cannot be guessed, so none comes from a client.
     """
 
     _mark: ClassVar[str] = secrets.token_hex(8)
@@ -251,18 +243,18 @@ class ReadVectors:
         return b'"%b:%d"' % (cls._mark.encode(), row)
 
     def take(self, value: Any) -> Float32 | None:
-        """The row that `value` refers to; None for what is no reference."""
+        """The row that `value` refers to; None if it is no reference."""
         if not isinstance(value, str) or not value.startswith(self._mark):
             return None
         self._taken += 1
         return self._rows[int(value[len(self._mark) + 1 :])]
 
     def all_taken(self) -> bool:
-        """Whether each row was a vector."""
+        """Whether each row was taken as a vector."""
         return self._taken == len(self._rows)
 
 
-def _vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
+def _take_vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
     if isinstance(info.context, ReadVectors) and (row := info.context.take(value)) is not None:
         return row
     try:
@@ -276,7 +268,7 @@ def _vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationI
 
 Vector = Annotated[
     list[float] | str,
-    WrapValidator(_vector),
+    WrapValidator(_take_vector),
     WithJsonSchema(
         {
             "anyOf": [

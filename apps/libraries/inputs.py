@@ -3,12 +3,11 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
 from apps.libraries.fields import (
-    NO_NUL,
     BoundedInt,
     BoundedList,
     Fixed,
@@ -19,9 +18,9 @@ from apps.libraries.fields import (
     Name,
     NewIdentifier,
     NotNull,
+    PlainText,
     Text,
     Vector,
-    plain,
     validation_error,
 )
 from apps.libraries.ids import new_id
@@ -30,13 +29,13 @@ from apps.libraries.models import EMBEDDING_MODEL_MAX_LENGTH, EmbeddingModel
 MetricName = Literal["cosine", "dot", "euclidean"]
 
 
-def _index_type(value: str) -> str:
+def _check_index_type(value: str) -> str:
     if value != AUTO and value not in INDEX_TYPES:
         raise validation_error(f"must be one of: {AUTO}, {', '.join(INDEX_TYPES)}")
     return value
 
 
-IndexType = Annotated[str, AfterValidator(_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
+IndexType = Annotated[str, AfterValidator(_check_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
 IndexParams = dict[str, Any]
 Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
@@ -44,19 +43,17 @@ Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MA
 class Embedding(Input):
     """The model that makes vectors of a library's texts."""
 
-    provider: Annotated[str, Field(max_length=64, json_schema_extra={"pattern": NO_NUL}), AfterValidator(plain)]
-    model: Annotated[
-        str, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH, json_schema_extra={"pattern": NO_NUL}), AfterValidator(plain)
-    ]
+    provider: Annotated[PlainText, Field(max_length=64)]
+    model: Annotated[PlainText, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH)]
 
     @property
     def key(self) -> EmbeddingModel:
-        """The model, as a library has it."""
+        """The model as a library stores it."""
         return EmbeddingModel(self.provider, self.model)
 
 
-# The model that a request is about: that of a library to be made, or the one that the client takes the library to have.
-NamedModel = Annotated[Embedding | None, NotNull, WithJsonSchema(TypeAdapter(Embedding).json_schema())]
+# The model of a new library, or the one that a client takes a library to have.
+NamedModel = Annotated[Embedding | None, NotNull()]
 
 
 class LibraryCreate(Input):
@@ -65,7 +62,7 @@ class LibraryCreate(Input):
     id: NewIdentifier = Field(default_factory=new_id)
     name: Name
     description: Text = ""
-    dimension: Annotated[Dimension | None, NotNull, WithJsonSchema(TypeAdapter(Dimension).json_schema())] = None
+    dimension: Annotated[Dimension | None, NotNull()] = None
     metric: MetricName = Metric.COSINE.value
     index_type: IndexType = AUTO
     index_params: IndexParams = {}
@@ -74,7 +71,7 @@ class LibraryCreate(Input):
 
 
 class LibraryUpdate(Input):
-    """The fields of a library to change; the others stay. `embedding` must be the model that it has, if it has one."""
+    """The fields of a library to change; the others stay. `embedding` must be the library's model, if it has one."""
 
     name: Name = ""
     description: Text = ""
@@ -100,23 +97,30 @@ class Reindex(Input):
     index_params: IndexParams = {}
 
 
-class ChunkInput(Input):
-    """A chunk as it is written alone. `embedding` may be left out only where the vector stays as it is."""
+class ChunkContent(Input):
+    """The fields that every way to write a chunk has."""
 
-    id: NewIdentifier = Field(default_factory=new_id)
-    document_id: Identifier | None = None
     text: Text = ""
     embedding: Vector = []
     metadata: Metadata = {}
 
 
-class DocumentChunk(Input):
+class DocumentChunk(ChunkContent):
     """A chunk as it is written within its document."""
 
     id: NewIdentifier = Field(default_factory=new_id)
-    text: Text = ""
-    embedding: Vector = []
-    metadata: Metadata = {}
+
+
+class ChunkInput(DocumentChunk):
+    """A chunk as it is written alone. Without `embedding`, the library's model makes one of the text."""
+
+    document_id: Identifier | None = None
+
+
+class ChunkUpdate(ChunkContent):
+    """The fields of a chunk to change; the others stay. `document_id: null` detaches it from its document."""
+
+    document_id: Identifier | None = None
 
 
 CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
@@ -130,25 +134,16 @@ class ChunksWrite(Input):
     mode: Literal["upsert", "insert", "update"] = "upsert"
 
     @model_validator(mode="after")
-    def _names_what_it_updates(self) -> "ChunksWrite":
+    def _check_ids(self) -> "ChunksWrite":
         for i, chunk in enumerate(self.chunks if self.mode == "update" else []):
             if not chunk.is_set("id"):
                 raise validation_error("is required to update a chunk", path=("chunks", i, "id"))
         return self
 
 
-class ChunkUpdate(Input):
-    """The fields of a chunk to change; the others stay. `document_id: null` detaches it from its document."""
-
-    document_id: Identifier | None = None
-    text: Text = ""
-    embedding: Vector = []
-    metadata: Metadata = {}
-
-
 class Chunking(Input):
-    """How a text is split: pieces have at most `max_tokens` tokens, of which at most `overlap`, no more than half, are
-    also the last of the piece before. Left out, `max_tokens` is no more than the model reads, and `overlap` an eighth
+    """How a text is split: chunks have at most `max_tokens` tokens, of which at most `overlap`, no more than half, are
+    also the last of the chunk before. Left out, `max_tokens` is no more than the model reads, and `overlap` an eighth
     of it."""
 
     max_tokens: Annotated[int, BoundedInt(1, 4096, "of tokens in a chunk")] = 256
@@ -165,12 +160,12 @@ class DocumentInput(Input):
     source: Text = ""
     metadata: Metadata = {}
     text: LongText = ""
-    chunking: Annotated[Chunking | None, NotNull, WithJsonSchema(TypeAdapter(Chunking).json_schema())] = None
+    chunking: Annotated[Chunking | None, NotNull()] = None
     chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = []
     embedding: NamedModel = None
 
     @model_validator(mode="after")
-    def _one_content(self) -> "DocumentInput":
+    def _check_content(self) -> "DocumentInput":
         if self.is_set("text") and self.is_set("chunks"):
             raise validation_error("cannot be sent together with chunks; leave one of them out", path=("text",))
         if not self.is_set("text") and not self.is_set("chunks"):
@@ -187,17 +182,17 @@ class DocumentsWrite(Input):
     embedding: NamedModel = None
 
 
-def named_models(write: ChunksWrite | DocumentInput | DocumentsWrite | LibraryUpdate) -> dict[str, EmbeddingModel]:
-    """The models that a request names, by their pointers."""
-    named = {"/embedding": write.embedding}
-    if isinstance(write, DocumentsWrite):
-        named |= {f"/documents/{i}/embedding": document.embedding for i, document in enumerate(write.documents)}
-    return {at: embedding.key for at, embedding in named.items() if embedding is not None}
-
-
 class DocumentUpdate(Input):
     """The fields of a document to change; the others stay, and so do its chunks."""
 
     title: Text = ""
     source: Text = ""
     metadata: Metadata = {}
+
+
+def named_models(write: ChunksWrite | DocumentInput | DocumentsWrite | LibraryUpdate) -> dict[str, EmbeddingModel]:
+    """The models that a request names, by pointer."""
+    named = {"/embedding": write.embedding}
+    if isinstance(write, DocumentsWrite):
+        named |= {f"/documents/{i}/embedding": document.embedding for i, document in enumerate(write.documents)}
+    return {pointer: embedding.key for pointer, embedding in named.items() if embedding is not None}

@@ -22,7 +22,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChanged, TextChanged
 from apps.libraries.fields import AnyVector
-from apps.libraries.inputs import ChunkInput, ChunkUpdate, DocumentChunk
+from apps.libraries.inputs import ChunkContent
 from apps.libraries.models import EmbeddingModel, KnownModel, Library
 from apps.libraries.vector_input import parse_vectors
 
@@ -85,7 +85,7 @@ def model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownMod
 
 def embed_missing(
     model: KnownModel | None,
-    chunks: Sequence[ChunkInput | DocumentChunk | ChunkUpdate],
+    chunks: Sequence[ChunkContent],
     pointers: Sequence[str],
     missing: Sequence[int],
 ) -> list[AnyVector]:
