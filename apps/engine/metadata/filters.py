@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from apps.engine.errors import InvalidFilter
-from apps.engine.metadata.values import LAST, MAX_DEPTH, Scalar, key_of
+from apps.engine.metadata.values import LAST, MAX_DEPTH, STRING, Scalar, key_of
 
 # $and, $or and $not within each other nest no deeper than MAX_DEPTH either.
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one
@@ -31,7 +31,7 @@ Operand: TypeAlias = "Scalar | tuple[Operand, ...]"
 Path: TypeAlias = tuple[str | int, ...]
 
 _TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-][0-9]{2}):([0-9]{2}))"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,10 +93,15 @@ class Between(Filter):
 
 @dataclass(frozen=True)
 class Contains(Filter):
-    """The value at `path` is a string that `scalar` is a part of, or an array that it is a member of."""
+    """The value at `path` is a string that has the string of `key` in it, or an array that has the scalar of `key`."""
 
     path: str
-    scalar: Scalar
+    key: bytes
+
+    @property
+    def is_substring(self) -> bool:
+        """Whether all strings of the field are read for it."""
+        return self.key.startswith(STRING)
 
 
 def conditions(filter: Filter) -> Iterator[Filter]:
@@ -217,13 +222,13 @@ class _Parser:
             return raw
         raise InvalidFilter(at, f"{takes}; a.b reaches into objects" if isinstance(raw, dict) else takes)
 
-    def part(self, raw: object, at: Path) -> Scalar:
-        """What a string or an array may contain."""
+    def part_key(self, raw: object, at: Path) -> bytes:
+        """The key of what a string or an array may contain."""
         if isinstance(raw, str):
             self._substrings += 1
             if self._substrings > MAX_SUBSTRINGS:
                 raise InvalidFilter(at, f"is one substring too many; a filter has at most {MAX_SUBSTRINGS}")
-        return self.scalar(raw, at)
+        return key_of(self.scalar(raw, at))
 
     def key(self, raw: object, at: Path) -> bytes:
         return key_of(self.value(raw, at))
@@ -252,19 +257,18 @@ class _Parser:
         found = _TIME.fullmatch(raw) if isinstance(raw, str) else None
         if found is None:
             raise InvalidFilter(at, 'takes an RFC 3339 time with an offset, such as "2026-01-31T12:00:00Z"')
-        day, clock, fraction, sign, hours, minutes = found.groups()
-        fraction = (fraction or "").rstrip("0")
+        moment, fraction, hours, minutes = found.groups(default="")
+        fraction = fraction.rstrip("0")
         if len(fraction) > 6:
             raise InvalidFilter(at, "has more than six digits after the second; chunks have microseconds")
         try:
-            since = datetime.fromisoformat(f"{day}T{clock}+00:00") - _EPOCH
+            since = datetime.fromisoformat(f"{moment}+00:00") - _EPOCH
         except ValueError as error:
             raise InvalidFilter(at, f"is no time: {error}") from error
-        if int(hours or 0) > 23 or int(minutes or 0) > 59:
+        if hours.lstrip("+-") > "23" or minutes > "59":
             raise InvalidFilter(at, "is no time: its offset must be below 24:00")
-        offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-        instant = since + offset if sign == "-" else since - offset
-        return key_of(instant // timedelta(microseconds=1) + int(fraction.ljust(6, "0")))
+        offset = timedelta(hours=int(hours or 0), minutes=int(f"{hours[:1]}{minutes}" if minutes else 0))
+        return key_of((since - offset) // timedelta(microseconds=1) + int(fraction.ljust(6, "0")))
 
     def time_keys(self, raw: object, at: Path) -> tuple[bytes, ...]:
         return tuple(self.time_key(one, (*at, i)) for i, one in enumerate(self._list(raw, at)))
@@ -317,7 +321,7 @@ OPERATORS = {
         Operator("$in", _Parser.keys, _Parser.time_keys, OneOf),
         Operator("$nin", _Parser.keys, _Parser.time_keys, lambda path, keys: Not(OneOf(path, keys))),
         Operator("$exists", _Parser.flag, _Parser.flag, _exists),
-        Operator("$contains", _Parser.part, None, Contains),
+        Operator("$contains", _Parser.part_key, None, Contains),
         Operator("$prefix", _Parser.string_key, None, lambda path, key: Between(path, key, key + LAST)),
     )
 }

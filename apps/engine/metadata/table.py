@@ -18,7 +18,7 @@ from apps.engine.metadata.building import Attributes, build_layout, merge_layout
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, And, Between, Contains, Filter, Not, OneOf, Or
 from apps.engine.metadata.layout import Layout, Starts, UInt32
-from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, Scalar, key_of, scalar_of
+from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
 from apps.engine.vectors import Int64, Mask
 
 # Where one string in so many has a part, a look at each string is quicker than finding whose each place is.
@@ -80,8 +80,8 @@ class Columns:
                 found = self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
             case Between(path, low, high):
                 found = self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
-            case Contains(path, scalar):
-                found = self._contains(path, scalar)
+            case Contains(path, key):
+                found = self._contains(path, key)
             case _:
                 raise TypeError(f"{filter!r} is no filter")
         return found
@@ -151,17 +151,17 @@ class Columns:
             found &= self._layout.created_at < _first_time(high)
         return found
 
-    def _contains(self, path: str, scalar: Scalar) -> Mask:
+    def _contains(self, path: str, key: bytes) -> Mask:
         layout, column = self._layout, self._column(path)
         found = np.zeros(len(self), np.bool_)
-        if isinstance(scalar, str):
+        if key.startswith(STRING):
             first = bisect_left(layout.values, STRING, *column)
             last = bisect_left(layout.values, ARRAY, first, column[1])
-            if not scalar:
+            if key == STRING:
                 found = self._side_by_side(column, first, last)
             elif layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
-                found[_rows_of(self._with_part(scalar.encode(), first, last), layout.first_row, layout.rows)] = True
-        hit = layout.values.find(key_of(scalar), *column)
+                found[_rows_of(self._with_part(key[len(STRING) :], first, last), layout.first_row, layout.rows)] = True
+        hit = layout.values.find(key, *column)
         if hit is not None:
             found[_rows_of([hit], layout.first_member, layout.member_rows)] = True
         return found

