@@ -21,7 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    """A client of the shared server."""
+    """A client of the shared server. gunicorn's sync workers answer one request a connection."""
     with server.client() as client:
         yield client
 

@@ -21,7 +21,7 @@ from apps.engine.storage.view import View
 from apps.indexing import merge_policy as planning
 from apps.indexing.merge import Job
 from apps.search import loading
-from apps.search.cache import LoadedView
+from apps.search.loading import LoadedView
 from apps.search.snapshots import LibraryState, Position
 
 
@@ -34,7 +34,7 @@ def seal(current: LoadedView) -> None:
     known = {} if manifest is None else {record.name: record for record in manifest.segments}
     records = [known[segment.name] for segment in segments]
     rebuild = state.rebuild if manifest is None else manifest.rebuild
-    loose = view.loose_segment()
+    loose = view.flush()
     if loose is not None:
         segment, record = folder.save(loose)
         segments.append(segment)

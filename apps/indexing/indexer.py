@@ -27,7 +27,8 @@ from apps.indexing.merge import Job
 from apps.indexing.state import Failure, Watch
 from apps.libraries.errors import NotFound
 from apps.search import loading
-from apps.search.cache import LoadedView, ViewCache
+from apps.search.cache import ViewCache
+from apps.search.loading import LoadedView
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class Indexer:
                 loaded = loading.load_in_steps(snapshot, state)
                 if loaded is None:
                     return _Found.NOTHING
-                current = LoadedView(*loaded)
+                current = loaded
         publishing.seal(current)
         return _Found.DONE
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
 from apps.engine.storage.manifest import SegmentRecord
-from apps.engine.storage.segment import Segment, merged_rows
+from apps.engine.storage.segment import Segment
 from apps.search import loading
 from apps.search.snapshots import LibraryState
 
@@ -83,17 +83,8 @@ class Job:
 
     def _run(self) -> None:
         try:
-            parts = [segment.part() for segment in self.inputs]
-            merged = merged_rows(parts, self.inputs[0].matrix.dimension, self.state.metric)
             kind, params = self._target
-            segment = Segment.build(
-                keys=merged.keys,
-                matrix=merged.matrix,
-                content=merged.content(parts),
-                kind=kind,
-                params=params,
-                checkpoint=self._checkpoint,
-            )
+            segment = Segment.merge(self.inputs, kind=kind, params=params, checkpoint=self._checkpoint)
             self._checkpoint()
             self._done = loading.index_folder(self.state.uid).save(segment)
         except BaseException as error:

@@ -14,13 +14,14 @@ from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
 from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View, is_sparse
-from apps.search.cache import LoadedView
+from apps.search.loading import LoadedView
 from apps.search.snapshots import LibraryState, Snapshot
 
 # So many changes are sealed at once; fewer, when the library has been quiet.
 SEAL_CHANGES = 4096
 _SEAL_CHANGES_WHEN_QUIET = 1000
 _TIER = 4
+_DEAD_ROWS = 1024
 # A quiet library's small segments join the largest from so small a share on: each costs every query some time.
 _QUIET_TIER = 32
 
@@ -69,8 +70,8 @@ def inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> 
         if len(members) >= _TIER:
             return members
     for segment in segments:
-        is_other = not segment.is_as_wished(state.index_type, state.params)
-        if is_other or is_sparse(segment.dead, len(segment.keys)):
+        is_other = not matches_config(segment, state)
+        if is_other or is_sparse(segment, _DEAD_ROWS):
             return [segment]
     if not quiet or len(segments) < 2:
         return []
@@ -101,6 +102,12 @@ def is_rebuilt(current: LoadedView) -> bool:
     if current.view is None:
         return True
     return not wants_rebuild(current) and not inputs(current.state, sealed_segments(current.view), quiet=False)
+
+
+def matches_config(segment: Segment, state: LibraryState) -> bool:
+    """Whether a segment is of the type and parameters that its library is configured for."""
+    kind = chosen_kind(state.index_type, *segment.matrix.vectors.shape)
+    return segment.kind == kind and (state.index_type == AUTO or segment.params == state.params)
 
 
 def _tier(rows: int) -> int:

@@ -7,8 +7,8 @@ from apps.engine.indexes.registry import chosen_kind, index_type
 from apps.indexing import merge_policy as planning
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
-from apps.search.cache import LoadedView, views
-from apps.search.loading import index_folder
+from apps.search.cache import views
+from apps.search.loading import LoadedView, index_folder
 from apps.search.snapshots import open_snapshot
 
 
@@ -43,7 +43,7 @@ def _index(current: LoadedView, is_settled: bool) -> dict[str, Any]:
     segments = () if view is None else view.segments
     rows = 0 if view is None else len(view)
     kind = chosen_kind(state.index_type, rows, state.dimension or 0)
-    wished = [one for one in segments if one.name and one.is_as_wished(state.index_type, state.params)]
+    wished = [one for one in segments if one.name and planning.matches_config(one, state)]
     indexed = sum(segment.live for segment in wished)
     return {
         "kind": kind,
@@ -52,7 +52,7 @@ def _index(current: LoadedView, is_settled: bool) -> dict[str, Any]:
         "warning": index_type(kind).warning(state.dimension or 0),
         "rows_indexed": indexed,
         "rows_pending": rows - indexed,
-        "rows_tail": 0 if view is None else view.pending,
+        "rows_tail": 0 if view is None else view.tail.live,
         "rows_dead": 0 if view is None else view.dead,
         "bytes": 0 if view is None else view.nbytes,
         "built_at": None if view is None else _rfc3339(view.built_at),

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apps.engine.storage.row_data import StoredContent
-from apps.engine.storage.segment import live_rows, vectors_at
+from apps.engine.storage.part import live_rows, row_data_at, vectors_at
+from apps.engine.storage.row_data import SealedRows
 from apps.engine.storage.view import Hits, View
 from apps.engine.vectors import Float32, Int64
 from apps.search import loading
-from apps.search.cache import LoadedView, ViewCache
+from apps.search.cache import ViewCache
+from apps.search.loading import DEFAULT_POLICY, LoadedView, LoadingPolicy
 from apps.search.snapshots import open_snapshot
 
 _NO_FILES = "no index files yet"
@@ -39,13 +40,13 @@ class Report:
     recall: float | None
 
 
-def verify_library(*, library_id: str, sample: int, k: int) -> Report:
+def verify_library(*, library_id: str, sample: int, k: int, policy: LoadingPolicy = DEFAULT_POLICY) -> Report:
     """Open the library's index files anew and compare what they hold with its rows; raises NotFound.
 
     Recall is that of the k nearest neighbours of `sample` rows, themselves left out. A neighbour counts as found whose
     score is that of the exact answer's last or better, so ties cost nothing.
     """
-    current, rows = _index_and_rows(library_id)
+    current, rows = _index_and_rows(library_id, policy)
     if current.view is None or rows is None:
         return Report(0, 0, (), _NO_FILES, None)
     searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
@@ -55,42 +56,41 @@ def verify_library(*, library_id: str, sample: int, k: int) -> Report:
     recall = _recall(current.view, rows, true_rows, sample=sample, k=k)
     places, true_places = _in_both(index_rows, true_rows)
     faults = _count_faults(index_rows, true_rows, places, true_places)
-    unequal = tuple(_unequal(index_rows.content(places), true_rows.content(true_places)))
+    unequal = tuple(_unequal(index_rows.row_data(places), true_rows.row_data(true_places)))
     return Report(len(true_rows.keys), faults, unequal, searched, recall)
 
 
-def _index_and_rows(library_id: str) -> tuple[LoadedView, View | None]:
+def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView, View | None]:
     """The library with its index files, and a view of its rows in the same state; raises NotFound."""
     while True:
         with open_snapshot() as snapshot:
-            current = ViewCache().current(snapshot, library_id)
+            current = ViewCache(policy=policy).current(snapshot, library_id)
             if current.view is None or current.manifest is None:
                 return current, current.view  # made of the rows
-            loaded = loading.load_in_steps(snapshot, current.state)
+            loaded = loading.load_in_steps(snapshot, current.state, policy)
             if loaded is None:
                 continue  # it has other vectors now
-            state, rows = loaded
-            if state.position == current.state.position:
-                return current, rows
-            caught_up = loading.catch_up(snapshot, state, current.view, current.state.position)
+            if loaded.state.position == current.state.position:
+                return current, loaded.view
+            caught_up = loading.catch_up(snapshot, loaded.state, current.view, current.state.position, policy)
             if caught_up is not None:
-                return replace(current, state=state, view=caught_up), rows
+                return replace(current, state=loaded.state, view=caught_up), loaded.view
 
 
 class _Rows:
     """The live rows of a view in ascending order of their `keys`, int64 [n]."""
 
     def __init__(self, view: View) -> None:
-        self._dimension, self._parts = view.dimension, view.parts()
+        self._parts = view.parts
         self.keys, self._places = live_rows(self._parts)
 
     def vectors(self, rows: Int64) -> Float32:
         """A copy of the vectors of some rows."""
-        return vectors_at(self._parts, self._places[rows], self._dimension)
+        return vectors_at(self._parts, self._places[rows])
 
-    def content(self, rows: Int64) -> StoredContent:
-        """What some rows hold besides, copied: equal where it was made of equal rows, in whatever parts they lie."""
-        return StoredContent.merged([(part.content, len(part.keys)) for part in self._parts], self._places[rows])
+    def row_data(self, rows: Int64) -> SealedRows:
+        """A copy of the data of some rows."""
+        return row_data_at(self._parts, self._places[rows])
 
 
 def _in_both(index: _Rows, rows: _Rows) -> tuple[Int64, Int64]:
@@ -107,11 +107,11 @@ def _count_faults(index: _Rows, rows: _Rows, places: Int64, true_places: Int64) 
     return unequal + len(index.keys) + len(rows.keys) - 2 * len(places)
 
 
-def _unequal(content: StoredContent, true_content: StoredContent) -> Iterator[str]:
+def _unequal(data: SealedRows, true_data: SealedRows) -> Iterator[str]:
     """What differs, besides vectors, in the rows that both have."""
-    if not content.has_columns_of(true_content):
+    if not data.columns.equals(true_data.columns):
         yield "metadata"
-    if not content.has_words_of(true_content):
+    if not data.text.equals(true_data.text):
         yield "words"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from apps.engine.indexes import registry
 from apps.engine.indexes.matrix import Matrix
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.storage.row_data import LooseContent
+from apps.engine.storage.row_data import BufferedRows
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
 from benchmarks.dataset import Float32
@@ -88,7 +88,7 @@ def _built(entry: Entry, vectors: Float32, metric: Metric) -> list[_Contender]:
             segment = Segment.build(
                 keys=np.arange(rows),
                 matrix=Matrix.build(vectors, metric),
-                content=LooseContent(),
+                row_data=BufferedRows(),
                 kind=entry.kind,
                 params=entry.build,
             )

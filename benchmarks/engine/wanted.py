@@ -16,7 +16,7 @@ from apps.engine.indexes.registry import AUTO, INDEX_TYPES, chosen_kind
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
-from apps.engine.storage.row_data import StoredContent
+from apps.engine.storage.row_data import SealedRows
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
 from apps.engine.text.inverted_index import InvertedIndex
@@ -43,7 +43,7 @@ class _Library:
     """All rows as one segment of each type, over the same content."""
 
     data: Dataset
-    content: StoredContent
+    row_data: SealedRows
     queries: Float32
     rounds: int
 
@@ -51,15 +51,15 @@ class _Library:
     def of(cls, data: Dataset, quick: bool) -> "_Library":
         rows = [orjson.loads(line) for line in data.lines]
         attributes = [Attributes(row["id"], None, 0, orjson.dumps(row["metadata"])) for row in rows]
-        content = StoredContent(Columns.build(attributes), InvertedIndex.build([""] * len(rows)))
-        return cls(data, content, data.queries[: 64 if quick else 512], 3 if quick else 9)
+        row_data = SealedRows(Columns.build(attributes), InvertedIndex.build([""] * len(rows)))
+        return cls(data, row_data, data.queries[: 64 if quick else 512], 3 if quick else 9)
 
     def view(self, kind: str) -> View:
         params = _GRAPH if kind == "hnsw" else {}
         segment = Segment.build(
             keys=np.arange(len(self.data)),
             matrix=Matrix.build(self.data.vectors, Metric.COSINE),
-            content=self.content,
+            row_data=self.row_data,
             kind=kind,
             params=params,
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apps.engine.indexes.matrix import Neighbors
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.storage.row_data import Row, StoredContent
+from apps.engine.storage.row_data import Row, SealedRows
 from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import MAX_COMPONENT, Float32, Int64, Mask
 
@@ -83,11 +83,11 @@ def rows_of(keys: Int64) -> list[Row]:
     return [Row(Attributes(f"row-{key}", None, key, b'{"key": %d}' % key), f"row {key}") for key in keys.tolist()]
 
 
-def content_of(keys: Int64) -> StoredContent:
+def sealed_rows_of(keys: Int64) -> SealedRows:
     """The same, as a segment has it."""
     rows = rows_of(keys)
     columns = Columns.build([row.attributes for row in rows])
-    return StoredContent(columns, InvertedIndex.build([row.text for row in rows]))
+    return SealedRows(columns, InvertedIndex.build([row.text for row in rows]))
 
 
 @dataclass(frozen=True)

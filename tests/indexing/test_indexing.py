@@ -25,7 +25,6 @@ from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.registry import INDEX_TYPES
 from apps.engine.metadata.filters import parse_filter
-from apps.engine.storage import view
 from apps.engine.vectors import DTYPE
 from apps.indexing import indexer as indexing
 from apps.indexing import merge as jobs
@@ -41,7 +40,8 @@ from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.operations.management.commands import maintain
 from apps.search import loading
-from apps.search.cache import LoadedView, ViewCache
+from apps.search.cache import ViewCache
+from apps.search.loading import LoadedView
 from apps.search.query import service as services
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -63,7 +63,7 @@ def index_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(planning, "SEAL_CHANGES", SEAL)
     monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", SEAL_WHEN_QUIET)
     monkeypatch.setattr(jobs, "_SLOW_ROWS", SEAL)
-    monkeypatch.setattr(view, "_COMPACT_ROWS", COMPACT)
+    monkeypatch.setattr(planning, "_DEAD_ROWS", COMPACT)
     return tmp_path / "index"
 
 
@@ -267,12 +267,12 @@ def test_what_is_sealed_is_served_from_files_by_those_who_run_already(
     assert after.manifest is not None
     assert after.view is not None
     assert [segment.name for segment in after.view.segments] == [record.name for record in after.manifest.segments]
-    assert (len(after.view), after.view.pending) == (SEAL, 0)
+    assert (len(after.view), after.view.tail.live) == (SEAL, 0)
     write(SEAL, 3)
     again = shown(worker)
     assert again.view is not None
     assert again.view.segments == after.view.segments
-    assert again.view.pending == 3
+    assert again.view.tail.live == 3
 
 
 def test_changes_of_metadata_are_in_the_files(library: Library, indexer: Indexer, quiet: None) -> None:
@@ -284,7 +284,7 @@ def test_changes_of_metadata_are_in_the_files(library: Library, indexer: Indexer
     assert current.view is not None
     assert current.manifest is not None
     assert current.manifest.seq == current.state.position.seq
-    assert current.view.pending == 0
+    assert current.view.tail.live == 0
     assert len(current.view.keys(current.view.matching(parse_filter({"n": 1})))) == len(current.view)
 
 
@@ -1865,9 +1865,9 @@ def test_a_manifest_newer_than_a_readers_snapshot_is_no_damage(
         sealed.join()
         opened = loading.open_view(snapshot, state)
     assert opened is not None
-    shown_state, shown_view, manifest = opened
-    assert manifest is not None
-    assert (shown_state, len(shown_view)) == (state, SEAL)
+    assert opened.manifest is not None
+    assert opened.view is not None
+    assert (opened.state, len(opened.view)) == (state, SEAL)
     assert caplog.messages == []
     shown(cache)
 
@@ -1885,8 +1885,8 @@ def test_rows_that_a_job_has_left_out_are_there_for_a_reader_of_before(
         published.join()
         opened = loading.open_view(snapshot, state)
         assert opened is not None
-        assert_shows_the_rows(snapshot, LoadedView(*opened))
-    assert reopened().manifest != opened[2]
+        assert_shows_the_rows(snapshot, opened)
+    assert reopened().manifest != opened.manifest
 
 
 def _write_over_and_publish(indexer: Indexer) -> None:

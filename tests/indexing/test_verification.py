@@ -29,7 +29,7 @@ from apps.libraries.inputs import ChunksWrite, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library
-from apps.search import loading
+from apps.search.loading import LoadingPolicy
 from tests.search.chunks import noise, upsert
 from tests.search.database import execute
 
@@ -137,8 +137,7 @@ def test_recall_is_of_the_other_rows_that_there_are(rows: int, recall: float | N
     assert verify_library(library_id="a", sample=10, k=10).recall == recall
 
 
-def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_ROWS_PER_PAGE", 20)
+def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state() -> None:
     make(200)
     done, failures = threading.Event(), []
 
@@ -159,7 +158,7 @@ def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state(monkeyp
     try:
         revisions = set()
         for _ in range(20):
-            report = verify_library(library_id="a", sample=5, k=3)
+            report = verify_library(library_id="a", sample=5, k=3, policy=LoadingPolicy(page_rows=20))
             assert (report.faults, report.recall) == (0, 1.0)
             revisions.add(report.rows)
         assert len(revisions) > 1

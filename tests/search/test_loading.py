@@ -19,8 +19,8 @@ from apps.libraries.inputs import LibraryCreate
 from apps.libraries.models import Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library
-from apps.search import loading
 from apps.search.cache import ViewCache
+from apps.search.loading import LoadingPolicy
 from apps.search.snapshots import Snapshot
 from tests.search.chunks import noise, upsert
 from tests.search.database import copy_database, execute
@@ -34,11 +34,15 @@ PAGE, ROWS = 10, 75
 FAR = 1_000_000
 
 
+def new_cache() -> ViewCache:
+    """The cache of a process that reads a few rows at a time."""
+    return ViewCache(policy=LoadingPolicy(page_rows=PAGE))
+
+
 @pytest.fixture(autouse=True)
 def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A library of some pages."""
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(loading, "_ROWS_PER_PAGE", PAGE)
     make()
 
 
@@ -125,8 +129,8 @@ def _delete_and_write_again(page: int) -> None:
     ],
 )
 def test_what_is_written_while_rows_are_read_is_shown(meanwhile: Callable[[int], None]) -> None:
-    cache = ViewCache()
-    before = shown(ViewCache()).state.position.seq
+    cache = new_cache()
+    before = shown(new_cache()).state.position.seq
     with interrupted(meanwhile) as snapshot:
         current = shown_in(snapshot, cache)
         assert snapshot.pages > ROWS // PAGE // 2, "it is read in many pages"
@@ -146,7 +150,7 @@ def test_of_a_database_that_is_put_back_while_rows_are_read_one_history_is_shown
             connection.close()
             copy_database(backup, live_file)
 
-    cache = ViewCache()
+    cache = new_cache()
     with interrupted(change) as snapshot:
         shown_in(snapshot, cache)
     shown(cache)
@@ -155,18 +159,18 @@ def test_of_a_database_that_is_put_back_while_rows_are_read_one_history_is_shown
 if connection.vendor == "postgresql":
 
     def test_a_connection_that_the_database_has_closed_is_replaced_by_the_next_request() -> None:
-        shown(ViewCache())
+        shown(new_cache())
         with connections[SNAPSHOT_ALIAS].cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             [pid] = cursor.fetchone()
         execute("SELECT pg_terminate_backend(%s, 10000)", pid)
         close_old_connections()  # as at the beginning of a request
-        shown(ViewCache())
+        shown(new_cache())
 
 
 def test_a_library_that_is_deleted_while_its_rows_are_read_is_not_found() -> None:
     with pytest.raises(NotFound), interrupted(lambda page: page == 3 and delete_library(library_id="a")) as snapshot:
-        ViewCache().current(snapshot, "a")
+        new_cache().current(snapshot, "a")
 
 
 def test_a_library_that_is_made_again_while_its_rows_are_read_is_shown_as_it_is() -> None:
@@ -177,7 +181,7 @@ def test_a_library_that_is_made_again_while_its_rows_are_read_is_shown_as_it_is(
             upsert({"new": [1, 2]})
 
     with interrupted(make_again) as snapshot:
-        assert nearest(shown_in(snapshot, ViewCache()), [0, 0]) == "new"
+        assert nearest(shown_in(snapshot, new_cache()), [0, 0]) == "new"
 
 
 def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -> None:
@@ -185,7 +189,7 @@ def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -
         if page == 3:
             in_threads(lambda: Indexer().run_until_done("a"))
 
-    cache = ViewCache()
+    cache = new_cache()
     with interrupted(make_files) as snapshot:
         assert cache.current(snapshot, "a").manifest is None
     assert shown(cache).manifest is not None
@@ -194,7 +198,7 @@ def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -
 def test_rows_without_a_history_are_read_all_the_same() -> None:
     execute("DELETE FROM vectordb_change")
     with interrupted(lambda _: None) as snapshot:
-        current = shown_in(snapshot, ViewCache())
+        current = shown_in(snapshot, new_cache())
     assert current.view is not None
     assert len(current.view) == ROWS
 
@@ -207,7 +211,7 @@ def test_history_that_is_lost_while_rows_are_read_does_no_harm() -> None:
             upsert(noise(["c1", "c71"], seed=9))
 
     with interrupted(lose_history) as snapshot:
-        shown_in(snapshot, ViewCache())
+        shown_in(snapshot, new_cache())
 
 
 @pytest.mark.sqlite
@@ -222,6 +226,6 @@ def test_the_write_ahead_log_can_be_moved_into_the_database_while_rows_are_read(
         upsert({f"c{i}": np.full(3, page) for i in range(40)})
 
     with interrupted(write_and_move) as snapshot:
-        shown_in(snapshot, ViewCache())
+        shown_in(snapshot, new_cache())
     assert len(left) > ROWS // PAGE
     assert not any(left), left

@@ -20,7 +20,8 @@ from apps.libraries.inputs import ChunkUpdate, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, update_chunk
 from apps.libraries.services.libraries import create_library, delete_library
-from apps.search.cache import LoadedView, ViewCache, views
+from apps.search.cache import ViewCache, views
+from apps.search.loading import LoadedView
 from apps.search.snapshots import Snapshot, open_snapshot
 from tests.search.chunks import noise, upsert
 from tests.search.database import copy_database, execute, grow_log

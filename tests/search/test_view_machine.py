@@ -19,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from apps.engine.indexes import hnsw, lsh, quantized, registry
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric, exact_scores
-from apps.engine.storage import view as views
 from apps.engine.vectors import Float32
 from apps.indexing import indexer as indexing
 from apps.indexing import merge as jobs
@@ -34,7 +33,8 @@ from apps.libraries.models import Chunk
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.search import loading
-from apps.search.cache import LoadedView, ViewCache
+from apps.search.cache import ViewCache
+from apps.search.loading import LoadedView
 from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
@@ -48,6 +48,8 @@ DIMENSION = 12
 ROWS_PER_WRITE = 2000
 MANY = 4000
 QUERIES, K = 8, 10
+# What a process does with its views, for few rows already.
+LOADING = loading.LoadingPolicy(page_rows=300, max_replay=400, compact_rows=32)
 # The types that may miss a row.
 APPROXIMATE = ("lsh", "quantized", "hnsw")
 # Each type finds nine of ten on such data; a few queries may find less.
@@ -65,9 +67,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", 20)
     monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(jobs, "_SLOW_ROWS", 200)
-    monkeypatch.setattr(loading, "_ROWS_PER_PAGE", 300)
-    monkeypatch.setattr(views, "_COMPACT_ROWS", 32)
-    monkeypatch.setattr(loading, "_REPLAY_AT_MOST", 400)
+    monkeypatch.setattr(planning, "_DEAD_ROWS", 32)
     monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 50)
     monkeypatch.setattr(lsh, "_SCAN_SIZE", 200 * DIMENSION)
     monkeypatch.setattr(hnsw, "_FEWEST_NODES", 150)
@@ -76,6 +76,10 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(quantized, "_FEWEST", 640)
     monkeypatch.setattr(quantized, "_ENOUGH", 0.9)
     monkeypatch.setattr(registry, "_BY_ROWS", ((2000, "hnsw"), (800, "quantized")))
+
+
+def new_cache() -> ViewCache:
+    return ViewCache(policy=LOADING)
 
 
 class Readers:
@@ -93,7 +97,7 @@ class Readers:
             while not self._stop.wait(0.01):
                 with open_snapshot() as snapshot, contextlib.suppress(NotFound):  # it may be made again just now
                     current = cache().current(snapshot, LIBRARY)
-                    rows = loading.load(snapshot, current.state)
+                    rows = loading.load(snapshot, current.state, LOADING)
                     assert current.view is not None
                     for one, other in zip(live_rows(current.view), live_rows(rows), strict=True):
                         assert np.array_equal(one, other)
@@ -123,12 +127,12 @@ class LibraryMachine(RuleBasedStateMachine):
     def create(self, metric: Metric, seed: int, count: int) -> None:
         self.metric, self.rng = metric, np.random.default_rng(seed)
         self.names = iter(range(10**9))
-        self.indexer, self.cache = Indexer(), ViewCache()
+        self.indexer, self.cache = Indexer(), new_cache()
         is_approximate = self.first_kind in APPROXIMATE
         self.make(self.first_kind, MANY if is_approximate else count)
         if is_approximate:
             self.maintain_until_all_is_done()
-        self.readers = Readers(lambda: self.cache, ViewCache)
+        self.readers = Readers(lambda: self.cache, new_cache)
 
     def make(self, kind: str, count: int) -> None:
         self.rows: dict[int, Float32] = {}
@@ -243,7 +247,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.cache = ViewCache()
+        self.cache = new_cache()
 
     @rule()
     def lose_all_files(self) -> None:
@@ -273,7 +277,7 @@ class LibraryMachine(RuleBasedStateMachine):
         vectors = np.array([self.rows[key] for key in keys.tolist()], np.float32).reshape(-1, DIMENSION)
         best = [keys[ranking(self.metric, vectors, query)].tolist() for query in queries]
         all_scores = [exact_scores(self.metric, vectors, query) for query in queries]
-        for cache in (self.cache, ViewCache()):
+        for cache in (self.cache, new_cache()):
             view = current_of(cache).view
             assert view is not None
             for k, some in ((1, queries), (K, queries), (len(keys) + 5, queries[:1])):

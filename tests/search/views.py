@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from apps.engine.storage.segment import merged_rows
+from apps.engine.storage import part
 from apps.engine.storage.view import View
 from apps.engine.vectors import DTYPE, Float32, Int64
 from apps.libraries.models import Chunk
-from apps.search.cache import LoadedView, ViewCache
+from apps.search.cache import ViewCache
+from apps.search.loading import LoadedView
 from apps.search.snapshots import Snapshot, open_snapshot
 from tests.engine.data import ranking
 
@@ -54,5 +55,5 @@ def nearest(current: LoadedView, vector: list[float]) -> str:
 
 def live_rows(view: View) -> tuple[Int64, Float32]:
     """Keys and vectors of all live rows, in ascending order of the keys."""
-    merged = merged_rows(view.parts(), view.dimension, view.metric)
-    return merged.keys, merged.matrix.vectors
+    keys, places = part.live_rows(view.parts)
+    return keys, part.vectors_at(view.parts, places)

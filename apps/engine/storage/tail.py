@@ -1,67 +1,119 @@
 """The rows that are newer than the last segment: an append-only buffer that successive views share.
 
-A view looks at the first n rows and keeps that n; appending writes behind them, so it disturbs no view and copies
-nothing until the buffer is full, when its rows move to one twice as large (older views keep the old one). Only the one
-thread that catches a library up may append.
+A tail is the first n rows of the buffer. Appending writes behind them, so it disturbs no view and copies nothing until
+the buffer is full, when its rows move to one twice as large (older tails keep the old one). Only the one thread that
+catches a library up may append.
 
-Holds [capacity, d] float32, one float32 norm and one int64 key per row, and a dict of the live rows' positions.
+The buffer holds [capacity, d] float32, one float32 norm and one int64 key per row, and a dict of the live rows' places.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.engine.indexes.matrix import Matrix
+from apps.engine.indexes.base import Params
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric, row_norms
-from apps.engine.storage.row_data import LooseContent, Row
-from apps.engine.vectors import Float32, Int64
+from apps.engine.storage.part import Part
+from apps.engine.storage.row_data import BufferedRows, Row
+from apps.engine.vectors import Float32, Int64, Mask
 
 _FIRST_CAPACITY = 64
+_NO_KEYS = np.empty(0, np.int64)
 
 
-class TailBuffer:
-    """Rows in order of arrival, each named by its chunk's integer key."""
-
+class _Buffer:
     def __init__(self, dimension: int, metric: Metric) -> None:
-        self._metric = metric
-        self._vectors = np.empty((_FIRST_CAPACITY, dimension), np.float32)
-        self._norms = np.empty(_FIRST_CAPACITY, np.float32)
-        self._keys = np.empty(_FIRST_CAPACITY, np.int64)
-        self._length = 0
-        self.positions: dict[int, int] = {}
-        self.content = LooseContent()
+        self.metric = metric
+        self.vectors = np.empty((_FIRST_CAPACITY, dimension), np.float32)
+        self.norms = np.empty(_FIRST_CAPACITY, np.float32)
+        self.keys = np.empty(_FIRST_CAPACITY, np.int64)
+        self.length = 0
+        self.places: dict[int, int] = {}
+        self.row_data = BufferedRows()
 
     def append(self, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> None:
-        """Add `vectors` [n, d] and `rows` [n] for `keys` [n]; a key that has a row already leaves that one dead."""
-        start, end = self._length, self._length + len(keys)
-        if end > len(self._keys):
-            capacity = max(2 * len(self._keys), end)
-            self._vectors = _grown(self._vectors, start, capacity)
-            self._norms = _grown(self._norms, start, capacity)
-            self._keys = _grown(self._keys, start, capacity)
-        self._vectors[start:end] = vectors
-        self._norms[start:end] = row_norms(vectors)
-        self._keys[start:end] = keys
-        self.positions.update(zip(keys.tolist(), range(start, end), strict=True))
-        self.content.append(rows)
-        self._length = end
-
-    def rows(self) -> tuple[Int64, Matrix]:
-        """Keys [n] and vectors of all rows so far, dead ones included; read-only."""
-        arrays = self._keys[: self._length], self._vectors[: self._length], self._norms[: self._length]
-        for array in arrays:
-            array.flags.writeable = False
-        keys, vectors, norms = arrays
-        return keys, Matrix(vectors, self._metric, norms)
+        start, end = self.length, self.length + len(keys)
+        if end > len(self.keys):
+            capacity = max(2 * len(self.keys), end)
+            self.vectors = _grow(self.vectors, start, capacity)
+            self.norms = _grow(self.norms, start, capacity)
+            self.keys = _grow(self.keys, start, capacity)
+        self.vectors[start:end] = vectors
+        self.norms[start:end] = row_norms(vectors)
+        self.keys[start:end] = keys
+        self.places.update(zip(keys.tolist(), range(start, end), strict=True))
+        self.row_data.append(rows)
+        self.length = end
 
     @property
     def nbytes(self) -> int:
-        return self._vectors.nbytes + self._norms.nbytes + self._keys.nbytes + self.content.nbytes
+        return self.vectors.nbytes + self.norms.nbytes + self.keys.nbytes + self.row_data.nbytes
 
 
-def _grown(array: NDArray[Any], length: int, capacity: int) -> NDArray[Any]:
+@dataclass(frozen=True)
+class Tail(Part):
+    """Rows in order of arrival; all arrays but `alive` are views of the buffer, and read-only."""
+
+    alive: Mask
+    buffer: _Buffer
+
+    @classmethod
+    def build(
+        cls,
+        dimension: int,
+        metric: Metric,
+        keys: Int64 = _NO_KEYS,
+        vectors: Float32 | None = None,
+        rows: Sequence[Row] = (),
+    ) -> Self:
+        """The tail of the rows `vectors` [n, dimension] and `rows` [n], named by `keys` [n]; none by default."""
+        buffer = _Buffer(dimension, metric)
+        if vectors is not None:
+            buffer.append(keys, vectors, rows)
+        return cls._of(buffer, np.ones(len(keys), np.bool_))
+
+    @classmethod
+    def _of(cls, buffer: _Buffer, alive: Mask) -> Self:
+        arrays = buffer.keys[: buffer.length], buffer.vectors[: buffer.length], buffer.norms[: buffer.length]
+        for array in arrays:
+            array.flags.writeable = False
+        keys, vectors, norms = arrays
+        return cls(keys, Matrix(vectors, buffer.metric, norms), buffer.row_data, alive, buffer)
+
+    def apply(self, touched: Int64, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> "Tail":
+        """This tail, the rows of `touched` dead, and behind it those of `keys`, as `build` takes them."""
+        alive = np.ones(len(self.keys) + len(keys), np.bool_)
+        alive[: len(self.keys)] = self.alive
+        places = self.buffer.places
+        alive[[places.pop(key) for key in touched.tolist() if key in places]] = False
+        self.buffer.append(keys, vectors, rows)
+        return self._of(self.buffer, alive)
+
+    def copy_live(self) -> "Tail":
+        """The live rows in a buffer of their own."""
+        rows = self.buffer.row_data.select(self.alive)
+        vectors = self.matrix.vectors[self.alive]
+        return self.build(self.matrix.dimension, self.matrix.metric, self.live_keys(), vectors, rows)
+
+    @property
+    def kind(self) -> str:
+        return BRUTE_FORCE
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the whole buffer, which is shared with other tails."""
+        return self.buffer.nbytes
+
+    def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
+        return self.matrix.search(queries, k, self.alive if allowed is None else allowed, order=self.keys)
+
+
+def _grow(array: NDArray[Any], length: int, capacity: int) -> NDArray[Any]:
     larger = np.empty((capacity, *array.shape[1:]), array.dtype)
     larger[:length] = array[:length]
     return larger

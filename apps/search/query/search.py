@@ -105,8 +105,7 @@ class Searcher:
 
     def __init__(self, view: View | None) -> None:
         self._view = view
-        # By their text: as keys, filters of 1 and of true would be one.
-        self._allowed: dict[str, _Allowed] = {}
+        self._allowed: dict[Filter, _Allowed] = {}
 
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
         """The hits of each request, in the order of `requests`."""
@@ -119,7 +118,7 @@ class Searcher:
         groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             if request.mode == "vector":
-                options = _depth(request), repr(request.filter), request.filter_mode, request.exact, request.document
+                options = _depth(request), request.filter, request.filter_mode, request.exact, request.document
                 groups[*options, *sorted(request.params.items())].append(i)
             elif request.mode == "lexical":
                 hits[i] = _leave_out(self._search_words(view, request), request)
@@ -158,9 +157,9 @@ class Searcher:
             return _Allowed.of(masks)
         if filter.is_everything:
             return _ALL
-        allowed = self._allowed.get(repr(filter))
+        allowed = self._allowed.get(filter)
         if allowed is None:
-            allowed = self._allowed[repr(filter)] = _Allowed.of(view.matching(filter))
+            allowed = self._allowed[filter] = _Allowed.of(view.matching(filter))
         return allowed
 
     def _search_vectors(self, view: View, requests: Sequence[SearchRequest]) -> list[RankedHits]:
@@ -183,8 +182,8 @@ class Searcher:
         assert request.words is not None
         fetch, allowed = _depth(request), self._allow(view, request.filter, request.document)
         if request.filter_mode == "post" and allowed.masks is not None:
-            return _keep(view.search_words(request.words, fetch), view.keys(allowed.masks), allowed)
-        hits = view.search_words(request.words, fetch, allowed=allowed.masks)
+            return _keep(view.search_text(request.words, fetch), view.keys(allowed.masks), allowed)
+        hits = view.search_text(request.words, fetch, allowed=allowed.masks)
         ranked = _rank(hits, allowed, view)
         return ranked._replace(plan=ranked.plan.replace(_SCAN, _WORDS))
 

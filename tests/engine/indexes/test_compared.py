@@ -14,7 +14,7 @@ from apps.engine.indexes.base import NO_PARAMS, Params, VectorIndex
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import index_type
 from apps.engine.metrics import Metric
-from apps.engine.storage.row_data import LooseContent
+from apps.engine.storage.row_data import BufferedRows
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
 from apps.engine.vectors import Float32, Int64, Mask
@@ -129,7 +129,7 @@ def test_a_tree_compares_the_rows_of_the_leaves_that_are_near() -> None:
 def test_each_query_of_a_batch_says_how_it_was_answered() -> None:
     vectors, queries = rows()
     segment = Segment.build(
-        keys=np.arange(ROWS), matrix=Matrix.build(vectors, Metric.DOT), content=LooseContent(), kind="quantized"
+        keys=np.arange(ROWS), matrix=Matrix.build(vectors, Metric.DOT), row_data=BufferedRows(), kind="quantized"
     )
     view = View.of(dimension=DIMENSION, metric=Metric.DOT, segments=(segment,), built_at=0.0)
     # All rows score zero for a query of zeros: no list of codes is conclusive.

@@ -12,7 +12,7 @@ from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.manifest import Identity, Manifest, SegmentRecord
 from apps.engine.storage.segment import Segment
 from apps.engine.vectors import Float32
-from tests.engine.data import content_of
+from tests.engine.data import sealed_rows_of
 
 DIMENSION = 8
 # So many that every type makes what it makes for many rows.
@@ -28,7 +28,7 @@ def make_segment(first: int, rows: int, kind: str = "brute_force", metric: Metri
     """A segment of `rows` rows, whose keys count from `first` on."""
     keys = np.arange(first, first + rows)
     matrix = Matrix.build(make_vectors(rows, first), metric)
-    return Segment.build(keys=keys, matrix=matrix, content=content_of(keys), kind=kind)
+    return Segment.build(keys=keys, matrix=matrix, row_data=sealed_rows_of(keys), kind=kind)
 
 
 def make_manifest(

@@ -38,7 +38,7 @@ def advance(view: View, rows: Rows, gone: Iterable[int] = ()) -> View:
     # In the order of the dictionary: a view need not get its changes sorted.
     keys, vectors = np.array(list(rows), np.int64), matrix(rows.values())
     vectors.flags.writeable = False
-    return view.advanced(keys=keys, vectors=vectors, rows=rows_of(keys), gone=np.array(list(gone), np.int64))
+    return view.apply(keys=keys, vectors=vectors, rows=rows_of(keys), gone=np.array(list(gone), np.int64))
 
 
 class Expected:
@@ -63,7 +63,7 @@ class Expected:
         assert view.keys(some).tolist() == self._above
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
-        assert sorted(view.search_words(parse_query("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
+        assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
 
 
 class ViewMachine(RuleBasedStateMachine):
@@ -200,9 +200,9 @@ def test_dead_rows_give_their_memory_back() -> None:
 
 def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
     view = build(numbered(range(100)))
-    loose = view.loose_segment()
-    assert loose is not None
-    assert loose.matrix is view.segments[0].matrix
+    segment = view.flush()
+    assert segment is not None
+    assert segment.matrix is view.segments[0].matrix
     for steps, keys in (
         ([([], [3])], [*range(3), *range(4, 100)]),
         ([([200], [])], [*range(100), 200]),
@@ -212,11 +212,11 @@ def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
         other = build(numbered(range(100)))
         for new, gone in steps:
             other = advance(other, numbered(new), gone=gone)
-        loose = other.loose_segment()
-        assert loose is not None
-        assert loose.keys.tolist() == keys
-        assert loose.matrix.vectors[:, 0].tolist() == keys
-        assert len(loose.matrix) == len(loose.content) == len(keys)
+        segment = other.flush()
+        assert segment is not None
+        assert segment.keys.tolist() == keys
+        assert segment.matrix.vectors[:, 0].tolist() == keys
+        assert len(segment.matrix) == len(segment.row_data) == len(keys)
 
 
 def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
@@ -253,7 +253,7 @@ def test_a_view_takes_arrays_that_cannot_be_written_to() -> None:
 
 def test_no_reader_can_write_to_the_rows_that_views_share() -> None:
     view = advance(build({}), numbered([1, 2]))
-    for array in view.tail_rows:
+    for array in (view.tail.keys, view.tail.matrix.vectors, view.tail.matrix.norms):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = 0
 

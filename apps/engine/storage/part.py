@@ -1,0 +1,120 @@
+"""Rows as a view holds them, in sealed segments and in its tail; and live rows of several parts as one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.engine.indexes.base import Params
+from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.metadata.facets import Counts
+from apps.engine.metadata.filters import Filter
+from apps.engine.storage.row_data import RowData, SealedRows
+from apps.engine.text.bm25 import TextPart
+from apps.engine.vectors import Float32, Int64, Mask
+
+
+@dataclass(frozen=True)
+class Part(ABC):
+    """Rows: their keys int64 [n], vectors, and data besides. `alive` [n] masks the live rows; None where all live."""
+
+    keys: Int64
+    matrix: Matrix
+    row_data: RowData
+    alive: Mask | None
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """The type of the index that answers."""
+
+    @abstractmethod
+    def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
+        """The k nearest to each of `queries` [m, dimension] of the rows that `allowed` names, all of which live; None
+        names all live rows. `exact` asks no approximate index, which gets those of `params` that it takes."""
+
+    @property
+    def dead(self) -> int:
+        """The number of dead rows."""
+        return 0 if self.alive is None else len(self.keys) - int(np.count_nonzero(self.alive))
+
+    @property
+    def live(self) -> int:
+        """The number of live rows."""
+        return len(self.keys) - self.dead
+
+    def live_keys(self) -> Int64:
+        """The keys of the live rows."""
+        return self.keys if self.alive is None else self.keys[self.alive]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory or mapped files."""
+        return self.keys.nbytes + self.matrix.nbytes + self.row_data.nbytes
+
+    def matching(self, filter: Filter) -> Mask:
+        """The live rows that match."""
+        masks = [block.mask(filter) for block in self.row_data.column_blocks(len(self.keys))]
+        mask = masks[0] if len(masks) == 1 else np.concatenate([np.empty(0, np.bool_), *masks])
+        mask = mask[: len(self.keys)]
+        return mask if self.alive is None else mask & self.alive
+
+    def counts(self, field: str, allowed: Mask) -> Iterator[Counts]:
+        """The number of allowed rows that have each value of a field, by block."""
+        start = 0
+        for block in self.row_data.column_blocks(len(self.keys)):
+            mask = _cut(allowed, start, len(block))
+            yield block.counts(field, None if mask.all() else mask)
+            start += len(block)
+
+    def text_parts(self, allowed: Mask | None) -> Iterator[TextPart]:
+        """The rows as a search for words takes them, by block. Rows that a block has beyond the part's are dead."""
+        count, start = len(self.keys), 0
+        for block in self.row_data.text_blocks(count):
+            size, alive = len(block), self.alive
+            if alive is None and start + size > count:
+                alive = np.ones(count, np.bool_)
+            alive = None if alive is None else _cut(alive, start, size)
+            mask = None if allowed is None else _cut(allowed, start, size)
+            yield TextPart(block, _cut(self.keys, start, size), alive, mask)
+            start += size
+
+
+def _cut(array: NDArray[Any], start: int, size: int) -> NDArray[Any]:
+    """`size` elements of `array` from `start` on; zeros beyond its end."""
+    cut = array[start : start + size]
+    return cut if len(cut) == size else np.concatenate([cut, np.zeros(size - len(cut), array.dtype)])
+
+
+def live_rows(parts: Sequence[Part]) -> tuple[Int64, Int64]:
+    """The keys of the live rows of several parts that have no live key in common, ascending, and the places of these
+    rows in the concatenation of the parts, dead rows included."""
+    keys, places, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for part in parts:
+        live = np.arange(len(part.keys)) if part.alive is None else np.flatnonzero(part.alive)
+        keys.append(part.keys[live])
+        places.append(start + live)
+        start += len(part.keys)
+    all_keys = np.concatenate(keys)
+    order = np.argsort(all_keys, kind="stable")
+    return all_keys[order], np.concatenate(places)[order]
+
+
+def vectors_at(parts: Sequence[Part], places: Int64) -> Float32:
+    """A copy of the vectors at `places`, as `live_rows` gives them: [n, dimension]; there is at least one part."""
+    vectors = np.empty((len(places), parts[0].matrix.dimension), np.float32)
+    start = 0
+    # Part by part: all vectors are held twice at no time.
+    for part in parts:
+        here = np.flatnonzero((places >= start) & (places < start + len(part.keys)))
+        vectors[here] = part.matrix.vectors[places[here] - start]
+        start += len(part.keys)
+    return vectors
+
+
+def row_data_at(parts: Sequence[Part], places: Int64) -> SealedRows:
+    """The data of the rows at `places`, copied: equal where it is of equal rows, in whatever parts they lie."""
+    return SealedRows.merge([(part.row_data, len(part.keys)) for part in parts], places)

@@ -1,0 +1,120 @@
+"""Rows of a library as the database holds them, read as arrays.
+
+Vectors that no search can use, or of another length than the library's dimension, are left out: no service writes them.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import compress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apps.engine.metadata import Attributes
+from apps.engine.storage.row_data import Row
+from apps.engine.vectors import DTYPE, Float32, Int64, usable
+from apps.libraries.dialects.base import Dialect
+from apps.search.snapshots import LibraryState, Snapshot
+
+_BELOW_ALL_KEYS = -(2**63)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_EXTENT = """
+    SELECT count(*), max(chunk.id)
+    FROM vectordb_chunk AS chunk
+    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
+
+_ROW = "embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, chunk.text"
+
+_PAGE = f"""
+    SELECT chunk.id, {_ROW}
+    FROM vectordb_chunk AS chunk
+    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
+    WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s AND chunk.id <= %s
+    ORDER BY chunk.id LIMIT %s"""
+
+_CHANGED = f"""
+    SELECT changed.chunk_key, {_ROW}
+    FROM (SELECT DISTINCT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s) AS changed
+    LEFT JOIN vectordb_chunk AS chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
+    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
+    LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+                       AND length(embedding.vector) = %s"""
+
+
+class StoredRows(NamedTuple):
+    """Rows named by `keys` [n]: `vectors` [n, dimension], and what `rows` [n] say besides."""
+
+    keys: Int64
+    vectors: Float32
+    rows: list[Row]
+
+
+def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page: Callable[[], None]) -> StoredRows:
+    """Read all rows in ascending order of their keys, by pages; `after_page` is called after each, and may renew the
+    snapshot. `state.dimension` must not be None."""
+    assert state.dimension is not None
+    params = [state.generation, state.key, state.dimension * DTYPE.itemsize]
+    [(count, greatest)] = snapshot.rows(_EXTENT, params)
+    keys = np.empty(count, np.int64)
+    vectors = np.empty((count, state.dimension), np.float32)
+    rows: list[Row] = []
+    end, last = 0, _BELOW_ALL_KEYS
+    statement = _statement(_PAGE, snapshot.dialect)
+    # By pages: a client of PostgreSQL would hold all rows at once. Rows are added at the end, perhaps faster than this.
+    while count and last != greatest and (page := snapshot.rows(statement, [*params, last, greatest, page_rows])):
+        after_page()
+        last = page[-1][0]
+        found = _as_arrays(page, state)
+        start, end = end, end + len(found.keys)
+        if end > len(keys):
+            # Rows were added among these since they were counted; they are few.
+            keys.resize(end, refcheck=False)
+            vectors.resize((end, state.dimension), refcheck=False)
+        keys[start:end], vectors[start:end] = found.keys, found.vectors
+        rows += found.rows
+    return StoredRows(keys[:end], vectors[:end], rows)
+
+
+def read_changed(snapshot: Snapshot, state: LibraryState, since: int) -> tuple[StoredRows, Int64]:
+    """Read the rows that the log names past `since`; return those that are there, and the keys of those that are gone.
+    `state.dimension` must not be None."""
+    assert state.dimension is not None
+    changed = snapshot.rows(
+        _statement(_CHANGED, snapshot.dialect),
+        [state.key, since, state.key, state.generation, state.dimension * DTYPE.itemsize],
+    )
+    found = _as_arrays([row for row in changed if row[1] is not None], state)
+    return found, np.setdiff1d(np.array([row[0] for row in changed], np.int64), found.keys)
+
+
+def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState) -> StoredRows:
+    """Rows of the database without those that no search could use: they may have been written past the services."""
+    vectors = np.frombuffer(b"".join([row[1] for row in found]), DTYPE).reshape(len(found), state.dimension or 0)
+    fine = usable(vectors, state.metric)
+    if not fine.all():
+        found, vectors = list(compress(found, fine)), vectors[fine]
+    keys = np.array([row[0] for row in found], np.int64)
+    rows = [
+        Row(Attributes(id, document_id, _microseconds(created_at), metadata), text)
+        for _, _, id, document_id, created_at, metadata, text in found
+    ]
+    return StoredRows(keys, vectors, rows)
+
+
+@lru_cache(maxsize=4096)
+def _microseconds(moment: str | datetime) -> int:
+    """A time of the database in microseconds since the epoch; what is no time, which no service writes, is 0."""
+    try:
+        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        return 0
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+
+
+@lru_cache
+def _statement(sql: str, dialect: Dialect) -> str:
+    return sql.format(metadata=dialect.json_text("chunk.metadata"))
