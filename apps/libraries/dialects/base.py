@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, ClassVar, Final
 
@@ -67,6 +68,10 @@ class Dialect(ABC):
             some = rows[start : start + self.rows_per_insert]
             values = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
             cursor.execute(f"{statement} VALUES {values} {end}", [value for row in some for value in row])
+
+    @abstractmethod
+    def migration(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
+        """A transaction in which the schema may be altered, and in which no other process does that."""
 
     # name: definition, as `read_triggers` returns it.
     triggers: ClassVar[dict[str, str]]

@@ -4,6 +4,10 @@ The log's triggers work on whole statements (transition tables), and lock the li
 from the log's sequence: so the numbers of one library become visible in order.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
@@ -149,6 +153,14 @@ class PostgreSQLDialect(Dialect):
 
     def json_text(self, column: str) -> str:
         return f"{column}::text"
+
+    @contextmanager
+    def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCKS])
+            # A table whose rows wait for their checks cannot be altered.
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            yield
 
     def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
         # A table's oid is larger than those of the tables that it refers to.

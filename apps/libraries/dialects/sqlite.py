@@ -1,7 +1,10 @@
 """SQLite: triggers, snapshots, upkeep."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
@@ -144,6 +147,13 @@ class SQLiteDialect(Dialect):
 
     def json_text(self, column: str) -> str:
         return column
+
+    @contextmanager
+    def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        # Django puts another table in the place of one that it alters: foreign keys must be off, which they can be
+        # made only before a transaction.
+        with connection.constraint_checks_disabled(), transaction.atomic(using=connection.alias):
+            yield
 
     def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
         cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")

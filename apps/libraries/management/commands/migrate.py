@@ -1,0 +1,15 @@
+"""`manage.py migrate` in one transaction: all or nothing, by one process at a time, while nobody writes."""
+
+from typing import Any
+
+from django.core.management.commands import migrate
+from django.db import connections
+
+from apps.libraries.dialects import dialect_of
+
+
+class Command(migrate.Command):
+    def handle(self, *args: Any, **options: Any) -> None:
+        connection = connections[options["database"]]
+        with dialect_of(connection).migration(connection):
+            super().handle(*args, **options)
