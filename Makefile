@@ -6,15 +6,16 @@ BIN := $(VENV)/bin
 
 .PHONY: install serve test test-postgresql lint bench format requirements
 
-install: $(VENV)/.base $(VENV)/.kernels
+install: $(VENV)/.base
+	@$(BIN)/python -m apps.engine.kernels
 
 serve: $(VENV)/.base
 	@exec $(BIN)/python manage.py serve
 
-test: $(VENV)/.dev $(VENV)/.kernels
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
 
-test-postgresql: $(VENV)/.dev $(VENV)/.kernels
+test-postgresql: $(VENV)/.dev
 	$(BIN)/python -m tests.postgresql
 
 lint: $(VENV)/.dev
@@ -25,7 +26,8 @@ lint: $(VENV)/.dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 
-bench: $(VENV)/.bench $(VENV)/.kernels
+bench: $(VENV)/.bench
+	@$(BIN)/python -m apps.engine.kernels
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.engine
 
@@ -49,11 +51,6 @@ $(VENV)/bin/python:
 $(VENV)/.base: requirements/base.txt | $(VENV)/bin/python
 	@echo "Installing the pinned requirements into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/base.txt
-	@touch $@
-
-$(VENV)/.kernels: $(wildcard apps/engine/kernels/*.py) | $(VENV)/.base
-	@echo "Compiling the search kernels, about a minute ..."
-	@$(BIN)/python -m apps.engine.kernels
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(VENV)/bin/python

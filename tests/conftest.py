@@ -7,9 +7,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from apps.engine.kernels import cache
 from tests.server import Server, serving
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels() -> None:
+    """A server that stops ends its compiler with it, so none of the tests' servers might come to its end."""
+    cache.compile_once()
 
 
 @pytest.fixture(scope="session")

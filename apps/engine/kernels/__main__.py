@@ -1,5 +1,8 @@
 """Compile all kernels into numba's cache."""
 
-from apps.engine import kernels
+import logging
 
-kernels.load()
+from apps.engine.kernels import cache
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+cache.compile_once()

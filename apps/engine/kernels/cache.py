@@ -74,7 +74,7 @@ def compile_here() -> None:
 
 
 def _compile_apart(lock: IO[str]) -> None:
-    logger.info("compiling the search kernels, once on this machine; queries are answered without them meanwhile")
+    logger.info("compiling the search kernels, about a minute, once on this machine; queries do without them meanwhile")
     began = time.monotonic()
     code = "from apps.engine.kernels import cache; cache.compile_here()"
     # The lock is held as long as one of both processes lives.
