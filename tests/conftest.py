@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    """A client of the shared server. gunicorn's sync workers answer one request a connection."""
+    """A client of the shared server."""
     with server.client() as client:
         yield client
 

@@ -134,7 +134,7 @@ class Server:
 
     @contextlib.contextmanager
     def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:
-        """`number` clients for each worker, connected to it. A connection is kept only where workers have threads."""
+        """`number` clients for each worker, connected to it."""
         workers = self.workers()
         with contextlib.ExitStack() as stack:
             clients = []

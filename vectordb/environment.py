@@ -124,7 +124,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("VECTORDB_DATA_DIR", "./data", "Folder of the database, the index files and the secret key.", _folder),
     Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _address),
     Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole(1, 256)),
-    Setting("VECTORDB_THREADS", "1", "Threads per worker process.", _whole(1, 256)),
+    Setting("VECTORDB_THREADS", "4", "Threads of each worker process that run requests.", _whole(1, 256)),
     Setting(
         "VECTORDB_REQUEST_TIMEOUT",
         "60",

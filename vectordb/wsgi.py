@@ -1,4 +1,4 @@
-"""The WSGI entry point: `gunicorn vectordb.wsgi` serves without maintenance; `manage.py serve` is the usual way."""
+"""The WSGI entry point, a plain Django application for any server; `manage.py serve` serves `vectordb.asgi`."""
 
 import os
 import sys
@@ -11,12 +11,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
 try:
-    _django = get_wsgi_application()
+    application = get_wsgi_application()
 except ImproperlyConfigured as error:
     sys.exit(str(error))
 
-from apps.api.shortcut import QueryShortcut
 from apps.engine import kernels
 
-application = QueryShortcut(_django)
 kernels.load_in_background()

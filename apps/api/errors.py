@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
+from apps.access.requests import Answer, Refused, answer, current_request_id
 from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.engine.errors import is_exhaustion
 from apps.libraries.dialects import Failure, failure_of
@@ -120,16 +121,31 @@ class Problem(Exception):
         }
 
 
+def refuse(error: BaseException) -> Answer:
+    """The answer to the request at hand, which failed by `error`. A bug is logged."""
+    problem = problem_of(error)
+    if problem is None:
+        logger.error("a request failed", exc_info=error)
+        problem = BUG
+    body = orjson.dumps(problem.body(current_request_id.get()))
+    return answer(problem.status, CONTENT_TYPE.encode(), body, **problem.headers)
+
+
 def response_to(request: HttpRequest, problem: Problem) -> HttpResponse:
     """The HTTP response that carries a problem."""
     body = orjson.dumps(problem.body(getattr(request, "request_id", "")))
     return HttpResponse(body, status=problem.status, headers=dict(problem.headers), content_type=CONTENT_TYPE)
 
 
-def problem_of(error: Exception) -> Problem | None:
+BUG = Problem("internal_error", "This is a bug. The server's log has the details under this request_id.")
+
+
+def problem_of(error: BaseException) -> Problem | None:
     """What to tell the client of an exception; None if it is a bug."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, Refused):
+        return Problem(error.code, error.detail)
     if isinstance(error, LibraryError):
         code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
         return Problem(code, error.detail if len(error.faults) != 1 else _sentence(error), error.faults)

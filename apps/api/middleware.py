@@ -1,60 +1,36 @@
-"""Around every request: its id, the check of its host, and problem bodies for what fails outside of a view."""
+"""Around every request of Django's: its id, its admission, and problem bodies for what fails outside of a view."""
 
-import os
-import re
 from collections.abc import Callable
-from typing import Any
 
-from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
-from apps.api.bodies import drain
-from apps.api.errors import Problem, problem_of, response_to
-from vectordb.logs import current_request_id
-
-HEADER = "X-Request-ID"
-# What every response carries.
-FIXED_HEADERS = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff")]
-_SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-
-
-def request_id_of(environ: dict[str, Any]) -> str:
-    """The id that the client gave its request, if it is a sane one, or a new one."""
-    given = environ.get("HTTP_X_REQUEST_ID", "")
-    return given if _SANE.fullmatch(given) else os.urandom(16).hex()
+from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Refused, admit, identify
+from apps.api.errors import BUG, Problem, problem_of, response_to
 
 
 class RequestMiddleware:
-    """Gives the request an id, which the response carries, and refuses hosts that are not served here.
-
-    The check of the host keeps web pages away: a page whose name was rebound to a loopback address could otherwise
-    read and delete everything.
-    """
+    """Admits the request, unless the HTTP edge has; the response carries its id."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request_id = request_id_of(request.META)
+        request_id, principal = request.META.get(ADMITTED) or (identify(request.headers.get(ID_HEADER, "")), None)
         request.request_id = request_id  # type: ignore[attr-defined]
-        current_request_id.set(request_id)
         try:
-            request.get_host()
-        except DisallowedHost:
-            detail = "The request's Host header is not among VECTORDB_ALLOWED_HOSTS."
-            response = response_to(request, Problem("host_not_allowed", detail))
+            request.principal = principal or admit(request._get_raw_host())  # type: ignore[attr-defined]
+        except Refused as refused:
+            response = response_to(request, problem_of(refused) or BUG)
         else:
             response = self._get_response(request)
-            if response.status_code == 405 and (response.streaming or not response.content):
-                allow = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
-                detail = f'Method "{request.method}" not allowed.'
-                response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
-        response.headers[HEADER] = request_id
-        for name, value in FIXED_HEADERS:
+        if response.status_code == 405 and (response.streaming or not response.content):
+            allow = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
+            detail = f'Method "{request.method}" not allowed.'
+            response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
+        response.headers[ID_HEADER] = request_id
+        for name, value in FIXED_HEADERS.items():
             response.headers.setdefault(name, value)
-        if response.status_code >= 400:
-            drain(request)
         if not response.streaming:
             response.headers.setdefault("Content-Length", str(len(response.content)))
             if request.method == "HEAD":
@@ -87,5 +63,4 @@ def forbidden(request: HttpRequest, exception: Exception | None = None, reason: 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler for a bug, which Django has logged by then."""
-    detail = "This is a bug. The server's log has the details under this request_id."
-    return response_to(request, Problem("internal_error", detail))
+    return response_to(request, BUG)

@@ -53,6 +53,6 @@ class Superseded(Damaged):
     """Nothing is wrong with an index but that it is of another generation of the library's vectors."""
 
 
-def is_exhaustion(error: Exception) -> bool:
+def is_exhaustion(error: BaseException) -> bool:
     """Whether an error says that there are no means left for now, and so nothing of the file that was to be used."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED)

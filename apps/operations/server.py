@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,7 @@ from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from apps.operations.clients import SECONDS
-from apps.operations.workers import ManyThreads, OneThread
+from apps.operations.edge.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +35,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": settings.BIND,
             "workers": settings.WORKERS,
-            "threads": settings.THREADS,
-            "worker_class": OneThread if settings.THREADS == 1 else ManyThreads,
+            "worker_class": Worker,
             "timeout": settings.REQUEST_TIMEOUT,
             "graceful_timeout": 10,
-            # As long as gunicorn can be told to take: filters are in URLs.
-            "limit_request_line": 8190,
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
             "proc_name": "vectordb",
             "control_socket_disable": True,
-            "when_ready": _defer_accept,
             "pre_fork": _before_fork,
             "post_fork": _after_fork,
             "post_worker_init": _when_loaded,
-            # The socket is not gunicorn's to send files on.
-            "sendfile": False,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
         }
@@ -59,7 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return import_string(settings.WSGI_APPLICATION)
+        return import_string("vectordb.asgi.application")
 
     def run(self) -> None:
         _Supervisor(self).run()
@@ -87,13 +79,6 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
         if self.maintain is not None:
             self.maintain.terminate()
         super().halt(reason, exit_status)
-
-
-def _defer_accept(arbiter: _Supervisor) -> None:
-    """Take a connection when it has sent something: browsers open some in advance, and each would keep a worker."""
-    if hasattr(socket, "TCP_DEFER_ACCEPT"):
-        for listener in arbiter.LISTENERS:
-            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SECONDS)
 
 
 def _freeze_heap() -> None:

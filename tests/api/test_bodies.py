@@ -176,15 +176,10 @@ def test_a_body_that_breaks_off_is_malformed(
     refused(exchange(server, request, "POST", half_closed=True), 400, "malformed")
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 @pytest.mark.parametrize("path", ["/libraries", "{library}/query"])
-def test_a_chunk_without_a_size_is_refused(server: Server, library_path: str, path: str, content_type: str) -> None:
+def test_a_chunk_without_a_size_is_refused(server: Server, library_path: str, path: str) -> None:
     request = head(path.format(library=library_path), "Transfer-Encoding: chunked") + b"ZZ\r\n{}\r\n0\r\n\r\n"
-    response = exchange(server, request.replace(b"application/json", content_type.encode()), "POST")
-    if content_type == "application/json":
-        refused(response, 400, "malformed")
-    else:
-        refused(response, 415, "unsupported_media_type")
+    refused(exchange(server, request, "POST"), 400, "malformed")
 
 
 def test_of_a_key_that_comes_twice_the_last_counts_and_nothing_breaks(client: httpx.Client, library_path: str) -> None:

@@ -1,0 +1,102 @@
+"""A request and its answer as every door of the server has them; how a request gets its id, and is admitted."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+# Where the environment of WSGI has the id and the principal of a request that the HTTP edge has admitted.
+ADMITTED = "vectordb.admitted"
+ID_HEADER = "X-Request-ID"
+# Headers of every response.
+FIXED_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+current_request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+class RequestIdFilter(logging.Filter):
+    """Gives log records the id of the request at hand as `request_id`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = current_request_id.get()
+        return True
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A request that is not let in. `code` is a stable code of the API's errors."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. There are no keys yet, so everybody is anonymous."""
+
+    name: str = "anonymous"
+
+
+class Request(NamedTuple):
+    """A request that is here whole and was admitted. `scope` is ASGI's; `headers` has lower names."""
+
+    id: str
+    principal: Principal
+    scope: Mapping[str, Any]
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """A response, whole."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+_ANONYMOUS = Principal()
+_FIXED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in FIXED_HEADERS.items()]
+
+
+def identify(given: str) -> str:
+    """Return the id that the client gave its request if it is a sane one, else a new one. Log lines carry it."""
+    request_id = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
+    current_request_id.set(request_id)
+    return request_id
+
+
+def answer(status: int, content_type: bytes, body: bytes, **headers: str) -> Answer:
+    """Return the answer to the request at hand, with the headers of every response."""
+    own = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", current_request_id.get().encode()),
+    ]
+    own += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return Answer(status, own + _FIXED_HEADERS, body)
+
+
+def admit(host: str) -> Principal:
+    """Return who asks; raise Refused for a host that is not served here.
+
+    The check of the host keeps web pages away: a page whose name was rebound to a loopback address could otherwise
+    read and delete everything.
+    """
+    if not _is_served(host):
+        raise Refused("host_not_allowed", "The request's Host header is not among VECTORDB_ALLOWED_HOSTS.")
+    return _ANONYMOUS
+
+
+@lru_cache(maxsize=256)
+def _is_served(host: str) -> bool:
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)

@@ -1,0 +1,119 @@
+"""The ASGI application around the WSGI one: takes a request whole, has a thread answer it, logs it and counts it."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any, TypeAlias
+
+from asgiref.wsgi import WsgiToAsgiInstance
+
+from apps.access.requests import ADMITTED, Answer, Refused, Request, admit, answer, current_request_id, identify
+from apps.operations.edge.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+Route: TypeAlias = Callable[[Request], Answer | None]
+
+
+class Edge:
+    """Answers by `route` the requests that it knows, and by the application `wsgi` all others."""
+
+    def __init__(
+        self,
+        wsgi: Callable[..., Iterable[bytes]],
+        route: Route,
+        refuse: Callable[[BaseException], Answer],
+        *,
+        threads: int,
+        timeout: float,
+    ) -> None:
+        """`refuse` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`."""
+        self.refuse = refuse
+        self.answered: Counter[int] = Counter()
+        self._wsgi = wsgi
+        self._route = route
+        self._count = threads
+        self._timeout = timeout
+        self._threads: Threads | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = await _body(receive)
+        if body is None:
+            return
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = identify(headers.get(b"x-request-id", b"").decode("latin-1"))
+        # The connection knows by it whose answer it sends.
+        scope["state"]["request_id"] = request_id
+        try:
+            # Only HTTP/1.0 has requests without a host.
+            principal = admit(headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0])
+        except Refused as refused:
+            reply = self.refuse(refused)
+        else:
+            if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
+                # In the loop, so that it is answered while all threads are busy.
+                reply = answer(200, b"application/json", b'{"status":"ok"}')
+            else:
+                if self._threads is None:
+                    self._threads = Threads(self._count, self._run)
+                reply = await self._threads.run(Request(request_id, principal, scope, headers, body))
+        del body
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await send({"type": "http.response.body", "body": reply.body})
+        self.answered[reply.status] += 1
+        if logger.isEnabledFor(logging.DEBUG):
+            milliseconds = (time.perf_counter() - began) * 1000
+            logger.debug("%s %s: %d in %.1f ms", scope["method"], scope["path"], reply.status, milliseconds)
+
+    def answer_overdue(self) -> bool:
+        """Answer the requests that run for too long; return whether there are any, and so this worker is to end."""
+        return self._threads is not None and self._threads.answer_overdue(self._timeout, self._took_too_long)
+
+    def _took_too_long(self) -> Answer:
+        identify("")
+        detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self._timeout:g} s."
+        return self.refuse(Refused("internal_error", detail))
+
+    def _run(self, request: Request) -> Answer:
+        """In a thread."""
+        current_request_id.set(request.id)
+        try:
+            return self._route(request) or self._run_wsgi(request)
+        except BaseException as error:
+            return self.refuse(error)
+
+    def _run_wsgi(self, request: Request) -> Answer:
+        translation: Any = WsgiToAsgiInstance(self._wsgi)  # type: ignore[no-untyped-call]
+        translation.scope = request.scope
+        environ = translation.build_environ(request.scope, BytesIO(request.body))
+        # The body is here, however it came.
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        environ |= {"CONTENT_LENGTH": str(len(request.body)), ADMITTED: (request.id, request.principal)}
+        started: list[Any] = []
+        parts: Any = self._wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
+        try:
+            body = b"".join(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        status, headers = started[-1]
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return Answer(int(status[:3]), encoded, body)
+
+
+async def _body(receive: Any) -> bytes | None:
+    """The body of a request; None where the client is gone, or was refused."""
+    message = await receive()
+    if message["type"] == "http.request" and not message["more_body"]:
+        whole: bytes = message["body"]
+        return whole
+    parts = bytearray()
+    while message["type"] == "http.request":
+        parts += message["body"]
+        if not message["more_body"]:
+            return bytes(parts)
+        message = await receive()
+    return None
