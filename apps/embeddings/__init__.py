@@ -2,7 +2,6 @@
 
 services   `embed`: batches, checks, retries, a time-out, and a cache of queries
 splitting  a long text to chunks that a model reads whole
-tokens     an estimate of the number of tokens of a text
 registry   providers by name; their modules and packages are imported at first use
 provider   the interface of every provider
 providers  one module for each

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from apps.embeddings.config import Config
 from apps.embeddings.errors import UnknownModel
-from apps.embeddings.tokens import estimate_tokens
+from apps.embeddings.splitting import estimate_tokens
 from apps.engine.vectors import Float32
 
 Kind: TypeAlias = Literal["document", "query"]

@@ -13,8 +13,17 @@ next begins, so the chunks are those of the whole text. With estimated tokens, a
 text, and some 10 s of the worst with half of each chunk overlapping; the interpreter's lock is held throughout.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
+# A run of up to 6 letters or digits of the Latin alphabet, of up to 3 of another, one character of the scripts of
+# China, Japan and Korea, or one mark.
+_TOKEN = re.compile(
+    r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+    r"|[0-9A-Za-z\u00c0-\u024f]{1,6}"
+    r"|[^\W_]{1,3}"
+    r"|[^\w\s]|_"
+)
 _CHARACTERS_PER_TOKEN = 16
 # A window has room for this many of the longest chunks.
 _CHUNKS_PER_WINDOW = 4
@@ -26,6 +35,15 @@ class TooManyChunks(Exception):
     def __init__(self, about: int) -> None:
         super().__init__(f"The text has about {about:,} chunks.")
         self.about = about
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate the number of tokens of a text for a model whose tokenizer is not here; 0 for white space alone.
+
+    That is one token for some 4 characters of English, as of common tokenizers; a model's own number may be a third
+    less or more, and is further off for text that is no prose.
+    """
+    return len(_TOKEN.findall(text))
 
 
 def split_text(

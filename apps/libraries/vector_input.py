@@ -23,7 +23,7 @@ def parse_vectors(
     `dimension` None means that the first one decides. Raises Invalid with a fault at the pointer of each vector of
     another dimension, or at that of the first one that may not be stored under `metric`.
     """
-    rows = [_decoded(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True)]
+    rows = [_decode(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True)]
     if not rows:
         return np.empty((0, dimension or 0), np.float32)
     rule = f"the library's dimension is {dimension}"
@@ -48,7 +48,7 @@ def parse_vectors(
     return matrix
 
 
-def _decoded(vector: AnyVector, pointer: str) -> list[float] | Float32:
+def _decode(vector: AnyVector, pointer: str) -> list[float] | Float32:
     if not isinstance(vector, str):
         return vector
     try:

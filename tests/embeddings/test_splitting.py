@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from semantic_text_splitter import TextSplitter
 
-from apps.embeddings.splitting import TooManyChunks, split_text
-from apps.embeddings.tokens import estimate_tokens
+from apps.embeddings.splitting import TooManyChunks, estimate_tokens, split_text
 
 MIB = 1 << 20
 

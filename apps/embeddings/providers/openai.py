@@ -60,12 +60,12 @@ class OpenAI(Provider):
         except openai.APIStatusError as error:
             raise self._service.status_error(error.status_code, error.body, error.response.headers) from None
         try:
-            return parse_vectors(answer.content)
+            return decode_vectors(answer.content)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise self._service.format_error() from None
 
 
-def parse_vectors(body: bytes) -> Float32:
+def decode_vectors(body: bytes) -> Float32:
     """The vectors [n, dimension] in the body of a reply, by their `index`.
 
     Raises AttributeError, LookupError, TypeError or ValueError for anything else.
@@ -75,10 +75,10 @@ def parse_vectors(body: bytes) -> Float32:
         items = sorted(items, key=itemgetter("index"))
         if [item["index"] for item in items] != list(range(len(items))):
             raise ValueError("the vectors are not numbered from 0")
-    return np.array([_parse_vector(item["embedding"]) for item in items], np.float32)
+    return np.array([_decode_vector(item["embedding"]) for item in items], np.float32)
 
 
-def _parse_vector(embedding: str | list[float]) -> Float32:
+def _decode_vector(embedding: str | list[float]) -> Float32:
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding, validate=True), DTYPE)
     return to_float32(embedding)

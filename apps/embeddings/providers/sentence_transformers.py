@@ -12,6 +12,7 @@ A model's own prompts or parts for documents and queries are used. A text longer
 import logging
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import sentence_transformers
@@ -45,13 +46,11 @@ class SentenceTransformers(Provider):
         self._device = config.sentence_transformers_device
         self._threads = config.sentence_transformers_threads
         self._lock = threading.Lock()
-        self._loaded: sentence_transformers.SentenceTransformer | None = None
 
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension]; the first call loads the model, however long that takes."""
         with self._lock:
-            model = self._model()
-            encode = model.encode_query if kind == "query" else model.encode_document
+            encode = self._model.encode_query if kind == "query" else self._model.encode_document
             try:
                 return to_float32(encode(list(texts), batch_size=_BATCH_SIZE, show_progress_bar=False))
             except Exception as error:
@@ -65,31 +64,29 @@ class SentenceTransformers(Provider):
     def max_tokens(self) -> int | None:
         """The tokens that the model reads, less those it puts before and after a text."""
         with self._lock:
-            tokenizer, longest = self._tokenizer(), self._model().max_seq_length
+            tokenizer, longest = self._tokenizer, self._model.max_seq_length
             if tokenizer is None or longest is None:
                 return None
-            prompts = self._model().prompts
+            prompts = self._model.prompts
             prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
             added: int = tokenizer.num_special_tokens_to_add()
             return max(1, int(longest) - added - self._count(prompt or ""))
 
     def _count(self, text: str) -> int:
-        tokenizer = self._tokenizer()
+        tokenizer = self._tokenizer
         if tokenizer is None:
             return super().count_tokens(text)
         # Not verbose: a text longer than the model reads is not worth a warning here.
         return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
+    @cached_property
     def _tokenizer(self) -> Any:
-        found = getattr(self._model()[0], "tokenizer", None)
+        found = getattr(self._model[0], "tokenizer", None)
         return found if isinstance(found, PreTrainedTokenizerBase) else None
 
+    @cached_property
     def _model(self) -> sentence_transformers.SentenceTransformer:
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
-
-    def _load(self) -> sentence_transformers.SentenceTransformer:
+        """The model, loaded at first use."""
         torch.set_num_threads(self._threads)
         try:
             return sentence_transformers.SentenceTransformer(

@@ -139,7 +139,7 @@ def _match_chunk(library: Library, chunk_id: str, if_match: str | None) -> Store
 
 
 @dataclass(frozen=True)
-class _Embedded:
+class _Vectors:
     """The vectors of changes, where they have one; `made` are those that `model` made of texts."""
 
     vectors: list[AnyVector]
@@ -153,7 +153,7 @@ def _embed_changed_texts(
     changes: Sequence[ChunkInput | ChunkUpdate],
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
-) -> _Embedded:
+) -> _Vectors:
     """Embed the texts that come without a vector and differ from those of the stored chunks."""
     model = None
     made = [i for i, change in enumerate(changes) if change.is_set("text") and not change.is_set("embedding")]
@@ -162,7 +162,7 @@ def _embed_changed_texts(
         model = model_for(library, named)
         stored = sql.stored_chunks(library, [ids[i] for i in made])
         made = [i for i in made if ids[i] in stored and stored[ids[i]].text != changes[i].text]
-    return _Embedded(embed_missing(model, changes, pointers, made), made, model)
+    return _Vectors(embed_missing(model, changes, pointers, made), made, model)
 
 
 def _change(
@@ -170,7 +170,7 @@ def _change(
     stored: Sequence[StoredChunk],
     changes: Sequence[ChunkInput | ChunkUpdate],
     pointers: Sequence[str],
-    embedded: _Embedded,
+    embedded: _Vectors,
 ) -> None:
     """Store the named fields of `changes`. Raises Invalid, and TextChanged where a stored text is another by now."""
     made = set(embedded.made)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 from django.db import connection, transaction
 from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
@@ -76,7 +75,7 @@ def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
 
 
 def cancel_reembedding(*, library_id: str) -> None:
-    """Call the move off; what was made for it is deleted by and by. Raises NotFound, also if there is no move."""
+    """Call the move off; what was made for it is deleted later. Raises NotFound, also if there is no move."""
     with transaction.atomic():
         library = sql.lock_library(library_id)
         found = Reembedding.objects.filter(pk=library.pk).exclude(state=State.SWEEPING)
@@ -144,9 +143,7 @@ def switch_model(move: Reembedding, *, embed_at_most: int, settings: Config) -> 
         library.generation = move.generation
         library.dimension = move.dimension or provider(*move.embedding).dimension
         library.embedding_provider, library.embedding_model = move.embedding
-        library.save(
-            update_fields=["generation", "dimension", "embedding_provider", "embedding_model", "updated_at"],
-        )
+        library.save()
         move.state = State.SWEEPING
         move.save(update_fields=["state"])
 
@@ -196,12 +193,11 @@ def _set_state(move: Reembedding, state: State, error: str = "", retry_at: datet
 
 def _lock_library(move: Reembedding) -> Library | None:
     """Lock the library; return None if it is gone, or if `move` is not in the state any more that the caller knows."""
-    public_id = Library.objects.filter(pk=move.pk).values_list("public_id", flat=True).first()
     try:
-        library = sql.lock_library(public_id or "")
+        library = sql.lock_library(key=move.pk)
     except NotFound:
         return None
-    return library if library.pk == move.pk and is_current(move) else None
+    return library if is_current(move) else None
 
 
 def _embed(move: Reembedding, chunks: Sequence[PendingChunk], settings: Config) -> Float32:
@@ -225,9 +221,8 @@ def _embed(move: Reembedding, chunks: Sequence[PendingChunk], settings: Config) 
 def _store(library: Library, move: Reembedding, chunks: Sequence[PendingChunk], vectors: Float32) -> None:
     """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those whose text has changed."""
     texts = sql.texts_of(library, [chunk.key for chunk in chunks])
-    same = np.array([texts.get(chunk.key) == chunk.text for chunk in chunks], np.bool_)
-    keys = [chunk.key for chunk in chunks if texts.get(chunk.key) == chunk.text]
-    sql.put_vectors(library, keys, vectors[same], generation=move.generation)
+    same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.key) == chunk.text]
+    sql.put_vectors(library, [chunks[i].key for i in same], vectors[same], generation=move.generation)
     if move.dimension is None:
         move.dimension = vectors.shape[1]
         move.save(update_fields=["dimension"])

@@ -42,8 +42,8 @@ class StoredChunk(ChunkRow):
     key: int
 
 
-def lock_library(public_id: str) -> Library:
-    """Lock the library's row until the transaction ends, and return it; its caches are told on commit.
+def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
+    """Lock a library's row, by its id or its key, until the transaction ends, and return it; caches are told on commit.
 
     Raises NotFound.
     """
@@ -52,7 +52,7 @@ def lock_library(public_id: str) -> Library:
     libraries = Library.objects.all()
     if dialect_of(connection).lock_row:
         libraries = libraries.select_for_update(no_key=True)
-    library = libraries.filter(public_id=public_id).first()
+    library = libraries.filter(public_id=public_id).first() if key is None else libraries.filter(pk=key).first()
     if library is None:
         raise NotFound(f"There is no library {public_id!r}.")
     announce(library.pk)
