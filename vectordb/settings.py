@@ -78,6 +78,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "vectordb.urls"
 WSGI_APPLICATION = "vectordb.wsgi.application"
 APPEND_SLASH = False
+LOGIN_REDIRECT_URL = "admin:index"
 
 TEMPLATES = [
     {

@@ -25,7 +25,7 @@ class IndexedLibraryAdmin(LibraryAdmin):
     """Libraries with the state of their index."""
 
     list_display = [*LibraryAdmin.list_display, "index_files"]
-    state_fields = (*LibraryAdmin.state_fields, "index_state")
+    more_fieldsets = {"State": (*LibraryAdmin.more_fieldsets["State"], "index_state")}
 
     @admin.display(description="index files")
     def index_files(self, library: Any) -> str:

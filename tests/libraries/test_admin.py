@@ -111,6 +111,13 @@ def test_the_login_page_says_how_to_get_an_account() -> None:
     assert ".venv/bin/python manage.py createsuperuser" in text_of(page)
 
 
+def test_a_login_without_a_next_page_leads_to_the_first_page() -> None:
+    User.objects.create_superuser("somebody", password="a password")
+    typed = {"username": "somebody", "password": "a password"}
+    for url in ("/admin/login/", "/admin/login/?next="):
+        assert Client().post(url, typed, follow=True).redirect_chain == [("/admin/", 302)]
+
+
 def test_the_first_page_leads_to_everything(admin_client: Client) -> None:
     page = admin_client.get("/admin/")
     for path in (LIBRARIES, DOCUMENTS, CHUNKS):
@@ -585,7 +592,7 @@ def test_all_that_match_are_deleted_without_being_listed_or_loaded(admin_client:
     assert len(queries) < 25
     assert set(found(library)) == {f"c{i}" for i in range(120, 130)}
     assert [entry.object_repr for entry in LogEntry.objects.all()] == ["120 chunks"]
-    assert "Deleted 120 chunks." in text_of(admin_client.get(CHUNKS))
+    assert "Successfully deleted 120 chunks." in text_of(admin_client.get(CHUNKS))
 
 
 def test_if_more_match_by_the_time_of_the_answer_it_asks_again(admin_client: Client, library: Library) -> None:

@@ -1,11 +1,4 @@
-"""The admin: libraries, documents and chunks, to look at, to correct and to delete.
-
-forms     what a person types, under the API's rules
-filters   which rows of a list are shown
-locking   writing as the services do
-deletion  deleting without loading what goes along
-pages     the pages
-"""
+"""The admin: libraries, documents and chunks, to look at, to correct and to delete."""
 
 from apps.libraries.admin import pages
 

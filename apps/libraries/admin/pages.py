@@ -1,19 +1,18 @@
-"""The pages of the admin.
+"""The pages of the admin: libraries, documents and chunks, to look at, to correct and to delete.
 
 None costs more than what it shows: lists are read by key and show the beginning of a text, counts come from subqueries
 on indexes, and nothing offers all chunks to choose from.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, Left
 from django.http import HttpRequest
+from django.template.defaultfilters import truncatechars
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
@@ -22,8 +21,7 @@ from django.utils.safestring import SafeString
 from apps.engine.indexes.registry import AUTO, chosen_kind
 from apps.engine.metrics import row_norms
 from apps.engine.vectors import Float32
-from apps.libraries.admin.deletion import LeanDeletion
-from apps.libraries.admin.filters import DocumentFilter, LibraryFilter
+from apps.libraries.admin.base import RowAdmin
 from apps.libraries.admin.forms import ChunkForm, DocumentForm, LibraryForm
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library
 from apps.libraries.selectors import reembedding, reembedding_data, vector_array
@@ -32,51 +30,47 @@ admin.site.site_header = admin.site.site_title = "vectordb"
 admin.site.index_title = "Administration"
 admin.site.site_url = "/api/v1/"
 
+_LIBRARIES_OFFERED = 20
 _EXCERPT = 120
 _FIRST_CHUNKS = 10
 _FIRST_VALUES = 8
 _MOST_BARS = 256
-# A bar takes so much of the width, and at most so much of the height, in the sketch's own units.
+# The width of a bar of the sketch and its greatest height, in the sketch's own units.
 _STEP, _HALF = 3, 30
 
 
-class _List(ChangeList):
-    """A list that is sorted by what is offered only: Django takes any column from the address."""
+class LibraryFilter(admin.SimpleListFilter):
+    """Offers the first libraries by id, and the one that is chosen."""
 
-    def get_ordering_field(self, field_name: Any) -> Any:
-        return super().get_ordering_field(field_name) if field_name in (self.sortable_by or ()) else None
+    title = f"library (the first {_LIBRARIES_OFFERED})"
+    parameter_name = "library"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        ids = Library.objects.order_by("public_id").values_list("public_id", flat=True)[:_LIBRARIES_OFFERED]
+        return [(public_id, public_id) for public_id in dict.fromkeys([*ids, *filter(None, [self.value()])])]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        # By key, which an index has in order. The key of no library is none.
+        key = Library.objects.filter(public_id=self.value()).values("pk")
+        return queryset if self.value() is None else queryset.filter(library=Subquery(key))
 
 
-class _DocumentList(_List):
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        return _beginnings(super().get_queryset(request, exclude_parameters), "title").defer("source", "metadata")
+class DocumentFilter(admin.SimpleListFilter):
+    """Offers only the document that is chosen, on whose page the choice is made: there may be very many."""
 
+    title = "document"
+    parameter_name = "document"
 
-class _ChunkList(_List):
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        return _beginnings(super().get_queryset(request, exclude_parameters), "text").defer("metadata")
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = Document.objects.filter(pk=self._key()).values_list("public_id", flat=True)
+        return [] if self.value() is None else [(self.value() or "", names.first() or "(deleted)")]
 
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset if self.value() is None else queryset.filter(document=self._key())
 
-class _Page(LeanDeletion):
-    """What the pages share."""
-
-    list_per_page = 50
-    show_facets = admin.ShowFacets.NEVER
-    sortable_by: ClassVar[tuple[str, ...]] = ()
-    list_class: ClassVar[type[ChangeList]] = _List
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return self.list_class
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        (name, options), *rest = self.sections(obj)
-        if obj is not None and self.has_change_permission(request, obj):
-            options = {**options, "fields": [*options["fields"], "seen"]}
-        return [(name, options), *rest]
-
-    def sections(self, obj: Any) -> list[tuple[str | None, dict[str, Any]]]:
-        """The fieldsets; the first one holds what can be changed."""
-        raise NotImplementedError
+    def _key(self) -> int:
+        text = self.value() or ""
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
 
 
 def _count_of(model: type[Model], field: str) -> Coalesce:
@@ -85,66 +79,60 @@ def _count_of(model: type[Model], field: str) -> Coalesce:
     return Coalesce(Subquery(found.values("n")), 0)
 
 
-def _listed(model: str, text: str, **filters: Any) -> SafeString:
-    """A link to a list, filtered."""
+def _link_to_list(model: str, text: str, **filters: Any) -> SafeString:
     url = reverse(f"admin:libraries_{model}_changelist", query=filters)
     return format_html('<a href="{}">{}</a>', url, text)
 
 
 @admin.register(Library)
-class LibraryAdmin(_Page):
-    """Libraries with their counts; `search` adds the state of their index."""
+class LibraryAdmin(RowAdmin):
+    """Libraries with their counts; `indexing` adds the state of their index."""
 
     form = LibraryForm
-    state_fields: ClassVar[tuple[str, ...]] = (
-        "document_count",
-        "chunk_count",
-        "vectors_by",
-        "index",
-        "revision",
-        "created_at",
-        "updated_at",
-    )
     library_id = "public_id"
     list_display = ["public_id", "name", "dimension", "metric", "index", "document_count", "chunk_count", "revision"]
     sortable_by = ("public_id", "name", "dimension", "metric", "document_count", "chunk_count")
     search_fields = ("public_id", "name", "description")
     search_help_text = "Part of an id, a name or a description."
+    fields_shown = ("public_id", "name", "description", "dimension", "metric", "index_type", "metadata")
+    more_fieldsets = {
+        "State": (
+            "document_count",
+            "chunk_count",
+            "vectors_by",
+            "index",
+            "revision",
+            "created_at",
+            "updated_at",
+        )
+    }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Library]:
         newest = Change.objects.filter(library_key=OuterRef("pk")).order_by("-seq")
-        libraries: QuerySet[Library] = (
-            super()
-            .get_queryset(request)
-            .annotate(
-                document_total=_count_of(Document, "library"),
-                chunk_total=_count_of(Chunk, "library"),
-                newest_change=Coalesce(Subquery(newest.values("seq")[:1]), 0),
-            )
+        libraries: QuerySet[Library] = super().get_queryset(request)
+        return libraries.annotate(
+            document_total=_count_of(Document, "library"),
+            chunk_total=_count_of(Chunk, "library"),
+            newest_change=Coalesce(Subquery(newest.values("seq")[:1]), 0),
         )
-        return libraries
-
-    def sections(self, obj: Library | None) -> list[tuple[str | None, dict[str, Any]]]:
-        fields = ["public_id", "name", "description", "dimension", "metric", "index_type", "metadata"]
-        return [(None, {"fields": fields}), *([("State", {"fields": self.state_fields})] if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> list[str]:
         if obj is None:
             return []
         fixed = ["public_id", "metric", *([] if obj.dimension is None else ["dimension"])]
-        return [*fixed, *self.state_fields]
+        return [*fixed, *self.more_fieldsets["State"]]
 
-    def belonging(self, chosen: QuerySet[Library]) -> Sequence[QuerySet[Any]]:
-        keys = chosen.values("pk")
+    def belonging(self, rows: QuerySet[Library]) -> list[QuerySet[Any]]:
+        keys = rows.values("pk")
         return [Document.objects.filter(library__in=keys), Chunk.objects.filter(library__in=keys)]
 
     @admin.display(description="documents", ordering="document_total")
     def document_count(self, library: Any) -> SafeString:
-        return _listed("document", f"{library.document_total:,}", library=library.public_id)
+        return _link_to_list("document", f"{library.document_total:,}", library=library.public_id)
 
     @admin.display(description="chunks", ordering="chunk_total")
     def chunk_count(self, library: Any) -> SafeString:
-        return _listed("chunk", f"{library.chunk_total:,}", library=library.public_id)
+        return _link_to_list("chunk", f"{library.chunk_total:,}", library=library.public_id)
 
     @admin.display(description="embedding model")
     def vectors_by(self, library: Library) -> str:
@@ -172,68 +160,64 @@ class LibraryAdmin(_Page):
 
 
 @admin.register(Document)
-class DocumentAdmin(_Page):
+class DocumentAdmin(RowAdmin):
     """Documents with the first of their chunks. A document comes with chunks, so none is added here."""
 
     form = DocumentForm
-    list_class = _DocumentList
     list_display = ("public_id", "library", "excerpt", "chunk_count", "updated_at")
-    list_select_related = ("library",)
-    show_full_result_count = False
     list_filter = (LibraryFilter,)
     search_fields = ("^public_id", "title", "source")
     search_help_text = "The beginning of an id, or words of a title or source."
     readonly_fields = ("public_id", "library", "created_at", "updated_at", "chunk_count", "first_chunks")
+    fields_shown = ("library", "public_id", "title", "source", "metadata", "created_at", "updated_at")
+    more_fieldsets = {"Chunks": ("chunk_count", "first_chunks")}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Document]:
-        documents: QuerySet[Document] = super().get_queryset(request).annotate(chunk_total=_count_of(Chunk, "document"))
-        return documents
-
-    def sections(self, obj: Document | None) -> list[tuple[str | None, dict[str, Any]]]:
-        fields = ["library", "public_id", "title", "source", "metadata", "created_at", "updated_at"]
-        return [(None, {"fields": fields}), ("Chunks", {"fields": ["chunk_count", "first_chunks"]})]
+        documents = super().get_queryset(request).select_related("library")
+        counted: QuerySet[Document] = documents.annotate(chunk_total=_count_of(Chunk, "document"))
+        return _cut(counted, "title", "source", "metadata") if _is_list(request) else counted
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def belonging(self, chosen: QuerySet[Document]) -> Sequence[QuerySet[Any]]:
-        return [Chunk.objects.filter(document__in=chosen.values("pk"))]
+    def belonging(self, rows: QuerySet[Document]) -> list[QuerySet[Any]]:
+        return [Chunk.objects.filter(document__in=rows.values("pk"))]
 
     @admin.display(description="title")
     def excerpt(self, document: Any) -> str:
-        return _shortened(document.beginning)
+        return truncatechars(document.beginning, _EXCERPT)
 
     @admin.display(description="number of chunks")
     def chunk_count(self, document: Any) -> SafeString:
-        return _listed("chunk", f"{document.chunk_total:,}", document=document.pk)
+        return _link_to_list("chunk", f"{document.chunk_total:,}", document=document.pk)
 
     @admin.display(description="first chunks")
     def first_chunks(self, document: Any) -> SafeString:
         chunks = Chunk.objects.filter(document=document.pk).order_by("position", "id")
         context = {
-            "chunks": _beginnings(chunks, "text")[:_FIRST_CHUNKS],
-            "more": max(document.chunk_total - _FIRST_CHUNKS, 0),
-            "all": reverse("admin:libraries_chunk_changelist", query={"document": document.pk}),
+            "chunks": _cut(chunks, "text", "metadata")[:_FIRST_CHUNKS],
+            "more": document.chunk_total > _FIRST_CHUNKS,
+            "all": _link_to_list("chunk", "All chunks", document=document.pk),
         }
         return render_to_string("admin/libraries/first_chunks.html", context)
 
 
 @admin.register(Chunk)
-class ChunkAdmin(_Page):
+class ChunkAdmin(RowAdmin):
     """Chunks with a summary of their embedding. A chunk needs a vector to be found, so none is added here."""
 
     form = ChunkForm
-    list_class = _ChunkList
     list_display = ("public_id", "library", "document", "excerpt")
-    list_select_related = ("library", "document")
-    show_full_result_count = False
     list_filter = (LibraryFilter, DocumentFilter)
     search_fields = ("^public_id", "text")
     search_help_text = "The beginning of an id, or words of a text. In a large database, id:… looks at ids only."
     readonly_fields = ("public_id", "library", "document", "position", "created_at", "updated_at", "embedding")
+    fields_shown = ("library", "document", "position", "public_id", "text", "metadata")
+    more_fieldsets = {"Embedding": ("embedding",), "Times": ("created_at", "updated_at")}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Chunk]:
-        return super().get_queryset(request).select_related("library", "document")
+        chunks: QuerySet[Chunk] = super().get_queryset(request).select_related("library", "document")
+        return _cut(chunks, "text", "metadata") if _is_list(request) else chunks
 
     def get_ordering(self, request: HttpRequest) -> list[str | Combinable]:
         return ["position", "id"] if DocumentFilter.parameter_name in request.GET else ["id"]
@@ -246,36 +230,28 @@ class ChunkAdmin(_Page):
             return queryset.filter(pk__in=found.order_by().values("pk")), False
         return super().get_search_results(request, queryset, search_term)
 
-    def sections(self, obj: Chunk | None) -> list[tuple[str | None, dict[str, Any]]]:
-        fields = ["library", "document", "position", "public_id", "text", "metadata"]
-        return [
-            (None, {"fields": fields}),
-            ("Embedding", {"fields": ["embedding"]}),
-            ("Times", {"fields": ["created_at", "updated_at"]}),
-        ]
-
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     @admin.display(description="text")
     def excerpt(self, chunk: Any) -> str:
-        return _shortened(chunk.beginning)
+        return truncatechars(chunk.beginning, _EXCERPT)
 
     @admin.display(description="vector")
     def embedding(self, chunk: Chunk) -> SafeString:
         stored = Embedding.objects.filter(chunk=chunk, generation=chunk.library.generation).first()
-        vector = None if stored is None else vector_array(stored.vector)
-        return render_to_string("admin/libraries/embedding.html", {"summary": vector is not None and _summary(vector)})
+        summary = None if stored is None else _summary(vector_array(stored.vector))
+        return render_to_string("admin/libraries/embedding.html", {"summary": summary})
 
 
-def _beginnings(queryset: QuerySet[Any], field: str) -> QuerySet[Any]:
-    """Rows with the beginning of a text in its place."""
-    cut: QuerySet[Any] = queryset.annotate(beginning=Left(field, _EXCERPT + 1)).defer(field)
+def _is_list(request: HttpRequest) -> bool:
+    return request.resolver_match is not None and str(request.resolver_match.url_name).endswith("_changelist")
+
+
+def _cut(rows: QuerySet[Any], text: str, *unread: str) -> QuerySet[Any]:
+    """Read only the `beginning` of a text, and nothing of the columns `unread`."""
+    cut: QuerySet[Any] = rows.annotate(beginning=Left(text, _EXCERPT + 1)).defer(text, *unread)
     return cut
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
 
 
 def _summary(vector: Float32) -> dict[str, Any]:
