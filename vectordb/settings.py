@@ -155,8 +155,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "PREPROCESSING_HOOKS": ["apps.api.openapi.only_documented"],
-    "POSTPROCESSING_HOOKS": ["apps.api.openapi.with_problems"],
+    "POSTPROCESSING_HOOKS": ["apps.api.openapi.add_problems"],
 }
 
 LOGGING = {

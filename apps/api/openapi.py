@@ -1,38 +1,29 @@
 """The OpenAPI schema, by drf-spectacular from the pydantic models of requests and answers.
 
-`with_problems` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
+`add_problems` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
 """
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.contrib.pydantic import PydanticExtension
 from drf_spectacular.openapi import AutoSchema as _AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from pydantic import TypeAdapter
-from pydantic.json_schema import JsonSchemaMode, model_json_schema
+from pydantic.json_schema import GenerateJsonSchema, NoDefault, model_json_schema
 
-from apps.api import pagination
+from apps.api.v1.schemas import Problem
 from apps.libraries.fields import Identifier
 
-LIST = [
-    OpenApiParameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": pagination.MAX_LIMIT, "default": pagination.DEFAULT_LIMIT},
-        description="How many items to answer.",
-    ),
-    OpenApiParameter("cursor", OpenApiTypes.STR, description="The `next_cursor` of the page before."),
-]
 IF_MATCH = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
     description="Write only if this is still the ETag; 412 otherwise.",
 )
-INCLUDE = OpenApiParameter("include", {"type": "string", "enum": ["embedding"]}, description="What else to show.")
-FILTER = OpenApiParameter("filter", OpenApiTypes.STR, description="Only the chunks that match: a filter, as JSON.")
-DOCUMENT_ID = OpenApiParameter("document_id", OpenApiTypes.STR, description="Only the chunks of this document.")
+# Leaves a method that an endpoint inherits out of the schema.
+HIDDEN = extend_schema(exclude=True)
 
 # Statuses that any operation may answer beside its own, with when that happens.
 _PROBLEMS = {
@@ -50,20 +41,11 @@ _WRITE_ONLY = {"409", "412"}
 _READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_values"}
 _TAGS = {"query": "queries"} | dict.fromkeys(("stats", "reindex", "reembed"), "libraries")
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
-
-
-def example(value: Any, name: str = "Example") -> OpenApiExample:
-    """A request body that works."""
-    return OpenApiExample(name, value=value, request_only=True)
-
-
-def created(model: Any) -> OpenApiResponse:
-    """The response 201 with `model`."""
-    return OpenApiResponse(model, description="Created.")
+_REF = "#/components/schemas/{model}"
 
 
 class AutoSchema(_AutoSchema):
-    """Tags operations by the part of the path that says what they are about."""
+    """Describes an endpoint by its path and by what its class says of parameters and examples."""
 
     def get_tags(self) -> list[str]:
         parts = self.path.removeprefix("/api/v1/").split("/")
@@ -71,20 +53,32 @@ class AutoSchema(_AutoSchema):
             return [_TAGS.get(parts[2], parts[2])]
         return ["libraries" if parts[0] == "libraries" else "server"]
 
+    def get_override_parameters(self) -> list[Any]:
+        return [self.view.parameters] if self.method == "GET" and hasattr(self.view, "parameters") else []
 
-class PydanticModel(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """Describes pydantic models as they are parsed and rendered."""
+    def get_examples(self) -> list[OpenApiExample]:
+        bodies = getattr(self.view, "example_bodies", {})
+        return [OpenApiExample("Example", bodies[self.method], request_only=True)] if self.method in bodies else []
 
-    target_class = "pydantic.BaseModel"
-    match_subclasses = True
 
-    def get_name(self, auto_schema: Any, direction: str) -> str:
-        name: str = self.target.__name__
-        return name
+class _RequestSchema(GenerateJsonSchema):
+    """Shows no default that says the same as leaving the field out: to send both of two alternatives is refused."""
+
+    def get_default_value(self, schema: Any) -> Any:
+        default = super().get_default_value(schema)
+        return default if default or default == 0 else NoDefault
+
+
+class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
+    """Describes pydantic models as they are parsed and rendered; drf-spectacular's own only as they are rendered."""
+
+    priority = 1
 
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
-        mode: JsonSchemaMode = "validation" if direction == "request" else "serialization"
-        schema = model_json_schema(self.target, ref_template="#/components/schemas/{model}", mode=mode)
+        if direction == "request":
+            schema = model_json_schema(self.target, ref_template=_REF, schema_generator=_RequestSchema)
+        else:
+            schema = model_json_schema(self.target, ref_template=_REF, mode="serialization")
         for name, definition in schema.pop("$defs", {}).items():
             component = ResolvedComponent(  # type: ignore[no-untyped-call]
                 name, ResolvedComponent.SCHEMA, schema=definition, object=name
@@ -93,23 +87,11 @@ class PydanticModel(OpenApiSerializerExtension):  # type: ignore[no-untyped-call
         return schema
 
 
-def only_documented(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
-    """Preprocessing: leaves out what an endpoint inherits."""
-    return [
-        endpoint
-        for endpoint in endpoints
-        if (documented := getattr(endpoint[3].cls, "documented", None)) is None or endpoint[2] in documented
-    ]
-
-
-def with_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """Postprocessing: the rule of ids, problem responses and the request id's header on every operation."""
-    from apps.api.v1.schemas import Problem
-
     schemas = result["components"].setdefault("schemas", {})
-    problem = model_json_schema(Problem, ref_template="#/components/schemas/{model}")
-    schemas.update(problem.pop("$defs"))
-    schemas["Problem"] = problem
+    problem = model_json_schema(Problem, ref_template=_REF)
+    schemas |= problem.pop("$defs") | {"Problem": problem}
     identifier = TypeAdapter(Identifier).json_schema()
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for operations in result["paths"].values():

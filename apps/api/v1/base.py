@@ -1,6 +1,6 @@
 """What the endpoints share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -8,41 +8,47 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.api.pagination import check_parameters
-from apps.libraries.errors import Invalid, NotFound
+from apps.api.parameters import Parameters, parse_parameters
+from apps.libraries.errors import NotFound
 from apps.libraries.ids import is_id
 from apps.libraries.selectors import etag
 
-ROOT = "/api/v1"
-
 
 class ApiView(APIView):
-    """An endpoint. `example_bodies` are bodies by method, shown in the browsable API; `links` lead on from its page.
+    """An endpoint, whose query parameters are in `query`.
 
-    `documented` names the methods that the schema shows, where those of a base class are documented there;
-    `parameters` are the query parameters that it knows.
+    `parameters` is the type of `query`. `example_bodies` are bodies by method, for the schema and the browsable API,
+    whose page links to the paths `below` this one.
     """
 
+    parameters: ClassVar[type[Parameters]] = Parameters
+    query: Parameters
     example_bodies: ClassVar[Mapping[str, Any]] = {}
-    documented: ClassVar[frozenset[str] | None] = None
-    parameters: ClassVar[tuple[str, ...]] = ()
+    below: ClassVar[tuple[str, ...]] = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         for name, value in kwargs.items():
             if not is_id(value):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
-        check_parameters(request.query_params, *self.parameters)
+        self.query = parse_parameters(request.query_params, self.parameters)
 
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        """Names and paths of what comes next."""
-        yield "libraries", f"{ROOT}/libraries"
-        yield "documentation", "/api/docs"
+    def links(self) -> dict[str, str]:
+        """Where the browsable page leads, by name: to the paths below, the items of a list, and its next page."""
+        path = quote(self.request.path.rstrip("/"))
+        links = {name: f"{path}/{name}" for name in self.below}
+        data = self.response.data or {}
+        links |= {item["id"]: f"{path}/{quote(item['id'], safe='')}" for item in data.get("items", [])}
+        if data.get("next_cursor"):
+            query = self.request.query_params.copy()
+            query["cursor"] = data["next_cursor"]
+            links["next page"] = f"?{query.urlencode()}"
+        return links
 
 
 def path_to(*parts: str) -> str:
     """The path of what is below the root, each part percent-encoded."""
-    return "/".join([ROOT, *(quote(part, safe="") for part in parts)])
+    return "/".join(["/api/v1", *(quote(part, safe="") for part in parts)])
 
 
 def respond(data: Any, status: int = 200, location: str | None = None) -> Response:
@@ -66,11 +72,3 @@ def if_match(request: Request) -> str | None:
     """The request's If-Match header."""
     header: str | None = request.META.get("HTTP_IF_MATCH")
     return header
-
-
-def wants_embedding(request: Request) -> bool:
-    """Whether `?include=embedding` was sent; raises Invalid for another value."""
-    include = request.query_params.get("include")
-    if include not in (None, "embedding"):
-        raise Invalid.at("/include", "must be embedding, or be left out")
-    return include is not None

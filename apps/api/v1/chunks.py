@@ -1,25 +1,24 @@
 """Chunks of a library."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from pydantic import AfterValidator, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import DOCUMENT_ID, FILTER, IF_MATCH, INCLUDE, LIST, example
-from apps.api.pagination import PARAMETERS, page_data, page_request
+from apps.api.openapi import HIDDEN, IF_MATCH
+from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, wants_embedding, with_etag
+from apps.api.v1.base import ApiView, if_match, no_content, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.fields import BoundedInt, Identifier, Input, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.search import matching as search
-from apps.search.query.spec import Filter, parse_field, parse_filter_parameter
+from apps.search.query.spec import Filter, parse_field
 
 Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 
@@ -64,57 +63,45 @@ class Chunks(ApiView):
     """A chunk is a piece of text with an embedding and metadata: what a query returns."""
 
     example_bodies = {"POST": examples.CHUNKS}
-    parameters = (*PARAMETERS, "document_id", "include", "filter")
+    parameters = ChunkPageParameters
+    query: ChunkPageParameters
+    below = ("get", "count", "facets", "delete")
 
-    @extend_schema(
-        operation_id="list_chunks",
-        summary="List chunks",
-        parameters=[*LIST, DOCUMENT_ID, INCLUDE, FILTER],
-        responses=schemas.ChunkPage,
-    )
+    @extend_schema(operation_id="list_chunks", summary="List chunks", responses=schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
-        query = request.query_params
-        page = page_request(query)
-        found = search.list_chunks(
+        page = search.list_chunks(
             library_id=library_id,
-            filter=parse_filter_parameter(query),
-            limit=page.limit,
-            after=page.after,
-            document_id=query.get("document_id"),
-            embedding=wants_embedding(request),
+            filter=self.query.filter,
+            limit=self.query.limit,
+            after=self.query.cursor,
+            document_id=self.query.document_id,
+            embedding=self.query.include is not None,
         )
-        return respond(page_data(found))
+        return respond(page_data(page))
 
     @extend_schema(
         operation_id="write_chunks",
         summary="Upsert, insert or update chunks in one transaction",
         request=ChunksWrite,
         responses=schemas.ChunksWritten,
-        examples=[example(examples.CHUNKS)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         write = parse(request, ChunksWrite)
         service = services.update_chunks if write.mode == "update" else services.upsert_chunks
         return respond(asdict(service(library_id=library_id, write=write)))
 
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id = self.kwargs["library_id"]
-        yield "the library", path_to("libraries", library_id)
-        yield "query", path_to("libraries", library_id, "query")
-        for chunk in data.get("items", []):
-            yield chunk["id"], path_to("libraries", library_id, "chunks", chunk["id"])
-
 
 class Chunk(ApiView):
     """One chunk."""
 
     example_bodies = {"PATCH": examples.CHUNK_UPDATE}
-    parameters = ("include",)
+    parameters = ChunkParameters
+    query: ChunkParameters
 
-    @extend_schema(operation_id="get_chunk", summary="Read a chunk", parameters=[INCLUDE], responses=schemas.Chunk)
+    @extend_schema(operation_id="get_chunk", summary="Read a chunk", responses=schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        chunk = selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=wants_embedding(request))
-        return with_etag(chunk)
+        embedding = self.query.include is not None
+        return with_etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=embedding))
 
     @extend_schema(
         operation_id="update_chunk",
@@ -122,7 +109,6 @@ class Chunk(ApiView):
         request=ChunkUpdate,
         responses=schemas.Chunk,
         parameters=[IF_MATCH],
-        examples=[example(examples.CHUNK_UPDATE)],
     )
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
@@ -142,24 +128,22 @@ class Chunk(ApiView):
         services.delete_chunk(library_id=library_id, chunk_id=chunk_id, if_match=if_match(request))
         return no_content()
 
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id = self.kwargs["library_id"]
-        yield "the library", path_to("libraries", library_id)
-        yield "its chunks", path_to("libraries", library_id, "chunks")
+
+# In the schema, `/chunks/count` is no chunk.
+_POST_ONLY = extend_schema_view(get=HIDDEN, patch=HIDDEN, delete=HIDDEN)
 
 
+@_POST_ONLY
 class ChunkGet(Chunk):
     """Chunks by their ids. `get` stays a valid id for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
-    documented = frozenset({"POST"})
 
     @extend_schema(
         operation_id="get_chunks",
         summary="Read chunks by their ids",
         request=ChunksGet,
         responses=schemas.ChunksFound,
-        examples=[example(examples.CHUNKS_GET)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         get = parse(request, ChunksGet)
@@ -170,18 +154,17 @@ class ChunkGet(Chunk):
         return respond({"items": items, "missing": missing})
 
 
+@_POST_ONLY
 class ChunkDelete(Chunk):
     """Deletes chunks by their ids, or by a filter. `delete` stays a valid id for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_DELETE, **Chunk.example_bodies}
-    documented = frozenset({"POST"})
 
     @extend_schema(
         operation_id="delete_chunks",
         summary="Delete chunks by their ids, or by a filter",
         request=ChunksDelete,
         responses=schemas.Deleted,
-        examples=[example(examples.CHUNKS_DELETE)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         delete = parse(request, ChunksDelete)
@@ -190,36 +173,34 @@ class ChunkDelete(Chunk):
         return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
 
 
+@_POST_ONLY
 class ChunkCount(Chunk):
     """Counts chunks. `count` stays a valid id for the other methods."""
 
-    example_bodies = {"POST": {}, **Chunk.example_bodies}
-    documented = frozenset({"POST"})
+    example_bodies = {"POST": examples.CHUNKS_COUNT, **Chunk.example_bodies}
 
     @extend_schema(
         operation_id="count_chunks",
         summary="Count chunks",
         request=ChunksCount,
         responses=schemas.Counted,
-        examples=[example({})],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
 
 
+@_POST_ONLY
 class ChunkFacets(Chunk):
     """Counts the values of a field. `facets` stays a valid id for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_FACETS, **Chunk.example_bodies}
-    documented = frozenset({"POST"})
 
     @extend_schema(
         operation_id="count_values",
         summary="Count the values of a field",
         request=ChunksFacets,
         responses=schemas.Facets,
-        examples=[example(examples.CHUNKS_FACETS)],
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         asked = parse(request, ChunksFacets)

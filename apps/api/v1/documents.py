@@ -1,17 +1,15 @@
 """Documents of a library, each with its chunks."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 from urllib.parse import urlencode
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import IF_MATCH, LIST, created, example
-from apps.api.pagination import PARAMETERS, page_data, page_request
+from apps.api.openapi import HIDDEN, IF_MATCH
+from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
 from apps.libraries import selectors
@@ -23,33 +21,25 @@ class Documents(ApiView):
     """Documents group chunks, in order. Deleting one deletes its chunks."""
 
     example_bodies = {"POST": examples.DOCUMENT}
-    parameters = PARAMETERS
+    parameters = PageParameters
+    query: PageParameters
+    below = ("batch",)
 
-    @extend_schema(
-        operation_id="list_documents", summary="List documents", parameters=LIST, responses=schemas.DocumentPage
-    )
+    @extend_schema(operation_id="list_documents", summary="List documents", responses=schemas.DocumentPage)
     def get(self, request: Request, library_id: str) -> Response:
-        page = page_request(request.query_params)
-        return respond(page_data(selectors.documents(library_id=library_id, limit=page.limit, after=page.after)))
+        page = selectors.documents(library_id=library_id, limit=self.query.limit, after=self.query.cursor)
+        return respond(page_data(page))
 
     @extend_schema(
         operation_id="create_document",
         summary="Create a document with its chunks",
         description="A text in the place of chunks is split and embedded.",
         request=DocumentInput,
-        responses={201: created(schemas.DocumentCreated)},
-        examples=[example(examples.DOCUMENT), example(examples.TEXT_DOCUMENT, "From a text")],
+        responses={201: schemas.DocumentCreated},
     )
     def post(self, request: Request, library_id: str) -> Response:
         document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
         return respond(document, 201, path_to("libraries", library_id, "documents", document["id"]))
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id = self.kwargs["library_id"]
-        yield "the library", path_to("libraries", library_id)
-        for document in data.get("items", [data]):
-            path = path_to("libraries", library_id, "documents", document["id"])
-            yield document["title"] or document["id"], path
 
 
 class Document(ApiView):
@@ -67,9 +57,8 @@ class Document(ApiView):
         summary="Make the document exactly this",
         description="Unchanged chunks are kept, others replaced, those not named deleted.",
         request=DocumentInput,
-        responses={200: schemas.DocumentReplaced, 201: created(schemas.DocumentReplaced)},
+        responses={200: schemas.DocumentReplaced, 201: schemas.DocumentReplaced},
         parameters=[IF_MATCH],
-        examples=[example(examples.DOCUMENT)],
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
         replaced = services.replace_document(
@@ -88,7 +77,6 @@ class Document(ApiView):
         request=DocumentUpdate,
         responses=schemas.Document,
         parameters=[IF_MATCH],
-        examples=[example(examples.DOCUMENT_UPDATE)],
     )
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
         update = parse(request, DocumentUpdate)
@@ -108,34 +96,24 @@ class Document(ApiView):
         services.delete_document(library_id=library_id, document_id=document_id, if_match=if_match(request))
         return no_content()
 
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id, document_id = self.kwargs["library_id"], self.kwargs["document_id"]
-        yield "the library", path_to("libraries", library_id)
-        query = urlencode({"document_id": document_id})
-        yield "its chunks", f"{path_to('libraries', library_id, 'chunks')}?{query}"
+    def links(self) -> dict[str, str]:
+        chunks = path_to("libraries", self.kwargs["library_id"], "chunks")
+        return {"its chunks": f"{chunks}?{urlencode({'document_id': self.kwargs['document_id']})}"}
 
 
+@extend_schema_view(get=HIDDEN, put=HIDDEN, patch=HIDDEN, delete=HIDDEN)
 class DocumentBatch(Document):
     """Many documents in one transaction. `batch` stays a valid id for the other methods."""
 
     example_bodies = {"POST": examples.DOCUMENTS, **Document.example_bodies}
-    documented = frozenset({"POST"})
 
     @extend_schema(
         operation_id="create_documents",
         summary="Create documents in one transaction",
         request=DocumentsWrite,
-        responses={201: created(schemas.DocumentsCreated)},
-        examples=[example(examples.DOCUMENTS)],
+        responses={201: schemas.DocumentsCreated},
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         write = parse(request, DocumentsWrite)
         documents = services.create_documents(library_id=library_id, write=write)
         return respond({"ids": [document["id"] for document in documents], "documents": documents}, 201)
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id = self.kwargs["library_id"]
-        yield "the library", path_to("libraries", library_id)
-        for document in data.get("documents", []):
-            path = path_to("libraries", library_id, "documents", document["id"])
-            yield document["title"] or document["id"], path

@@ -1,15 +1,12 @@
 """Libraries."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import IF_MATCH, LIST, created, example
-from apps.api.pagination import PARAMETERS, page_data, page_request
+from apps.api.openapi import IF_MATCH
+from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
 from apps.indexing.stats import library_stats
@@ -24,6 +21,8 @@ from apps.libraries.services.reembedding import cancel_reembedding, request_reem
 class Root(ApiView):
     """Version 1 of the API. Everything begins with a library."""
 
+    below = ("libraries",)
+
     @extend_schema(operation_id="root", summary="Where to begin", responses=schemas.Root, tags=["server"])
     def get(self, request: Request) -> Response:
         return respond({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
@@ -33,35 +32,29 @@ class Libraries(ApiView):
     """A library is a named set of chunks whose embeddings have one dimension and are compared by one metric."""
 
     example_bodies = {"POST": examples.LIBRARY}
-    parameters = PARAMETERS
+    parameters = PageParameters
+    query: PageParameters
 
-    @extend_schema(
-        operation_id="list_libraries", summary="List libraries", parameters=LIST, responses=schemas.LibraryPage
-    )
+    @extend_schema(operation_id="list_libraries", summary="List libraries", responses=schemas.LibraryPage)
     def get(self, request: Request) -> Response:
-        page = page_request(request.query_params)
-        return respond(page_data(selectors.libraries(limit=page.limit, after=page.after)))
+        return respond(page_data(selectors.libraries(limit=self.query.limit, after=self.query.cursor)))
 
     @extend_schema(
         operation_id="create_library",
         summary="Create a library",
         request=LibraryCreate,
-        responses={201: created(schemas.Library)},
-        examples=[example(examples.LIBRARY)],
+        responses={201: schemas.Library},
     )
     def post(self, request: Request) -> Response:
         library = services.create_library(create=parse(request, LibraryCreate))
         return with_etag(selectors.library_data(library), 201, path_to("libraries", library.public_id))
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        for library in data.get("items", [data]):
-            yield library["name"], path_to("libraries", library["id"])
 
 
 class Library(ApiView):
     """One library: its settings, and the way to what is in it."""
 
     example_bodies = {"PATCH": examples.LIBRARY_UPDATE}
+    below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed")
 
     @extend_schema(operation_id="get_library", summary="Read a library", responses=schemas.Library)
     def get(self, request: Request, library_id: str) -> Response:
@@ -73,7 +66,6 @@ class Library(ApiView):
         request=LibraryUpdate,
         responses=schemas.Library,
         parameters=[IF_MATCH],
-        examples=[example(examples.LIBRARY_UPDATE)],
     )
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
@@ -90,10 +82,6 @@ class Library(ApiView):
     def delete(self, request: Request, library_id: str) -> Response:
         services.delete_library(library_id=library_id, if_match=if_match(request))
         return no_content()
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        for name in ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed"):
-            yield name, path_to("libraries", self.kwargs["library_id"], *name.split("/"))
 
 
 class Stats(ApiView):
@@ -114,14 +102,10 @@ class Reindex(ApiView):
         summary="Rebuild the index",
         request=ReindexInput,
         responses={202: schemas.Index},
-        examples=[example(examples.REINDEX)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
         return respond(library_stats(library_id=library_id)["index"], status=202)
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")
 
 
 class Reembed(ApiView):
@@ -145,7 +129,6 @@ class Reembed(ApiView):
         description="The same model again goes on with what failed or waits; another one is refused meanwhile.",
         request=ReembedInput,
         responses={202: schemas.Reembedding},
-        examples=[example(examples.REEMBED)],
     )
     def post(self, request: Request, library_id: str) -> Response:
         asked = request_reembedding(library_id=library_id, reembed=parse(request, ReembedInput))
@@ -160,6 +143,3 @@ class Reembed(ApiView):
     def delete(self, request: Request, library_id: str) -> Response:
         cancel_reembedding(library_id=library_id)
         return no_content()
-
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        yield "stats", path_to("libraries", self.kwargs["library_id"], "stats")

@@ -2,8 +2,6 @@
 leads to a view, which calls the same function."""
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -14,10 +12,9 @@ from rest_framework.request import Request
 from apps.access import requests
 from apps.access.requests import Answer, Principal
 from apps.api.bodies import json_body
-from apps.api.openapi import example
 from apps.api.renderers import dumps
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, path_to, respond
+from apps.api.v1.base import ApiView, respond
 from apps.api.vector_json import validate
 from apps.libraries.ids import is_id
 from apps.libraries.response_budget import ResponseBudget
@@ -72,17 +69,6 @@ class _QueryView(ApiView):
             return HttpResponse(body, content_type="application/json")
         return respond(orjson.loads(body))
 
-    def links(self, data: Any) -> Iterator[tuple[str, str]]:
-        library_id = self.kwargs["library_id"]
-        yield "the library", path_to("libraries", library_id)
-        for result in self.results(data):
-            yield result["id"], path_to("libraries", library_id, "chunks", result["id"])
-
-    def results(self, data: Any) -> Iterable[dict[str, Any]]:
-        """All results of an answer."""
-        found: Iterable[dict[str, Any]] = data.get("results", [])
-        return found
-
 
 class Query(_QueryView):
     """The nearest chunks to a vector, a text or another chunk, and the best by words; POST one."""
@@ -94,7 +80,6 @@ class Query(_QueryView):
         summary="Find the nearest chunks",
         request=QuerySpec,
         responses=schemas.QueryAnswer,
-        examples=[example(examples.QUERY)],
     )
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_query(self.principal(), library_id, json_body(request)))
@@ -105,15 +90,11 @@ class QueryMany(_QueryView):
 
     example_bodies = {"POST": examples.QUERIES}
 
-    def results(self, data: Any) -> Iterable[dict[str, Any]]:
-        return chain.from_iterable(one.get("results", []) for one in data.get("results", []))
-
     @extend_schema(
         operation_id="query_batch",
         summary="Answer several queries",
         request=QueryBatch,
         responses=schemas.QueryAnswers,
-        examples=[example(examples.QUERIES)],
     )
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_queries(self.principal(), library_id, json_body(request)))

@@ -1,15 +1,12 @@
 """What a query may say: one strict model, parsed once from the request."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
-from pydantic_core import from_json
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.metadata import filters
-from apps.libraries.errors import Invalid, pointer
 from apps.libraries.fields import BoundedInt, BoundedList, Identifier, Input, Text, Vector, validation_error
 from apps.libraries.inputs import NamedModel
 
@@ -34,18 +31,6 @@ Filter = Annotated[
     Field(default_factory=lambda: EVERYTHING),
     WithJsonSchema({"type": "object", "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
 ]
-
-
-def parse_filter_parameter(query: Mapping[str, str]) -> filters.Filter:
-    """The filter of a query parameter, URL-encoded JSON; raises Invalid."""
-    try:
-        return filters.parse_filter(from_json(query.get("filter", "{}")))
-    except InvalidFilter as error:
-        raise Invalid.at(pointer(["filter", *error.path]), error.reason) from None
-    except ValueError:
-        raise Invalid.at(
-            "/filter", 'must be a filter as URL-encoded JSON, for example {"topic": "noun.animal"}'
-        ) from None
 
 
 def parse_field(value: str) -> str:

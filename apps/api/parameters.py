@@ -1,0 +1,112 @@
+"""Query parameters as typed objects, and keyset pagination by `?limit=` and `?cursor=`.
+
+A cursor is opaque, and stays valid whatever is written meanwhile.
+"""
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal, TypeVar
+
+from django.http import QueryDict
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import from_json
+
+from apps.libraries.errors import Fault, Invalid, pointer
+from apps.libraries.fields import validation_error
+from apps.libraries.selectors import Page
+from apps.search.query.spec import Filter
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500
+
+
+class Parameters(BaseModel):
+    """The query parameters of an endpoint; these are none."""
+
+
+_P = TypeVar("_P", bound=Parameters)
+
+
+def parse_parameters(query: QueryDict, model: type[_P]) -> _P:
+    """The parameters of a request; `format`, which chooses the renderer, is known everywhere. Raises Invalid, or
+    pydantic's ValidationError."""
+    given = {name: values for name, values in query.lists() if name != "format"}
+    unknown = [name for name in given if name not in model.model_fields]
+    faults = [Fault(pointer([name]), "is not a query parameter here") for name in unknown]
+    faults += [Fault(pointer([name]), "must be given once") for name, values in given.items() if len(values) > 1]
+    if faults:
+        raise Invalid("A query parameter is not known, or comes twice.", faults)
+    return model.model_validate({name: value for name, [value] in given.items()})
+
+
+def page_data(page: Page) -> dict[str, Any]:
+    """A page as the API shows it."""
+    return {"items": page.items, "next_cursor": None if page.next_key is None else _encode_cursor(page.next_key)}
+
+
+def _parse_limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_LIMIT):
+        raise validation_error(f"must be a whole number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _encode_cursor(key: int) -> str:
+    return base64.urlsafe_b64encode(f"after:{key}".encode()).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: str) -> int:
+    try:
+        name, _, key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
+    except (ValueError, binascii.Error):
+        name, key = "", ""
+    if name != "after" or not key.isdigit() or len(key) > 18:
+        raise validation_error("is not a cursor of this server; send the next_cursor of the page before")
+    return int(key)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        raise validation_error('must be a filter as URL-encoded JSON, for example {"topic": "noun.animal"}') from None
+
+
+class PageParameters(Parameters):
+    """A page of a list: at most `limit` items after the key `cursor`."""
+
+    limit: Annotated[
+        int,
+        BeforeValidator(_parse_limit),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
+        Field(description="How many items to answer."),
+    ] = DEFAULT_LIMIT
+    cursor: Annotated[
+        int,
+        BeforeValidator(_parse_cursor),
+        WithJsonSchema({"type": "string"}),
+        Field(default_factory=int, description="The `next_cursor` of the page before."),
+    ]
+
+
+class ChunkParameters(Parameters):
+    """What to show of a chunk."""
+
+    include: Annotated[
+        Literal["embedding"] | None,
+        WithJsonSchema({"type": "string", "enum": ["embedding"]}),
+        Field(description="What else to show."),
+    ] = None
+
+
+class ChunkPageParameters(PageParameters, ChunkParameters):
+    """A page of a library's chunks."""
+
+    document_id: Annotated[
+        str | None, WithJsonSchema({"type": "string"}), Field(description="Only the chunks of this document.")
+    ] = None
+    filter: Annotated[
+        Filter,
+        BeforeValidator(_parse_json),
+        WithJsonSchema({"type": "string"}),
+        Field(description="Only the chunks that match: a filter, as JSON."),
+    ]
