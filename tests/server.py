@@ -134,7 +134,7 @@ class Server:
 
     @contextlib.contextmanager
     def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:
-        """`number` clients for each worker, connected to it."""
+        """`number` clients for each worker, connected to it for as long as the server keeps a connection."""
         workers = self.workers()
         with contextlib.ExitStack() as stack:
             clients = []
@@ -144,7 +144,7 @@ class Server:
                     other.suspend()
                 try:
                     for _ in range(number):
-                        clients.append(stack.enter_context(self.client()))
+                        clients.append(stack.enter_context(self.client(limits=httpx.Limits(keepalive_expiry=None))))
                         clients[-1].get("/libraries").raise_for_status()
                 finally:
                     for other in others:

@@ -9,6 +9,8 @@ from tests.api.problems import refused
 from tests.api.raw import exchange
 from tests.server import Server
 
+pytestmark = pytest.mark.any_database
+
 JSON = {"Content-Type": "application/json"}
 LIMIT = 64 * 1024 * 1024
 X = [1, 0, 0]

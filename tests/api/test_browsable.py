@@ -11,6 +11,8 @@ import pytest
 
 from tests.server import Server
 
+pytestmark = pytest.mark.any_database
+
 
 class Page(HTMLParser):
     """What a person finds on a page: its text, links, forms, and what it loads."""

@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from apps.api.errors import CODES
 from apps.engine.indexes.registry import INDEX_TYPES, index_type
 from tests.server import ROOT, Server
 from vectordb.environment import SETTINGS
+
+pytestmark = pytest.mark.any_database
 
 
 def rows(document: str) -> dict[str, list[str]]:

@@ -16,6 +16,8 @@ from apps.libraries.inputs import ChunksWrite
 from apps.libraries.vector_input import parse_vectors
 from apps.search.query.spec import QueryBatch
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture(autouse=True)
 def compiled() -> None:

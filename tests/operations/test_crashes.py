@@ -16,7 +16,7 @@ from tests.server import Server, serving
 
 pytestmark = pytest.mark.sqlite
 
-CRASHES = 20
+CRASHES = 10
 CLIENTS = 4
 ROWS_PER_BATCH = 8
 LIBRARY = "crashes"

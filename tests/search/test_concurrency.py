@@ -5,7 +5,6 @@ Each client writes chunks with ids of its own, so it knows at any time what the 
 request is a connection of its own.
 """
 
-import os
 import random
 import sqlite3
 import threading
@@ -22,7 +21,7 @@ import pytest
 
 from tests.server import Server, serving
 
-SECONDS = float(os.environ.get("TEST_SECONDS", "10"))
+SECONDS = 10.0
 DIMENSION = 8
 IDS_PER_CLIENT = 24
 LIBRARY = "shared"

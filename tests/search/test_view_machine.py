@@ -313,6 +313,6 @@ def test_a_library_equals_a_dictionary_whatever_happens_to_its_index_files(
 ) -> None:
     monkeypatch.setattr(LibraryMachine, "first_kind", kind)
     monkeypatch.setattr(LibraryMachine, "answered", answered := Counter[str]())
-    examples = bounded(6 if kind == AUTO else 3)
+    examples = bounded(4 if kind == AUTO else 3)
     run_state_machine_as_test(LibraryMachine, settings=hypothesis_settings(examples, stateful_step_count=20))
     assert kind == AUTO or answered[kind], "or its recall was not looked at"

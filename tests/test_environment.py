@@ -1,0 +1,64 @@
+"""What the environment may say: each value that cannot be used is refused with one sentence that says what to do."""
+
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from vectordb import environment
+
+pytestmark = pytest.mark.any_database
+
+BAD_VALUES = [
+    ("VECTORDB_BIND", "127.0.0.1", "HOST:PORT"),
+    ("VECTORDB_BIND", "127.0.0.1:99999", "HOST:PORT"),
+    ("VECTORDB_BIND", "0.0.0.0:8000", "loopback"),
+    ("VECTORDB_BIND", "[::]:8000", "loopback"),
+    ("VECTORDB_BIND", "example.com:8000", "loopback"),
+    ("VECTORDB_WORKERS", "0", "from 1 to 256"),
+    ("VECTORDB_WORKERS", "two", "from 1 to 256"),
+    ("VECTORDB_THREADS", "1.5", "from 1 to 256"),
+    ("VECTORDB_REQUEST_TIMEOUT", "", "from 5 to 3600"),
+    ("VECTORDB_BUSY_TIMEOUT", "60", "below VECTORDB_REQUEST_TIMEOUT"),
+    ("VECTORDB_SAMPLE", "maybe", "1 or 0"),
+    ("VECTORDB_DEBUG", "2", "1 or 0"),
+    ("VECTORDB_AUTH", "on", "off"),
+    ("VECTORDB_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ("VECTORDB_MAX_K", "-1", "from 1 to"),
+    ("DATABASE_URL", "mysql://localhost/x", "sqlite:/// or postgresql://"),
+    ("DATABASE_URL", "postgresql://localhost:port/x", "postgresql://"),
+    ("SECRET_KEY", "too short", "32 characters"),
+    ("VECTORDB_DATA_DIR", "", "folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "remedy"), BAD_VALUES)
+def test_a_bad_value_is_refused_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ImproperlyConfigured) as refused:
+        environment.read()
+    assert_is_sentence(str(refused.value), name, remedy)
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+def test_a_data_folder_that_cannot_be_made_is_refused(below: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as refused:
+        environment.prepare_data_dir(Path(__file__) / below)
+    assert_is_sentence(str(refused.value), "VECTORDB_DATA_DIR", "folder that can be created and written")
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "VECTORDB_OPENAI_BASE_URL"])
+def test_a_value_that_may_be_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(ImproperlyConfigured) as refused:
+        environment.read()
+    assert "hunter2" not in str(refused.value)
+
+
+def assert_is_sentence(text: str, name: str, remedy: str) -> None:
+    assert text.startswith(f"{name}=")
+    assert remedy in text
+    assert text.endswith(".")
+    assert "\n" not in text
