@@ -6,7 +6,7 @@ have been no vector (a key of metadata may have the same name), or the rest may 
 for, and the whole body is parsed again as it came, in the usual way, which also says what is wrong and where.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -24,8 +24,8 @@ _BYTES_PER_NUMBER = 2
 
 def validate(body: bytes, model: type[Body]) -> Body:
     """The JSON `body` as `model`; raises pydantic's ValidationError."""
-    if len(body) >= _WORTH_BYTES and kernels.loaded():
-        read = _read_vectors(body, model.vector_key)
+    if len(body) >= _WORTH_BYTES and (kernel := kernels.get("json_numbers")):
+        read = _read_vectors(kernel, body, model.vector_key)
         if read is not None:
             rest, vectors = read
             try:
@@ -38,15 +38,13 @@ def validate(body: bytes, model: type[Body]) -> Body:
     return model.model_validate_json(body)
 
 
-def _read_vectors(body: bytes, key: str) -> tuple[bytes, ReadVectors] | None:
+def _read_vectors(kernel: Any, body: bytes, key: str) -> tuple[bytes, ReadVectors] | None:
     """The body with its vectors replaced, and the vectors; None where it has none that can be read so."""
-    from apps.engine.kernels import numbers
-
     text = np.frombuffer(body, np.uint8)
     values = np.empty(len(body) // _BYTES_PER_NUMBER, np.float32)
     quoted_key = key.encode()
     places = np.empty((body.count(quoted_key), 3), np.int64)
-    count = numbers.read_arrays(text, np.frombuffer(quoted_key, np.uint8), values, places)
+    count = kernel.read_arrays(text, np.frombuffer(quoted_key, np.uint8), values, places)
     if not count:
         return None
     pieces, rows, end, used = [], [], 0, 0

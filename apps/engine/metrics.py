@@ -3,7 +3,7 @@
 A score is higher for a better row: the cosine, the inner product, or minus the L2 distance.
 
 *Exact* scores are computed row by row in float64 from the stored float32 values and rounded to float32 once. A row is
-added up in one fixed order, by `kernels.exact` and without it: in sixteen lanes, of which numpy adds whole blocks, as
+added up in one fixed order, by `kernels.scores` and without it: in sixteen lanes, of which numpy adds whole blocks, as
 it does not reorder a sum over an outer axis. So two equal rows get equal scores wherever they lie, and one row gets the
 same score alone or in a batch, on every machine.
 
@@ -61,10 +61,8 @@ def underflow_bound(dimension: int) -> float:
 def row_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """L2 norms [n] of `vectors` [n, dimension], computed in float64 in blocks of bounded memory."""
     norms = np.empty(len(vectors), np.float64)
-    if kernels.loaded() and is_plain(vectors):
-        from apps.engine.kernels import exact
-
-        exact.norms(vectors, norms)
+    if (kernel := kernels.get("scores")) and is_plain(vectors):
+        kernel.norms(vectors, norms)
         return norms
     for part in _blocks(*vectors.shape):
         block = vectors[part].astype(np.float64)
@@ -84,12 +82,9 @@ def exact_scores(
     """
     count = len(vectors) if positions is None else len(positions)
     scores = np.empty(count, np.float32)
-    if kernels.loaded() and is_plain(vectors):
-        from apps.engine.kernels import exact
-
+    if (kernel := kernels.get("scores")) and is_plain(vectors):
         places = _NO_ROWS if positions is None else np.ascontiguousarray(positions)
-        query = np.ascontiguousarray(query, np.float32)
-        exact.scores(metric.number, vectors, query[None], places, positions is not None, scores)
+        kernel.scores(metric.number, vectors, np.ascontiguousarray(query, np.float32)[None], places, scores)
         return scores
     wide_query = query.astype(np.float64)
     query_norm = np.sqrt(_sums((wide_query * wide_query)[None]))
@@ -109,7 +104,7 @@ def exact_scores(
 
 
 def _sums(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums [n] of the rows of `terms` [n, d], in the order that the head of `kernels.exact` describes."""
+    """Sums [n] of the rows of `terms` [n, d], in the order that the head of `kernels.scores` describes."""
     rows, dimension = terms.shape
     whole = dimension - dimension % _LANES
     lanes = np.ascontiguousarray(terms[:, :whole]).reshape(rows, -1, _LANES).sum(axis=1)

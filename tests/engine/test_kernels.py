@@ -203,13 +203,15 @@ def test_other_processors_find_the_same(name: str, features: str, tmp_path: Path
 def answers() -> list[str]:
     """What scans with one query and with five find, and the bits of the scores."""
     # No other kernel is needed, and compiling them all would take longer.
-    importlib.import_module("apps.engine.kernels.bytes")
+    scan = importlib.import_module("apps.engine.kernels.byte_scan").search
+    nothing = np.empty(0, np.int64), np.empty(0, np.bool_)
     rng = np.random.default_rng(0)
     vectors, queries = storable(rng.standard_normal((3000, 200))), storable(rng.standard_normal((5, 200)))
     found = []
     for metric in Metric:
         codes = ByteCodes.build(vectors, metric)
         for some in (queries, queries[:1]):
-            positions, scores = codes.search(vectors, metric, some, 20)
+            positions, scores = np.empty((len(some), 20), np.int64), np.empty((len(some), 20), np.float32)
+            scan(metric.number, *codes, vectors, some, *nothing, positions, scores)
             found.append(f"{positions.tolist()} {scores.tobytes().hex()}")
     return found

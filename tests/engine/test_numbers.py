@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from apps.engine.kernels import numbers
+from apps.engine.kernels import json_numbers
 from tests.engine.data import bounded
 
 KEY = np.frombuffer(b"embedding", np.uint8)
@@ -19,7 +19,7 @@ def read(text: str) -> list[tuple[str, np.ndarray]]:
     out, found = np.empty(len(raw) + 1, np.float32), np.empty((20, 3), np.int64)
     arrays = []
     start = 0
-    for first, behind, count in found[: numbers.read_arrays(raw, KEY, out, found)]:
+    for first, behind, count in found[: json_numbers.read_arrays(raw, KEY, out, found)]:
         arrays.append((raw[first:behind].tobytes().decode(), out[start : start + count]))
         start += count
     return arrays
@@ -126,6 +126,6 @@ def test_the_key_is_found_wherever_it_is_a_key() -> None:
 def test_there_is_room_for_so_many() -> None:
     raw = np.frombuffer(b'[{"embedding":[1,2]},{"embedding":[3,4]},{"embedding":[5]}]', np.uint8)
     found = np.empty((3, 3), np.int64)
-    assert numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found) == 3
-    assert numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found[:2]) == 2
-    assert numbers.read_arrays(raw, KEY, np.empty(3, np.float32), found) == 2
+    assert json_numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found) == 3
+    assert json_numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found[:2]) == 2
+    assert json_numbers.read_arrays(raw, KEY, np.empty(3, np.float32), found) == 2

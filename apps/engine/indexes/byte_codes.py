@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Float64, Int64, Mask
@@ -79,26 +80,13 @@ class ByteCodes(NamedTuple):
         `vectors` [n, d] is what the copy was built from, C-contiguous. `rows`, ascending, limits the search to these
         rows, and `allowed` [n] to those that are true. Needs the kernels, and k rows to choose from.
         """
-        from apps.engine.kernels import bytes as kernel
-
+        kernel = kernels.get("byte_scan")
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        chosen, mask = _NO_ROWS if rows is None else rows, _NO_MASK if allowed is None else allowed
         step = max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            kernel.nearest(
-                metric.number,
-                self.planes,
-                self.numbers,
-                self.mean,
-                self.longest[0],
-                vectors,
-                queries[block],
-                _NO_ROWS if rows is None else rows,
-                rows is not None,
-                _NO_MASK if allowed is None else allowed,
-                positions[block],
-                scores[block],
-            )
+            kernel.search(metric.number, *self, vectors, queries[block], chosen, mask, positions[block], scores[block])
         return positions, scores
 
     def save(self, folder: Path) -> None:

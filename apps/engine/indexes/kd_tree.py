@@ -9,8 +9,8 @@ order. Nothing is linked.
 The points of the tree are the rows themselves or, under cosine, their unit vectors, for which the L2 distance orders as
 the cosine does; under dot a box bounds x.q as well as |x - q|. A node has the box of its own rows, not of its cell:
 where rows are clustered or q lies outside, that leaves out up to ten times as many. Scores are the exact ones of the
-stored rows, and `kernels/tree.py` shows that what is left out scores below the k-th best. Until the kernels are loaded,
-all rows are compared.
+stored rows, and `kernels/kd_tree.py` shows that what is left out scores below the k-th best. Until the kernels are
+loaded, all rows are compared.
 
 Costs 1.3 to 1.6 copies of the rows. It is built by a partition of all rows per level: 0.06 s for 100,000 x 3. Of
 100,000 evenly spread rows a query compares 130 in 3 dimensions, 2,600 in 8, 50,000 in 16, and nearly all from 20 on.
@@ -85,14 +85,13 @@ class KdTree(VectorIndex):
                 return self.matrix.search(queries, k, allowed)
             if count < len(self):
                 mask = np.ascontiguousarray(allowed)
-        if not kernels.loaded():
+        kernel = kernels.get("kd_tree")
+        if not kernel:
             return self.matrix.search(queries, k, allowed)
-        from apps.engine.kernels.tree import nearest
-
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
         given = np.ascontiguousarray(queries), mask
-        nearest(self.matrix.metric.number, self.matrix.vectors, *self._tree, *given, positions, scores, compared)
+        kernel.search(self.matrix.metric.number, self.matrix.vectors, *self._tree, *given, positions, scores, compared)
         return Neighbors(positions, scores, compared, proven=np.ones(m, np.bool_), scanned=np.zeros(m, np.bool_))
 
     def save(self, folder: Path) -> None:

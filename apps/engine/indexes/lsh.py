@@ -161,12 +161,10 @@ class Lsh(VectorIndex):
         probes, held = self._reach(params, count, k)
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
-        if kernels.loaded():
-            from apps.engine.kernels import hashes
-
+        if kernel := kernels.get("lsh"):
             bits = self._all if allowed is None else _pack(allowed)
             given = np.ascontiguousarray(queries), bits, probes, held, size
-            hashes.nearest(
+            kernel.search(
                 self.matrix.metric.number, self.matrix.vectors, *self._arrays, *given, positions, scores, compared
             )
         else:
@@ -227,7 +225,7 @@ class Lsh(VectorIndex):
         return _project(queries, factors, np.zeros(len(queries)), frame, self._arrays.signs)
 
     def _candidates(self, projections: Float32, mask: Mask, probes: int, held: int, k: int) -> Int64:
-        """The rows to compare with a query, ascending, as `kernels.hashes.nearest` finds them."""
+        """The rows to compare with a query, ascending, as `kernels.lsh.search` finds them."""
         named = np.zeros(len(self), np.bool_)
         if probes:
             entries = _probe(projections, self._arrays.starts, self._arrays.rows, probes, held)
@@ -266,10 +264,8 @@ def _fit_frame(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Floa
 
 def _sign_rows(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Words:
     signatures = np.empty((len(vectors), SIGNATURE_BITS // 64), np.uint64)
-    if kernels.loaded():
-        from apps.engine.kernels import hashes
-
-        hashes.fill_signatures(vectors, factors, extras, frame, signs, signatures)
+    if kernel := kernels.get("lsh"):
+        kernel.fill_signatures(vectors, factors, extras, frame, signs, signatures)
         return signatures
     step = max(1, _BLOCK_SIZE // signs.shape[1])
     for start in range(0, len(vectors), step):

@@ -3,9 +3,9 @@
 The search runs in one of three ways, which give the same answers to the last bit:
 
 - A large matrix has an 8-bit copy. Compiled code scans the copy and scores exactly the rows that its bound does not
-  decide (`byte_codes`, `kernels.bytes`).
+  decide (`byte_codes`, `kernels.byte_scan`).
 - Rows without a copy, as those of a view's tail, are read once by compiled code that decides by a float32 product
-  (`kernels.exact`).
+  (`kernels.exact_scan`).
 - Until the kernels are loaded, a float32 product of all rows gives scores within a proven bound (`metrics`), a few
   passes of numpy find the rows that the bound does not decide, and these are scored.
 
@@ -130,7 +130,7 @@ class Matrix:
         queries = np.ascontiguousarray(queries, np.float32)
         if not count:
             positions, scores = np.empty((m, 0), np.int64), np.empty((m, 0), np.float32)
-        elif not kernels.loaded():
+        elif not kernels.get("byte_scan"):
             positions, scores = self._search_by_numpy(queries, count, allowed, order)
         elif self.codes is None or order is not None:
             positions, scores = self._search_vectors(queries, count, allowed, order)
@@ -155,13 +155,11 @@ class Matrix:
         self, queries: Float32, k: int, allowed: Mask | None, order: Int64 | None
     ) -> tuple[Int64, Float32]:
         """The same, by a compiled scan of the vectors, with ties by `order`."""
-        from apps.engine.kernels import exact
-
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         rows = _NO_ROWS if allowed is None else np.flatnonzero(allowed)
         order = _NO_ROWS if order is None else np.ascontiguousarray(order, np.int64)
-        number = self.metric.number
-        exact.nearest(number, self.vectors, self.norms, queries, rows, allowed is not None, order, positions, scores)
+        kernel = kernels.get("exact_scan")
+        kernel.search(self.metric.number, self.vectors, self.norms, queries, rows, order, positions, scores)
         return positions, scores
 
     def _search_by_numpy(

@@ -113,13 +113,11 @@ def rerank(
     positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
     checks, errors = _checks(0 if rough is None else length)
     rough = _NO_SCORES if rough is None else rough
-    if kernels.loaded():
-        from apps.engine.kernels import shortlist as kernel
-
+    if kernel := kernels.get("rerank"):
         plain = np.ascontiguousarray
         lists = plain(queries), factors, plain(representatives), plain(rough), duplicates.pairs
         mask = _ALL if allowed is None else allowed
-        kernel.read(matrix.metric.number, matrix.vectors, *lists, mask, checks, errors, positions, scores, enough)
+        kernel.rerank(matrix.metric.number, matrix.vectors, *lists, mask, checks, errors, positions, scores, enough)
     else:
         positions.fill(-1)
         scores.fill(-np.inf)

@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _STAMP = _FOLDER / "__pycache__" / "compiled"
-_NAMES = ("exact", "bytes", "tree", "hashes", "shortlist", "words", "numbers")
-MODULES = [f"apps.engine.kernels.{name}" for name in _NAMES]
+NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_numbers")
 
 # numba reads this when it is imported.
 os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.BesideSource")
@@ -68,8 +67,8 @@ def compile_here() -> None:
     # numba looks at a function's own file only: code of another module that was compiled into it may be out of date.
     for cached in _STAMP.parent.glob("*.nb[ci]"):
         cached.unlink(missing_ok=True)
-    for name in MODULES:
-        importlib.import_module(name)
+    for name in NAMES:
+        importlib.import_module(f"apps.engine.kernels.{name}")
     _STAMP.write_text(_fingerprint())
 
 
@@ -95,8 +94,8 @@ def _compile_apart(lock: IO[str]) -> None:
 def _fingerprint() -> str:
     """What the cached code depends on."""
     found = hashlib.sha256()
-    for name in _NAMES:
-        found.update((_FOLDER / f"{name}.py").read_bytes())
+    for source in sorted(_FOLDER.glob("*.py")):
+        found.update(source.read_bytes())
     found.update(f"{importlib.metadata.version('numba')} {platform.python_version()} {_processor()}".encode())
     return found.hexdigest()
 

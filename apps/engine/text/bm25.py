@@ -93,12 +93,10 @@ def _frequencies(part: TextPart, spans: Int64) -> Int64:
     if part.alive is None:
         return spans[:, 1] - spans[:, 0]
     rows, alive = part.index.rows, part.alive
-    if not kernels.loaded():
+    if not (kernel := kernels.get("bm25")):
         return np.array([np.count_nonzero(alive[rows[first:end]]) for first, end in spans.tolist()], np.int64)
-    from apps.engine.kernels.words import count
-
     counts = np.empty(len(spans), np.int64)
-    count(rows, spans, alive, counts)
+    kernel.count_alive(rows, spans, alive, counts)
     return counts
 
 
@@ -136,13 +134,12 @@ def _mask(part: TextPart, query: TextQuery, numbers: Sequence[int]) -> Mask:
 
 def _score(index: InvertedIndex, spans: Int64, idf: Float64, average: float, mask: Mask) -> tuple[Int64, Float32]:
     """The rows that `mask` allows and that have a word whose `idf` is not 0, in any order, and their scores."""
-    if not kernels.loaded():
+    if not (kernel := kernels.get("bm25")):
         return _score_by_numpy(index, spans, idf, average, mask)
-    from apps.engine.kernels.words import score
-
     size = min(int((spans[:, 1] - spans[:, 0]).sum()), len(index))
     scores, found = np.zeros(len(index)), np.empty(size + 1, np.int64)
-    count = score(index.rows, index.frequencies, spans, idf, index.lengths, average, K1, B, mask, scores, found)
+    columns = index.rows, index.frequencies, spans, idf, index.lengths
+    count = kernel.add_scores(*columns, average, K1, B, mask, scores, found)
     candidates = found[:count]
     return candidates, scores[candidates].astype(np.float32)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit, types
 
-from apps.engine.kernels.exact import read_only
+from apps.engine.kernels.intrinsics import read_only
 
 _ROWS = read_only(types.int32, 1)
 _SPANS = read_only(types.int64, 2)
@@ -17,7 +17,7 @@ def _norm(length, average, k1, b):
 
 
 @njit(types.void(_ROWS, _SPANS, _MASK, types.int64[::1]), cache=True, nogil=True)
-def count(rows, spans, alive, counts):
+def count_alive(rows, spans, alive, counts):
     """Write to `counts` [words] how many of the rows of each word are alive; `spans` [words, 2] says where these lie
     in `rows`."""
     for word in range(len(spans)):
@@ -48,9 +48,9 @@ def count(rows, spans, alive, counts):
     nogil=True,
     error_model="numpy",
 )
-def score(rows, frequencies, spans, idf, lengths, average, k1, b, allowed, scores, found):
+def add_scores(rows, frequencies, spans, idf, lengths, average, k1, b, allowed, scores, found):
     """Add the scores of the rows of all words to `scores` [n], which are zeros, and write to `found` which rows have
-    one, in any order; answers how many that are.
+    one, in any order; return their number.
 
     `spans` [words, 2] says where the rows of each word lie in `rows` and their frequencies in `frequencies`, `idf`
     [words] what the word weighs, none where it does not count. `lengths` [n] are numbers of words, `average` that of

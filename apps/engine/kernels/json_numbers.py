@@ -35,7 +35,7 @@ def _after_space(text, at):
 def read_array(text, at, out, start):
     """Read the numbers of the array that opens before `at` into `out` from `start` on.
 
-    Answers how many there were and the place behind the closing bracket; -1 and anything for what is not read.
+    Return their number and the place behind the closing bracket; -1 and anything for what is not read.
     """
     count = 0
     end = len(text)
@@ -111,7 +111,7 @@ def read_arrays(text, key, out, found):
     """Read every array of numbers that is the value of `key` in the JSON `text`, at whatever depth.
 
     `out` takes the numbers of all, one array after the other. `found` [m, 3] takes for each array the place of its
-    opening bracket, the place behind the closing one, and how many numbers it holds. Answers how many arrays were
+    opening bracket, the place behind the closing one, and how many numbers it holds. Return the number of arrays
     read; those that cannot be read are passed over. `text` need not be valid elsewhere.
     """
     arrays, numbers, at, end, length = 0, 0, 0, len(text), len(key)

@@ -11,7 +11,9 @@ Most of the time goes into the costs of a leaf's rows, of which the few within t
 import numpy as np
 from numba import njit, types
 
-from apps.engine.kernels.exact import COSINE, DOT, EUCLIDEAN, best_first, norm, offer, read_only, score
+from apps.engine.kernels.heap import heap_push, heap_sort
+from apps.engine.kernels.intrinsics import read_only
+from apps.engine.kernels.scores import COSINE, DOT, EUCLIDEAN, LANES, norm, score
 
 _ROUNDING = 2.0**-53
 # The float32 point of a unit vector and the float64 one of the query are off by less than this together: half an ulp
@@ -98,7 +100,7 @@ def _fill_costs(metric, points, leaf, point, costs):
     nogil=True,
     error_model="numpy",
 )
-def nearest(metric, vectors, points, order, boxes, queries, allowed, positions, scores, compared):
+def search(metric, vectors, points, order, boxes, queries, allowed, positions, scores, compared):
     """Find the k nearest of `vectors` to each of `queries` [m, d] among those `allowed` [n], or all where it is empty.
 
     Fills `positions` and `scores` [m, k] and `compared` [m].
@@ -108,14 +110,14 @@ def nearest(metric, vectors, points, order, boxes, queries, allowed, positions, 
     levels = 0
     while 1 << levels < leaves:
         levels += 1
-    by_position = np.empty(0, np.int64)
+    by_position, lanes = np.empty(0, np.int64), np.empty(LANES)
     query, point, costs = np.empty(d), np.empty(d), np.empty(width)
     # Nodes to visit yet, at most one a level, and what they cost.
     waiting_nodes, waiting_costs = np.empty(levels + 1, np.int64), np.empty(levels + 1)
     for m in range(len(queries)):
         for j in range(d):
             query[j] = queries[m, j]
-        query_norm = norm(queries, m, query)
+        query_norm = norm(queries, m, query, lanes)
         for j in range(d):
             point[j] = query[j] / query_norm if metric == COSINE else query[j]
         slack = _slack(metric, boxes, point)
@@ -142,9 +144,9 @@ def nearest(metric, vectors, points, order, boxes, queries, allowed, positions, 
                     continue
                 seen += 1
                 if costs[i] <= limit:
-                    value = score(metric, vectors, position, query, query_norm)
-                    found = offer(best_scores, best_positions, by_position, found, value, position)
+                    value = score(metric, vectors, position, query, query_norm, lanes)
+                    found = heap_push(best_scores, best_positions, by_position, found, value, position)
                     if found == len(best_scores):
                         limit = _limit(metric, best_scores[0], slack)
         compared[m] = seen
-        best_first(best_scores, best_positions, by_position, found)
+        heap_sort(best_scores, best_positions, by_position, found)

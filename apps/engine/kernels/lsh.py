@@ -6,19 +6,14 @@ distances. Most of the time goes into waiting for buckets, signatures and rows t
 are asked for ahead.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from apps.engine.kernels.exact import EUCLIDEAN, best_first, norm, offer, read_only, score
+from apps.engine.kernels.heap import heap_push, heap_sort
+from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch, read_only
+from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
 WORDS = 8
-_WORD = ir.IntType(64)
-_SIGNATURE = ir.VectorType(_WORD, WORDS)
 _ONE = np.uint64(1)
 # As in `lsh.py`.
 _FAR = 2.0**30
@@ -26,54 +21,24 @@ _FAR = 2.0**30
 _LINE, _BUCKETS_AHEAD, _SIGNATURES_AHEAD, _ROWS_AHEAD = 16, 8, 16, 4
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _distance(typing_context: Any, signatures: types.Array, row: types.Integer, code: types.Array) -> Any:
-    """In how many of the 512 bits a row of `signatures` [n, 8] and `code` [8] differ."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
-        other = context.make_array(signature.args[2])(context, builder, arguments[2])
-        first = builder.gep(matrix.data, [builder.mul(arguments[1], ir.Constant(arguments[1].type, WORDS))])
-        ones = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_SIGNATURE, [_SIGNATURE]), f"llvm.ctpop.v{WORDS}i64"
-        )
-        total = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_WORD, [_SIGNATURE]), f"llvm.vector.reduce.add.v{WORDS}i64"
-        )
-        both = [builder.load(builder.bitcast(at, _SIGNATURE.as_pointer()), align=8) for at in (first, other.data)]
-        return builder.call(total, [builder.call(ones, [builder.xor(*both)])])
-
-    return types.int64(signatures, row, code), generate
+@njit(nogil=True, forceinline=True)
+def _count_bits(word):
+    """The number of bits of `word` that are set, as sums of ever wider fields. LLVM knows this form, and makes it the
+    processor's own instruction where it has one, for eight words at once."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _fetch(typing_context: Any, matrix: types.Array, row: types.Integer, column: types.Integer) -> Any:
-    """Ask for the cache line of an element of `matrix`, which may lie behind its end, without waiting for it."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        columns = cgutils.unpack_tuple(builder, array.shape)[1]
-        element = builder.gep(array.data, [builder.add(builder.mul(arguments[1], columns), arguments[2])])
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        fetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
-        )
-        # To read, as near as can be, as data.
-        how = [ir.Constant(number, code) for code in (0, 3, 1)]
-        builder.call(fetch, [builder.bitcast(element, byte), *how])
-        return context.get_dummy_value()
-
-    return types.void(matrix, row, column), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _lowest(typing_context: Any, word: types.Integer) -> Any:
-    """The number of the lowest bit of `word` that is set; 64 where none is."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return word(word), generate
+@njit(nogil=True, forceinline=True)
+def _distance(signatures, row, signature):
+    """The number of bits in which a row of `signatures` [n, 8] and `signature` [8] differ."""
+    total = np.uint64(0)
+    # A constant number of words would be unrolled, and then not made vectors.
+    for word in range(signatures.shape[1]):
+        total += _count_bits(signatures[row, word] ^ signature[word])
+    return np.int64(total)
 
 
 @njit(nogil=True, forceinline=True)
@@ -88,7 +53,7 @@ def _fill_point(vectors, row, factor, extra, frame, point):
 
 
 @njit(nogil=True, forceinline=True)
-def _rotated(point, signs, spare):
+def _rotate(point, signs, spare):
     """`point` after rounds of `signs` and a Hadamard transform; both arrays [size] are written to, one is the answer.
 
     Each pass puts the sums of neighbours into one half and the differences into the other.
@@ -108,13 +73,13 @@ def _rotated(point, signs, spare):
 
 
 @njit(nogil=True, forceinline=True)
-def _fill_code(projections, code):
-    """Write to `code` [8] which of the first 512 `projections` are positive."""
+def _fill_signature(projections, signature):
+    """Write to `signature` [8] which of the first 512 `projections` are positive."""
     for word in range(WORDS):
         bits = np.uint64(0)
         for bit in range(64):
             bits |= np.uint64(projections[64 * word + bit] > 0) << np.uint64(bit)
-        code[word] = bits
+        signature[word] = bits
 
 
 @njit(
@@ -134,13 +99,13 @@ def fill_signatures(vectors, factors, extras, frame, signs, signatures):
     point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
     for row in range(len(vectors)):
         _fill_point(vectors, row, factors[row], extras[row], frame, point)
-        _fill_code(_rotated(point, signs, spare), signatures[row])
+        _fill_signature(_rotate(point, signs, spare), signatures[row])
 
 
 @njit(nogil=True, forceinline=True)
 def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):
-    """Fill `flips` [probes] with the sets of bits whose `margins` [bits] have the least sums, ascending; answers how
-    many there are. One bit after another is added to copies of the sets so far, and both ascending lists are merged.
+    """Fill `flips` [probes] with the sets of bits whose `margins` [bits] have the least sums, ascending; return their
+    number. One bit after another is added to copies of the sets so far, and both ascending lists are merged.
     """
     for i in range(len(margins)):
         at = i
@@ -172,33 +137,34 @@ def _name_rows(starts, rows, buckets, probed, named):
     """Set the bits in `named` of all rows in the first `probed` [tables] of the `buckets` [tables, probes]."""
     named[:] = 0
     for table in range(len(rows)):
+        entries = borrow(rows)[table]
         for i in range(probed[table]):
             bucket = buckets[table, i]
             if i + _BUCKETS_AHEAD < probed[table]:
                 ahead = np.int64(starts[table, buckets[table, i + _BUCKETS_AHEAD]])
-                _fetch(rows, table, ahead)
-                _fetch(rows, table, ahead + _LINE)
+                prefetch(entries, ahead)
+                prefetch(entries, ahead + _LINE)
             for at in range(starts[table, bucket], starts[table, bucket + 1]):
-                row = np.uint64(rows[table, at])
+                row = np.uint64(entries[at])
                 named[row >> np.uint64(6)] |= _ONE << (row & np.uint64(63))
 
 
 @njit(nogil=True, forceinline=True)
-def _compare(named, allowed, code, signatures, seen, distances, counts):
-    """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `code` to
-    `distances`, and to `counts` how many are at each distance; answers how many there are."""
+def _compare(named, allowed, signature, signatures, seen, distances, counts):
+    """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `signature` to
+    `distances`, and to `counts` how many are at each distance; return their number."""
     count = 0
     for word in range(len(named)):
         left = named[word] & allowed[word]
         while left:
-            seen[count] = (word << 6) + np.int64(_lowest(left))
+            seen[count] = (word << 6) + lowest_bit(left)
             left &= left - _ONE
             count += 1
     counts[:] = 0
     for i in range(count):
         if i + _SIGNATURES_AHEAD < count:
-            _fetch(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]), 0)
-        distance = _distance(signatures, np.int64(seen[i]), code)
+            prefetch(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]))
+        distance = _distance(signatures, np.int64(seen[i]), signature)
         distances[i] = distance
         counts[distance] += 1
     return count
@@ -207,7 +173,7 @@ def _compare(named, allowed, code, signatures, seen, distances, counts):
 @njit(nogil=True, forceinline=True)
 def _nearest_codes(seen, distances, counts, count, size):
     """Move the `size` rows at the least distances to the front of `seen`, of the last distance those that come first;
-    answers how many there are."""
+    return their number."""
     furthest, below = 0, 0
     while furthest + 1 < len(counts) and below + counts[furthest] < size:
         below += counts[furthest]
@@ -244,7 +210,7 @@ def _nearest_codes(seen, distances, counts, count, size):
     nogil=True,
     error_model="numpy",
 )
-def nearest(
+def search(
     metric, vectors, frame, signs, signatures, starts, rows, queries, allowed, probes, held, size, places, scores, met
 ):
     """Find the k best of the `size` rows of `vectors` with the nearest signatures, for each of `queries` [m, d].
@@ -258,22 +224,22 @@ def nearest(
     while 1 << bits < starts.shape[1] - 1:
         bits += 1
     point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
-    query, by_position = np.empty(queries.shape[1]), np.empty(0, np.int64)
+    query, lanes, by_position = np.empty(queries.shape[1]), np.empty(LANES), np.empty(0, np.int64)
     margins, order = np.empty(bits, np.float32), np.empty(bits, np.int64)
     sums, spare_sums = np.empty(probes, np.float32), np.empty(probes, np.float32)
     flips, spare_flips = np.empty(probes, np.int64), np.empty(probes, np.int64)
     buckets, probed = np.empty((tables, probes), np.int64), np.empty(tables, np.int64)
-    code, named = np.empty(WORDS, np.uint64), np.empty(len(allowed), np.uint64)
+    signature, named = np.empty(WORDS, np.uint64), np.empty(len(allowed), np.uint64)
     seen, distances, counts = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(64 * WORDS + 1, np.int64)
     for m in range(len(queries)):
         for j in range(len(query)):
             query[j] = queries[m, j]
-        query_norm = norm(queries, m, query)
+        query_norm = norm(queries, m, query, lanes)
         length = query_norm if query_norm > 0.0 else 1.0
         factor = min(frame[-1], _FAR / length) if metric == EUCLIDEAN else 1.0 / length
         _fill_point(queries, m, factor, 0.0, frame, point)
-        projections = _rotated(point, signs, spare)
-        _fill_code(projections, code)
+        projections = _rotate(point, signs, spare)
+        _fill_signature(projections, signature)
         entries = 0 if probes else n
         for table in range(tables if probes else 0):
             key = 0
@@ -294,17 +260,16 @@ def nearest(
         count = 0
         if entries < n:
             _name_rows(starts, rows, buckets, probed, named)
-            count = _compare(named, allowed, code, signatures, seen, distances, counts)
+            count = _compare(named, allowed, signature, signatures, seen, distances, counts)
         if count < places.shape[1]:
-            count = _compare(allowed, allowed, code, signatures, seen, distances, counts)
+            count = _compare(allowed, allowed, signature, signatures, seen, distances, counts)
         met[m] = count
         chosen = _nearest_codes(seen, distances, counts, count, size)
         best_scores, best_places, found = scores[m], places[m], 0
         for i in range(chosen):
             if i + _ROWS_AHEAD < chosen:
-                for column in range(0, len(query), _LINE):
-                    _fetch(vectors, np.int64(seen[i + _ROWS_AHEAD]), column)
+                prefetch(vectors, np.int64(seen[i + _ROWS_AHEAD]))
             row = np.int64(seen[i])
-            value = score(metric, vectors, row, query, query_norm)
-            found = offer(best_scores, best_places, by_position, found, value, row)
-        best_first(best_scores, best_places, by_position, found)
+            value = score(metric, vectors, row, query, query_norm, lanes)
+            found = heap_push(best_scores, best_places, by_position, found, value, row)
+        heap_sort(best_scores, best_places, by_position, found)
