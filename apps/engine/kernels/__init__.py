@@ -1,16 +1,18 @@
 """Compiled functions for what numpy cannot do in one pass, each with a numpy twin in the module that uses it.
 
-scores        exact scores of rows, as `metrics.exact_scores` computes them
-exact_scan    a scan of the rows
-byte_scan     a scan of an 8-bit copy of the rows, with byte_products
-kd_tree, lsh  searches of these indexes
-rerank        exact scores of what codes propose, as far as needed
-bm25          scores of texts
-json_numbers  arrays of numbers in JSON text
-heap          the best rows so far
-intrinsics    instructions that numba has no words for
-
-cache    compiling them once per machine; cache_locator   where numba keeps what it compiled
+scores         exact scores of rows, as `metrics.exact_scores` computes them
+exact_scan     the k nearest rows, by float32 products
+byte_scan      the same, by an 8-bit copy of the rows
+byte_products  products of 8-bit codes
+kd_tree        search in a k-d tree
+lsh            search by hash tables
+rerank         exact scores of what codes propose, as far as needed
+bm25           scores of texts
+json_numbers   arrays of numbers in JSON text
+heap           the best rows so far
+intrinsics     instructions that numba cannot emit
+cache          compiling once per machine
+cache_locator  where numba keeps what it compiled
 
 They are compiled by numba, with signatures written out, and kept in its cache. `load` takes some tenths of a second,
 and about a minute more on a machine that has yet to compile them. Nothing imports them but `load`, so that a process
