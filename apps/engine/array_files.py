@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write `array` to `path`; raises OSError where that fails, with the system's reason.
 
-    numpy's own way into a file says of a full disk only how many elements were written.
+    numpy's own function reports a full disk only by the number of elements written.
     """
     array = np.ascontiguousarray(array)
     with open(path, "wb") as file:
@@ -19,7 +19,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """The array in `path`, mapped and read-only; raises ValueError or OSError for what is none."""
+    """The array in `path`, mapped and read-only; raises ValueError or OSError for another file."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except EOFError as error:

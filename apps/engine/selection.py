@@ -1,4 +1,4 @@
-"""The k best of n scores that are known within a bound: a short-list that provably holds them, then exact scores.
+"""The k best of n scores that are known within a bound: candidates that provably hold them, then exact scores.
 
 Costs one pass over the scores and a partition of some n/64 of them.
 """
@@ -25,9 +25,9 @@ def kth_largest_floor(values: Float32, k: int) -> float:
     return float(np.partition(values, len(values) - k)[len(values) - k])
 
 
-def shortlist(lower: Float32, upper: Float32, k: int) -> Int64:
+def candidates(lower: Float32, upper: Float32, k: int) -> Int64:
     """Positions of all rows that may be among the k best, ties included, where row i's score lies in
-    [lower[i], upper[i]]. Rows with an upper bound of -inf are never listed."""
+    [lower[i], upper[i]]. Rows with an upper bound of -inf are never among them."""
     floor = max(kth_largest_floor(lower, k), _LOWEST)
     positions = np.flatnonzero(upper >= floor)
     if len(positions) > 4 * k:

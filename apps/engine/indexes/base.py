@@ -53,7 +53,7 @@ class VectorIndex(ABC):
     search_parameters: ClassVar[tuple[Parameter, ...]] = ()
     # Whether building takes minutes where other types take seconds, so that rows are merged into an index less often.
     slow_to_build: ClassVar[bool] = False
-    # Past so many dimensions the type does not suit; None where it always does.
+    # Above this dimension the type does not suit; None where it always does.
     many_dimensions: ClassVar[int | None] = None
 
     def __init__(self, matrix: Matrix) -> None:

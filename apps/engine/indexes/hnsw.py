@@ -48,19 +48,20 @@ _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
 _LARGEST_EF = 4096
 _FEWEST_NODES = 1000
 _CODES_FROM_DIMENSION = 64
-# Rows so many times as far from the origin as apart have bytes, which err half as much as bfloat16 then, and under
-# cosine are walked by L2. Nearer, as embeddings are, inner products of bfloat16 are quicker.
+# Rows that are farther from the origin than this multiple of their distance from each other get bytes as codes, which
+# err half as much as bfloat16 then, and under cosine are walked by L2. Nearer, as embeddings are, inner products of
+# bfloat16 are quicker.
 _FAR = 2.0
 _ROWS_PER_STEP = 512
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
-# One kept row of a walk costs what an exact search needs for so many rows in sequence, or a fifth of them gathered; of
-# an 8-bit copy, for so many gathered.
+# One kept row of a walk costs what an exact search needs for 48 rows in sequence, or a fifth of them gathered; of an
+# 8-bit copy, for 150 gathered.
 _WALK_COST = 48
 _GATHER_COST = 5
 _WALK_COST_OF_COPY = 150
-# So many of the kept rows, or 4 k, are scored exactly.
+# The least number of kept rows that are scored exactly; 4 k are, if that is more.
 _SHORTEST = 32
 
 

@@ -31,7 +31,7 @@ from apps.engine.vectors import Float32, Int64, Mask
 
 _LEAF_SIZE = 32
 _ALL = np.empty(0, np.bool_)
-# Of n rows with s allowed, the tree compares some k * n / s, a scan s. Where s * s is below so many k * n, a scan costs
+# Of n rows with s allowed, the tree compares some k * n / s, a scan s. Where s * s is below 2 * k * n, a scan costs
 # less; past the dimensions that the type is made for, it always does.
 _SCAN_COST = 2
 # Leaves are as wide as a multiple of the float64 lanes of a processor.

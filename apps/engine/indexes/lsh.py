@@ -60,14 +60,14 @@ _SHORTEST = 64
 # Of n rows with s allowed, the nearest are further away, where signatures tell less: the part grows by this power of
 # n / s, and the short-list by n / s.
 _MASK_POWER = 6
-# Of fewer rows than one in so many, an exact scan is as quick.
+# If fewer than one row in five is allowed, an exact scan is as quick.
 _SCAN_SHARE = 5
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
-# Rows of so many elements in all are searched exactly, which takes some 0.1 ms.
+# Rows with no more elements than this in all are searched exactly, which takes some 0.1 ms.
 _SCAN_SIZE = 1 << 19
 _BLOCK_SIZE = 1 << 20
-# Queries so many times longer than the rows are at one distance from all of them, in float32.
+# A query that is longer than the rows by this factor is at one distance from all of them, in float32.
 _FAR = 2.0**30
 
 
@@ -199,13 +199,13 @@ class Lsh(VectorIndex):
         return sum(array.nbytes for array in self._arrays)
 
     def _size(self, params: Params, count: int, k: int) -> int:
-        """How many rows are scored exactly for the k best of `count` allowed rows, which are not none."""
+        """The number of rows that are scored exactly for the k best of `count` allowed rows; `count` is not zero."""
         usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * len(self) / count)
         size: int = params.get("shortlist", usual)
         return max(k, size)
 
     def _reach(self, params: Params, count: int, k: int) -> tuple[int, int]:
-        """How many buckets of a table a query for the k best of `count` allowed rows looks into, and to how many rows
+        """The number of buckets of a table that a query for the k best of `count` allowed rows looks into, and of rows
         in them. No buckets for all rows."""
         n, tables, buckets = len(self), len(self._arrays.rows), self._arrays.starts.shape[1] - 1
         if "probes" in params:
@@ -275,7 +275,7 @@ def _sign_rows(vectors: Float32, factors: Float64, extras: Float64, frame: Float
 
 
 def _project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
-    """How far [n, 512] the points that stand for `vectors` [n, d] are from the hyperplanes, and on which side."""
+    """Signed distances [n, 512] of the points that stand for `vectors` [n, d] from the hyperplanes."""
     d, size = vectors.shape[1], signs.shape[1]
     points = np.zeros((len(vectors), size), np.float32)
     points[:, :d] = vectors * factors[:, None] - frame[:d]

@@ -32,7 +32,7 @@ _BLOCK_SCORES = 1 << 23
 _GATHER_SHARE = 8
 # The same for a scan of the copy, which looks at a mask only where a row may be among the best.
 _GATHER_CODES_SHARE = 2
-# Below this dimension a row of the copy would be longer than the row itself; below so many rows it saves nothing.
+# Below this dimension a row of the copy would be longer than the row; below this number of rows it saves nothing.
 _CODED_DIMENSION, _CODED_ROWS = 32, 512
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -217,7 +217,7 @@ def _possible_rows(
     if allowed is not None:
         lower[~allowed] = -np.inf
         upper[~allowed] = -np.inf
-    return selection.shortlist(lower, upper, k)
+    return selection.candidates(lower, upper, k)
 
 
 def _round_up(value: float) -> np.float32:

@@ -52,7 +52,7 @@ _GOOD_LENGTH = 512
 _LONGEST = 2048
 # It grows with k more slowly than k does.
 _GROWTH = 0.75
-# An exact scan of one row in so many costs about what the scan of all codes does.
+# An exact scan of one row in eight costs about what the scan of all codes does.
 _SCAN_SHARE = 8
 _KIND = "IndexIVFPQFastScan"
 

@@ -18,7 +18,7 @@ def _norm(length, average, k1, b):
 
 @njit(types.void(_ROWS, _SPANS, _MASK, types.int64[::1]), cache=True, nogil=True)
 def count_alive(rows, spans, alive, counts):
-    """Write to `counts` [words] how many of the rows of each word are alive; `spans` [words, 2] says where these lie
+    """Write to `counts` [words] the number of live rows of each word; `spans` [words, 2] says where these lie
     in `rows`."""
     for word in range(len(spans)):
         living = 0

@@ -39,7 +39,7 @@ def _sink(found, rows, order, count):
 
 @njit(nogil=True, forceinline=True)
 def heap_push(found, rows, order, count, value, row):
-    """Take `row` into the heap of the `count` best so far if it is one of them; returns how many there are now."""
+    """Take `row` into the heap of the `count` best so far if it is one of them; return their number now."""
     if count < len(rows):
         place = count
         found[place], rows[place] = value, row

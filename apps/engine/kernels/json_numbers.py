@@ -111,7 +111,7 @@ def read_arrays(text, key, out, found):
     """Read every array of numbers that is the value of `key` in the JSON `text`, at whatever depth.
 
     `out` takes the numbers of all, one array after the other. `found` [m, 3] takes for each array the place of its
-    opening bracket, the place behind the closing one, and how many numbers it holds. Return the number of arrays
+    opening bracket, the place behind the closing one, and the number of its numbers. Return the number of arrays
     read; those that cannot be read are passed over. `text` need not be valid elsewhere.
     """
     arrays, numbers, at, end, length = 0, 0, 0, len(text), len(key)

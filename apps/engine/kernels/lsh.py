@@ -152,7 +152,7 @@ def _name_rows(starts, rows, buckets, probed, named):
 @njit(nogil=True, forceinline=True)
 def _compare(named, allowed, signature, signatures, seen, distances, counts):
     """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `signature` to
-    `distances`, and to `counts` how many are at each distance; return their number."""
+    `distances`, and to `counts` the number at each distance; return their number."""
     count = 0
     for word in range(len(named)):
         left = named[word] & allowed[word]

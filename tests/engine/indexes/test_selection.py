@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.engine.selection import best, kth_largest_floor, shortlist
+from apps.engine.selection import best, candidates, kth_largest_floor
 from tests.engine.data import bounded, seeds
 
 sizes = st.one_of(st.integers(1, 60), st.integers(1, 700), st.integers(250, 5000))
@@ -43,7 +43,7 @@ def test_a_row_is_left_out_only_where_k_others_are_surely_better(
     upper = lower + (rng.random(size) * width).astype(np.float32)
     unknown = rng.random(size) < 0.02
     lower[unknown], upper[unknown] = -np.inf, np.inf
-    listed = shortlist(lower, upper, k)
+    listed = candidates(lower, upper, k)
     assert len(set(listed.tolist())) == len(listed)
     assert (upper[listed] > -np.inf).all()
     left_out = np.setdiff1d(np.flatnonzero(upper > -np.inf), listed)
@@ -51,9 +51,9 @@ def test_a_row_is_left_out_only_where_k_others_are_surely_better(
     assert (surely_better >= k).all()
 
 
-def test_the_shortlist_is_short_where_the_bounds_are_narrow() -> None:
+def test_candidates_are_few_where_the_bounds_are_narrow() -> None:
     lower = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
-    assert len(shortlist(lower, lower + np.float32(1e-6), 10)) < 20
+    assert len(candidates(lower, lower + np.float32(1e-6), 10)) < 20
 
 
 @bounded(100)
