@@ -233,7 +233,8 @@ def test_the_same_seed_gives_the_same_answers(vectors: Float32, queries: Float32
 def test_another_process_gives_the_same_answers(vectors: Float32, queries: Float32) -> None:
     code = (
         "from apps.engine import kernels; kernels.load()\n"
-        "from apps.engine.indexes.lsh import Lsh; from apps.engine.metrics import Metric\n"
+        "from apps.engine.indexes.lsh import Lsh; from apps.engine.indexes.matrix import Matrix\n"
+        "from apps.engine.metrics import Metric\n"
         "from tests.engine.approximate import embeddings\n"
         f"index = Lsh.build(Matrix(embeddings({ROWS}, {DIMENSION}), Metric.DOT))\n"
         f"print(index.search(embeddings(100, {DIMENSION}, seed=1), 10).positions.tolist())"
