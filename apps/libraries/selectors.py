@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from apps.libraries.ids import is_id
 from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
 from apps.libraries.response_budget import ResponseBudget
 
-# How many rows are read before their size is looked at.
+# The number of rows that are read before their size is checked.
 _ROWS_AT_A_TIME = 100
 
 
@@ -60,8 +61,7 @@ def library_data(library: Library) -> dict[str, Any]:
         "index_params": library.index_params,
         "embedding": None if library.embedding is None else library.embedding._asdict(),
         "metadata": library.metadata,
-        "created_at": timestamp(library.created_at),
-        "updated_at": timestamp(library.updated_at),
+        **_timestamps(library),
     }
 
 
@@ -71,8 +71,7 @@ def libraries(*, limit: int, after: int) -> Page:
 
 
 def reembedding(*, library_key: int, using: str = DEFAULT_DB_ALIAS) -> Reembedding | None:
-    """The library's move to another model, read from the database connection `using`; None where there is none, or it
-    is over."""
+    """The library's move to another model, read from the database connection `using`; None if there is none."""
     found = Reembedding.objects.using(using).filter(pk=library_key)
     return found.exclude(state=Reembedding.State.SWEEPING).first()
 
@@ -122,8 +121,7 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
         "source": document.source,
         "metadata": document.metadata,
         "chunk_count": chunk_count,
-        "created_at": timestamp(document.created_at),
-        "updated_at": timestamp(document.updated_at),
+        **_timestamps(document),
     }
 
 
@@ -213,6 +211,10 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def _timestamps(row: Library | Document | Chunk) -> dict[str, str]:
+    return {"created_at": timestamp(row.created_at), "updated_at": timestamp(row.updated_at)}
+
+
 def etag(data: dict[str, Any]) -> str:
     """The entity tag of what the API shows, whether or not that includes an embedding."""
     data = {name: value for name, value in data.items() if name != "embedding"}
@@ -278,8 +280,7 @@ def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
         "text": row.text,
         "metadata": row.metadata,
         "position": row.position,
-        "created_at": timestamp(row.created_at),
-        "updated_at": timestamp(row.updated_at),
+        **_timestamps(row),
     }
     if embedding:
         data["embedding"] = None if row.vector is None else vector_array(row.vector)
@@ -288,15 +289,10 @@ def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
 
 def _page(rows: QuerySet[Any], limit: int, data: Callable[[Any], dict[str, Any]]) -> Page:
     budget = ResponseBudget()
-    items: list[dict[str, Any]] = []
-    last_key = None
     with _read(rows.order_by("id")[: limit + 1]) as found:
-        for row in found:
-            if len(items) == limit:
-                return Page(items, last_key)
-            items.append(budget.charge(data(row)))
-            last_key = row.pk
-    return Page(items, None)
+        page = [(row.pk, budget.charge(data(row))) for row in islice(found, limit)]
+        is_last = next(found, None) is None
+    return Page([item for _, item in page], None if is_last else page[-1][0])
 
 
 def _read(rows: QuerySet[Any]) -> closing[Any]:

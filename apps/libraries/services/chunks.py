@@ -1,6 +1,6 @@
 """Writes of chunks: upsert, insert, update, delete; a request is applied whole or not at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,8 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         library = sql.lock_library(library_id)
         bind_model(library, model, named)
         stored = sql.stored_chunks(library, ids)
-        if write.mode == "insert" and stored:
-            faults = [Fault(f"/chunks/{i}/id", "is in use") for i, chunk_id in enumerate(ids) if chunk_id in stored]
-            raise Conflict("A chunk has an id that is in use in this library.", faults)
+        if write.mode == "insert":
+            check_unused("A chunk", ids, stored, pointers)
         places = _places(library, chunks, [stored.get(chunk_id) for chunk_id in ids], pointers)
         vectors = check_vectors(library, given, pointers)
         rows = [
@@ -125,6 +124,13 @@ def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:
         seen.add(item)
     if repeated:
         raise Invalid("An id comes twice in one request.", repeated)
+
+
+def check_unused(noun: str, ids: Sequence[str], used: Container[str], pointers: Sequence[str]) -> None:
+    """Raise Conflict with a fault for each of `ids` that is in `used`; `pointers` are those of what has the ids."""
+    faults = [Fault(f"{pointer}/id", "is in use") for item, pointer in zip(ids, pointers, strict=True) if item in used]
+    if faults:
+        raise Conflict(f"{noun} has an id that is in use in this library.", faults)
 
 
 def _match_chunk(library: Library, chunk_id: str, if_match: str | None) -> StoredChunk:

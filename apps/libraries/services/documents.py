@@ -13,14 +13,14 @@ from django.db import transaction
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.chunking import split_texts
-from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
+from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
 from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
 from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import sql
-from apps.libraries.services.chunks import check_distinct
+from apps.libraries.services.chunks import check_distinct, check_unused
 from apps.libraries.services.embedding import bind_model, check_vectors, embed_missing, model_for, retry_on_change
 from apps.libraries.services.sql import ChunkRow, StoredChunk
 
@@ -60,21 +60,15 @@ def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str
 def _create(
     library_id: str, documents: Sequence[DocumentInput], pointers: Sequence[str], named: Mapping[str, EmbeddingModel]
 ) -> list[dict[str, Any]]:
-    check_distinct([document.id for document in documents], [f"{pointer}/id" for pointer in pointers])
+    ids = [document.id for document in documents]
+    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     content = _embed_documents(library_id, documents, pointers, named)
 
     with transaction.atomic():
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
-        taken = sql.document_keys(library, [document.id for document in documents])
-        if taken:
-            faults = [
-                Fault(f"{pointer}/id", "is in use")
-                for document, pointer in zip(documents, pointers, strict=True)
-                if document.id in taken
-            ]
-            raise Conflict("A document has an id that is in use in this library.", faults)
-        _check_unused(library, content, document_key=None)
+        check_unused("A document", ids, sql.document_keys(library, ids), pointers)
+        _check_chunk_ids(library, content, document_key=None)
         vectors = check_vectors(library, content.vectors, content.pointers)
         created, rows = [], []
         for document in content.documents:
@@ -114,7 +108,7 @@ def replace_document(
                 raise NotFound(f"There is no document {document_id!r}, and there can be none: an id {INVISIBLE}.")
             row = Document(library=library, public_id=document_id)
         _save(row, document)
-        _check_unused(library, content, document_key=row.pk)
+        _check_chunk_ids(library, content, document_key=row.pk)
         vectors = check_vectors(library, content.vectors, content.pointers)
         diff = _compare(library, content.chunks, vectors, sql.chunks_of_document(row.pk))
 
@@ -237,21 +231,11 @@ def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkR
     return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
 
 
-def _check_unused(library: Library, content: _Content, document_key: int | None) -> None:
+def _check_chunk_ids(library: Library, content: _Content, document_key: int | None) -> None:
     """Raise Conflict where a chunk that names its id names one in use outside of the document `document_key`."""
-    named = [
-        (chunk.id, f"{pointer}/id")
-        for chunk, pointer in zip(content.chunks, content.pointers, strict=True)
-        if chunk.is_set("id")
-    ]
-    stored = sql.stored_chunks(library, [chunk_id for chunk_id, _ in named])
-    faults = [
-        Fault(pointer, "is in use")
-        for chunk_id, pointer in named
-        if chunk_id in stored and (document_key is None or stored[chunk_id].document_key != document_key)
-    ]
-    if faults:
-        raise Conflict("A chunk has an id that is in use in this library.", faults)
+    stored = sql.stored_chunks(library, [chunk.id for chunk in content.chunks if chunk.is_set("id")])
+    used = {chunk.public_id for chunk in stored.values() if document_key is None or chunk.document_key != document_key}
+    check_unused("A chunk", [chunk.id for chunk in content.chunks], used, content.pointers)
 
 
 @dataclass(frozen=True)
