@@ -107,7 +107,7 @@ def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState) -> StoredRows:
 
 @lru_cache(maxsize=4096)
 def _microseconds(moment: str | datetime) -> int:
-    """A time of the database in microseconds since the epoch; what is no time, which no service writes, is 0."""
+    """A time of the database in microseconds since the epoch; 0 for another text, which no service writes."""
     try:
         at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError:

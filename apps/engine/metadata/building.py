@@ -41,32 +41,16 @@ class _Field:
         self.values: defaultdict[str | int | float | bytes, int] = defaultdict(numbers.__next__)
         self.fields: dict[str, _Field] = {}
 
-    def all(self) -> Iterator["_Field"]:
-        """The field and those within it."""
-        pending = [self]
-        while pending:
-            field = pending.pop()
-            yield field
-            pending.extend(field.fields.values())
-
-
-class _Pairs:
-    """Rows, and the number of a value that each has."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-        self.numbers: list[int] = []
-
-    def arrays(self) -> tuple[Int64, Int64]:
-        return np.array(self.rows, np.int64), np.array(self.numbers, np.int64)
-
 
 def build_layout(rows: Sequence[Attributes]) -> Layout:
     """The arrays of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
     numbers = count()
     ids, document_ids, top = _Field(ID, numbers), _Field(DOCUMENT_ID, numbers), _Field("", numbers)
-    whole, members = _Pairs(), _Pairs()
-    add_row, add_number = whole.rows.append, whole.numbers.append
+    columns = [ids, document_ids]
+    # Rows, and the number of the value, or of the member of an array, that each has.
+    whole: tuple[list[int], list[int]] = [], []
+    members: tuple[list[int], list[int]] = [], []
+    add_row, add_number = whole[0].append, whole[1].append
     for row, attributes in enumerate(rows):
         add_row(row)
         add_number(ids.values[attributes.id])
@@ -81,6 +65,7 @@ def build_layout(rows: Sequence[Attributes]) -> Layout:
                     if _is_out_of_reach(prefix, key):
                         continue
                     field = fields[key] = _Field(prefix + key, numbers)
+                    columns.append(field)
                 kind = type(value)
                 add_row(row)
                 if kind is str or kind is int or kind is float:
@@ -91,14 +76,11 @@ def build_layout(rows: Sequence[Attributes]) -> Layout:
                     pending.append((f"{field.name}.", field.fields, value))
                 elif kind is list:
                     of = field.values
-                    members.numbers.extend([of[one if type(one) is str else _name(one)] for one in value])
-                    members.rows.extend([row] * len(value))
-    fields_found = [ids, document_ids, *(one for field in top.fields.values() for one in field.all())]
-    columns = (
-        (field.name.encode(), {_key(name): number for name, number in field.values.items()}) for field in fields_found
-    )
+                    members[0].extend([row] * len(value))
+                    members[1].extend([of[one if type(one) is str else _name(one)] for one in value])
+    by_key = ((field.name.encode(), {_key(name): number for name, number in field.values.items()}) for field in columns)
     created_at = np.array([attributes.created_at for attributes in rows], np.int64)
-    return _make_layout(columns, whole.arrays(), members.arrays(), created_at)
+    return _make_layout(by_key, _as_arrays(*whole), _as_arrays(*members), created_at)
 
 
 def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
@@ -121,6 +103,10 @@ def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
         members.append((part_members[0], renumbered[part_members[1]]))
         created_at.append(part.created_at)
     return _make_layout(columns.items(), _concatenate(whole), _concatenate(members), np.concatenate(created_at)[order])
+
+
+def _as_arrays(rows: list[int], numbers: list[int]) -> tuple[Int64, Int64]:
+    return np.array(rows, np.int64), np.array(numbers, np.int64)
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -161,8 +147,8 @@ def _move_pairs(starts: Starts, rows: UInt32, moved: Int64) -> tuple[Int64, Int6
 def _renumber(part: Layout, used: list[bool], columns: defaultdict[bytes, defaultdict[bytes, int]]) -> Int64:
     """The numbers in `columns` of the `used` values of `part`; zero for the others."""
     renumbered = [0] * len(used)
-    keys, first_value = part.values[0 : len(used)], part.first_value.tolist()
-    names = part.names[0 : len(part.names)]
+    keys, first_value = part.values.some(0, len(used)), part.first_value.tolist()
+    names = part.names.some(0, len(part.names))
     for name, (first, last) in zip(names, pairwise(first_value), strict=True):
         numbers = columns[name]
         for i in range(first, last):
@@ -172,8 +158,9 @@ def _renumber(part: Layout, used: list[bool], columns: defaultdict[bytes, defaul
 
 
 def _concatenate(pairs: list[tuple[Int64, Int64]]) -> tuple[Int64, Int64]:
-    empty = np.empty(0, np.int64)
-    return np.concatenate([empty, *(rows for rows, _ in pairs)]), np.concatenate([empty, *(of for _, of in pairs)])
+    empty = np.empty((2, 0), np.int64)
+    rows, numbers = np.concatenate([empty, *pairs], axis=1)
+    return rows, numbers
 
 
 def _make_layout(

@@ -7,7 +7,7 @@ Where these have many, a table of all values of the base is made, at a fifth of 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,20 +38,17 @@ class Counts:
     def key(self, i: int) -> bytes:
         return self.keys[self.first + i]
 
-    def find(self, key: bytes) -> int | None:
-        """The number of the value with this key; None if the part has no such value."""
-        at = self.keys.find(key, self.first, self.first + len(self.counts))
-        return None if at is None else at - self.first
-
-    def places(self) -> dict[bytes, int]:
-        """The number of each value by its key."""
+    def finder(self, many: bool) -> Callable[[bytes], int | None]:
+        """What gives the number of the value with a key, None if there is none; made to be called `many` times."""
         last = self.first + len(self.counts)
-        return dict(zip(self.keys[self.first : last], range(len(self.counts)), strict=True))
+        if many:
+            return dict(zip(self.keys.some(self.first, last), range(len(self.counts)), strict=True)).get
 
-    def present(self) -> Iterator[tuple[bytes, int]]:
-        """Keys and counts of the values that some row has."""
-        for i in np.flatnonzero(self.counts).tolist():
-            yield self.key(i), int(self.counts[i])
+        def find(key: bytes) -> int | None:
+            at = self.keys.find(key, self.first, last)
+            return None if at is None else at - self.first
+
+        return find
 
 
 def most_frequent(parts: Sequence[Counts], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
@@ -62,18 +59,18 @@ def most_frequent(parts: Sequence[Counts], limit: int) -> tuple[list[tuple[Scala
     if not parts:
         return [], 0
     [*smaller, base] = sorted(parts, key=lambda part: part.distinct)
-    is_many = sum(part.distinct for part in smaller) * _LOOKUP_COST > len(base.counts)
-    find = base.places().get if is_many else base.find
+    find = base.finder(many=sum(part.distinct for part in smaller) * _LOOKUP_COST > len(base.counts))
     totals, others = base.counts, Counter[bytes]()
     if smaller:
         totals = totals.copy()
     for part in smaller:
-        for key, count in part.present():
+        for i in np.flatnonzero(part.counts).tolist():
+            key = part.key(i)
             at = find(key)
             if at is None:
-                others[key] += count
+                others[key] += int(part.counts[i])
             else:
-                totals[at] += count
+                totals[at] += part.counts[i]
     found = [(base.key(i), int(totals[i])) for i in _largest(totals, limit).tolist()]
     found = sorted([*found, *others.items()], key=lambda one: (-one[1], one[0]))[:limit]
     return [(scalar_of(key), count) for key, count in found], int(np.count_nonzero(totals)) + len(others)

@@ -156,13 +156,13 @@ class _Parser:
     def _read_field(self, name: object, raw: object, at: Path) -> list[Filter]:
         """The conditions on one field."""
         if not isinstance(name, str) or not _is_unicode(name):
-            raise InvalidFilter(at[:-1], "has a key that is no Unicode text")
+            raise InvalidFilter(at[:-1], "has a key that is not Unicode text")
         if name.startswith("$"):
             if name in OPERATORS:
                 raise InvalidFilter(at, f'belongs to a field, as in {{"field": {{"{name}": ...}}}}')
-            raise InvalidFilter(at, f"is no operator; at this place there are {', '.join(_COMBINED)}")
+            raise InvalidFilter(at, f"is not an operator; here there are {', '.join(_COMBINED)}")
         if name.startswith("@") and name not in OWN_FIELDS:
-            raise InvalidFilter(at, f"is no field of a chunk; there are {', '.join(OWN_FIELDS)}")
+            raise InvalidFilter(at, f"is not a field of a chunk; there are {', '.join(OWN_FIELDS)}")
         if not isinstance(raw, dict):
             return [self._read_condition(name, OPERATORS["$eq"], raw, at)]
         if not raw:
@@ -170,12 +170,12 @@ class _Parser:
         found = []
         for key, operand in raw.items():
             if not isinstance(key, str) or not _is_unicode(key):
-                raise InvalidFilter(at, "has a key that is no Unicode text")
+                raise InvalidFilter(at, "has a key that is not Unicode text")
             if key in _COMBINED:
-                raise InvalidFilter((*at, key), f'stands around filters, as in {{"{key}": ...}}, not within a field')
+                raise InvalidFilter((*at, key), f'combines filters, as in {{"{key}": ...}}, not within a field')
             if key not in OPERATORS:
                 known = ", ".join(OPERATORS)
-                raise InvalidFilter((*at, key), f"is no operator; there are {known}, and a.b reaches into objects")
+                raise InvalidFilter((*at, key), f"is not an operator; there are {known}, and a.b reaches into objects")
             found.append(self._read_condition(name, OPERATORS[key], operand, (*at, key)))
         return found
 
@@ -210,7 +210,7 @@ class _Parser:
             return raw
         if isinstance(raw, str):
             if not _is_unicode(raw):
-                raise InvalidFilter(at, "is no Unicode text: half of a surrogate pair is missing")
+                raise InvalidFilter(at, "is not Unicode text: half of a surrogate pair is missing")
             return raw
         if isinstance(raw, int):
             if not -(2**63) <= raw < 2**64:
@@ -264,9 +264,9 @@ class _Parser:
         try:
             since = datetime.fromisoformat(f"{moment}+00:00") - _EPOCH
         except ValueError as error:
-            raise InvalidFilter(at, f"is no time: {error}") from error
+            raise InvalidFilter(at, f"is not a time: {error}") from error
         if hours.lstrip("+-") > "23" or minutes > "59":
-            raise InvalidFilter(at, "is no time: its offset must be below 24:00")
+            raise InvalidFilter(at, "is not a time: its offset must be below 24:00")
         offset = timedelta(hours=int(hours or 0), minutes=int(f"{hours[:1]}{minutes}" if minutes else 0))
         return key_of((since - offset) // timedelta(microseconds=1) + int(fraction.ljust(6, "0")))
 

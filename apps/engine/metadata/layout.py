@@ -15,11 +15,11 @@ bytes and a small header that names them; loading maps that, and reads nothing b
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, TypeAlias, overload
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import orjson
@@ -44,7 +44,7 @@ def starts_of(lengths: Int64 | list[int]) -> Starts:
     return starts if starts[-1] > np.iinfo(np.uint32).max else starts.astype(np.uint32)
 
 
-class Strings(Sequence[bytes]):
+class Strings:
     """Byte strings that lie one after another in `text`; `starts` has one more than there are strings."""
 
     def __init__(self, text: NDArray[np.uint8], starts: Starts) -> None:
@@ -58,17 +58,13 @@ class Strings(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, i: int) -> bytes: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[bytes]: ...
-    def __getitem__(self, i: int | slice) -> bytes | list[bytes]:
-        """One string, from the start only; or a list of some."""
-        if isinstance(i, slice):
-            starts = self.starts[i.start : i.stop + 1].tolist()
-            text = self.joined(i.start, i.stop)
-            return [text[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
+    def __getitem__(self, i: int) -> bytes:
         return bytes(self._text[self._starts[i] : self._starts[i + 1]])
+
+    def some(self, first: int, last: int) -> list[bytes]:
+        """The strings from `first` up to `last`, which is not among them."""
+        starts, text = self.starts[first : last + 1].tolist(), self.joined(first, last)
+        return [text[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
 
     def find(self, string: bytes, first: int, last: int) -> int | None:
         """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
@@ -76,7 +72,7 @@ class Strings(Sequence[bytes]):
         return at if at < last and self[at] == string else None
 
     def joined(self, first: int, last: int) -> bytes:
-        """The strings from `first` up to `last`, which is not among them, as one."""
+        """The same as one string."""
         return bytes(self._text[self._starts[first] : self._starts[last]])
 
 
@@ -95,13 +91,11 @@ class Layout:
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
-        for field in fields(self):
-            part = getattr(self, field.name)
-            found |= (
-                {field.name: part.text, f"{field.name}_starts": part.starts}
-                if isinstance(part, Strings)
-                else {field.name: part}
-            )
+        for name, part in vars(self).items():
+            if isinstance(part, Strings):
+                found |= {name: part.text, f"{name}_starts": part.starts}
+            else:
+                found[name] = part
         return found
 
     @property
@@ -137,16 +131,8 @@ class Layout:
             if header["format"] != _FORMAT:
                 raise ValueError(f"{_HEADER} is of format {header['format']!r}, not {_FORMAT}")
             found = dict(_unpack(packed, header["arrays"]))
-            loaded = cls(
-                names=Strings(found["names"], found["names_starts"]),
-                first_value=found["first_value"],
-                values=Strings(found["values"], found["values_starts"]),
-                first_row=found["first_row"],
-                rows=found["rows"],
-                first_member=found["first_member"],
-                member_rows=found["member_rows"],
-                created_at=found["created_at"],
-            )
+            names, values = (Strings(found.pop(name), found.pop(f"{name}_starts")) for name in ("names", "values"))
+            loaded = cls(names=names, values=values, **found)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{_HEADER} does not say what it should: {error!r}") from error
         loaded._check()

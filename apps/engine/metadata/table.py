@@ -171,7 +171,7 @@ class Columns:
         keys = self._layout.values
         text = keys.joined(first, last)
         if _MANY * text.count(part) > last - first:
-            return [first + i for i, key in enumerate(keys[first:last]) if key.find(part, 1) >= 0]
+            return [first + i for i, key in enumerate(keys.some(first, last)) if key.find(part, 1) >= 0]
         starts = keys.starts.data
         base = starts[first]
         found: list[int] = []

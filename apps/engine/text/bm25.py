@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apps.engine import kernels
-from apps.engine.selection import best, kth_largest_floor
+from apps.engine.selection import best, shortlist
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Float32, Float64, Int64, Mask
@@ -33,7 +33,6 @@ B = 0.75
 MAX_SCORED = 256
 
 _NO_MASK = np.empty(0, np.bool_)
-_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def search_text(parts: Sequence[TextPart], query: TextQuery, k: int) -> TextHits
         mask = _mask(part, query, located)
         candidates, part_scores = _score(part.index, part_spans, idf, tokens / rows, mask)
         matched += len(candidates)
-        chosen = _k_best_at_least(part_scores, k)
+        chosen = shortlist(part_scores, part_scores, k)
         scores.append(part_scores[chosen])
         keys.append(part.keys[candidates[chosen]])
     all_keys, all_scores = np.concatenate(keys), np.concatenate(scores)
@@ -163,11 +162,3 @@ def _score_by_numpy(
     scores = np.bincount(rows, often, minlength=len(index))
     candidates = np.flatnonzero(scores * mask if len(mask) else scores)
     return candidates, scores[candidates].astype(np.float32)
-
-
-def _k_best_at_least(scores: Float32, k: int) -> Int64:
-    """Positions of all positive `scores` that may be among the k highest, with all that tie."""
-    chosen = np.flatnonzero(scores >= max(kth_largest_floor(scores, k), _SMALLEST))
-    if len(chosen) > 4 * k:
-        chosen = chosen[scores[chosen] >= kth_largest_floor(scores[chosen], k)]
-    return chosen
