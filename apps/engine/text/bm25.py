@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apps.engine import kernels
-from apps.engine.selection import best, shortlist
+from apps.engine.selection import best, candidates
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Float32, Float64, Int64, Mask
@@ -77,11 +77,11 @@ def search_text(parts: Sequence[TextPart], query: TextQuery, k: int) -> TextHits
         if not np.diff(part_spans).any():
             continue
         mask = _mask(part, query, located)
-        candidates, part_scores = _score(part.index, part_spans, idf, tokens / rows, mask)
-        matched += len(candidates)
-        chosen = shortlist(part_scores, part_scores, k)
+        matching, part_scores = _score(part.index, part_spans, idf, tokens / rows, mask)
+        matched += len(matching)
+        chosen = candidates(part_scores, part_scores, k)
         scores.append(part_scores[chosen])
-        keys.append(part.keys[candidates[chosen]])
+        keys.append(part.keys[matching[chosen]])
     all_keys, all_scores = np.concatenate(keys), np.concatenate(scores)
     order = best(all_scores, all_keys, k)
     return TextHits(all_keys[order], all_scores[order], matched)
@@ -139,8 +139,8 @@ def _score(index: InvertedIndex, spans: Int64, idf: Float64, average: float, mas
     scores, found = np.zeros(len(index)), np.empty(size + 1, np.int64)
     columns = index.rows, index.frequencies, spans, idf, index.lengths
     count = kernel.add_scores(*columns, average, K1, B, mask, scores, found)
-    candidates = found[:count]
-    return candidates, scores[candidates].astype(np.float32)
+    matching = found[:count]
+    return matching, scores[matching].astype(np.float32)
 
 
 def _score_by_numpy(
@@ -160,5 +160,5 @@ def _score_by_numpy(
     often /= below
     # bincount adds one weight after the other: the words of a row in their order.
     scores = np.bincount(rows, often, minlength=len(index))
-    candidates = np.flatnonzero(scores * mask if len(mask) else scores)
-    return candidates, scores[candidates].astype(np.float32)
+    matching = np.flatnonzero(scores * mask if len(mask) else scores)
+    return matching, scores[matching].astype(np.float32)
