@@ -30,7 +30,7 @@ class Edge:
         timeout: float,
     ) -> None:
         """`refuse` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`."""
-        self.refuse = refuse
+        self._refuse = refuse
         self.answered: Counter[int] = Counter()
         self._wsgi = wsgi
         self._route = route
@@ -51,7 +51,7 @@ class Edge:
             # Only HTTP/1.0 has requests without a host.
             principal = admit(headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0])
         except Refused as refused:
-            reply = self.refuse(refused)
+            reply = self._refuse(refused)
         else:
             if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
                 # In the loop, so that it is answered while all threads are busy.
@@ -63,19 +63,28 @@ class Edge:
         del body
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
-        self.answered[reply.status] += 1
-        if logger.isEnabledFor(logging.DEBUG):
-            milliseconds = (time.perf_counter() - began) * 1000
-            logger.debug("%s %s: %d in %.1f ms", scope["method"], scope["path"], reply.status, milliseconds)
+        self._note(f"{scope['method']} {scope['path']}", reply, time.perf_counter() - began)
+
+    def refuse(self, refused: Refused) -> Answer:
+        """Return the answer to a request that could not be received."""
+        identify("")
+        reply = self._refuse(refused)
+        self._note("a request that is not here whole", reply, 0)
+        return reply
 
     def answer_overdue(self) -> bool:
         """Answer the requests that run for too long; return whether there are any, and so this worker is to end."""
         return self._threads is not None and self._threads.answer_overdue(self._timeout, self._took_too_long)
 
-    def _took_too_long(self) -> Answer:
-        identify("")
+    def _note(self, what: str, reply: Answer, seconds: float) -> None:
+        self.answered[reply.status] += 1
+        logger.debug("%s: %d in %.1f ms", what, reply.status, seconds * 1000)
+
+    def _took_too_long(self, request: Request) -> Answer:
+        current_request_id.set(request.id)
+        logger.warning("a request took longer than %g s; its worker ends", self._timeout)
         detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self._timeout:g} s."
-        return self.refuse(Refused("internal_error", detail))
+        return self._refuse(Refused("internal_error", detail))
 
     def _run(self, request: Request) -> Answer:
         """In a thread."""
@@ -83,7 +92,7 @@ class Edge:
         try:
             return self._route(request) or self._run_wsgi(request)
         except BaseException as error:
-            return self.refuse(error)
+            return self._refuse(error)
 
     def _run_wsgi(self, request: Request) -> Answer:
         translation: Any = WsgiToAsgiInstance(self._wsgi)  # type: ignore[no-untyped-call]

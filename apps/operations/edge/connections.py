@@ -9,7 +9,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from apps.access.requests import Refused, current_request_id, identify
+from apps.access.requests import Refused, current_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,12 @@ class Room:
         self._connections: dict[Connection, None] = {}
 
     def enter(self, connection: "Connection") -> None:
-        """Take a connection in. When there is no place, the oldest idle one goes, or else the oldest slow one."""
-        self._connections[connection] = None
-        if len(self._connections) > self._most_connections:
+        """Take a connection in. When there is no place, the oldest one goes that no answer is being made for."""
+        if len(self._connections) >= self._most_connections:
             others = [one for one in self._connections if not one.is_answering]
-            _oldest([one for one in others if one.is_idle] or others).hang_up()
+            (_oldest(others) if others else connection).hang_up()
+        if not connection.transport.is_closing():
+            self._connections[connection] = None
 
     def leave(self, connection: "Connection") -> None:
         self._connections.pop(connection, None)
@@ -326,7 +327,6 @@ class Connection(HttpToolsProtocol):
 
     def _say(self, refused: Refused) -> None:
         """Answer that a request is refused; hang up when the client has."""
-        identify("")
         answer = self.app.refuse(refused)
         headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
         lines = [STATUS_LINE[answer.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", answer.body]

@@ -20,8 +20,8 @@ class Threads:
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self._waiting: SimpleQueue[tuple[Request, _Result]] = SimpleQueue()
-        # For each busy thread, since when, and what waits for it.
-        self._running: dict[int, tuple[float, _Result]] = {}
+        # What each busy thread does, and since when.
+        self._running: dict[int, tuple[float, Request, _Result]] = {}
         for number in range(count):
             threading.Thread(target=self._work, args=(number,), name=f"request-{number}", daemon=True).start()
 
@@ -31,18 +31,19 @@ class Threads:
         self._waiting.put((request, result))
         return result
 
-    def answer_overdue(self, seconds: float, answer: Callable[[], Answer]) -> bool:
+    def answer_overdue(self, seconds: float, answer: Callable[[Request], Answer]) -> bool:
         """Answer the requests that have run for longer than `seconds`; return whether there are any."""
         began = time.monotonic() - seconds
-        overdue = [result for since, result in list(self._running.values()) if since < began]
-        for result in overdue:
-            _settle(result, answer())
+        overdue = [running for running in list(self._running.values()) if running[0] < began]
+        for _, request, result in overdue:
+            if not result.done():
+                result.set_result(answer(request))
         return bool(overdue)
 
     def _work(self, number: int) -> None:
         while True:
             request, result = self._waiting.get()
-            self._running[number] = (time.monotonic(), result)
+            self._running[number] = (time.monotonic(), request, result)
             answer = self._handle(request)
             del self._running[number]
             self._loop.call_soon_threadsafe(_settle, result, answer)

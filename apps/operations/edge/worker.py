@@ -1,6 +1,7 @@
 """gunicorn's worker: uvicorn's, with an eye on time."""
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,23 @@ from uvicorn_worker import UvicornWorker
 from apps.operations.edge.connections import Connection, Room
 
 _MOST_CONNECTIONS = 1000
+
+
+class _Server(Server):
+    """uvicorn's server, which at its end takes in those that have connected already."""
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        waiting = []
+        for listener in sockets:
+            # The system would reset those that are in the queue when the last worker closes it.
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+        loop = asyncio.get_running_loop()
+        connection = partial(self.config.http_protocol_class, config=self.config, server_state=self.server_state)
+        for client in waiting:
+            await loop.connect_accepted_socket(partial(connection, app_state={}), client)
+        await super().shutdown(sockets)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -38,7 +56,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = Server(config=self.config)
+        server = _Server(config=self.config)
         self._install_sigquit_handler()
         watch = asyncio.create_task(self._watch(server))
         await server.serve(sockets=self.sockets)

@@ -1,0 +1,41 @@
+"""An application behind the HTTP edge that does what the query of a request's URL says: sleep so many seconds, or fail.
+
+It answers which process it is. `/routed` is answered by the route, everything else by the WSGI application.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from apps.access.requests import Answer, Request
+from apps.access.requests import answer as answer_of
+from apps.api.errors import refuse
+from apps.operations.edge.application import Edge
+
+THREADS = 2
+TIMEOUT = 3
+
+
+def _obey(query: str) -> bytes:
+    if query == "exit":
+        raise SystemExit(1)
+    if query == "bug":
+        raise StopIteration
+    time.sleep(float(query or 0))
+    return str(os.getpid()).encode()
+
+
+def _route(request: Request) -> Answer | None:
+    if request.scope["path"] != "/routed":
+        return None
+    return answer_of(200, b"text/plain", _obey(request.scope["query_string"].decode()))
+
+
+def _wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    answer = _obey(environ["QUERY_STRING"])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    return [answer]
+
+
+application = Edge(_wsgi, _route, refuse, threads=THREADS, timeout=TIMEOUT)

@@ -1,0 +1,193 @@
+"""Workers that are kept busy, hang, are killed, replaced and stopped, while clients have requests for them."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+
+from tests.api.problems import refused
+from tests.operations.sleeper import THREADS
+from tests.server import ROOT, Server, serving, until
+from tests.sockets import connect, read_all, read_response
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """gunicorn with one worker that runs the sleeper."""
+    server = Server(tmp_path_factory.mktemp("sleeper") / "data")
+    options = [
+        "--worker-class",
+        "apps.operations.edge.worker.Worker",
+        "--graceful-timeout",
+        "10",
+        "--no-control-socket",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{server.port}", "tests.operations.sleeper"],
+        env=server.environ | {"DJANGO_SETTINGS_MODULE": "vectordb.settings"},
+        cwd=ROOT,
+    )
+    try:
+        until(lambda: answers(server.url), "gunicorn answers")
+        yield server.url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        server.drop_database()
+
+
+def answers(url: str) -> bool:
+    try:
+        return ask(url, "/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def ask(url: str, path: str = "/") -> httpx.Response:
+    return httpx.get(url + path, timeout=60, trust_env=False)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+def test_health_is_answered_while_all_threads_are_busy(url: str, pool: ThreadPoolExecutor) -> None:
+    busy = [pool.submit(ask, url, "/?2") for _ in range(THREADS)]
+    while not all(future.done() for future in busy):
+        assert ask(url, "/health").json() == {"status": "ok"}
+    worker = ask(url).text
+    assert {future.result().text for future in busy} == {worker}
+
+
+def test_a_worker_that_is_busy_with_many_short_requests_is_not_ended(url: str, pool: ThreadPoolExecutor) -> None:
+    worker = ask(url).text
+    assert {answer.text for answer in pool.map(lambda _: ask(url, "/?0.4"), range(20))} == {worker}
+
+
+@pytest.mark.parametrize("path", ["/", "/routed"])
+@pytest.mark.parametrize("failure", ["bug", "exit"])
+def test_what_fails_is_told_and_ends_no_thread(url: str, path: str, failure: str) -> None:
+    worker = ask(url).text
+    for _ in range(THREADS + 1):
+        assert "This is a bug" in refused(ask(url, f"{path}?{failure}"), 500, "internal_error")["detail"]
+    assert ask(url, path).text == worker
+
+
+@pytest.mark.parametrize("path", ["/", "/routed"])
+def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
+    url: str, path: str, pool: ThreadPoolExecutor
+) -> None:
+    worker = ask(url).text
+    hanging = pool.submit(ask, url, f"{path}?1000")
+    others: list[Future[httpx.Response]] = []
+    while not hanging.done():
+        others.append(pool.submit(ask, url, "/?1"))
+        others[-1].result()
+    assert "VECTORDB_REQUEST_TIMEOUT" in refused(hanging.result(), 500, "internal_error")["detail"]
+    assert {other.result().status_code for other in others} == {200}
+    until(lambda: answers(url) and ask(url).text != worker, "another worker answers")
+
+
+class Load:
+    """Clients that send one request after the other until they are stopped, and note what failed."""
+
+    def __init__(self, server: Server, pool: ThreadPoolExecutor, *, keep: bool) -> None:
+        self._server = server
+        self._keep = keep
+        self._stop = Event()
+        self.answered = 0
+        self.failed: list[BaseException] = []
+        self._clients = [pool.submit(self._run) for _ in range(4)]
+
+    def __enter__(self) -> "Load":
+        until(lambda: self.answered > 100, "requests are answered")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for client in self._clients:
+            client.result()
+
+    def _run(self) -> None:
+        headers = {} if self._keep else {"Connection": "close"}
+        with closing(http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)) as connection:
+            while not self._stop.is_set():
+                try:
+                    connection.request("GET", "/api/v1/libraries", headers=headers)
+                    with connection.getresponse() as response:
+                        assert response.status == 200
+                        response.read()
+                    self.answered += 1
+                except ConnectionRefusedError:
+                    # The server has ended.
+                    return
+                except (OSError, http.client.HTTPException) as error:
+                    self.failed.append(error)
+                    connection.close()
+
+
+@pytest.fixture(params=[True, False], ids=["keep-alive", "new connections"])
+def keep(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_a_reload_under_load_fails_no_request(folder: Path, keep: bool, pool: ThreadPoolExecutor) -> None:
+    with serving(folder) as server:
+        before = set(server.workers())
+        with Load(server, pool, keep=keep) as load:
+            server.master().send_signal(signal.SIGHUP)
+            until(lambda: len(server.workers()) == 2 and not before & set(server.workers()), "the workers are others")
+            answered = load.answered
+            until(lambda: load.answered > answered + 100, "the new ones answer")
+        assert load.failed == []
+
+
+def test_a_stop_under_load_fails_no_request(folder: Path, keep: bool, pool: ThreadPoolExecutor) -> None:
+    with serving(folder) as server:
+        with Load(server, pool, keep=keep) as load:
+            assert server.stop() == 0
+        assert load.failed == []
+
+
+def test_a_worker_that_is_killed_takes_only_its_own_connections(folder: Path, pool: ThreadPoolExecutor) -> None:
+    with serving(folder) as server:
+        before = set(server.workers())
+        with server.clients_of_each_worker(2) as clients:
+            server.workers()[0].kill()
+            until(lambda: len(server.workers()) == 2 and set(server.workers()) != before, "there are two workers again")
+            for client in clients:
+                try:
+                    assert client.get("/libraries").status_code == 200
+                except httpx.TransportError:
+                    # The pool notices, and connects again.
+                    assert client.get("/libraries").status_code == 200
+
+
+def test_a_stop_lets_those_finish_who_have_begun(folder: Path, pool: ThreadPoolExecutor) -> None:
+    with serving(folder) as server, ExitStack() as stack:
+        silent = connect(server, stack)
+        begun = connect(server, stack, b"GET /health HTTP/1.1\r\n")
+        with server.client() as client:
+            assert client.get("/libraries").status_code == 200
+        stopping = pool.submit(server.stop)
+        # The port is free when the server takes nobody in any more.
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", server.port)).close()
+            except OSError:
+                break
+        begun.sendall(b"Host: localhost\r\n\r\n")
+        assert read_response(begun).status_code == 200
+        assert read_all(silent) == b""
+        assert stopping.result() == 0
