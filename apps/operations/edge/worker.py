@@ -25,9 +25,10 @@ class _Server(Server):
                 while True:
                     waiting.append(listener.accept()[0])
         loop = asyncio.get_running_loop()
-        connection = partial(self.config.http_protocol_class, config=self.config, server_state=self.server_state)
+        make_connection: Any = self.config.http_protocol_class
+        make_connection = partial(make_connection, config=self.config, server_state=self.server_state, app_state={})
         for client in waiting:
-            await loop.connect_accepted_socket(partial(connection, app_state={}), client)
+            await loop.connect_accepted_socket(make_connection, client)
         await super().shutdown(sockets)
 
 
