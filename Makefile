@@ -1,13 +1,16 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
+# make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
 PYTHON ?= python3
 TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test test-postgresql lint bench format requirements
+.PHONY: install dev serve test test-postgresql lint bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
+
+dev: $(VENV)/.dev
 
 serve: $(VENV)/.base
 	@exec $(BIN)/python manage.py serve
@@ -35,7 +38,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Pin anew what requirements/*.in ask for; what a provider needs is installed beside what base.txt has.
+# Pin what requirements/*.in ask for again; what a provider needs is installed beside what base.txt has.
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-index-url \
 	--no-emit-find-links --quiet
 requirements: $(VENV)/.dev
