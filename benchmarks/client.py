@@ -1,4 +1,4 @@
-"""An HTTP client that costs next to nothing: one raw socket a request, as gunicorn's sync workers close it after each.
+"""An HTTP client that costs next to nothing: a raw socket for each request.
 
 A request costs it some 100 microseconds, connecting included, where httpx takes over a millisecond.
 """

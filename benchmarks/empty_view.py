@@ -1,5 +1,5 @@
-"""The reference of a request: an empty Django view without middleware, under the server's own gunicorn, beside its
-maintenance process.
+"""The reference of a request: an empty Django view without middleware, under the server's own edge and gunicorn,
+beside its maintenance process.
 
 Run as `python -m benchmarks.empty_view` with the server's settings in the environment.
 """

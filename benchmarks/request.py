@@ -1,5 +1,5 @@
 """The cost of a request: queries of a library of 1,000 rows, text and metadata returned, beside an empty Django view
-under the same gunicorn. wrk makes the load, with 8 connections, on the same machine; both sides take turns.
+under the same edge and gunicorn. wrk makes the load, with 8 connections, on the same machine; both sides take turns.
 """
 
 import shutil

@@ -5,7 +5,7 @@ import resource
 
 
 def raise_open_file_limit() -> None:
-    """Raise the limit as far as a process may, for itself and its children: the usual one is of the time of select."""
+    """Raise the limit as far as the system allows, for this process and its children; the usual one is low."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names no hard limit, and refuses to go that far.
     with contextlib.suppress(OSError, ValueError):
