@@ -1,10 +1,11 @@
-"""The HTTP edge: parse a request, call one service, render.
+"""The REST API: parse a request, call one function, render.
 
-bodies      from request bytes to a typed input
-errors      every error body; which error has which status
-middleware  request ids, host check, and errors outside of any view
-pagination  limit and cursor
-renderers   JSON by orjson, the browsable API for people
-openapi     the schema: pydantic models, problem responses
-v1/         the endpoints
+bodies       from a request's body to a typed input
+parameters   query parameters as typed objects, and pagination
+vector_json  large bodies, their vectors read by a kernel
+errors       every error body; which error has which status
+middleware   admission, and errors outside of any view
+renderers    JSON by orjson, REST framework's pages for people
+openapi      the schema: pydantic models, problem responses
+v1/          the endpoints
 """

@@ -1,4 +1,6 @@
-"""From request bytes to a typed input: media type, size, JSON, fields; each refused with its own answer."""
+"""From a request's body to a typed input: media type, JSON, fields; a fault of each has its own error."""
+
+import re
 
 from django.http import HttpRequest, UnreadablePostError
 
@@ -7,8 +9,8 @@ from apps.api.vector_json import Body, validate
 
 
 def parse(request: HttpRequest, model: type[Body], *, empty: bytes | None = None) -> Body:
-    """The request's JSON body as `model`, `empty` standing in for none; raises Problem, or pydantic's
-    ValidationError."""
+    """The request's JSON body as `model`; `empty` is the body of a request without one. Raises Problem, or
+    pydantic's ValidationError."""
     if empty is not None and not read(request).strip():
         return validate(empty, model)
     return validate(json_body(request), model)
@@ -19,10 +21,8 @@ def json_body(request: HttpRequest) -> bytes:
     content_type = request.META.get("CONTENT_TYPE", "")
     media_type = content_type.partition(";")[0].strip().lower()
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-    is_json = media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )
-    is_json = is_json and (request.content_params or {}).get("charset", "utf-8").lower() in ("utf-8", "utf8")
+    charset = (request.content_params or {}).get("charset", "utf-8").lower()
+    is_json = re.fullmatch(r"application/(json|.+\+json)", media_type) and charset in ("utf-8", "utf8")
     if not is_json or encoding.lower() != "identity":
         got = f"Content-Type {content_type!r}" if not is_json else f"Content-Encoding {encoding!r}"
         detail = f"The body must be JSON in UTF-8: send the header Content-Type: application/json. Got {got}."

@@ -16,7 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, NoDefault, model_json_schem
 from apps.api.v1.schemas import Problem
 from apps.libraries.fields import Identifier
 
-IF_MATCH = OpenApiParameter(
+_IF_MATCH = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
@@ -45,7 +45,9 @@ _REF = "#/components/schemas/{model}"
 
 
 class AutoSchema(_AutoSchema):
-    """Describes an endpoint by its path and by what its class says of parameters and examples."""
+    """Describes an endpoint by its path and by what its class, an `ApiView`, says."""
+
+    view: Any
 
     def get_tags(self) -> list[str]:
         parts = self.path.removeprefix("/api/v1/").split("/")
@@ -54,11 +56,16 @@ class AutoSchema(_AutoSchema):
         return ["libraries" if parts[0] == "libraries" else "server"]
 
     def get_override_parameters(self) -> list[Any]:
-        return [self.view.parameters] if self.method == "GET" and hasattr(self.view, "parameters") else []
+        if self.method in ("PUT", "PATCH", "DELETE") and self.view.has_etag:
+            return [_IF_MATCH]
+        return [self.view.parameters] if self.method == "GET" else []
+
+    def get_response_serializers(self) -> Any:
+        return {204: None} if self.method == "DELETE" else super().get_response_serializers()
 
     def get_examples(self) -> list[OpenApiExample]:
-        bodies = getattr(self.view, "example_bodies", {})
-        return [OpenApiExample("Example", bodies[self.method], request_only=True)] if self.method in bodies else []
+        body = self.view.example_bodies.get(self.method)
+        return [] if body is None else [OpenApiExample("Example", body, request_only=True)]
 
 
 class _RequestSchema(GenerateJsonSchema):

@@ -77,14 +77,15 @@ class PageParameters(Parameters):
     limit: Annotated[
         int,
         BeforeValidator(_parse_limit),
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
-        Field(description="How many items to answer."),
+        WithJsonSchema(
+            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "description": "The most items to return."}
+        ),
     ] = DEFAULT_LIMIT
     cursor: Annotated[
         int,
         BeforeValidator(_parse_cursor),
-        WithJsonSchema({"type": "string"}),
-        Field(default_factory=int, description="The `next_cursor` of the page before."),
+        WithJsonSchema({"type": "string", "description": "The `next_cursor` of the page before."}),
+        Field(default_factory=int),
     ]
 
 
@@ -93,8 +94,7 @@ class ChunkParameters(Parameters):
 
     include: Annotated[
         Literal["embedding"] | None,
-        WithJsonSchema({"type": "string", "enum": ["embedding"]}),
-        Field(description="What else to show."),
+        WithJsonSchema({"type": "string", "enum": ["embedding"], "description": "What else to show."}),
     ] = None
 
 
@@ -102,11 +102,10 @@ class ChunkPageParameters(PageParameters, ChunkParameters):
     """A page of a library's chunks."""
 
     document_id: Annotated[
-        str | None, WithJsonSchema({"type": "string"}), Field(description="Only the chunks of this document.")
+        str | None, WithJsonSchema({"type": "string", "description": "Only the chunks of this document."})
     ] = None
     filter: Annotated[
         Filter,
         BeforeValidator(_parse_json),
-        WithJsonSchema({"type": "string"}),
-        Field(description="Only the chunks that match: a filter, as JSON."),
+        WithJsonSchema({"type": "string", "description": "Only the chunks that match: a filter, as JSON."}),
     ]

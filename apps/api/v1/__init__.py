@@ -4,5 +4,5 @@ urls       paths
 libraries  documents  chunks  query   the endpoints
 base       what they share
 schemas    the shapes of their answers, for the schema
-examples   the bodies shown in the browsable API and the schema
+examples   the bodies that the schema and the browsable API show
 """

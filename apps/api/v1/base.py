@@ -17,12 +17,14 @@ from apps.libraries.selectors import etag
 class ApiView(APIView):
     """An endpoint, whose query parameters are in `query`.
 
-    `parameters` is the type of `query`. `example_bodies` are bodies by method, for the schema and the browsable API,
-    whose page links to the paths `below` this one.
+    `parameters` is the type of `query`. With `has_etag`, writes take `if_match`. `example_bodies` are bodies by method,
+    for the schema and the browsable API, whose page links to the paths `below` this one.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
     query: Parameters
+    has_etag: ClassVar[bool] = False
+    if_match: str | None
     example_bodies: ClassVar[Mapping[str, Any]] = {}
     below: ClassVar[tuple[str, ...]] = ()
 
@@ -32,6 +34,7 @@ class ApiView(APIView):
             if not is_id(value):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
         self.query = parse_parameters(request.query_params, self.parameters)
+        self.if_match = request.headers.get("If-Match")
 
     def links(self) -> dict[str, str]:
         """Where the browsable page leads, by name: to the paths below, the items of a list, and its next page."""
@@ -61,14 +64,3 @@ def with_etag(data: dict[str, Any], status: int = 200, location: str | None = No
     response = respond(data, status, location)
     response.headers["ETag"] = tag or etag(data)
     return response
-
-
-def no_content() -> Response:
-    """204."""
-    return Response(status=204)
-
-
-def if_match(request: Request) -> str | None:
-    """The request's If-Match header."""
-    header: str | None = request.META.get("HTTP_IF_MATCH")
-    return header

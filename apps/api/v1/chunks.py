@@ -9,10 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN, IF_MATCH
+from apps.api.openapi import HIDDEN
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, if_match, no_content, respond, with_etag
+from apps.api.v1.base import ApiView, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.fields import BoundedInt, Identifier, Input, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
@@ -97,36 +97,23 @@ class Chunk(ApiView):
     example_bodies = {"PATCH": examples.CHUNK_UPDATE}
     parameters = ChunkParameters
     query: ChunkParameters
+    has_etag = True
 
     @extend_schema(operation_id="get_chunk", summary="Read a chunk", responses=schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
         embedding = self.query.include is not None
         return with_etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=embedding))
 
-    @extend_schema(
-        operation_id="update_chunk",
-        summary="Change a chunk",
-        request=ChunkUpdate,
-        responses=schemas.Chunk,
-        parameters=[IF_MATCH],
-    )
+    @extend_schema(operation_id="update_chunk", summary="Change a chunk", request=ChunkUpdate, responses=schemas.Chunk)
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
-        chunk = services.update_chunk(
-            library_id=library_id, chunk_id=chunk_id, update=update, if_match=if_match(request)
-        )
+        chunk = services.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=self.if_match)
         return with_etag(chunk)
 
-    @extend_schema(
-        operation_id="delete_chunk",
-        summary="Delete a chunk",
-        parameters=[IF_MATCH],
-        request=None,
-        responses={204: None},
-    )
+    @extend_schema(operation_id="delete_chunk", summary="Delete a chunk")
     def delete(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        services.delete_chunk(library_id=library_id, chunk_id=chunk_id, if_match=if_match(request))
-        return no_content()
+        services.delete_chunk(library_id=library_id, chunk_id=chunk_id, if_match=self.if_match)
+        return Response(status=204)
 
 
 # In the schema, `/chunks/count` is no chunk.
@@ -140,10 +127,7 @@ class ChunkGet(Chunk):
     example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
 
     @extend_schema(
-        operation_id="get_chunks",
-        summary="Read chunks by their ids",
-        request=ChunksGet,
-        responses=schemas.ChunksFound,
+        operation_id="get_chunks", summary="Read chunks by their ids", request=ChunksGet, responses=schemas.ChunksFound
     )
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         get = parse(request, ChunksGet)
@@ -179,12 +163,7 @@ class ChunkCount(Chunk):
 
     example_bodies = {"POST": examples.CHUNKS_COUNT, **Chunk.example_bodies}
 
-    @extend_schema(
-        operation_id="count_chunks",
-        summary="Count chunks",
-        request=ChunksCount,
-        responses=schemas.Counted,
-    )
+    @extend_schema(operation_id="count_chunks", summary="Count chunks", request=ChunksCount, responses=schemas.Counted)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})

@@ -8,10 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN, IF_MATCH
+from apps.api.openapi import HIDDEN
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
+from apps.api.v1.base import ApiView, path_to, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
 from apps.libraries.services import documents as services
@@ -46,6 +46,7 @@ class Document(ApiView):
     """One document; its chunks are listed with `?document_id=`."""
 
     example_bodies = {"PUT": examples.DOCUMENT, "PATCH": examples.DOCUMENT_UPDATE}
+    has_etag = True
 
     @extend_schema(operation_id="get_document", summary="Read a document", responses=schemas.Document)
     def get(self, request: Request, library_id: str, document_id: str) -> Response:
@@ -58,14 +59,13 @@ class Document(ApiView):
         description="Unchanged chunks are kept, others replaced, those not named deleted.",
         request=DocumentInput,
         responses={200: schemas.DocumentReplaced, 201: schemas.DocumentReplaced},
-        parameters=[IF_MATCH],
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
         replaced = services.replace_document(
             library_id=library_id,
             document_id=document_id,
             document=parse(request, DocumentInput),
-            if_match=if_match(request),
+            if_match=self.if_match,
         )
         data = {"id": document_id, **asdict(replaced)}
         path = path_to("libraries", library_id, "documents", document_id)
@@ -76,25 +76,18 @@ class Document(ApiView):
         summary="Change a document's own fields",
         request=DocumentUpdate,
         responses=schemas.Document,
-        parameters=[IF_MATCH],
     )
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
         update = parse(request, DocumentUpdate)
         document = services.update_document(
-            library_id=library_id, document_id=document_id, update=update, if_match=if_match(request)
+            library_id=library_id, document_id=document_id, update=update, if_match=self.if_match
         )
         return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
 
-    @extend_schema(
-        operation_id="delete_document",
-        summary="Delete a document and its chunks",
-        parameters=[IF_MATCH],
-        request=None,
-        responses={204: None},
-    )
+    @extend_schema(operation_id="delete_document", summary="Delete a document and its chunks")
     def delete(self, request: Request, library_id: str, document_id: str) -> Response:
-        services.delete_document(library_id=library_id, document_id=document_id, if_match=if_match(request))
-        return no_content()
+        services.delete_document(library_id=library_id, document_id=document_id, if_match=self.if_match)
+        return Response(status=204)
 
     def links(self) -> dict[str, str]:
         chunks = path_to("libraries", self.kwargs["library_id"], "chunks")
@@ -114,6 +107,5 @@ class DocumentBatch(Document):
         responses={201: schemas.DocumentsCreated},
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
-        write = parse(request, DocumentsWrite)
-        documents = services.create_documents(library_id=library_id, write=write)
+        documents = services.create_documents(library_id=library_id, write=parse(request, DocumentsWrite))
         return respond({"ids": [document["id"] for document in documents], "documents": documents}, 201)

@@ -5,10 +5,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import IF_MATCH
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, if_match, no_content, path_to, respond, with_etag
+from apps.api.v1.base import ApiView, path_to, respond, with_etag
 from apps.indexing.stats import library_stats
 from apps.libraries import selectors
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate
@@ -54,6 +53,7 @@ class Library(ApiView):
     """One library: its settings, and the way to what is in it."""
 
     example_bodies = {"PATCH": examples.LIBRARY_UPDATE}
+    has_etag = True
     below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed")
 
     @extend_schema(operation_id="get_library", summary="Read a library", responses=schemas.Library)
@@ -61,27 +61,17 @@ class Library(ApiView):
         return with_etag(selectors.library_data(selectors.library_row(library_id)))
 
     @extend_schema(
-        operation_id="update_library",
-        summary="Change a library",
-        request=LibraryUpdate,
-        responses=schemas.Library,
-        parameters=[IF_MATCH],
+        operation_id="update_library", summary="Change a library", request=LibraryUpdate, responses=schemas.Library
     )
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
-        library = services.update_library(library_id=library_id, update=update, if_match=if_match(request))
+        library = services.update_library(library_id=library_id, update=update, if_match=self.if_match)
         return with_etag(selectors.library_data(library))
 
-    @extend_schema(
-        operation_id="delete_library",
-        summary="Delete a library with all that is in it",
-        parameters=[IF_MATCH],
-        request=None,
-        responses={204: None},
-    )
+    @extend_schema(operation_id="delete_library", summary="Delete a library with all that is in it")
     def delete(self, request: Request, library_id: str) -> Response:
-        services.delete_library(library_id=library_id, if_match=if_match(request))
-        return no_content()
+        services.delete_library(library_id=library_id, if_match=self.if_match)
+        return Response(status=204)
 
 
 class Stats(ApiView):
@@ -93,15 +83,12 @@ class Stats(ApiView):
 
 
 class Reindex(ApiView):
-    """Builds the index anew; POST what to change about it, or an empty object. Queries go on meanwhile."""
+    """Rebuilds the index; POST what to change about it, or an empty object. Queries go on meanwhile."""
 
     example_bodies = {"POST": examples.REINDEX}
 
     @extend_schema(
-        operation_id="reindex",
-        summary="Rebuild the index",
-        request=ReindexInput,
-        responses={202: schemas.Index},
+        operation_id="reindex", summary="Rebuild the index", request=ReindexInput, responses={202: schemas.Index}
     )
     def post(self, request: Request, library_id: str) -> Response:
         services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
@@ -109,8 +96,8 @@ class Reindex(ApiView):
 
 
 class Reembed(ApiView):
-    """Moves the library to another embedding model; POST which. All vectors are made anew beside the present ones, and
-    queries go on with these until all are there. DELETE calls it off."""
+    """Moves the library to another embedding model; POST which. The new vectors are made beside the present ones, and
+    queries use these until all are there. DELETE cancels it."""
 
     example_bodies = {"POST": examples.REEMBED}
 
@@ -134,12 +121,7 @@ class Reembed(ApiView):
         asked = request_reembedding(library_id=library_id, reembed=parse(request, ReembedInput))
         return respond(selectors.reembedding_data(asked), status=202)
 
-    @extend_schema(
-        operation_id="cancel_reembedding",
-        summary="Call the move to another embedding model off",
-        request=None,
-        responses={204: None},
-    )
+    @extend_schema(operation_id="cancel_reembedding", summary="Cancel the move to another embedding model")
     def delete(self, request: Request, library_id: str) -> Response:
         cancel_reembedding(library_id=library_id)
-        return no_content()
+        return Response(status=204)

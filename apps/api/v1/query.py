@@ -76,10 +76,7 @@ class Query(_QueryView):
     example_bodies = {"POST": examples.QUERY}
 
     @extend_schema(
-        operation_id="query",
-        summary="Find the nearest chunks",
-        request=QuerySpec,
-        responses=schemas.QueryAnswer,
+        operation_id="query", summary="Find the nearest chunks", request=QuerySpec, responses=schemas.QueryAnswer
     )
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_query(self.principal(), library_id, json_body(request)))
@@ -91,10 +88,7 @@ class QueryMany(_QueryView):
     example_bodies = {"POST": examples.QUERIES}
 
     @extend_schema(
-        operation_id="query_batch",
-        summary="Answer several queries",
-        request=QueryBatch,
-        responses=schemas.QueryAnswers,
+        operation_id="query_batch", summary="Answer several queries", request=QueryBatch, responses=schemas.QueryAnswers
     )
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_queries(self.principal(), library_id, json_body(request)))

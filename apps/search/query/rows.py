@@ -120,30 +120,30 @@ def _columns(fields: frozenset[str], dialect: Dialect) -> _Columns:
             render[field] = itemgetter(at)
         elif field == "metadata":
             columns.append(dialect.json_text("chunk.metadata"))
-            render[field] = partial(_json_at, at)
+            render[field] = partial(_json, at)
         elif field == "embedding":
             columns.append("embedding.vector")
             joins += (
                 " LEFT JOIN vectordb_embedding AS embedding"
                 " ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
             )
-            render[field] = partial(_vector_at, at)
+            render[field] = partial(_vector, at)
         else:
             columns += ["document.title", "document.source", dialect.json_text("document.metadata")]
-            render[field] = partial(_document_at, at)
+            render[field] = partial(_document, at)
     sql = f"SELECT {', '.join(columns)} FROM vectordb_chunk AS chunk {joins} WHERE chunk.id IN ({{}})"
     return _Columns(sql, "embedding" in fields, render)
 
 
-def _json_at(at: int, row: tuple[Any, ...]) -> orjson.Fragment:
+def _json(at: int, row: tuple[Any, ...]) -> orjson.Fragment:
     return orjson.Fragment(row[at])
 
 
-def _vector_at(at: int, row: tuple[Any, ...]) -> Float32:
+def _vector(at: int, row: tuple[Any, ...]) -> Float32:
     return vector_array(row[at])
 
 
-def _document_at(at: int, row: tuple[Any, ...]) -> dict[str, Any] | None:
+def _document(at: int, row: tuple[Any, ...]) -> dict[str, Any] | None:
     if row[2] is None:
         return None
     title, source, metadata = row[at : at + 3]
