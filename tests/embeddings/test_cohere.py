@@ -1,6 +1,5 @@
 """The provider `cohere` against a server that speaks version 2 of the API, on the loopback address."""
 
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -111,9 +110,8 @@ def test_refusals_of_a_text_and_of_a_model_are_the_requests_fault(service: Servi
 def test_a_server_that_does_not_answer_is_given_up(service: Service, cohere: Callable[..., Config]) -> None:
     cohere(timeout=0.5)
     service.next_answers = [HANG] * 3
-    start = time.monotonic()
+    # A connection that the service itself breaks off, later, is another failure.
     assert f"{service.url} did not answer in time" in str(failed())
-    assert time.monotonic() - start < 3
     assert len(service.asked) == 1
 
 

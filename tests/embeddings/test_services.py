@@ -1,7 +1,6 @@
 """`embed`: what a provider answers is checked; batches, attempts, waits and the time-out are kept to."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -127,23 +126,21 @@ def test_what_will_not_pass_is_not_tried_again(error: Exception) -> None:
     [Config(first_wait=3600), Config(timeout=0.001)],
 )
 def test_no_wait_begins_that_the_time_out_has_no_room_for(config: Config) -> None:
-    start = time.monotonic()
     provider = Scripted(failure(transient=True))
     with pytest.raises(ProviderFailed):
         embed_with(provider, ["text"], "query", config)
     assert len(provider.asked) == 1
-    assert time.monotonic() - start < 10
 
 
-def test_the_time_that_a_provider_names_is_kept_to() -> None:
+def test_the_time_that_a_provider_names_is_kept_to(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     provider = Scripted(failure(transient=True, retry_after=3600.0))
     with pytest.raises(ProviderFailed) as failed:
         embed_with(provider, ["text"], "query", SOON)
     assert failed.value.retry_after == 3600.0
     # It is waited for, where there is room: the time named by the provider goes before the settings' own.
-    start = time.monotonic()
-    embed_with(Scripted(failure(transient=True, retry_after=0.05)), ["text"], "query", Config(first_wait=3600))
-    assert time.monotonic() - start >= 0.05
+    embed_with(Scripted(failure(transient=True, retry_after=0.2)), ["text"], "query", Config(first_wait=3600))
+    assert "Trying again in 0.2 s" in caplog.text
 
 
 class Slow(Scripted):
