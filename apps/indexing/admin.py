@@ -25,7 +25,7 @@ class IndexedLibraryAdmin(LibraryAdmin):
     """Libraries with the state of their index."""
 
     list_display = [*LibraryAdmin.list_display, "index_files"]
-    more_fieldsets = {"State": (*LibraryAdmin.more_fieldsets["State"], "index_state")}
+    more_fieldsets = {"State": (*LibraryAdmin.state, "index_state")}
 
     @admin.display(description="index files")
     def index_files(self, library: Any) -> str:

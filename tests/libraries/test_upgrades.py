@@ -82,22 +82,13 @@ def migrate_to_state(name: str) -> Any:
     return executor.loader.project_state([("libraries", name)]).apps
 
 
-class FormerNames:
-    """A cursor whose statements use the names without a prefix."""
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-
-    def execute(self, sql: str) -> None:
-        self._cursor.execute(sql.replace("vectordb_", ""))
-
-
 def fill(models: Any, state: str) -> None:
     """Create the triggers of an earlier version, and rows that they log."""
     dialect = dialect_of(connection)
     with connection.cursor() as cursor:
         for name in dialect.triggers:
-            dialect.create_trigger(cursor if state >= "0005" else FormerNames(cursor), name)
+            sql = dialect.create_trigger(name)
+            cursor.execute(sql if state >= "0005" else sql.replace("vectordb_", ""))
     library, document, chunk, embedding = (
         models.get_model("libraries", name) for name in ("Library", "Document", "Chunk", "Embedding")
     )

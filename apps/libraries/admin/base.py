@@ -45,10 +45,14 @@ class RowAdmin(_ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by: ClassVar[tuple[str, ...]] = ()
+    is_added = True  # by hand
     # The path from a row to the id of its library.
     library_id = "library__public_id"
     fields_shown: ClassVar[tuple[str, ...]]
     more_fieldsets: ClassVar[dict[str, tuple[str, ...]]]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.is_added and super().has_add_permission(request)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return RowList
@@ -70,10 +74,11 @@ class RowAdmin(_ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         """Write the columns that were changed, and none where none was, so that the revision stays."""
+        changed = [name for name in form.changed_data if name != "seen"]
         if not change:
             super().save_model(request, obj, form, change)
-        elif form.changed_data:
-            obj.save(update_fields=[*form.changed_data, "updated_at"])
+        elif changed:
+            obj.save(update_fields=[*changed, "updated_at"])
 
     def belonging(self, rows: QuerySet[Any]) -> list[QuerySet[Any]]:
         """Return what the triggers delete along with rows."""

@@ -3,11 +3,11 @@
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pydantic
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
-from pydantic import ValidationError as BrokenRules
 from pydantic_core import from_json
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
@@ -22,10 +22,8 @@ else:
 
 
 class VerbatimField(forms.CharField):
-    """Text that comes back as it was: not stripped, and an untouched line end stays what it is.
-
-    A browser sends every line end as CR LF, so those cannot be told apart; new ones are kept as LF.
-    """
+    """Text that is not stripped. Browsers send every line end as CR LF, so line ends alone are no change, and new ones
+    are stored as LF."""
 
     widget = AdminTextareaWidget
 
@@ -33,14 +31,10 @@ class VerbatimField(forms.CharField):
         super().__init__(strip=False, required=False, **options)
 
     def to_python(self, value: Any) -> str:
-        return _with_line_feeds(super().to_python(value) or "")
+        return (super().to_python(value) or "").replace("\r\n", "\n").replace("\r", "\n")
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return _with_line_feeds(initial or "") != _with_line_feeds(data or "")
-
-
-def _with_line_feeds(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return self.to_python(initial) != self.to_python(data)
 
 
 class MetadataField(forms.JSONField):
@@ -65,28 +59,17 @@ class MetadataField(forms.JSONField):
         return None if data is None else InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, InvalidJSONInput):
-            return value
-        return json.dumps(value, indent=2, ensure_ascii=False)
+        return value if isinstance(value, InvalidJSONInput) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-class SeenField(forms.CharField):
-    """When the row was last written, as the person has seen it; sent along, never edited."""
-
-    widget = forms.HiddenInput
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return False
-
-
-class RuledForm(_ModelForm):
-    """A form whose fields obey `rules`, the API's model of the same values, which may call them by `named`."""
+class InputForm(_ModelForm):
+    """A form whose fields obey `rules`, the API's model of the same values, which calls some by other names."""
 
     rules: ClassVar[type[Input]]
-    named: ClassVar[dict[str, str]] = {}
+    names_in_rules: ClassVar[dict[str, str]] = {}
 
-    # A write by a program in the meantime is not overwritten unseen.
-    seen = SeenField(required=False)
+    # When the row was last written, as the person has seen it: a later write by a program is not overwritten unseen.
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,36 +78,28 @@ class RuledForm(_ModelForm):
 
     def clean(self) -> dict[str, Any]:
         super().clean()
-        cleaned = self.cleaned_data
+        cleaned: dict[str, Any] = self.cleaned_data
         if cleaned.get("seen") and cleaned["seen"] != self.initial.get("seen"):
             raise ValidationError("This has changed since you opened the page, so nothing was saved. Open it again.")
-        for name, field in self.fields.items():
-            if isinstance(field, VerbatimField) and name in cleaned:
-                before = self.initial.get(name, "")
-                cleaned[name] = cleaned[name] if field.has_changed(before, cleaned[name]) else before
-        self._check(cleaned)
+        names = {self.names_in_rules.get(name, name): name for name, value in cleaned.items() if value is not None}
+        try:
+            self.rules.model_validate(
+                {name: cleaned[field] for name, field in names.items() if name in self.rules.model_fields}
+            )
+        except pydantic.ValidationError as error:
+            for item in error.errors(include_url=False, include_input=False):
+                if item["type"] == "missing":
+                    continue  # its field has refused it already
+                context = item.get("ctx", {})
+                place = "".join(f"/{part}" for part in context.get("path", ())) or "This"
+                field = names[str(item["loc"][0])] if item["loc"] else None
+                self.add_error(field, f"{place} {context.get('detail', item['msg'])}.")
         return cleaned
 
-    def _check(self, cleaned: dict[str, Any]) -> None:
-        fields = {self.named.get(name, name): name for name in cleaned}
-        values = {known: cleaned[name] for known, name in fields.items() if known in self.rules.model_fields}
-        try:
-            self.rules.model_validate({name: value for name, value in values.items() if value is not None})
-        except BrokenRules as error:
-            for item in error.errors(include_url=False, include_input=False):
-                # What is missing has been refused by its field already.
-                if item["type"] != "missing":
-                    context = item.get("ctx", {})
-                    place = "".join(f"/{part}" for part in context.get("path", ()))
-                    detail = context.get("detail", item["msg"])
-                    self.add_error(
-                        fields.get(str(item["loc"][0])) if item["loc"] else None, f"{place or 'This'} {detail}."
-                    )
 
-
-class LibraryForm(RuledForm):
+class LibraryForm(InputForm):
     rules = LibraryCreate
-    named = {"public_id": "id"}
+    names_in_rules = {"public_id": "id"}
 
     public_id = forms.CharField(
         label="Id", required=False, help_text="Names the library in the API. Leave empty for a generated one."
@@ -143,7 +118,7 @@ class LibraryForm(RuledForm):
         return self.cleaned_data["public_id"] or new_id()
 
 
-class DocumentForm(RuledForm):
+class DocumentForm(InputForm):
     rules = DocumentUpdate
 
     title = VerbatimField(widget=AdminTextareaWidget(attrs={"rows": 2}))
@@ -151,8 +126,8 @@ class DocumentForm(RuledForm):
     metadata = MetadataField()
 
 
-class ChunkForm(RuledForm):
+class ChunkForm(InputForm):
     rules = ChunkUpdate
 
-    text = VerbatimField(help_text="The embedding stays as it is; to make it anew, write the chunk by the API.")
+    text = VerbatimField(help_text="The embedding stays as it is. To replace it, write the chunk by the API.")
     metadata = MetadataField()

@@ -42,11 +42,13 @@ _STEP, _HALF = 3, 30
 class LibraryFilter(admin.SimpleListFilter):
     """Offers the first libraries by id, and the one that is chosen."""
 
-    title = f"library (the first {_LIBRARIES_OFFERED})"
+    title = "library"
     parameter_name = "library"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         ids = Library.objects.order_by("public_id").values_list("public_id", flat=True)[:_LIBRARIES_OFFERED]
+        if len(ids) == _LIBRARIES_OFFERED:
+            self.title = f"library (the first {_LIBRARIES_OFFERED})"
         return [(public_id, public_id) for public_id in dict.fromkeys([*ids, *filter(None, [self.value()])])]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -95,17 +97,8 @@ class LibraryAdmin(RowAdmin):
     search_fields = ("public_id", "name", "description")
     search_help_text = "Part of an id, a name or a description."
     fields_shown = ("public_id", "name", "description", "dimension", "metric", "index_type", "metadata")
-    more_fieldsets = {
-        "State": (
-            "document_count",
-            "chunk_count",
-            "vectors_by",
-            "index",
-            "revision",
-            "created_at",
-            "updated_at",
-        )
-    }
+    state = ("document_count", "chunk_count", "vectors_by", "index", "revision", "created_at", "updated_at")
+    more_fieldsets = {"State": state}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Library]:
         newest = Change.objects.filter(library_key=OuterRef("pk")).order_by("-seq")
@@ -164,6 +157,7 @@ class DocumentAdmin(RowAdmin):
     """Documents with the first of their chunks. A document comes with chunks, so none is added here."""
 
     form = DocumentForm
+    is_added = False
     list_display = ("public_id", "library", "excerpt", "chunk_count", "updated_at")
     list_filter = (LibraryFilter,)
     search_fields = ("^public_id", "title", "source")
@@ -176,9 +170,6 @@ class DocumentAdmin(RowAdmin):
         documents = super().get_queryset(request).select_related("library")
         counted: QuerySet[Document] = documents.annotate(chunk_total=_count_of(Chunk, "document"))
         return _cut(counted, "title", "source", "metadata") if _is_list(request) else counted
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def belonging(self, rows: QuerySet[Document]) -> list[QuerySet[Any]]:
         return [Chunk.objects.filter(document__in=rows.values("pk"))]
@@ -207,6 +198,7 @@ class ChunkAdmin(RowAdmin):
     """Chunks with a summary of their embedding. A chunk needs a vector to be found, so none is added here."""
 
     form = ChunkForm
+    is_added = False
     list_display = ("public_id", "library", "document", "excerpt")
     list_filter = (LibraryFilter, DocumentFilter)
     search_fields = ("^public_id", "text")
@@ -229,9 +221,6 @@ class ChunkAdmin(RowAdmin):
             found = Chunk.objects.filter(public_id__startswith=search_term.removeprefix("id:").strip())
             return queryset.filter(pk__in=found.order_by().values("pk")), False
         return super().get_search_results(request, queryset, search_term)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @admin.display(description="text")
     def excerpt(self, chunk: Any) -> str:

@@ -73,21 +73,17 @@ class Dialect(ABC):
     def migration(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
         """A transaction in which the schema may be altered, and in which no other process does that."""
 
-    # name: definition, as `read_triggers` returns it.
+    # Names and definitions of the triggers, in the order in which they are created.
     triggers: ClassVar[dict[str, str]]
+    # Selects names and definitions of the triggers there are, in the order in which a write locks their tables; without
+    # a definition where one does not fire.
+    select_triggers: ClassVar[str]
+    # Drops the trigger {}.
+    drop_trigger: ClassVar[str]
 
     @abstractmethod
-    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
-        """Return the database's triggers by name, None for one that does not fire, in the order in which a write locks
-        their tables."""
-
-    @abstractmethod
-    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
-        """Create one of `triggers`."""
-
-    @abstractmethod
-    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
-        """Drop a trigger that exists."""
+    def create_trigger(self, name: str) -> str:
+        """The statements that create one of `triggers`."""
 
     def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
         """Make the triggers those of this version. Locks nothing where they are."""
@@ -95,13 +91,13 @@ class Dialect(ABC):
             if self._present(cursor) != self.triggers:
                 self.drop_triggers(connection)
                 for name in self.triggers:
-                    self.create_trigger(cursor, name)
+                    cursor.execute(self.create_trigger(name))
 
     def drop_triggers(self, connection: BaseDatabaseWrapper) -> None:
         """Drop the triggers of this version and of earlier ones."""
         with connection.cursor() as cursor:
             for name in self._present(cursor):
-                self.drop_trigger(cursor, name)
+                cursor.execute(self.drop_trigger.format(name))
 
     def missing_triggers(self, connection: BaseDatabaseWrapper) -> list[str]:
         """Return the names of triggers that should fire and do not."""
@@ -111,9 +107,10 @@ class Dialect(ABC):
 
     def _present(self, cursor: CursorWrapper) -> dict[str, str | None]:
         """The triggers of this version or an earlier one; at first their names had no prefix."""
+        cursor.execute(self.select_triggers)
         return {
             name: definition
-            for name, definition in self.read_triggers(cursor).items()
+            for name, definition in cursor.fetchall()
             if name.startswith(_PREFIX) or _PREFIX + name in self.triggers
         }
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
 from apps.libraries.dialects.base import Dialect, Failure
@@ -130,7 +129,13 @@ class PostgreSQLDialect(Dialect):
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     rows_per_insert = 500
     lock_row = "FOR NO KEY UPDATE"
-    # The source of a trigger's function names the event, so that it tells of a trigger whatever there is to tell.
+    # A table's oid is larger than those of the tables that it refers to.
+    select_triggers = """
+        SELECT tgname, CASE WHEN tgenabled <> 'D' THEN prosrc END FROM pg_trigger JOIN pg_proc ON tgfoid = pg_proc.oid
+        WHERE NOT tgisinternal AND pg_table_is_visible(tgrelid) ORDER BY tgrelid"""
+    # In all versions the function has the trigger's name.
+    drop_trigger = "DROP FUNCTION {}() CASCADE"
+    # The source of a function names the event of its trigger, so it tells whether the trigger is that of this version.
     triggers = {
         name: f"-- {event} {scope}\nBEGIN {body} RETURN NULL; END" for name, (event, scope, body) in _TRIGGERS.items()
     }
@@ -162,24 +167,11 @@ class PostgreSQLDialect(Dialect):
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             yield
 
-    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
-        # A table's oid is larger than those of the tables that it refers to.
-        cursor.execute(
-            "SELECT tgname, CASE WHEN tgenabled <> 'D' THEN prosrc END"
-            " FROM pg_trigger JOIN pg_proc ON tgfoid = pg_proc.oid"
-            " WHERE NOT tgisinternal AND pg_table_is_visible(tgrelid) ORDER BY tgrelid"
-        )
-        return dict(cursor.fetchall())
-
-    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
+    def create_trigger(self, name: str) -> str:
         event, scope, _ = _TRIGGERS[name]
-        function = f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-        cursor.execute(f"{function} $body${self.triggers[name]}$body$")
-        cursor.execute(f"CREATE TRIGGER {name} {event} {scope} EXECUTE FUNCTION {name}()")
-
-    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
-        """Drop the function, which all versions have named like the trigger, and the trigger with it."""
-        cursor.execute(f"DROP FUNCTION {name}() CASCADE")
+        return f"""
+            CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $body${self.triggers[name]}$body$;
+            CREATE TRIGGER {name} {event} {scope} EXECUTE FUNCTION {name}();"""
 
     def failure(self, error: DatabaseError) -> Failure | None:
         state = getattr(error.__cause__, "sqlstate", None)

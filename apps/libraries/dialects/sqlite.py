@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
@@ -119,6 +118,8 @@ class SQLiteDialect(Dialect):
     begin_snapshot = "BEGIN DEFERRED"
     rows_per_insert = 250
     lock_row = ""
+    select_triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    drop_trigger = "DROP TRIGGER {}"
     triggers = {name: f"CREATE TRIGGER {name} {body.strip()}" for name, body in _TRIGGERS.items()}
     # SQLite reckons in milliseconds.
     later = "max(%s, strftime('%%Y-%%m-%%d %%H:%%M:%%f', updated_at, '+0.001 seconds'))"
@@ -155,15 +156,8 @@ class SQLiteDialect(Dialect):
         with connection.constraint_checks_disabled(), transaction.atomic(using=connection.alias):
             yield
 
-    def read_triggers(self, cursor: CursorWrapper) -> dict[str, str | None]:
-        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-        return dict(cursor.fetchall())
-
-    def create_trigger(self, cursor: CursorWrapper, name: str) -> None:
-        cursor.execute(self.triggers[name])
-
-    def drop_trigger(self, cursor: CursorWrapper, name: str) -> None:
-        cursor.execute(f"DROP TRIGGER {name}")
+    def create_trigger(self, name: str) -> str:
+        return self.triggers[name]
 
     def failure(self, error: DatabaseError) -> Failure | None:
         code = getattr(error.__cause__, "sqlite_errorcode", None)
