@@ -1,5 +1,5 @@
 """What maintenance costs others: writes while segments are sealed and merged, queries while a graph is built, queries
-while rows are written.
+while rows are written; and what it costs while nobody does anything.
 """
 
 import shutil
@@ -24,10 +24,13 @@ from benchmarks.testbed import (
 from benchmarks.timing import middle_round, progress, quantile, seconds
 
 _WRITES_PER_SECOND = 200
+_IDLE_LIBRARIES, _ROWS_OF_IDLE_LIBRARY = 2000, 20
+# A little longer than a library takes to be very quiet, and a whole number of sweeps.
+_SECONDS_UNTIL_IDLE, _IDLE_SECONDS = 75, 60
 
 
 def run(testbed: Testbed) -> list[Row]:
-    return [_ingest(testbed), *_queries_while_building(testbed), *_queries_beside_writes(testbed)]
+    return [_ingest(testbed), *_queries_while_building(testbed), *_queries_beside_writes(testbed), *_idle(testbed)]
 
 
 def _ingest(testbed: Testbed) -> Row:
@@ -113,6 +116,31 @@ def _queries_beside_writes(testbed: Testbed) -> list[Row]:
         wanted = times_at_most(1.5) if share == 0.95 else None
         name = f"query p{share:.0%} while 200 rows/s are written".replace("%", "")
         rows.append(Row(name, ours, "ms", "at rest", reference, wanted))
+    return rows
+
+
+def _idle(testbed: Testbed) -> list[Row]:
+    """CPU time of the maintenance process beside many small libraries that nobody writes to or queries."""
+    rows = []
+    for index_type in ("auto", "brute_force"):
+        folder = testbed.new_path("idle")
+        with testbed.serving(folder) as server:
+            body = testbed.data.chunks_body(range(_ROWS_OF_IDLE_LIBRARY), as_base64)
+            names = [f"idle-{i}" for i in range(testbed.repeat(_IDLE_LIBRARIES, 20))]
+            for name in progress(names, "fill idle libraries"):
+                create_library(server.port, name, testbed.data.dimension, index_type=index_type)
+                call(server.port, "POST", chunks_path(name), body)
+            for name in names:
+                wait_until_built(server.port, name)
+            time.sleep(testbed.repeat(_SECONDS_UNTIL_IDLE))
+            (process,) = server.maintenance()
+            before = process.cpu_times()
+            time.sleep(testbed.repeat(_IDLE_SECONDS))
+            after = process.cpu_times()
+        shutil.rmtree(folder)
+        percent = 100 * (sum(after[:2]) - sum(before[:2])) / testbed.repeat(_IDLE_SECONDS)
+        name = f"maintenance of {len(names):,} idle libraries, {index_type}"
+        rows.append(Row(name, percent, "% of a core", "one core", 100.0, times_at_most(0.01)))
     return rows
 
 

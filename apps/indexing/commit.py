@@ -1,11 +1,10 @@
-"""Writes manifests: of rows that are sealed, and of what a job has made; then tells all processes.
+"""Writes manifests, of sealed rows and of merged segments, then announces them to all processes.
 
-What always holds: a manifest is the library as of its position in the change log, to all who are at its usable position
-or later. Sealing takes the position of the snapshot that it read for both. A finished job keeps the newest manifest's
-position: it puts its segment in the place of those that it was made from, with the rows dead that died meanwhile. These
-are missing at once, and so are those that were dead to the job, so it is usable from the position of that look on. (The
-changes since the manifest's own position are applied again by whoever opens it.) Only one thread of one process
-publishes.
+What always holds: a manifest is the library as of its position in the change log, for readers at its usable position or
+later. A seal uses the position of the snapshot that it read for both. A merge keeps the newest manifest's position: it
+replaces the inputs by its segment, and rows that died meanwhile are dead in it. Rows deleted before or during the merge
+are absent, so the manifest is valid from its commit on. (Readers apply the changes since the manifest's own position
+once more.) Only one thread of one process commits.
 """
 
 import time
@@ -17,9 +16,8 @@ from django.db import connection
 
 from apps.engine.storage.manifest import Manifest, SegmentRecord
 from apps.engine.storage.segment import Segment
-from apps.engine.storage.view import View
-from apps.indexing import merge_policy as planning
-from apps.indexing.merge import Job
+from apps.indexing.merge import Merge
+from apps.indexing.merge_policy import sealed_segments
 from apps.search import loading
 from apps.search.loading import LoadedView
 from apps.search.snapshots import LibraryState, Position
@@ -30,9 +28,8 @@ def seal(current: LoadedView) -> None:
     state, view, manifest = current.state, current.view, current.manifest
     assert view is not None
     folder = loading.index_folder(state.uid)
-    segments = planning.sealed_segments(view)
-    known = {} if manifest is None else {record.name: record for record in manifest.segments}
-    records = [known[segment.name] for segment in segments]
+    segments = sealed_segments(view)
+    records = _records(manifest, segments)
     rebuild = state.rebuild if manifest is None else manifest.rebuild
     loose = view.flush()
     if loose is not None:
@@ -40,41 +37,48 @@ def seal(current: LoadedView) -> None:
         segments.append(segment)
         records.append(record)
     try:
-        manifest = _published(state, state.position, rebuild, segments, records)
+        manifest = _publish(state, state.position, rebuild, segments, records)
     except OSError:
         if loose is not None:
-            folder.discard(segment.name)  # the next attempt saves it anew
+            folder.discard(segment.name)  # the next attempt saves it again
         raise
-    tell(state, manifest)
+    announce(state, manifest)
 
 
-def replace_inputs(
-    current: LoadedView, view: View, manifest: Manifest, job: Job, segment: Segment, record: SegmentRecord
-) -> None:
-    """Put the result of a job in the place of its inputs, as far as they live; drop it where a row lives in one that
-    was dead there when the job began, as after the database was put back to an older copy."""
-    made_of = {one.name: one.live_keys() for one in job.inputs}
-    inputs = {one.name: one.live_keys() for one in view.segments if one.name in made_of}
-    if not all(np.isin(keys, made_of[name]).all() for name, keys in inputs.items()):
+def commit_merge(current: LoadedView, merge: Merge) -> None:
+    """Replace the inputs of a merge by its result, as far as their rows live. Drop the result where a row lives in an
+    input that was dead there when the merge began, as after the database was put back to an older copy."""
+    view, manifest = current.view, current.manifest
+    assert view is not None
+    assert manifest is not None
+    segment, record = merge.future.result()
+    merged_keys = {one.name: one.live_keys() for one in merge.inputs}
+    live_keys = {one.name: one.live_keys() for one in view.segments if one.name in merged_keys}
+    if not all(np.isin(keys, merged_keys[name]).all() for name, keys in live_keys.items()):
         return
-    alive = np.isin(segment.keys, np.concatenate([np.empty(0, np.int64), *inputs.values()]))
-    segments = [one for one in planning.sealed_segments(view) if one.name not in made_of]
-    known = {one.name: one for one in manifest.segments}
-    records = [known[one.name] for one in segments]
+    alive = np.isin(segment.keys, np.concatenate([np.empty(0, np.int64), *live_keys.values()]))
+    segments = [one for one in sealed_segments(view) if one.name not in merged_keys]
+    records = _records(manifest, segments)
     if alive.any():
         segments.append(segment if alive.all() else replace(segment, alive=alive))
         records.append(record)
     position = Position(manifest.seq, manifest.token)
-    tell(current.state, _published(current.state, position, manifest.rebuild, segments, records))
+    announce(current.state, _publish(current.state, position, manifest.rebuild, segments, records))
 
 
-def tell(state: LibraryState, manifest: Manifest) -> None:
-    """Let all processes know of a manifest."""
+def announce(state: LibraryState, manifest: Manifest) -> None:
+    """Tell all processes the number of a library's newest manifest."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE vectordb_library SET manifest = %s WHERE uid = %s", [manifest.number, state.uid])
 
 
-def _published(
+def _records(manifest: Manifest | None, segments: Sequence[Segment]) -> list[SegmentRecord]:
+    """The manifest's records of some of its segments."""
+    known = {} if manifest is None else {record.name: record for record in manifest.segments}
+    return [known[segment.name] for segment in segments]
+
+
+def _publish(
     state: LibraryState,
     position: Position,
     rebuild: int,

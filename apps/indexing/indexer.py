@@ -1,303 +1,316 @@
-"""Keeps the index files of all libraries in shape: seals, merges, rebuilds, sweeps. One process does, beside the
-request workers, which never build.
+"""Keeps the index files of all libraries in shape. One process does, beside the request workers, which never build.
 
-Rows that are in no file yet are *sealed* into a segment that is quick to build. *Jobs* then make one segment of others:
-of the wished type, without dead rows, or of several. They run in threads while sealing goes on, a slow one and a quick
-one at a time, never two on the same segment. What is due, `planning` says.
+    tick              reads what changed, and takes the libraries where something may be due
+    maintain_library  asks `merge_policy` for the next step: rebuild, seal, announce or merge
+    commit            writes the manifest, and announces it to all processes
 
-Only one thread publishes, see `publishing`. What it could not publish, as on a full disk, it keeps and tries again.
+Rows that are in no file are *sealed* into a segment that is quick to build. *Merges* then make one segment of others:
+of the configured type, without dead rows, or of several. They run in threads while sealing goes on, one slow and one
+quick at a time, never two on the same segment. The result of a merge that could not be committed, as on a full disk, is
+kept and committed later.
 """
 
 import contextlib
 import logging
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 
 from django.conf import settings
 from django.db import DatabaseError
 
 from apps.engine.errors import EngineError
-from apps.engine.storage.index_folder import sweep_libraries
-from apps.indexing import commit as publishing
-from apps.indexing import merge_policy as planning
-from apps.indexing.merge import Job
-from apps.indexing.state import Failure, Watch
+from apps.engine.storage.index_folder import SECONDS_KEPT, damaged_libraries, sweep_libraries
+from apps.indexing import commit
+from apps.indexing.change_feed import ChangeFeed
+from apps.indexing.merge import Merge
+from apps.indexing.merge_policy import (
+    IndexStatus,
+    SegmentSummary,
+    Step,
+    is_slow_merge,
+    merge_candidates,
+    next_step,
+    read_status,
+    sealed_segments,
+)
+from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
+from apps.indexing.state import Failure, MaintenanceState, failure_after
 from apps.libraries.errors import NotFound
-from apps.search import loading
 from apps.search.cache import ViewCache
-from apps.search.loading import LoadedView
+from apps.search.loading import LoadedView, identity_of, index_folder, load_in_steps
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
 logger = logging.getLogger(__name__)
 
-_QUIET_SECONDS = 5.0
-_VERY_QUIET_SECONDS = 60.0
-_SECONDS_BETWEEN_LOOKS = 0.5
-_MAY_PASS = (OSError, MemoryError, DatabaseError)
-_NOT_OUR_MISTAKE = (EngineError, RuntimeError, *_MAY_PASS)
-
-
-class _Found(Enum):
-    """What there was to do for a library."""
-
-    DONE = 1
-    # A job is at work, there is no thread for another, or one has failed and is tried again later.
-    WAITS = 2
-    NOTHING = 3
+TRANSIENT_ERRORS = (OSError, MemoryError, DatabaseError)
+_NO_TRACEBACK = (EngineError, RuntimeError, *TRANSIENT_ERRORS)
 
 
 class Indexer:
-    """Looks after the index files of all libraries; there must be one at a time for a data folder.
+    """Maintains the index files of all libraries; there must be one at a time for a data folder.
 
-    `on_job_end` is called, in another thread, when a job has ended whose result waits for the next round.
+    `clock` gives seconds. `on_merge_end` is called, in another thread, when the next tick has a merge to commit.
     """
 
-    def __init__(self, on_job_end: Callable[[], None] = lambda: None) -> None:
-        self._on_job_end = on_job_end
+    def __init__(
+        self,
+        policy: IndexingPolicy = DEFAULT_POLICY,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_merge_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._policy, self._clock, self._on_merge_end = policy, clock, on_merge_end
         self._views = ViewCache(settings.MEMORY_BUDGET)
-        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
-        # By whether they are slow, so that minutes of one library hold up no seconds of another.
-        self._jobs: dict[bool, Job] = {}
-        # Their results could not be published; each holds its segment in memory until that is done.
-        self._unpublished: list[Job] = []
-        # How many jobs have ended so far, or were tried to be published.
-        self._ended = 0
+        self._feed = ChangeFeed()
+        # What is known of each library, by uid, in order of creation.
+        self.libraries: dict[str, MaintenanceState] = {}
+        # Merges by whether they are slow, so that minutes of one library hold up no seconds of another.
+        self.running: dict[bool, Merge] = {}
+        # Merges whose commit failed; each holds its segment in memory until that succeeds.
+        self.uncommitted: list[Merge] = []
 
-    def round(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Look after every library once, until `is_stopped`; answers whether there was something to do. Jobs go on
-        afterwards."""
-        did = self._finish_jobs()
-        for state in self._listed():
-            if is_stopped():
-                break
-            watch = self._watches[state.uid]
-            seconds = watch.seconds_quiet(state)
-            if watch.is_settled(state) or (watch.sealing is not None and watch.sealing.holds(state)):
-                continue
-            quiet, very_quiet = seconds >= _QUIET_SECONDS, seconds >= _VERY_QUIET_SECONDS
-            least = planning.least_changes(state, quiet=quiet, very_quiet=very_quiet)
-            found = self._look_after(state, least=least, quiet=quiet)
-            if found is _Found.NOTHING and very_quiet:
-                watch.settled = state
-            did |= found is _Found.DONE
+    def tick(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Do one step for each library where something is due, until `is_stopped`. Return True if something was done.
+        Merges run on afterwards."""
+        did = self._finish_merges()
+        self._read_changes()
+        for library in list(self.libraries.values()):
+            now = self._clock()
+            if library.next_look <= now and not is_stopped():
+                did |= self.maintain_library(library, idle=now - library.changed_at)
         return did
 
     def run_until_done(self, library_id: str, is_stopped: Callable[[], bool] = lambda: False) -> str | None:
-        """Do all there is to do for one library, as if it had been quiet for long, or until `is_stopped`; answers why
-        that failed, if it did."""
+        """Do all steps for one library, however busy it is, or until `is_stopped`. Return why one failed, or None."""
         while not is_stopped():
-            did = self._finish_jobs()
-            for state in self._listed():
-                if state.public_id == library_id:
-                    watch = self._watches[state.uid]
-                    least = planning.least_changes(state, quiet=True, very_quiet=True)
-                    did |= watch.reason is None and self._look_after(state, least=least, quiet=True) is _Found.DONE
-                    if watch.reason is not None:
-                        return watch.reason
-            if not did and not self._jobs:
+            did = self._finish_merges()
+            self._read_changes()
+            for library in [one for one in self.libraries.values() if one.library.public_id == library_id]:
+                did |= library.reason is None and self.maintain_library(library, idle=inf)
+                if library.reason is not None:
+                    return library.reason
+            if not did and not self.running:
                 break
-            for job in list(self._jobs.values()):
-                job.wait(_SECONDS_BETWEEN_LOOKS)
+            for merge in self.running.values():
+                with contextlib.suppress(TimeoutError):
+                    merge.future.exception(self._policy.tick_seconds)
         return None
 
     def run_all_until_done(self, is_stopped: Callable[[], bool]) -> bool:
-        """Do all there is to do for every library, one after the other, or until `is_stopped`; answers whether all is
-        done. The log says what failed."""
-        reasons = [self.run_until_done(state.public_id, is_stopped) for state in _states()]
+        """Do all steps for every library, one after the other, or until `is_stopped`. Return True if all is done; the
+        log says what failed."""
+        self._read_changes()
+        ids = [library.library.public_id for library in self.libraries.values()]
+        reasons = [self.run_until_done(library_id, is_stopped) for library_id in ids]
         return not is_stopped() and not any(reasons)
 
     def sweep(self) -> None:
-        """Delete files that nothing refers to any more, and look whether the others are as they were opened; the next
-        round sees to those that are not."""
-        for job in self._unpublished:
+        """Delete files that nothing refers to, and find libraries whose files are not as they were opened: the next
+        tick repairs these. Looks at all libraries."""
+        for merge in self.uncommitted:
             # Nothing refers to its files yet; they must not look old.
             with contextlib.suppress(OSError):
-                os.utime(settings.INDEX_DIR / job.state.uid / "segments" / job.result()[1].name)
-        for state in _states():
-            watch = self._watches[state.uid]
-            if not watch.has_files(state):
-                watch.settled = None
-            loading.index_folder(state.uid).sweep(loading.identity_of(state))
-        with open_snapshot() as snapshot:
-            uids = {uid for (uid,) in snapshot.rows("SELECT uid FROM vectordb_library")}
-        sweep_libraries(settings.INDEX_DIR, uids)
+                os.utime(settings.INDEX_DIR / merge.state.uid / "segments" / merge.future.result()[1].name)
+        self._read_changes(everything=True)
+        now = self._clock()
+        for library in self.libraries.values():
+            state = library.library
+            if (state.manifest_number or state.rebuild) and not library.has_files():
+                library.next_look = now
+            if library.swept_at < library.worked_at + SECONDS_KEPT:
+                index_folder(state.uid).sweep(identity_of(state))
+                library.swept_at = now
+        sweep_libraries(settings.INDEX_DIR, self._feed.uids)
 
-    def _listed(self) -> list[LibraryState]:
-        """All libraries that may have vectors. What is known of others is forgotten, and jobs that nobody wishes for
-        any more are given up."""
-        states = _states()
-        for uid in self._watches.keys() - {state.uid for state in states}:
-            del self._watches[uid]
-        self._abandon_jobs(states)
-        return states
-
-    def _look_after(self, state: LibraryState, *, least: int, quiet: bool) -> _Found:
-        """Seal rows, if there are `least` changes or more; else begin a job, if there is one to do."""
-        watch = self._watches[state.uid]
+    def maintain_library(self, library: MaintenanceState, idle: float) -> bool:
+        """Do the step that is due for a library to which nobody has written for `idle` seconds, and set when to look at
+        it next. Return True if something was done. An error is recorded: one library must not hold up the others."""
+        state, now = library.library, self._clock()
+        if library.failure is not None and library.failure.blocks(state, now):
+            library.next_look = library.failure.not_before
+            return False
         try:
-            current = self._sealed(state, least, quiet=quiet)
+            did = self._do_next_step(library, idle)
         except NotFound:
-            return _Found.NOTHING
+            library.next_look = inf  # it was deleted just now
+            return False
         except Exception as error:
-            watch.sealing = self._failed(state, watch.sealing, error)
-            return _Found.WAITS
-        if watch.sealing is not None:
-            watch.sealing = None
-            loading.index_folder(state.uid).note_failure(watch.reason)
-        if isinstance(current, _Found):
-            return current
-        if watch.building is not None and watch.building.holds(current.state):
-            return _Found.WAITS
-        try:
-            return self._begun(current, quiet=quiet)
-        except Exception as error:
-            watch.building = self._failed(current.state, watch.building, error)
-            return _Found.WAITS
+            library.failure = self._record_failure(state, library.failure, error)
+            library.next_look = library.failure.not_before
+            return False
+        if library.failure is not None:
+            library.failure = None
+            index_folder(state.uid).note_failure(library.reason)
+        if did:
+            library.worked_at = library.next_look = now
+        return did
 
-    def _sealed(self, state: LibraryState, least: int, *, quiet: bool) -> LoadedView | _Found:
-        """Seal if that is due. Otherwise, the library with its files, or that nothing is due."""
+    def _do_next_step(self, library: MaintenanceState, idle: float) -> bool:
+        index = self._read_status(library)
+        step = next_step(index, idle, self._policy)
+        if step is Step.MERGE:
+            return self._begin_merge(library, index, idle)
+        if step is Step.ANNOUNCE and index.manifest is not None:
+            commit.announce(index.state, index.manifest)
+        elif step is not None:
+            self._seal(library, from_rows=step is Step.REBUILD)
+        else:
+            if not any(merge.state.uid == library.library.uid for merge in self._merges()):
+                library.merge_failure = None
+                index_folder(library.library.uid).note_failure(None)
+            if library.view_bytes < self._policy.keep_view_bytes:
+                self._views.forget(library.library.key)
+            self._wait(library, index, idle)
+        return step is not None
+
+    def _read_changes(self, *, everything: bool = False) -> None:
+        """Take over what changed in the database, and what others found damaged. Forget deleted libraries, and cancel
+        merges that nobody needs any more."""
         with open_snapshot() as snapshot:
-            # Without opening its files or loading its rows, for which memory may have no place.
-            if not state.manifest_number and not state.rebuild and snapshot.count_changes(state.key, 0) < least:
-                return _Found.NOTHING
-            watch = self._watches[state.uid]
-            if watch.has_all_sealed(snapshot, state, least):
-                if watch.is_in_shape(state, quiet=quiet):
-                    return _Found.NOTHING
-                if watch.has_to_wait(state, self._ended, quiet=quiet):
-                    return _Found.WAITS
-            current = self._current(snapshot, state)
-            if current.view is None:
-                return _Found.NOTHING
-            state, changes = current.state, planning.count_unsealed(snapshot, current)
-            numbers = loading.index_folder(state.uid).numbers()
-            # All were told of a manifest that is not here any more. Where it never was, it is another host's.
-            is_lost = max(numbers, default=0) < state.manifest_number == watch.greatest
-            if not is_lost and not planning.wants_sealing(current, changes, numbers, least=least):
-                return _Found.NOTHING if current.manifest is None else current
-            if planning.wants_rebuild(current):
-                # A job makes it of the wished type afterwards.
-                loaded = loading.load_in_steps(snapshot, state)
-                if loaded is None:
-                    return _Found.NOTHING
-                current = loaded
-        publishing.seal(current)
-        return _Found.DONE
+            states = self._feed.read(snapshot, everything=everything)
+        now = self._clock()
+        for state in states:
+            if state.uid in self.libraries:
+                self.libraries[state.uid].update(state, now)
+            else:
+                self.libraries[state.uid] = MaintenanceState(state, changed_at=now, next_look=now, worked_at=now)
+        for uid in self.libraries.keys() - self._feed.uids:
+            del self.libraries[uid]
+        for uid in damaged_libraries(settings.INDEX_DIR) & self.libraries.keys():
+            self.libraries[uid].next_look = now
+        for merge in self._merges():
+            library = self.libraries.get(merge.state.uid)
+            if not merge.is_cancelled and (library is None or not merge.matches(library.library)):
+                merge.cancel()
+                why = "the library is deleted" if library is None else "the index configuration has changed"
+                logger.info("index of library %s: a merge is cancelled: %s", merge.state.public_id, why)
 
-    def _begun(self, current: LoadedView, *, quiet: bool) -> _Found:
-        """Begin a job of the library, if there is one to do and a thread for it."""
-        state, view, manifest = current.state, current.view, current.manifest
-        assert view is not None
-        assert manifest is not None
-        watch = self._watches[state.uid]
-        own = [job for job in self._all_jobs() if job.state.uid == state.uid and not job.is_abandoned]
-        taken = {segment.name for job in own for segment in job.inputs}
-        free = [segment for segment in planning.sealed_segments(view) if segment.name not in taken]
-        inputs = planning.inputs(state, free, quiet=quiet)
-        if inputs:
-            job = Job(state, inputs, self._on_job_end)
-            if job.is_slow in self._jobs:
-                watch.note_waits(state, self._ended, quiet=quiet)
-                return _Found.WAITS
-            if watch.building is not None and not watch.building.is_of(state):
-                watch.building = None
-                loading.index_folder(state.uid).note_failure(None)
-            job.start()
-            self._jobs[job.is_slow] = job
-            return _Found.DONE
-        if own:
-            watch.note_waits(state, self._ended, quiet=quiet)
-            return _Found.WAITS
-        if manifest.number > state.manifest_number:
-            publishing.tell(state, manifest)  # whoever published it did not come to that
-        watch.note_in_shape(state, quiet=quiet)
-        loading.index_folder(state.uid).note_failure(None)
-        return _Found.NOTHING
+    def _read_status(self, library: MaintenanceState) -> IndexStatus:
+        """What decides which step is due, without the segments that are being merged. Opens no file that is as it was
+        when it was opened last, and loads no rows of a library that has no files: memory may have no place for them."""
+        state, folder, known = library.library, index_folder(library.library.uid), library.manifest
+        newest = max(folder.numbers(), default=0)
+        with open_snapshot() as snapshot:
+            if not (state.manifest_number or state.rebuild or newest):
+                return IndexStatus(state, None, 0, snapshot.count_changes(state.key, 0), ())
+            is_newest = known is not None and known.number == state.manifest_number == newest
+            if known is not None and is_newest and folder.damage() is None and library.has_files():
+                unsealed = snapshot.count_changes(state.key, known.seq)
+                return IndexStatus(state, known, newest, unsealed, self._free(library))
+            index = read_status(snapshot, self._open(snapshot, library), folder)
+        # A manifest was announced that was here, and is not any more. One that never was here is another host's.
+        is_lost = index.newest < index.state.manifest_number == library.greatest
+        return replace(index, segments=self._free(library), is_lost=is_lost)
 
-    def _current(self, snapshot: Snapshot, state: LibraryState) -> LoadedView:
-        """The library's view, from files that are still there, are those that were opened, and are whole for all that
-        others have found."""
+    def _merges(self) -> list[Merge]:
+        """Merges that run, and those whose results wait to be committed."""
+        return [*self.running.values(), *self.uncommitted]
+
+    def _free(self, library: MaintenanceState) -> tuple[SegmentSummary, ...]:
+        """The library's segments that no merge takes as input. A cancelled merge takes none."""
+        taken = {one.name for merge in self._merges() if not merge.is_cancelled for one in merge.inputs}
+        return tuple(segment for segment in library.segments if segment.name not in taken)
+
+    def _wait(self, library: MaintenanceState, index: IndexStatus, idle: float, until: float = inf) -> None:
+        """Look at the library again when it is idle enough for a step, or at `until`, if that is earlier. Changes and
+        the end of a merge come before."""
+        later = [seconds for seconds in (self._policy.quiet_seconds, self._policy.very_quiet_seconds) if seconds > idle]
+        due = [library.changed_at + seconds for seconds in later if next_step(index, seconds, self._policy)]
+        library.next_look = min([until, *due])
+
+    def _open(self, snapshot: Snapshot, library: MaintenanceState) -> LoadedView:
+        """The library's view, from files that are as they were when they were opened, and that nobody has found
+        damaged; else it is opened again."""
+        state, folder = library.library, index_folder(library.library.uid)
+        damage, numbers = folder.damage(), folder.numbers()
+        if library.manifest is not None and not numbers:
+            logger.warning("index of library %s: files are gone; they are rebuilt", state.public_id)
+        if damage is not None or (library.manifest is not None and not library.has_files()):
+            self._views.forget(state.key)
         current = self._views.current(snapshot, state.public_id)
-        state, manifest = current.state, current.manifest
-        if manifest is None:
-            return current
-        watch, folder = self._watches[state.uid], loading.index_folder(state.uid)
-        watch.greatest = max(watch.greatest, manifest.number)
-        stamps = folder.stamps(manifest)
-        if watch.manifest is None or watch.manifest.number != manifest.number:
-            watch.manifest, watch.stamps = manifest, stamps
-        damage = folder.damage()
-        if stamps is not None and stamps == watch.stamps and damage is None:
-            return current
-        watch.manifest = None
-        if not folder.numbers():
-            logger.warning("index of library %s: files are gone; they are built anew", state.public_id)
-        self._views.forget(state.key)
-        current = self._views.current(snapshot, state.public_id)
-        if damage is not None and current.manifest is not None and current.manifest.number == max(folder.numbers()):
-            folder.forget_damage()  # mended, or whole after all
+        if damage is not None and current.manifest is not None and current.manifest.number == max(numbers, default=0):
+            folder.forget_damage()  # repaired, or whole after all
+        library.note_opened(current)
         return current
 
-    def _abandon_jobs(self, states: Sequence[LibraryState]) -> None:
-        """Give up the jobs that nobody wishes for any more. Each keeps its thread until it ends."""
-        known = {state.uid: state for state in states}
-        for job in self._all_jobs():
-            state = known.get(job.state.uid)
-            if not job.is_abandoned and (state is None or not job.is_wished(state)):
-                job.abandon()
-                why = "the library is deleted" if state is None else "something else is wished for"
-                logger.info("index of library %s: a build is abandoned, for %s", job.state.public_id, why)
+    def _seal(self, library: MaintenanceState, *, from_rows: bool) -> None:
+        """Write the rows that are in no file, or all rows; a merge then makes them of the configured type."""
+        with open_snapshot() as snapshot:
+            current = self._open(snapshot, library)
+            if from_rows:
+                loaded = load_in_steps(snapshot, current.state)
+                if loaded is None:
+                    return  # it is deleted, or has other vectors now; the next tick knows
+                current = loaded
+        commit.seal(current)
 
-    def _all_jobs(self) -> list[Job]:
-        """Those that are at work, and those whose results wait."""
-        return [*self._jobs.values(), *self._unpublished]
+    def _begin_merge(self, library: MaintenanceState, index: IndexStatus, idle: float) -> bool:
+        """Begin a merge of the library, unless it failed lately or the thread for it is taken. Return True if there may
+        be more to do at once."""
+        state = library.library
+        if library.merge_failure is not None and library.merge_failure.blocks(state, self._clock()):
+            self._wait(library, index, idle, until=library.merge_failure.not_before)
+            return False
+        candidates = merge_candidates(index, idle, self._policy)
+        is_slow = is_slow_merge(index.state, candidates, self._policy)
+        if is_slow in self.running:
+            library.waits_for_merge = True
+            self._wait(library, index, idle)
+            return False
+        with open_snapshot() as snapshot:
+            current = self._open(snapshot, library)
+        names = {candidate.name for candidate in candidates}
+        inputs = [segment for segment in sealed_segments(current.view) if segment.name in names]
+        if len(inputs) == len(candidates):
+            if library.merge_failure is not None and not library.merge_failure.is_of(state):
+                library.merge_failure = None
+                index_folder(state.uid).note_failure(None)
+            self.running[is_slow] = Merge(current.state, inputs, is_slow=is_slow, on_end=self._on_merge_end)
+        return True
 
-    def _finish_jobs(self) -> bool:
-        """Publish what jobs have made; answers whether there was any."""
-        ended = [job for job in self._jobs.values() if not job.is_running()]
-        for job in ended:
-            del self._jobs[job.is_slow]
-        ended += [job for job in self._unpublished if job.is_abandoned or job.not_before <= time.monotonic()]
-        self._unpublished = [job for job in self._unpublished if job not in ended]
-        self._ended += len(ended)
-        for job in ended:
-            if not job.is_abandoned:
-                self._finish(job)
+    def _finish_merges(self) -> bool:
+        """Commit the results of merges that have ended, and retry commits that failed. Return True if there were."""
+        now = self._clock()
+        ended = [merge for merge in self.running.values() if merge.future.done()]
+        ended += [merge for merge in self.uncommitted if merge.is_cancelled or merge.not_before <= now]
+        self.running = {is_slow: merge for is_slow, merge in self.running.items() if merge not in ended}
+        self.uncommitted = [merge for merge in self.uncommitted if merge not in ended]
+        for merge in ended:
+            if library := self.libraries.get(merge.state.uid):
+                library.worked_at = library.next_look = now
+                if not merge.is_cancelled:
+                    self._commit(library, merge)
+        for library in self.libraries.values() if ended else ():
+            if library.waits_for_merge:
+                library.waits_for_merge, library.next_look = False, now
         return bool(ended)
 
-    def _finish(self, job: Job) -> None:
-        watch = self._watches[job.state.uid]
+    def _commit(self, library: MaintenanceState, merge: Merge) -> None:
         try:
-            segment, record = job.result()
+            merge.future.result()
             with open_snapshot() as snapshot:
-                current = self._current(snapshot, job.state)
-            if current.view is None or current.manifest is None or not job.is_wished(current.state):
+                current = self._open(snapshot, library)
+            if current.manifest is None or not merge.matches(current.state):
                 return
-            publishing.replace_inputs(current, current.view, current.manifest, job, segment, record)
+            commit.commit_merge(current, merge)
         except NotFound:
             return
         except Exception as error:
-            watch.building = self._failed(job.state, watch.building, error)
-            if job.is_made() and isinstance(error, _MAY_PASS):
-                job.not_before = watch.building.not_before
-                self._unpublished.append(job)
+            library.merge_failure = self._record_failure(merge.state, library.merge_failure, error)
+            if merge.future.exception() is None and isinstance(error, TRANSIENT_ERRORS):
+                merge.not_before = library.merge_failure.not_before
+                self.uncommitted.append(merge)
             return
-        watch.building = None
-        loading.index_folder(job.state.uid).note_failure(watch.reason)
+        library.merge_failure = None
+        index_folder(merge.state.uid).note_failure(library.reason)
 
-    def _failed(self, state: LibraryState, before: Failure | None, error: Exception) -> Failure:
-        """Tell of a failure, whatever it is: one library's must not hold up the others. `before` is the last one."""
+    def _record_failure(self, state: LibraryState, previous: Failure | None, error: Exception) -> Failure:
+        """Log an error, and record it for statistics."""
         reason = str(error) or type(error).__name__
-        trace = None if isinstance(error, _NOT_OUR_MISTAKE) else error
+        trace = None if isinstance(error, _NO_TRACEBACK) else error
         logger.error("index of library %s: building failed: %s", state.public_id, reason, exc_info=trace)
-        loading.index_folder(state.uid).note_failure(reason)
-        return Failure.after(before, state, reason)
-
-
-def _states() -> list[LibraryState]:
-    """All libraries that may have vectors."""
-    with open_snapshot() as snapshot:
-        return [state for state in snapshot.libraries() if state.dimension is not None]
+        index_folder(state.uid).note_failure(reason)
+        return failure_after(previous, state, reason, self._clock(), self._policy)

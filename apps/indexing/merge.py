@@ -1,93 +1,63 @@
-"""A job makes one segment of others, in a thread: seconds for most types of index, minutes for a graph.
+"""A merge makes one segment of others, in a thread: seconds for most index types, minutes for a graph.
 
-It reads files only, and tells nobody: who began it takes the result. A job whose result nobody wishes for any more is
-*abandoned*. Its thread ends at the next checkpoint of the build; where the type has none it runs to the end of that,
-and what comes of it is dropped.
+It reads files only, and announces nothing: the indexer takes the result. When nobody needs the result any more, the
+merge is *cancelled*. Its thread ends at the next checkpoint of the build; an index type without checkpoints runs to its
+end, and the result is dropped.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
-from apps.engine.indexes.base import NO_PARAMS, Params
-from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
 from apps.engine.storage.manifest import SegmentRecord
 from apps.engine.storage.segment import Segment
+from apps.indexing.merge_policy import target
 from apps.search import loading
 from apps.search.snapshots import LibraryState
 
-# Fewer rows than this are built in seconds, whatever the type.
-_SLOW_ROWS = 4096
+
+class _Cancelled(Exception):
+    """Nobody needs the result any more."""
 
 
-class _Abandoned(Exception):
-    """Nobody wishes for the result any more."""
+class Merge:
+    """Makes one segment of `inputs`, segments of the library that have files; then calls `on_end`, in its thread.
 
+    `future` has the segment, which has its files, and its record. `is_slow` says whether that takes minutes;
+    `not_before` is when to retry a commit that failed.
+    """
 
-class Job:
-    """Makes one segment of `inputs`, segments of the library that have files; then calls `on_end`, in its thread."""
-
-    def __init__(self, state: LibraryState, inputs: Sequence[Segment], on_end: Callable[[], None]) -> None:
-        self.state, self.inputs = state, tuple(inputs)
-        self._rows = sum(segment.live for segment in inputs)
-        self._target = self._wished_of(state)
-        kind, _ = self._target
-        self.is_slow = index_type(kind).slow_to_build and self._rows >= _SLOW_ROWS
-        self.is_abandoned = False
-        # Its result could not be published, which is tried again then.
+    def __init__(
+        self, state: LibraryState, inputs: Sequence[Segment], *, is_slow: bool, on_end: Callable[[], None]
+    ) -> None:
+        self.state, self.inputs, self.is_slow = state, tuple(inputs), is_slow
+        self.is_cancelled = False
         self.not_before = 0.0
-        self._on_end = on_end
-        self._ended = threading.Event()
-        self._done: tuple[Segment, SegmentRecord] | None = None
-        self._error: BaseException | None = None
-        # A daemon: the process does not wait for it when it ends; what it has written then is swept some day.
-        self._thread = threading.Thread(target=self._run, name="index job", daemon=True)
+        self.future: Future[tuple[Segment, SegmentRecord]] = Future()
+        self.future.add_done_callback(lambda _: on_end())
+        self._rows, self._dimension = sum(segment.live for segment in inputs), inputs[0].matrix.dimension
+        self._target = target(state, self._rows, self._dimension)
+        # A daemon: the process does not wait for it when it ends. What it has written by then is swept later.
+        threading.Thread(target=self._run, name="merge", daemon=True).start()
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def is_wished(self, state: LibraryState) -> bool:
-        """Whether the library, which is in `state` now, wishes for what this makes."""
+    def matches(self, state: LibraryState) -> bool:
+        """Whether the library, which is in `state` now, needs what this makes."""
         is_same = (state.vector_identity, state.rebuild) == (self.state.vector_identity, self.state.rebuild)
-        return is_same and self._wished_of(state) == self._target
+        return is_same and target(state, self._rows, self._dimension) == self._target
 
-    def abandon(self) -> None:
-        """Let the thread end as soon as it can; there will be no result."""
-        self.is_abandoned = True
-
-    def is_running(self) -> bool:
-        return not self._ended.is_set()
-
-    def is_made(self) -> bool:
-        """Whether the thread has ended, and there is a result."""
-        return self._done is not None
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Until the thread has ended, or for so long."""
-        self._ended.wait(seconds)
-
-    def result(self) -> tuple[Segment, SegmentRecord]:
-        """The segment, which has its files, and its record; raises what went wrong."""
-        if self._error is not None:
-            raise self._error
-        assert self._done is not None
-        return self._done
-
-    def _wished_of(self, state: LibraryState) -> tuple[str, Params]:
-        """The type and the parameters that a library in `state` wishes for so many rows."""
-        kind = chosen_kind(state.index_type, self._rows, self.inputs[0].matrix.dimension)
-        return kind, NO_PARAMS if state.index_type == AUTO else state.params
+    def cancel(self) -> None:
+        """Let the thread end as soon as it can; the result is dropped."""
+        self.is_cancelled = True
 
     def _checkpoint(self) -> None:
-        if self.is_abandoned:
-            raise _Abandoned
+        if self.is_cancelled:
+            raise _Cancelled
 
     def _run(self) -> None:
         try:
             kind, params = self._target
             segment = Segment.merge(self.inputs, kind=kind, params=params, checkpoint=self._checkpoint)
             self._checkpoint()
-            self._done = loading.index_folder(self.state.uid).save(segment)
+            self.future.set_result(loading.index_folder(self.state.uid).save(segment))
         except BaseException as error:
-            self._error = error
-        self._ended.set()
-        self._on_end()
+            self.future.set_exception(error)

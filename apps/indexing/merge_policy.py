@@ -1,118 +1,173 @@
-"""What is to be done about a library's index files, by their state alone: maintenance does it, stats tell of it.
+"""What is due for a library's index files. Only this module decides it: maintenance acts on it, statistics show it.
 
-Rows that are in no file yet are *sealed* when there are many of them, or fewer and the library is quiet. A library of
-few rows needs no files; one that has files is to have all of its rows there, some time.
+Rows that are in no file are *sealed* when there are many of them, or fewer and the library is quiet. A library of few
+rows needs no files; a library with files gets all of its rows into them once it is very quiet.
 
-Merging is tiered by a factor of four, so that a row is rewritten some log4(n) times while rows are written. A quiet
-library is merged further, as far as building its index is quick.
+Merging is tiered by a factor of four, so a row is rewritten about log4(n) times while rows are written. A quiet library
+is merged further, as far as building its index is quick.
+
+`idle` is for how many seconds nobody has written to the library; infinity tells what is due in the end.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 
+from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
 from apps.engine.storage.index_folder import IndexFolder
+from apps.engine.storage.manifest import Manifest
 from apps.engine.storage.segment import Segment
-from apps.engine.storage.view import View, is_sparse
+from apps.engine.storage.view import View
+from apps.indexing.policy import IndexingPolicy
 from apps.search.loading import LoadedView
 from apps.search.snapshots import LibraryState, Snapshot
 
-# So many changes are sealed at once; fewer, when the library has been quiet.
-SEAL_CHANGES = 4096
-_SEAL_CHANGES_WHEN_QUIET = 1000
-_TIER = 4
-_DEAD_ROWS = 1024
-# A quiet library's small segments join the largest from so small a share on: each costs every query some time.
-_QUIET_TIER = 32
+
+class Step(Enum):
+    """One step of maintenance for a library."""
+
+    REBUILD = "write new files from the database's rows, whatever the present files hold"
+    SEAL = "write the rows that are in no file"
+    ANNOUNCE = "tell all processes of a manifest that is written already"
+    MERGE = "make one segment of others"
 
 
-def least_changes(state: LibraryState, *, quiet: bool, very_quiet: bool) -> int:
-    """From how many changes on the rows of a library are sealed."""
-    if not quiet:
-        return SEAL_CHANGES
-    return 1 if state.index_type != AUTO or (very_quiet and state.manifest_number) else _SEAL_CHANGES_WHEN_QUIET
+@dataclass(frozen=True)
+class SegmentSummary:
+    """What decides whether a segment is merged. Holds no rows, so maintenance may keep it for every library."""
+
+    name: str
+    kind: str
+    params: Params
+    dimension: int
+    rows: int
+    live: int
 
 
-def count_unsealed(snapshot: Snapshot, current: LoadedView) -> int:
-    """How many changes are not in the files."""
-    return snapshot.count_changes(current.state.key, 0 if current.manifest is None else current.manifest.seq)
+@dataclass(frozen=True)
+class IndexStatus:
+    """What decides which step is due for a library.
+
+    `manifest` is the one in use; `newest` is the greatest number of a manifest in the folder, 0 where there is none;
+    `unsealed` counts the changes since `manifest`. `is_lost` says that the manifest that was announced last is gone.
+    """
+
+    state: LibraryState
+    manifest: Manifest | None
+    newest: int
+    unsealed: int
+    segments: tuple[SegmentSummary, ...]
+    is_lost: bool = False
+
+    @property
+    def needs_rebuild(self) -> bool:
+        """Whether a rebuild was asked for that the manifest does not satisfy."""
+        return self.state.rebuild > (0 if self.manifest is None else self.manifest.rebuild)
 
 
-def wants_rebuild(current: LoadedView) -> bool:
-    """Whether files are to be made from the rows, whatever the present ones say."""
-    return current.state.rebuild > (0 if current.manifest is None else current.manifest.rebuild)
+def read_status(snapshot: Snapshot, current: LoadedView, folder: IndexFolder) -> IndexStatus:
+    """The status of a library whose view is open."""
+    manifest = current.manifest
+    unsealed = snapshot.count_changes(current.state.key, 0 if manifest is None else manifest.seq)
+    newest = max(folder.numbers(), default=0)
+    return IndexStatus(current.state, manifest, newest, unsealed, summarize(current.view))
 
 
-def wants_sealing(current: LoadedView, changes: int, numbers: Sequence[int], *, least: int) -> bool:
-    """Whether `changes` that are not in the files are to be sealed, from `least` on; `numbers` are those of the
-    manifests that are there."""
-    state, manifest = current.state, current.manifest
-    if wants_rebuild(current):
-        return True
-    if manifest is None:
-        # Files that cannot be used, or are lost, are made anew.
-        return changes >= (0 if numbers else 1 if state.manifest_number else least)
-    # There are newer files, which cannot be used.
-    return changes >= least or manifest.number < max(numbers, default=0)
+def next_step(index: IndexStatus, idle: float, policy: IndexingPolicy) -> Step | None:
+    """The step that is due for a library; None where nothing is."""
+    if index.needs_rebuild:
+        return Step.REBUILD
+    if _needs_seal(index, idle, policy):
+        return Step.SEAL
+    if index.manifest is not None and index.manifest.number > index.state.manifest_number:
+        return Step.ANNOUNCE  # the process that wrote it ended before it announced it
+    return Step.MERGE if merge_candidates(index, idle, policy) else None
 
 
-def sealed_segments(view: View) -> list[Segment]:
-    """The segments that have files and rows."""
-    return [segment for segment in view.segments if segment.name and segment.live]
+def is_rebuilt(index: IndexStatus, policy: IndexingPolicy) -> bool:
+    """Whether the last rebuild that was asked for is done, whatever was written since."""
+    return not index.needs_rebuild and not merge_candidates(index, 0.0, policy)
 
 
-def inputs(state: LibraryState, segments: Sequence[Segment], *, quiet: bool) -> list[Segment]:
-    """The segments to make one of; none where all is well."""
-    tiers: defaultdict[int, list[Segment]] = defaultdict(list)
+def merge_candidates(index: IndexStatus, idle: float, policy: IndexingPolicy) -> list[SegmentSummary]:
+    """The segments to merge into one next; empty where all are as they should be."""
+    state, segments = index.state, index.segments
+    tiers: defaultdict[int, list[SegmentSummary]] = defaultdict(list)
     for segment in segments:
-        tiers[_tier(segment.live)].append(segment)
+        tiers[_tier(segment.live, policy)].append(segment)
     for _, members in sorted(tiers.items()):
-        if len(members) >= _TIER:
+        if len(members) >= policy.tier:
             return members
     for segment in segments:
-        is_other = not matches_config(segment, state)
-        if is_other or is_sparse(segment, _DEAD_ROWS):
+        dead = segment.rows - segment.live
+        is_sparse = dead >= policy.dead_rows and dead >= policy.dead_fraction * segment.rows
+        if is_sparse or not matches_config(segment, state):
             return [segment]
-    if not quiet or len(segments) < 2:
+    if idle < policy.quiet_seconds or len(segments) < 2:
         return []
     largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
-    rows, dimension = sum(segment.live for segment in segments), largest.matrix.dimension
-    is_slow = index_type(chosen_kind(state.index_type, rows, dimension)).slow_to_build
-    if (rows - largest.live) * (_TIER if is_slow else _QUIET_TIER) >= largest.live:
+    rows = sum(segment.live for segment in segments)
+    kind, _ = target(state, rows, largest.dimension)
+    factor = policy.tier if index_type(kind).slow_to_build else policy.quiet_tier
+    if (rows - largest.live) * factor >= largest.live:
         return [largest, *others]
     return others if len(others) > 1 else []
 
 
-def is_settled(snapshot: Snapshot, current: LoadedView, folder: IndexFolder) -> bool:
-    """Whether the library's files, which are in `folder`, stay as they are, however long nobody writes to it."""
-    if current.view is None:
-        return True
-    if current.manifest is not None and current.manifest.number > current.state.manifest_number:
-        return False  # not all processes have been told
-    if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
-        return False
-    least = least_changes(current.state, quiet=True, very_quiet=True)
-    if wants_sealing(current, count_unsealed(snapshot, current), folder.numbers(), least=least):
-        return False
-    return not inputs(current.state, sealed_segments(current.view), quiet=True)
+def target(state: LibraryState, rows: int, dimension: int) -> tuple[str, Params]:
+    """The index type and build parameters that a segment of `rows` rows of the library should have."""
+    return chosen_kind(state.index_type, rows, dimension), NO_PARAMS if state.index_type == AUTO else state.params
 
 
-def is_rebuilt(current: LoadedView) -> bool:
-    """Whether the last rebuild that was asked for is done, whatever was written since."""
-    if current.view is None:
-        return True
-    return not wants_rebuild(current) and not inputs(current.state, sealed_segments(current.view), quiet=False)
+def matches_config(segment: SegmentSummary, state: LibraryState) -> bool:
+    """Whether a segment has the index type and parameters that the library is configured for."""
+    kind, params = target(state, segment.rows, segment.dimension)
+    return segment.kind == kind and (state.index_type == AUTO or segment.params == params)
 
 
-def matches_config(segment: Segment, state: LibraryState) -> bool:
-    """Whether a segment is of the type and parameters that its library is configured for."""
-    kind = chosen_kind(state.index_type, *segment.matrix.vectors.shape)
-    return segment.kind == kind and (state.index_type == AUTO or segment.params == state.params)
+def is_slow_merge(state: LibraryState, segments: Sequence[SegmentSummary], policy: IndexingPolicy) -> bool:
+    """Whether building the index of the segments' rows takes minutes rather than seconds."""
+    rows = sum(segment.live for segment in segments)
+    kind, _ = target(state, rows, segments[0].dimension)
+    return rows >= policy.slow_rows and index_type(kind).slow_to_build
 
 
-def _tier(rows: int) -> int:
+def sealed_segments(view: View | None) -> list[Segment]:
+    """The segments that have files and live rows."""
+    return [segment for segment in view.segments if segment.name and segment.live] if view is not None else []
+
+
+def summarize(view: View | None) -> tuple[SegmentSummary, ...]:
+    """Summaries of the view's sealed segments."""
+    return tuple(
+        SegmentSummary(one.name, one.kind, one.params, one.matrix.dimension, len(one.keys), one.live)
+        for one in sealed_segments(view)
+    )
+
+
+def _needs_seal(index: IndexStatus, idle: float, policy: IndexingPolicy) -> bool:
+    threshold = _seal_threshold(index.state, idle, policy)
+    if index.is_lost or index.newest > (0 if index.manifest is None else index.manifest.number):
+        return True  # there are newer files, and they cannot be used; or there are none any more
+    if index.manifest is None and index.state.manifest_number:
+        return index.unsealed > 0
+    return index.unsealed >= threshold
+
+
+def _seal_threshold(state: LibraryState, idle: float, policy: IndexingPolicy) -> int:
+    """The number of changes from which on they are sealed."""
+    if idle < policy.quiet_seconds:
+        return policy.seal_changes
+    if state.index_type != AUTO or (idle >= policy.very_quiet_seconds and state.manifest_number):
+        return 1
+    return policy.quiet_seal_changes
+
+
+def _tier(rows: int, policy: IndexingPolicy) -> int:
     tier = 0
-    while rows >= SEAL_CHANGES * _TIER:
-        rows //= _TIER
+    while rows >= policy.seal_changes * policy.tier:
+        rows //= policy.tier
         tier += 1
     return tier

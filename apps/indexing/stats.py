@@ -1,24 +1,26 @@
 """What there is to know about a library and its index."""
 
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from apps.engine.indexes.registry import chosen_kind, index_type
-from apps.indexing import merge_policy as planning
+from apps.engine.storage.index_folder import IndexFolder
+from apps.indexing.merge_policy import matches_config, next_step, read_status, summarize
+from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.search.cache import views
 from apps.search.loading import LoadedView, index_folder
-from apps.search.snapshots import open_snapshot
+from apps.search.snapshots import Snapshot, open_snapshot
 
 
-def library_stats(*, library_id: str) -> dict[str, Any]:
+def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -> dict[str, Any]:
     """Counts, revision and the state of the index, from one snapshot. Raises NotFound.
 
-    Brings this process's view up to date first, and describes that. Pending rows are those that are not yet in a file
-    of the wished type; they are found like all others, by an exact scan: nothing is stale. The tail's rows are in
-    memory, in no segment. The state is `building` exactly while maintenance has something to do that no further write
-    is needed for.
+    Brings this process's view up to date first, and describes that. Pending rows are in no file of the configured type
+    yet; an exact scan finds them like all others, so nothing is stale. The tail's rows are in memory, in no segment.
+    The state is `building` exactly while maintenance has something to do that needs no further write.
     """
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
@@ -27,27 +29,34 @@ def library_stats(*, library_id: str) -> dict[str, Any]:
         move = selectors.reembedding(library_key=state.key, using=SNAPSHOT_ALIAS)
         reembedding = None if move is None else selectors.reembedding_data(move)
         [(chunks,)] = snapshot.rows("SELECT count(*) FROM vectordb_chunk WHERE library_id = %s", [state.key])
-        is_settled = planning.is_settled(snapshot, current, index_folder(state.uid))
+        is_building = _is_building(snapshot, current, index_folder(state.uid), policy)
     return {
         "documents": documents,
         "chunks": chunks,
         "revision": state.position.seq,
-        "index": _index(current, is_settled),
+        "index": _index(current, is_building),
         "reembedding": reembedding,
     }
 
 
-def _index(current: LoadedView, is_settled: bool) -> dict[str, Any]:
+def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, policy: IndexingPolicy) -> bool:
+    """Whether something is due, now or when the library has been quiet for long."""
+    if current.view is None:
+        return False
+    if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
+        return True
+    return next_step(read_status(snapshot, current, folder), inf, policy) is not None
+
+
+def _index(current: LoadedView, is_building: bool) -> dict[str, Any]:
     state, view = current.state, current.view
     failure = index_folder(state.uid).failure()
-    segments = () if view is None else view.segments
     rows = 0 if view is None else len(view)
     kind = chosen_kind(state.index_type, rows, state.dimension or 0)
-    wished = [one for one in segments if one.name and planning.matches_config(one, state)]
-    indexed = sum(segment.live for segment in wished)
+    indexed = sum(segment.live for segment in summarize(view) if matches_config(segment, state))
     return {
         "kind": kind,
-        "state": "failed" if failure else "ready" if is_settled else "building",
+        "state": "failed" if failure else "building" if is_building else "ready",
         "error": failure,
         "warning": index_type(kind).warning(state.dimension or 0),
         "rows_indexed": indexed,
@@ -58,7 +67,7 @@ def _index(current: LoadedView, is_settled: bool) -> dict[str, Any]:
         "built_at": None if view is None else _rfc3339(view.built_at),
         "segments": [
             {"kind": segment.index.kind, "rows": segment.live, "rows_dead": segment.dead, "bytes": segment.nbytes}
-            for segment in segments
+            for segment in (() if view is None else view.segments)
         ],
     }
 

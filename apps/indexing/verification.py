@@ -41,7 +41,7 @@ class Report:
 
 
 def verify_library(*, library_id: str, sample: int, k: int, policy: LoadingPolicy = DEFAULT_POLICY) -> Report:
-    """Open the library's index files anew and compare what they hold with its rows; raises NotFound.
+    """Open the library's index files and compare what they hold with its rows; raises NotFound.
 
     Recall is that of the k nearest neighbours of `sample` rows, themselves left out. A neighbour counts as found whose
     score is that of the exact answer's last or better, so ties cost nothing.

@@ -8,8 +8,8 @@ from django.conf import settings
 
 
 @contextmanager
-def only_one_maintains() -> Iterator[bool]:
-    """Whether this process may maintain the data folder, for as long as the block runs."""
+def maintenance_lock() -> Iterator[bool]:
+    """Try to lock the data folder for maintenance while the block runs; gives False where another process has it."""
     with open(settings.DATA_DIR / "maintain.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

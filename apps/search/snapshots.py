@@ -5,7 +5,7 @@ that were never true. A snapshot lives on the read-only connection `snapshot`, t
 and must not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -107,9 +107,17 @@ class Snapshot:
         found = self.rows(f"{_states(self.dialect)} WHERE library.public_id = %s", (public_id,))
         return _state_of(found[0]) if found else None
 
-    def libraries(self) -> list[LibraryState]:
-        """The states of all libraries, in order of creation."""
-        return [_state_of(row) for row in self.rows(f"{_states(self.dialect)} ORDER BY library.id")]
+    def version(self) -> tuple[Any, Any]:
+        """Equal to that of an earlier snapshot only where nothing was committed in between."""
+        return self._driver, self.rows(self.dialect.data_version)[0][0]
+
+    def libraries(self, keys: Collection[int] | None = None) -> list[LibraryState]:
+        """The states of all libraries, or of those with `keys`, in order of creation."""
+        states = _states(self.dialect)
+        if keys is None:
+            return [_state_of(row) for row in self.rows(f"{states} ORDER BY library.id")]
+        found = [self.rows(f"{states} WHERE library.id = %s", [key]) for key in sorted(keys)]
+        return [_state_of(row) for rows in found for row in rows]
 
     def count_changes(self, library_key: int, since: int) -> int:
         """How many entries the library's log has past `since`."""

@@ -90,7 +90,7 @@ def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> No
         ("""UPDATE vectordb_chunk SET metadata = '{}', text = '' WHERE public_id = 'c7'""", ("metadata", "words")),
     ],
 )
-def test_metadata_and_words_that_differ_are_told(sql: str, unequal: tuple[str, ...]) -> None:
+def test_metadata_and_words_that_differ_are_reported(sql: str, unequal: tuple[str, ...]) -> None:
     make(20)
     metadata = {"n": 7, "tags": [1, 2]}
     chunks = [{"id": f"c{i}", "embedding": [i, 1, 1], "text": "same words", "metadata": metadata} for i in range(5, 25)]
@@ -168,7 +168,7 @@ def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state() -> No
     assert not failures, failures[0]
 
 
-def test_a_library_that_is_not_there_is_told() -> None:
+def test_a_library_that_is_not_there_is_reported() -> None:
     with pytest.raises(NotFound):
         verify_library(library_id="a", sample=5, k=3)
 

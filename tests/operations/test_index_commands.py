@@ -1,6 +1,7 @@
 """`manage.py rebuild_index` and `manage.py verify_index` as a person runs them, beside a server and without one."""
 
 import contextlib
+import os
 import re
 import shutil
 import sqlite3
@@ -59,6 +60,23 @@ def blocked(stopped: Server) -> Server:
     return stopped
 
 
+@pytest.fixture
+def read_only(stopped: Server) -> Iterator[Server]:
+    """That server, with a data folder that nobody can write into: not root either, where the tests may mount it so."""
+    if os.geteuid():
+        for path in [*stopped.folder.rglob("*"), stopped.folder]:
+            path.chmod(0o500 if path.is_dir() else 0o400)
+        yield stopped
+        for path in [stopped.folder, *stopped.folder.rglob("*")]:
+            path.chmod(0o700)
+        return
+    mounts = (["--bind", str(stopped.folder)], ["--options", "remount,ro,bind"])
+    if any(subprocess.run(["mount", *how, str(stopped.folder)], check=False).returncode for how in mounts):
+        pytest.skip("root can write everywhere, and may not mount a folder read-only")
+    yield stopped
+    subprocess.run(["umount", str(stopped.folder)], check=True)
+
+
 def lines(ended: "subprocess.CompletedProcess[str]") -> list[str]:
     """What a command that succeeded wrote."""
     assert ended.returncode == 0, ended.stderr
@@ -77,7 +95,7 @@ REBUILT = ["rows: 1,500 rows in 1 segment (kd_tree)", *NOTHING_REBUILT]
 VERIFIED = ["rows: 1,500 rows, equal to the database, recall@10 1.0000 (kd_tree)", *NOTHING_VERIFIED]
 
 
-def test_beside_a_server_all_libraries_are_rebuilt_as_they_wish_and_verified(server: Server) -> None:
+def test_beside_a_server_all_libraries_are_rebuilt_as_configured_and_verified(server: Server) -> None:
     of_types = [f"{kind}: 1,500 rows in 1 segment ({kind})" for kind in INDEX_TYPES]
     assert lines(server.manage("rebuild_index")) == [*of_types, *NOTHING_REBUILT]
     with server.client() as client:
@@ -93,7 +111,7 @@ def test_beside_a_server_all_libraries_are_rebuilt_as_they_wish_and_verified(ser
 
 
 @pytest.mark.parametrize("command", ["rebuild_index", "verify_index"])
-def test_a_library_that_is_not_there_is_told(server: Server, command: str) -> None:
+def test_a_library_that_is_not_there_is_reported(server: Server, command: str) -> None:
     assert_refused(server.manage(command, "rwos"), "There is no library 'rwos'.")
 
 
@@ -123,7 +141,7 @@ def test_a_failure_of_an_earlier_attempt_is_not_told_again(server: Server) -> No
         segments.parent.mkdir(parents=True)
         segments.touch()
         library.build(client)
-        until(lambda: library.index(client)["state"] == "failed", "the failure is told")
+        until(lambda: library.index(client)["state"] == "failed", "the failure is reported")
         segments.unlink()
         assert lines(server.manage("rebuild_index", "blocked")) == ["blocked: 10 rows in 1 segment (brute_force)"]
         assert library.index(client)["state"] == "ready"
@@ -152,7 +170,7 @@ def test_maintenance_that_runs_once_says_by_its_status_that_not_all_was_done(blo
 
 
 @pytest.mark.sqlite
-def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server) -> None:
+def test_a_row_that_differs_is_reported_and_is_right_after_a_rebuild(stopped: Server) -> None:
     """Somebody has removed the triggers, and with them the log of what changed."""
     with contextlib.closing(sqlite3.connect(stopped.folder / "vectordb.sqlite3")) as database, database:
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -164,7 +182,7 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
         database.execute("DELETE FROM vectordb_embedding WHERE chunk_id = ?", [keys[2]])
         database.execute("UPDATE vectordb_chunk SET text = 'another' WHERE id = ?", [keys[0]])
     ended = stopped.manage("verify_index")
-    assert_refused(ended, "The database is right. Build anew: manage.py rebuild_index rows")
+    assert_refused(ended, "The database is right. Rebuild: manage.py rebuild_index rows")
     assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, WORDS DIFFER, recall@10 ")
     assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
     assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segment (kd_tree)"]
@@ -172,22 +190,32 @@ def test_a_row_that_differs_is_told_and_is_right_after_a_rebuild(stopped: Server
 
 
 @pytest.mark.sqlite
-def test_files_that_cannot_be_used_are_told_and_the_rows_are_verified(stopped: Server) -> None:
+def test_files_that_cannot_be_used_are_reported_and_the_rows_are_verified(stopped: Server) -> None:
     for path in (stopped.folder / "index").glob("*/segments/*/keys.npy"):
         path.write_bytes(b"")
     ended = stopped.manage("verify_index", "rows")
     line = "rows: 1,500 rows, equal to the database, recall@10 1.0000 (index files cannot be used)"
     assert lines(ended) == [line]
-    (told,) = ended.stderr.splitlines()
-    assert "index of library rows: " in told
-    assert "keys.npy does not have its size or checksum; the rows serve instead" in told
+    (warning,) = ended.stderr.splitlines()
+    assert "index of library rows: " in warning
+    assert "keys.npy does not have its size or checksum; the rows serve instead" in warning
     assert lines(stopped.manage("verify_index", "rows")) == [line]
 
 
 @pytest.mark.sqlite
-def test_why_an_index_could_not_be_built_is_told(blocked: Server) -> None:
+def test_why_an_index_could_not_be_built_is_reported(blocked: Server) -> None:
     ended = blocked.manage("rebuild_index", "rows")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("CommandError: The index of library rows could not be built: ")
     assert "Not a directory" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("command", [["maintain", "--once"], ["verify_index"], ["rebuild_index"]])
+def test_a_data_folder_that_is_read_only_is_reported_in_one_sentence(read_only: Server, command: list[str]) -> None:
+    ended = read_only.manage(*command)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("CommandError: ")
+    assert "cannot be used: " in ended.stderr
     assert "Traceback" not in ended.stderr

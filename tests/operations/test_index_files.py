@@ -1,5 +1,5 @@
 """Index files that are lost, damaged or half written, with the server stopped or running: the answers are right,
-nothing crashes, and the files are made anew by themselves."""
+nothing crashes, and the files are rebuilt by themselves."""
 
 import contextlib
 import os
@@ -151,7 +151,7 @@ def assert_equal_to_the_database(server: Server) -> None:
     assert "DIFFER" not in verified.stdout
 
 
-def damage_told(server: Server, since: int = 0) -> Counter[str]:
+def reported_damage(server: Server, since: int = 0) -> Counter[str]:
     """How many lines the log has about damaged files of each library, past `since` characters."""
     return Counter(re.findall(r"WARNING apps\.search\S* .*?index of library (\S+): ", server.log.read_text()[since:]))
 
@@ -254,8 +254,8 @@ def damages_of(kind: str) -> list[tuple[str, Damage]]:
     return [*once, *((first, damage) for damage in DAMAGES), *manifest]
 
 
-def assert_only_made_anew(server: Server, damaged: list[Library], libraries: list[Library]) -> None:
-    """When the server is started, all libraries answer; the files of the damaged ones are made anew, and one line of
+def assert_only_rebuilt(server: Server, damaged: list[Library], libraries: list[Library]) -> None:
+    """When the server is started, all libraries answer; the files of the damaged ones are rebuilt, and one line of
     the log tells of each."""
     before = {library.id: library.manifest(server) for library in libraries}
     since = len(server.log.read_text())
@@ -269,12 +269,12 @@ def assert_only_made_anew(server: Server, damaged: list[Library], libraries: lis
         for library in libraries:
             for client in clients:
                 library.assert_answers(client)
-    told = damage_told(server, since)
-    assert set(told) == {library.id for library in damaged}
-    assert max(told.values()) == 1, "two workers and maintenance open a library, and who finds it first tells"
+    reported = reported_damage(server, since)
+    assert set(reported) == {library.id for library in damaged}
+    assert max(reported.values()) == 1, "two workers and maintenance open a library, and who finds it first tells"
 
 
-def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder: Path) -> None:
+def test_files_that_are_damaged_while_the_server_is_stopped_are_rebuilt(folder: Path) -> None:
     """Each time, some libraries have one damaged file each: in the end there was every kind of file, and every kind of
     damage to each index type. One library of each type stays as it is."""
     with serving(folder, VECTORDB_THREADS=2) as server:
@@ -298,10 +298,10 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder
                 others = sound[kind].named_files(server)
                 for library, (name, damage) in zip(victims[kind], damages[turn * AT_ONCE :], strict=False):
                     files = library.named_files(server)
-                    assert {*files, "mask"} == {*others, "mask"}, "all of its files have been made anew"
+                    assert {*files, "mask"} == {*others, "mask"}, "all of its files have been rebuilt"
                     damage(files[name], others[name])
                     seen.add(name)
-            assert_only_made_anew(server, damaged, libraries)
+            assert_only_rebuilt(server, damaged, libraries)
         assert seen == {name for one in sound.values() for name in one.named_files(server)}
         assert server.stop() == 0
         since = len(server.log.read_text())
@@ -310,7 +310,7 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_made_anew(folder
         with server.client() as client:
             for library in libraries:
                 library.assert_answers(client)
-        assert damage_told(server, since) == {}
+        assert reported_damage(server, since) == {}
         assert_nothing_crashed(server)
 
 
@@ -339,8 +339,8 @@ def replace_by_noise(path: Path) -> None:
     path.with_suffix(".other").replace(path)
 
 
-def assert_made_anew(server: Server, libraries: list[Library]) -> None:
-    """All libraries answer, also after a write and after a new start; their files are made anew meanwhile."""
+def assert_rebuilt(server: Server, libraries: list[Library]) -> None:
+    """All libraries answer, also after a write and after a new start; their files are rebuilt meanwhile."""
     before = {library.id: library.manifest(server) for library in libraries}
     with server.clients_of_each_worker(1) as clients:
         for library in libraries:
@@ -362,17 +362,17 @@ def assert_made_anew(server: Server, libraries: list[Library]) -> None:
     with server.client() as client:
         for library in libraries:
             library.assert_answers(client)
-    assert damage_told(server, since) == {}
+    assert reported_damage(server, since) == {}
     assert_nothing_crashed(server)
 
 
 def test_the_whole_folder_may_be_removed_while_the_server_runs(running: Server, libraries: list[Library]) -> None:
     since = len(running.log.read_text())
     shutil.rmtree(running.folder / "index")
-    assert_made_anew(running, libraries)
+    assert_rebuilt(running, libraries)
     log = running.log.read_text()[since:]
     for library in libraries:
-        assert log.count(f"index of library {library.id}: files are gone; they are built anew") == 1
+        assert log.count(f"index of library {library.id}: files are gone; they are rebuilt") == 1
 
 
 def test_files_may_be_removed_or_replaced_while_the_server_runs(running: Server, libraries: list[Library]) -> None:
@@ -382,10 +382,10 @@ def test_files_may_be_removed_or_replaced_while_the_server_runs(running: Server,
                 path.unlink()
             else:
                 replace_by_noise(path)
-    assert_made_anew(running, libraries)
+    assert_rebuilt(running, libraries)
 
 
-def test_files_that_are_damaged_before_a_worker_opens_them_are_made_anew(running: Server) -> None:
+def test_files_that_are_damaged_before_a_worker_opens_them_are_rebuilt(running: Server) -> None:
     """Maintenance has opened them before, and notices that they are others now."""
     with running.clients_of_each_worker(1) as (first, second):
         library = Library("late").create(first, index_type="brute_force")
@@ -399,7 +399,7 @@ def test_files_that_are_damaged_before_a_worker_opens_them_are_made_anew(running
         for client in (first, second):
             library.assert_answers(client)
         library.write(first, 20, first=10_000)
-        until(lambda: library.manifest(running) > before, "files are made anew")
+        until(lambda: library.manifest(running) > before, "files are rebuilt")
         for client in (first, second):
             library.assert_answers(client)
     assert_nothing_crashed(running)
@@ -449,7 +449,7 @@ def disk(folder: Path) -> Iterator[IndexDisk]:
     disk.unmount()
 
 
-def test_a_full_disk_is_told_and_harms_neither_reads_nor_writes(folder: Path, disk: IndexDisk) -> None:
+def test_a_full_disk_is_reported_and_harms_neither_reads_nor_writes(folder: Path, disk: IndexDisk) -> None:
     with serving(folder) as server, server.client() as client:
         library = Library("full").create(client)
         library.write(client, 100)
@@ -457,7 +457,7 @@ def test_a_full_disk_is_told_and_harms_neither_reads_nor_writes(folder: Path, di
         until(lambda: library.is_built(client), "it is built")
         disk.fill(server)
         library.write(client, 5000, first=1000)
-        until(lambda: library.index(client)["state"] == "failed", "the failure is told")
+        until(lambda: library.index(client)["state"] == "failed", "the failure is reported")
         assert library.index(client)["error"]
         library.assert_answers(client)
         library.write(client, 10, first=20_000)
@@ -491,7 +491,7 @@ for _ in sys.stdin:
 
 
 class Shell:
-    """Somebody who writes to the database directly, and asks for indexes to be built anew."""
+    """Somebody who writes to the database directly, and has_checkpoints for indexes to be rebuilt."""
 
     def __init__(self, server: Server) -> None:
         self._database = sqlite3.connect(server.folder / "vectordb.sqlite3", isolation_level=None, timeout=30)
@@ -562,7 +562,7 @@ def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wro
                 shell.change(chance.choice(libraries), rebuild)
                 print(file=maintain.stdin, flush=True)
                 process = psutil.Process(int(maintain.stdout.readline()))
-                # What is sealed is a segment and a manifest; of a rebuild, a job makes another of each.
+                # What is sealed is a segment and a manifest; of a rebuild, a merge makes another of each.
                 wait_for_some_instant(server, chance, most=4 if rebuild else 2)
                 process.kill()
                 assert maintain.stdout.readline() == "ended\n"

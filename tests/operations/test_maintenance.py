@@ -97,7 +97,7 @@ def test_reads_and_writes_go_on_while_an_index_is_built_and_maintenance_is_kille
     assert "Traceback" not in server.log.read_text()
 
 
-def test_an_index_is_finished_in_the_end_though_its_building_was_broken_off(server: Server) -> None:
+def test_an_index_is_finished_in_the_end_though_its_building_was_interrupted(server: Server) -> None:
     with server.client() as client:
         library = make_slow_library(client, ROWS // 3)
         the_maintenance(server).send_signal(signal.SIGTERM)

@@ -14,7 +14,7 @@ from django.db import connection, connections, transaction
 from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE
-from apps.indexing import upkeep as maintenance
+from apps.indexing.upkeep import prune_changes
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunkUpdate, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
@@ -357,7 +357,7 @@ def test_pruning_keeps_what_a_view_may_need_and_the_newest_entry(cache: ViewCach
     upsert({"x": [1, 2, 3]}, library_id="b")
     behind, quiet = shown(cache), shown(cache, "b")
     upsert({"c7": [9, 9, 9]})
-    assert maintenance.prune_changes() == 0
+    assert prune_changes() == 0
     grow_log(8)
     recent = ViewCache()
     shown(recent)
@@ -366,10 +366,10 @@ def test_pruning_keeps_what_a_view_may_need_and_the_newest_entry(cache: ViewCach
     kept = [(change.seq, change.token) for change in newest]
     entries = Change.objects.filter(library_key=library.pk).count()
 
-    assert maintenance.prune_changes() == entries - 20_000
+    assert prune_changes() == entries - 20_000
     left = Change.objects.filter(library_key=library.pk).order_by("-seq")
     assert [(change.seq, change.token) for change in left] == kept
-    assert maintenance.prune_changes() == 0
+    assert prune_changes() == 0
     # One view stands in the part that was pruned, one in the part that was kept, one in a library that is not touched.
     assert nearest(shown(cache), [9, 9, 9]) == "c7"
     assert shown(cache).state.position == shown(recent).state.position != behind.state.position
@@ -386,5 +386,5 @@ def test_pruning_keeps_as_many_entries_as_there_are_chunks(library: Library) -> 
     )
     Chunk.objects.filter(pk__lte=Chunk.objects.earliest("pk").pk + 99).update(position=1)
     assert Change.objects.count() == count + 100
-    assert maintenance.prune_changes() == 100
+    assert prune_changes() == 100
     assert Change.objects.count() == count

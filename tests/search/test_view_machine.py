@@ -20,12 +20,10 @@ from apps.engine.indexes import hnsw, lsh, quantized, registry
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
-from apps.indexing import indexer as indexing
-from apps.indexing import merge as jobs
-from apps.indexing import merge_policy as planning
-from apps.indexing import upkeep as maintenance
 from apps.indexing.indexer import Indexer
+from apps.indexing.policy import IndexingPolicy
 from apps.indexing.stats import library_stats
+from apps.indexing.upkeep import prune_changes
 from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
@@ -38,7 +36,7 @@ from apps.search.loading import LoadedView
 from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
-from tests.indexing.test_indexing import damage, settle
+from tests.indexing.maintained import Clock, damage, settle
 from tests.search.views import live_rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -48,7 +46,8 @@ DIMENSION = 12
 ROWS_PER_WRITE = 2000
 MANY = 4000
 QUERIES, K = 8, 10
-# What a process does with its views, for few rows already.
+# What maintenance and a process do with files and views, for few rows already.
+POLICY = IndexingPolicy(seal_changes=200, quiet_seal_changes=20, slow_rows=200, dead_rows=32, keep_changes=50)
 LOADING = loading.LoadingPolicy(page_rows=300, max_replay=400, compact_rows=32)
 # The types that may miss a row.
 APPROXIMATE = ("lsh", "quantized", "hnsw")
@@ -63,12 +62,6 @@ counts = st.sampled_from([2500, 250, 60, 7, 1, 0, MANY])
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is done for few rows already, and each example has files of its own."""
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(planning, "SEAL_CHANGES", 200)
-    monkeypatch.setattr(planning, "_SEAL_CHANGES_WHEN_QUIET", 20)
-    monkeypatch.setattr(indexing, "_QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(jobs, "_SLOW_ROWS", 200)
-    monkeypatch.setattr(planning, "_DEAD_ROWS", 32)
-    monkeypatch.setattr(maintenance, "_KEEP_AT_LEAST", 50)
     monkeypatch.setattr(lsh, "_SCAN_SIZE", 200 * DIMENSION)
     monkeypatch.setattr(hnsw, "_FEWEST_NODES", 150)
     monkeypatch.setattr(hnsw, "_WALK_COST", 1)
@@ -127,7 +120,8 @@ class LibraryMachine(RuleBasedStateMachine):
     def create(self, metric: Metric, seed: int, count: int) -> None:
         self.metric, self.rng = metric, np.random.default_rng(seed)
         self.names = iter(range(10**9))
-        self.indexer, self.cache = Indexer(), new_cache()
+        self.clock = Clock()
+        self.indexer, self.cache = Indexer(POLICY, clock=self.clock), new_cache()
         is_approximate = self.first_kind in APPROXIMATE
         self.make(self.first_kind, MANY if is_approximate else count)
         if is_approximate:
@@ -145,7 +139,7 @@ class LibraryMachine(RuleBasedStateMachine):
             try:
                 self.readers.stop()
             finally:
-                self.end_jobs()
+                self.end_merges()
                 delete_library(library_id=LIBRARY)
                 shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
@@ -217,30 +211,33 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule(quiet=st.booleans(), rounds=st.integers(1, 3))
     def maintain(self, quiet: bool, rounds: int) -> None:
-        indexing._QUIET_SECONDS = 0.0 if quiet else 3600.0
+        if quiet:
+            self.indexer.tick()
+            self.clock.forward(POLICY.quiet_seconds)
         for _ in range(rounds):
-            self.indexer.round()
+            self.indexer.tick()
 
     @rule()
     def maintain_until_all_is_done(self) -> None:
-        indexing._QUIET_SECONDS = 0.0
+        self.indexer.tick()
+        self.clock.forward(POLICY.quiet_seconds)
         settle(self.indexer)
         assert self.indexer.run_until_done(LIBRARY) is None
-        assert library_stats(library_id=LIBRARY)["index"]["state"] == "ready"
+        assert library_stats(library_id=LIBRARY, policy=POLICY)["index"]["state"] == "ready"
 
     @rule()
     def restart_maintenance(self) -> None:
-        self.end_jobs()
-        self.indexer = Indexer()
+        self.end_merges()
+        self.indexer = Indexer(POLICY, clock=self.clock)
 
     @rule()
     def prune(self) -> None:
-        maintenance.prune_changes()
+        prune_changes(POLICY)
 
     @rule()
     def sweep(self) -> None:
-        self.end_jobs()
-        self.indexer.round()
+        self.end_merges()
+        self.indexer.tick()
         self.indexer.sweep()
 
     # Misfortunes.
@@ -251,20 +248,20 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_all_files(self) -> None:
-        self.end_jobs()
+        self.end_merges()
         shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
     @rule(at=st.floats(0, 1, exclude_max=True))
     def lose_or_damage_a_file(self, at: float) -> None:
-        self.end_jobs()
+        self.end_merges()
         files = sorted(path for path in settings.INDEX_DIR.rglob("*") if path.is_file())
         if files:
             path = files[int(at * len(files))]
             damage(path) if self.rng.random() < 0.5 else path.unlink()
 
-    def end_jobs(self) -> None:
-        for job in self.indexer._jobs.values():
-            job.wait()
+    def end_merges(self) -> None:
+        for merge in self.indexer.running.values():
+            merge.future.exception()
 
     # What always holds.
 

@@ -2,8 +2,8 @@
 
 <folder>/segments/<name>/        one segment (`segment.py`), written once, named at random
 <folder>/manifests/<number>/     manifest.json, and <name>.npy, the rows that still live, for segments with dead ones
-<folder>/damage.txt              what a process found wrong with the files, until maintenance has looked at them
 <folder>/failure.json            why the last attempt to build an index failed, until one succeeds
+<folder>/../damage/<library>     what a process found wrong with the files, until maintenance has looked at them
 
 A manifest names each file with its size and checksum, and its folder is written beside and renamed, so it is there
 whole or not at all. What is damaged, of another format, or of another library raises Damaged: these files are derived,
@@ -33,15 +33,17 @@ from apps.engine.storage.segment import Segment
 from apps.engine.vectors import Mask
 
 _MANIFEST = "manifest.json"
+# Beside the folders of libraries, so that one look tells whether any library is damaged.
+_DAMAGE = "damage"
 # Another process may be about to open what nothing refers to any more.
-_SECONDS_KEPT = 600
+SECONDS_KEPT = 600
 
 
 class IndexFolder:
     """The index files of one library."""
 
     def __init__(self, path: Path) -> None:
-        self._damage = path / "damage.txt"
+        self._damage = path.parent / _DAMAGE / path.name
         self._failure = path / "failure.json"
         self._segments = path / "segments"
         self._manifests = path / "manifests"
@@ -161,6 +163,7 @@ class IndexFolder:
         """Record damage for maintenance; return True unless the same is recorded already. Where no file can be written,
         that is never so."""
         try:
+            self._damage.parent.mkdir(parents=True, exist_ok=True)
             with open(self._damage, "x", encoding="utf-8") as file:
                 file.write(reason)
         except FileExistsError:
@@ -219,9 +222,20 @@ class IndexFolder:
         return _remove_old(self._segments, names) + _remove_old(self._manifests, kept)
 
 
+def damaged_libraries(root: Path) -> set[str]:
+    """The names of the folders in `root` whose files somebody has found damaged. Costs one look, whatever their
+    number."""
+    try:
+        return set(os.listdir(root / _DAMAGE))
+    except OSError:
+        return set()
+
+
 def sweep_libraries(root: Path, uids: set[str]) -> int:
     """Delete the folders in `root` that have belonged to none of the libraries `uids` for ten minutes."""
-    return _remove_old(root, uids)
+    for uid in damaged_libraries(root) - uids:
+        IndexFolder(root / uid).forget_damage()
+    return _remove_old(root, uids | {_DAMAGE})
 
 
 def _remove_old(folder: Path, kept: set[str]) -> int:
@@ -239,7 +253,7 @@ def _remove_old(folder: Path, kept: set[str]) -> int:
 def _is_old(path: Path) -> bool:
     """Whether nobody has written into a folder for ten minutes."""
     try:
-        return time.time() - path.stat().st_mtime >= _SECONDS_KEPT
+        return time.time() - path.stat().st_mtime >= SECONDS_KEPT
     except OSError:
         return False
 

@@ -30,6 +30,8 @@ class Dialect(ABC):
 
     # Begins a read-only transaction that sees one state of the database until COMMIT.
     begin_snapshot: ClassVar[str]
+    # Yields another value than before, on the same connection, once another one has committed anything.
+    data_version: ClassVar[str]
     # Ends a SELECT of a library's row so that the library's other writers wait.
     lock_row: ClassVar[str]
     # The time %s, or one just after the row's `updated_at` where that is later or the same.

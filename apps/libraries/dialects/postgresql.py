@@ -127,6 +127,7 @@ class PostgreSQLDialect(Dialect):
     """PostgreSQL 14 or later, by psycopg 3."""
 
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    data_version = "SELECT pg_current_snapshot()::text"
     rows_per_insert = 500
     lock_row = "FOR NO KEY UPDATE"
     # A table's oid is larger than those of the tables that it refers to.

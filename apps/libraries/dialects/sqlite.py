@@ -116,6 +116,7 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 or later, in WAL mode."""
 
     begin_snapshot = "BEGIN DEFERRED"
+    data_version = "PRAGMA data_version"
     rows_per_insert = 250
     lock_row = ""
     select_triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"

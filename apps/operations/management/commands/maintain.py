@@ -1,32 +1,26 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
 import contextlib
-import itertools
-import logging
 import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import connections
 
 from apps.engine import kernels
-from apps.indexing import upkeep as maintenance
 from apps.indexing.indexer import Indexer
+from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
+from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
 from apps.operations import descriptors
-from apps.operations.locks import only_one_maintains
+from apps.operations.locks import maintenance_lock
+from apps.operations.management.base import one_sentence_errors
 
-logger = logging.getLogger(__name__)
-
-_INTERVAL = 1.0
 _SECONDS_BETWEEN_TRIES = 5.0
-_ROUNDS_PER_UPKEEP = 5
-# Pruning looks at the whole log, sweeping at all folders.
-_ROUNDS_PER_PRUNING = 60
 
 
 class Command(BaseCommand):
@@ -46,6 +40,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--child", action="store_true", help="end when standard input does")
 
+    @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         descriptors.raise_open_file_limit()
         stop = _Stop()
@@ -56,8 +51,8 @@ class Command(BaseCommand):
             threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
         status = 0
         while not stop.asked:
-            with only_one_maintains() as alone:
-                if alone:
+            with maintenance_lock() as is_locked:
+                if is_locked:
                     _load_kernels(stop)
                     if not options["once"]:
                         _maintain(stop)
@@ -71,7 +66,7 @@ class Command(BaseCommand):
             stop.wait(_SECONDS_BETWEEN_TRIES)
         # The last one to close the database moves its WAL into it.
         connections.close_all()
-        # A job that builds in compiled code cannot be told to end, and what it leaves is swept.
+        # A merge in compiled code cannot be told to end. What it leaves is swept.
         self.stdout.flush()
         self.stderr.flush()
         os._exit(status)
@@ -82,7 +77,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        # An event could be set by a signal while its own lock is held, for ever; a simple queue takes that.
+        # A signal may arrive while the lock of an Event is held, and would never end; a SimpleQueue has none.
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def ask(self) -> None:
@@ -105,30 +100,33 @@ def _load_kernels(stop: _Stop) -> None:
 
 
 def _maintain(stop: _Stop) -> None:
-    indexer, reembedder = Indexer(on_job_end=stop.wake), Reembedder()
-    for number in itertools.count():
-        busy = False
-        _upkeep(indexer, number)
-        with _put_off_by_what_passes("re-embedding"):
+    policy = DEFAULT_POLICY
+    indexer, reembedder = Indexer(policy, on_merge_end=stop.wake), Reembedder()
+    upkeep_at = sweep_at = time.monotonic()
+    while not stop.asked:
+        now, is_busy = time.monotonic(), False
+        if now >= upkeep_at:
+            run_upkeep(indexer, policy, is_sweep_due=now >= sweep_at)
+            upkeep_at = now + policy.upkeep_seconds
+            sweep_at = now + policy.sweep_seconds if now >= sweep_at else sweep_at
+        with retry_later_on_transient_errors("re-embedding"):
             reembedder.tick()
-        with _put_off_by_what_passes("building of indexes"):
-            busy = indexer.round(lambda: stop.asked)
-        if not busy and not stop.asked:
-            stop.wait(_INTERVAL)
-        if stop.asked:
-            return
+        with retry_later_on_transient_errors("building of indexes"):
+            is_busy = indexer.tick(lambda: stop.asked)
+        if not is_busy and not stop.asked:
+            stop.wait(policy.tick_seconds)
 
 
 def _maintain_once(stop: _Stop) -> bool:
-    """Do all there is to do; answers whether all is done. The log says what is not."""
+    """Do all there is to do. Return True if all is done; the log says what is not."""
     is_all_embedded = is_all_built = False
-    indexer = Indexer(on_job_end=stop.wake)
-    is_kept_up = _upkeep(indexer, 0)
-    with _put_off_by_what_passes("re-embedding"):
+    indexer = Indexer(on_merge_end=stop.wake)
+    is_upkeep_done = run_upkeep(indexer)
+    with retry_later_on_transient_errors("re-embedding"):
         is_all_embedded = Reembedder().run(lambda: stop.asked)
-    with _put_off_by_what_passes("building of indexes"):
+    with retry_later_on_transient_errors("building of indexes"):
         is_all_built = indexer.run_all_until_done(lambda: stop.asked)
-    return is_kept_up and is_all_embedded and is_all_built
+    return is_upkeep_done and is_all_embedded and is_all_built
 
 
 def _wait_for_end_of_input(stop: _Stop) -> None:
@@ -136,28 +134,3 @@ def _wait_for_end_of_input(stop: _Stop) -> None:
     while os.read(0, 1):
         pass
     stop.ask()
-
-
-def _upkeep(indexer: Indexer, number: int) -> bool:
-    """What is due in the round of this number besides indexes and embeddings; answers whether all of it was done."""
-    is_swept = is_kept_up = False
-    # A full disk stops the database's upkeep; sweeping may make room.
-    with _put_off_by_what_passes("sweeping of index files"):
-        if number % _ROUNDS_PER_PRUNING == 0:
-            indexer.sweep()
-        is_swept = True
-    with _put_off_by_what_passes("upkeep of the database"):
-        if number % _ROUNDS_PER_UPKEEP == 0:
-            maintenance.run(prune=number % _ROUNDS_PER_PRUNING == 0)
-        is_kept_up = True
-    return is_swept and is_kept_up
-
-
-@contextlib.contextmanager
-def _put_off_by_what_passes(what: str) -> Iterator[None]:
-    """Give up the rest for now where the database, the disk or memory fails."""
-    try:
-        yield
-    except (DatabaseError, OSError, MemoryError) as error:
-        logger.warning("%s is put off: %s", what, error)
-        close_old_connections()

@@ -1,20 +1,20 @@
-"""`manage.py rebuild_index`: build the index files of libraries anew, and wait until that is done."""
+"""`manage.py rebuild_index`: rebuild the index files of libraries, and wait until that is done."""
 
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from tqdm import tqdm
 
 from apps.engine import kernels
-from apps.indexing import merge_policy as planning
 from apps.indexing.indexer import Indexer
+from apps.indexing.merge_policy import is_rebuilt, read_status
+from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.stats import library_stats
-from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.inputs import Reindex
-from apps.libraries.models import Library
 from apps.libraries.services.libraries import reindex_library
-from apps.operations.locks import only_one_maintains
+from apps.operations.locks import maintenance_lock
+from apps.operations.management.base import LibrariesCommand, one_sentence_errors
 from apps.search.cache import views
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot
@@ -22,31 +22,19 @@ from apps.search.snapshots import open_snapshot
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-class Command(BaseCommand):
-    help = (
-        "Build the indexes of libraries anew from the database. Works beside a running server, which goes on answering."
-    )
+class Command(LibrariesCommand):
+    help = "Rebuild the indexes of libraries from the database. Works beside a running server, which goes on answering."
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("library", nargs="*", help="ids of libraries; all, if none is named")
-
+    @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        named = options["library"] or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
-        if not named:
-            self.stdout.write("There are no libraries.")
+        ids, are_named = self.libraries(options["library"]), bool(options["library"])
         kernels.load()
-        building = tqdm(named, desc="rebuilding", unit="library", disable=None)
-        for step, libraries in ((_ask, named), (self._build, building)):
-            for library_id in libraries:
-                try:
-                    step(library_id)
-                except LibraryError as error:
-                    if isinstance(error, NotFound) and not options["library"]:
-                        continue  # deleted meanwhile
-                    raise CommandError(error.detail) from error
+        self.for_each(ids, _request_rebuild, are_named=are_named)
+        progress = tqdm(ids, desc="rebuilding", unit="library", disable=None)
+        self.for_each(progress, self._build, are_named=are_named)
 
     def _build(self, library_id: str) -> None:
-        failure = _built(library_id)
+        failure = _wait_until_rebuilt(library_id)
         if failure:
             raise CommandError(f"The index of library {library_id} could not be built: {failure}")
         index = library_stats(library_id=library_id)["index"]
@@ -55,22 +43,23 @@ class Command(BaseCommand):
         self.stdout.write(f"{library_id}: {index['rows_indexed']:,} rows in {segments} ({index['kind']})")
 
 
-def _ask(library_id: str) -> None:
+def _request_rebuild(library_id: str) -> None:
     """Ask for a rebuild, whatever failed before."""
     library = reindex_library(library_id=library_id, reindex=Reindex())
     index_folder(library.uid).note_failure(None)
 
 
-def _built(library_id: str) -> str | None:
-    """Build, or wait until the maintenance process of a running server has; answers why that failed, if it did."""
+def _wait_until_rebuilt(library_id: str) -> str | None:
+    """Rebuild, or wait until the maintenance process of a running server has. Return why that failed, or None."""
     while True:
-        with only_one_maintains() as alone:
-            if alone:
+        with maintenance_lock() as is_locked:
+            if is_locked:
                 return Indexer().run_until_done(library_id)
         with open_snapshot() as snapshot:
             current = views.current(snapshot, library_id)
-        failure = index_folder(current.state.uid).failure()
+            folder = index_folder(current.state.uid)
+            index = read_status(snapshot, current, folder)
         # Rows that are written meanwhile are not what this waits for.
-        if failure or planning.is_rebuilt(current):
+        if (failure := folder.failure()) or current.view is None or is_rebuilt(index, DEFAULT_POLICY):
             return failure
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -13,7 +13,8 @@ from apps.libraries.errors import LibraryError
 from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
 from apps.libraries.services.reembedding import request_reembedding
-from apps.operations.locks import only_one_maintains
+from apps.operations.locks import maintenance_lock
+from apps.operations.management.base import one_sentence_errors
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _INTERRUPTED = 130
@@ -23,9 +24,9 @@ _SUBJECTS = {"/embedding/provider": "--provider ", "/embedding/model": "--model 
 
 class Command(BaseCommand):
     help = (
-        "Move a library to another embedding model. All vectors are made anew beside the present ones, which answer "
-        "until all are there. Beside a running server, its maintenance does the work. Run again after a failure, it "
-        "goes on with what is missing."
+        "Move a library to another embedding model. New vectors are made beside the present ones, which answer until "
+        "all are there. Beside a running server, its maintenance does the work. Run it again after a failure: it goes "
+        "on with what is missing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--provider", required=True, help="one of those in docs/embeddings.md")
         parser.add_argument("--model", required=True, help="a model of this provider")
 
+    @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         library_id = options["library"]
         try:
@@ -63,9 +65,9 @@ def _wait(asked: Reembedding, bar: Any) -> None:
     """Move the library, or wait until the maintenance process of a running server has; raises CommandError."""
     reembedder = Reembedder()
     while True:
-        with only_one_maintains() as alone:
+        with maintenance_lock() as is_locked:
             shown = time.monotonic()
-            for _ in reembedder.steps(asked.pk) if alone else ():
+            for _ in reembedder.steps(asked.pk) if is_locked else ():
                 if time.monotonic() - shown >= _SECONDS_BETWEEN_LOOKS:
                     _show(asked, bar)
                     shown = time.monotonic()
@@ -75,7 +77,7 @@ def _wait(asked: Reembedding, bar: Any) -> None:
 
 
 def _show(asked: Reembedding, bar: Any) -> bool:
-    """Show how far it is; answers whether it goes on. Raises CommandError where it failed."""
+    """Show how far it is. Return True if it goes on; raise CommandError where it failed."""
     row = selectors.reembedding(library_key=asked.pk)
     if row is None or row.generation != asked.generation:
         return False

@@ -1,0 +1,39 @@
+"""Every threshold of maintenance, in one object that tests construct with their own values."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IndexingPolicy:
+    """Numbers of rows and of changes, seconds, and bytes."""
+
+    # Changes that are sealed at once; fewer once nobody has written to the library for `quiet_seconds`.
+    seal_changes: int = 4096
+    quiet_seal_changes: int = 1000
+    quiet_seconds: float = 5.0
+    very_quiet_seconds: float = 60.0
+    # Segments of one size tier that are merged; tiers differ by the same factor.
+    tier: int = 4
+    # A quiet library's small segments join the largest from this share of it on: each costs every query some time.
+    quiet_tier: int = 32
+    # A segment is copied without its dead rows when there are this many, and this share of its rows.
+    dead_rows: int = 1024
+    dead_fraction: float = 0.25
+    # Merges of fewer rows take seconds, whatever the index type.
+    slow_rows: int = 4096
+    # The wait after a failure; doubled each time, up to the maximum.
+    retry_seconds: float = 5.0
+    max_retry_seconds: float = 60.0
+    # Pauses between ticks, between calls of the database's own upkeep, and between sweeps, which look at all libraries.
+    tick_seconds: float = 1.0
+    upkeep_seconds: float = 5.0
+    sweep_seconds: float = 60.0
+    # A smaller view is closed when nothing is due: opening it again is cheap, and the views of thousands of libraries
+    # would take all file descriptors.
+    keep_view_bytes: int = 16 << 20
+    # Entries of the change log that each library keeps. A view further behind loads all rows sooner than it replays.
+    keep_changes: int = 20_000
+    prune_batch: int = 10_000
+
+
+DEFAULT_POLICY = IndexingPolicy()

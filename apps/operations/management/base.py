@@ -1,0 +1,47 @@
+"""What the commands share that work on libraries: one sentence for what failed, and libraries by their ids."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from apps.libraries.errors import LibraryError, NotFound
+from apps.libraries.models import Library
+
+
+@contextlib.contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Turn errors of the database and of the disk, as of a read-only data folder, into a CommandError."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise CommandError(f"The database cannot be used: {error}") from error
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename or 'The data folder'} cannot be used: {error.strerror or error}"
+        ) from error
+
+
+class LibrariesCommand(BaseCommand):
+    """A command for the libraries that are named, or for all."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("library", nargs="*", help="ids of libraries; all, if none is named")
+
+    def libraries(self, named: list[str]) -> list[str]:
+        """The ids that are named, or those of all libraries."""
+        ids = named or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
+        if not ids:
+            self.stdout.write("There are no libraries.")
+        return ids
+
+    def for_each(self, ids: Iterable[str], act: Callable[[str], None], *, are_named: bool) -> None:
+        """Call `act` with each id; raise CommandError for what it refuses. A library that was deleted meanwhile is
+        skipped, unless libraries are named."""
+        for library_id in ids:
+            try:
+                act(library_id)
+            except LibraryError as error:
+                if are_named or not isinstance(error, NotFound):
+                    raise CommandError(error.detail) from error
