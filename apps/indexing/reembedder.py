@@ -8,11 +8,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from time import monotonic
 
 from django.db import Error, connection, connections
-from django.utils import timezone
 
 from apps.embeddings.config import config
 from apps.embeddings.errors import EmbeddingError, ProviderFailed, TextRefused
@@ -102,12 +100,11 @@ class Reembedder:
                         yield
                 except Error:
                     raise
-                except (EmbeddingError, ReembeddingFailed) as error:
-                    return self._postpone(move, error)
                 except Exception as error:
-                    logger.exception("re-embedding of library %s", move.library)
-                    message = f"The server made a mistake; its log says which: {error!r}."
-                    return self._postpone(move, ReembeddingFailed(message))
+                    if not isinstance(error, EmbeddingError | ReembeddingFailed):
+                        logger.exception("re-embedding of library %s", move.library)
+                        error = ReembeddingFailed(f"The server made a mistake; its log says which: {error!r}.")
+                    return services.postpone(move, error, retry_seconds=self._policy.retry_seconds)
         finally:
             dialect.unlock(connection, library_key)
 
@@ -157,15 +154,6 @@ class Reembedder:
         while (last := services.sweep_embeddings(move, after=after, limit=self._policy.sweep_size)) is not None:
             yield
             after = last
-
-    def _postpone(self, move: Reembedding, error: Exception) -> None:
-        """Record a failure: one that may pass is tried again by itself, others when the move is requested again."""
-        until = None
-        if isinstance(error, ProviderFailed) and error.transient:
-            wait = max(self._policy.retry_seconds, error.retry_after or 0)
-            until = timezone.now() + timedelta(seconds=wait)
-        logger.warning("re-embedding of library %s %s: %s", move.library, "waits" if until else "failed", error)
-        services.postpone(move, error, until=until)
 
     def _hold_off(self) -> None:
         self._not_before = monotonic() + self._policy.held_up_seconds

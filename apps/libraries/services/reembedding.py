@@ -9,8 +9,9 @@ Texts are embedded page by page outside of any transaction, and each page is sto
 killed at any point leaves whole pages, and the next one goes on with what is missing.
 """
 
+import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -18,6 +19,7 @@ from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 
 from apps.embeddings.config import Config, config
+from apps.embeddings.errors import ProviderFailed
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed_with
 from apps.engine.vectors import Float32
@@ -27,6 +29,8 @@ from apps.libraries.inputs import Reembed
 from apps.libraries.models import Embedding, Library, Reembedding
 from apps.libraries.services import sql
 from apps.libraries.services.embedding import dimension_fault, known_model
+
+logger = logging.getLogger(__name__)
 
 State = Reembedding.State
 
@@ -173,8 +177,13 @@ def sweep_embeddings(move: Reembedding, *, after: int, limit: int) -> int | None
     return keys[-1]
 
 
-def postpone(move: Reembedding, error: Exception, *, until: datetime | None) -> None:
-    """Record why the move cannot go on: until a time, or until it is requested again."""
+def postpone(move: Reembedding, error: Exception, *, retry_seconds: float) -> None:
+    """Record why the move cannot go on. A failure that may pass is tried again after `retry_seconds`, or when the
+    provider says, others when the move is requested again."""
+    until = None
+    if isinstance(error, ProviderFailed) and error.transient:
+        until = timezone.now() + timedelta(seconds=max(retry_seconds, error.retry_after or 0))
+    logger.warning("re-embedding of library %s %s: %s", move.library, "waits" if until else "failed", error)
     _set_state(move, State.WAITING if until else State.FAILED, str(error), until)
 
 
