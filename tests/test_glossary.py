@@ -7,6 +7,8 @@ import pytest
 
 from tests.server import ROOT
 
+pytestmark = pytest.mark.any_database
+
 LINES = [line for line in (ROOT / "docs" / "glossary.md").read_text().splitlines() if line.endswith("` |")]
 TERMS = {term: code.strip("`") for term, _, code in (line.strip("| ").split(" | ") for line in LINES)}
 

@@ -9,6 +9,8 @@ import pytest
 from tests.api.problems import refused
 from tests.server import serving
 
+pytestmark = pytest.mark.any_database
+
 LIMIT = 1 << 20
 COUNT = 120
 V = [1, 0, 0]

@@ -10,6 +10,8 @@ import pytest
 from tests.api.problems import refused
 from tests.server import Server, until
 
+pytestmark = pytest.mark.any_database
+
 ROWS = 1200
 FILTERS: list[tuple[dict[str, Any], Any]] = [
     ({"number": 7}, lambda row: row["number"] == 7),

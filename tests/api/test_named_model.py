@@ -7,6 +7,8 @@ import pytest
 
 from tests.api.problems import refused
 
+pytestmark = pytest.mark.any_database
+
 SMALL = {"provider": "hashing", "model": "hashing-64"}
 OTHER = {"provider": "hashing", "model": "hashing-128"}
 VECTOR = [1.0] + [0.0] * 63

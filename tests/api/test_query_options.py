@@ -7,6 +7,8 @@ import pytest
 
 from tests.api.problems import refused
 
+pytestmark = pytest.mark.any_database
+
 V = {"vector": [1, 0, 0]}
 HIT = {"id", "document_id", "score", "distance"}
 

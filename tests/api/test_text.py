@@ -8,6 +8,8 @@ import pytest
 from tests.api.problems import refused
 from tests.server import Server
 
+pytestmark = pytest.mark.any_database
+
 TEXTS = {
     "apple": "An apple a day keeps the doctor away",
     "rose": "A rose is a rose is a rose",

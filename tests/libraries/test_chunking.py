@@ -13,6 +13,8 @@ from apps.libraries.chunking import split_documents
 from apps.libraries.errors import Invalid
 from apps.libraries.inputs import DocumentInput
 
+pytestmark = pytest.mark.any_database
+
 WORDS = [f"word{i}" for i in range(100)]
 
 

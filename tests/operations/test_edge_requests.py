@@ -12,6 +12,8 @@ from tests.api.problems import refused
 from tests.server import Server, until
 from tests.sockets import JSON_HEAD, connect, is_open, read_all, read_response
 
+pytestmark = pytest.mark.any_database
+
 _HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _CHUNKED = JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 _LARGEST = 64 * 1024 * 1024

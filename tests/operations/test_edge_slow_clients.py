@@ -12,6 +12,8 @@ import pytest
 from tests.server import Server, serving, until
 from tests.sockets import JSON_HEAD, connect, is_open, read_all, read_response
 
+pytestmark = pytest.mark.any_database
+
 _CHUNKED = JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 # What has arrived of a request when its client becomes slow.
 BEGINNINGS = {
