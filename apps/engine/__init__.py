@@ -5,6 +5,7 @@ indexes      index types behind one interface, and the matrix that each is built
 metadata     columns, filters and facets
 text         full-text search by BM25
 selection    the k best of many scores that are only known within a bound
+strings      many byte strings in one array
 vectors      what may be stored: shape, dtype, finite, bounded
 metrics      cosine, dot, euclidean: exact scores, and bounds for quick ones
 array_files  arrays in mapped files

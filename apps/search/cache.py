@@ -74,7 +74,9 @@ class ViewCache:
     def _bring_up_to_date(self, entry: _Entry, snapshot: Snapshot, state: LibraryState) -> LoadedView | None:
         """Load the library, which is in `state` in `snapshot`, or catch its view up; None as `open_view`."""
         if entry.current is None:
-            self._forget_deleted(snapshot)
+            # Another process may have deleted some.
+            for key in self._entries.keys() - snapshot.library_keys():
+                self.forget(key)
         try:
             current = _load(snapshot, state, entry.current, self._policy)
         except BaseException:
@@ -111,11 +113,6 @@ class ViewCache:
     def forget(self, library_key: int, **signal: Any) -> None:
         """Free what is held for a library."""
         self._entries.pop(library_key, None)
-
-    def _forget_deleted(self, snapshot: Snapshot) -> None:
-        """Free what is held for libraries that another process has deleted."""
-        for key in self._entries.keys() - snapshot.library_keys():
-            self.forget(key)
 
 
 def _read_state(snapshot: Snapshot, library_id: str) -> LibraryState:

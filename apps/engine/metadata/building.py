@@ -13,8 +13,9 @@ import numpy as np
 import orjson
 
 from apps.engine.metadata.filters import DOCUMENT_ID, ID
-from apps.engine.metadata.layout import Layout, Starts, Strings, UInt32, starts_of
+from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.values import FALSE, NULL, TRUE, key_of
+from apps.engine.strings import Starts, Strings, starts_of
 from apps.engine.vectors import Int64
 
 

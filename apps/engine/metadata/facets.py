@@ -13,8 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from apps.engine.metadata.layout import Starts, Strings, UInt32
+from apps.engine.metadata.layout import UInt32
 from apps.engine.metadata.values import Scalar, scalar_of
+from apps.engine.strings import Starts, Strings
 from apps.engine.vectors import Int64, Mask
 
 # One look-up of a key costs as much as this many entries of a table.

@@ -17,8 +17,9 @@ import numpy as np
 from apps.engine.metadata.building import Attributes, build_layout, merge_layouts
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, And, Between, Contains, Filter, Not, OneOf, Or
-from apps.engine.metadata.layout import Layout, Starts, UInt32
+from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
+from apps.engine.strings import Starts
 from apps.engine.vectors import Int64, Mask
 
 # Where one string in so many has a part, a look at each string is quicker than finding whose each place is.

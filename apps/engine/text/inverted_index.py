@@ -16,11 +16,10 @@ renumbers words and reads no text again. Costs some 10 bytes for each word of a 
 """
 
 from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine.array_files import map_array, save_array
+from apps.engine.strings import Strings
 from apps.engine.text.analyzer import tokenize
 from apps.engine.vectors import Int64, equal_arrays
 
@@ -62,10 +62,7 @@ class InvertedIndex:
         self._arrays = arrays
         self.rows, self.frequencies, self.lengths = arrays.rows, arrays.frequencies, arrays.lengths
         self.tokens = len(arrays.tokens)
-        # Python's own views: elements of them cost a fifth of numpy's.
-        self._bytes = arrays.words.data
-        self._ends = arrays.ends[0].data
-        self._distinct = range(arrays.ends.shape[1] - 1)
+        self._words = Strings(arrays.words, arrays.ends[0])
 
     @classmethod
     def build(cls, texts: Sequence[str]) -> Self:
@@ -86,11 +83,12 @@ class InvertedIndex:
     @classmethod
     def merge(cls, parts: Sequence["InvertedIndex"], order: Int64) -> Self:
         """The index of the rows `order`, which are positions in the concatenation of `parts`."""
-        known = sorted({word for part in parts for word in part._words()})
+        words = [part._words.some(0, len(part._words)) for part in parts]
+        known = sorted(set(chain.from_iterable(words)))
         numbers = {word: number for number, word in enumerate(known)}
         tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-        for part in parts:
-            renumbered = np.array([numbers[word] for word in part._words()], np.int32)
+        for part, some in zip(parts, words, strict=True):
+            renumbered = np.array([numbers[word] for word in some], np.int32)
             tokens.append(renumbered[part._arrays.tokens])
             lengths.append(part._arrays.lengths)
         all_tokens, all_lengths = np.concatenate(tokens), np.concatenate(lengths)
@@ -134,11 +132,8 @@ class InvertedIndex:
 
     def locate(self, encoded: Sequence[bytes]) -> list[int]:
         """The numbers of words, given as UTF-8; -1 for a word that no row has."""
-        found = []
-        for word in encoded:
-            number = bisect_left(self._distinct, word, key=self._word)
-            found.append(number if number < len(self._distinct) and self._word(number) == word else -1)
-        return found
+        found = (self._words.find(word, 0, len(self._words)) for word in encoded)
+        return [-1 if number is None else number for number in found]
 
     def spans(self, numbers: Sequence[int]) -> Int64:
         """int64 [words, 2]: from where to where the rows of each of the words `numbers`, as `locate` gives them, lie in
@@ -180,14 +175,6 @@ class InvertedIndex:
         """The rows that hold a word."""
         first, end = self._arrays.ends[1, number : number + 2].tolist()
         return self.rows[first:end]
-
-    def _word(self, number: int) -> bytes:
-        return bytes(self._bytes[self._ends[number] : self._ends[number + 1]])
-
-    def _words(self) -> list[bytes]:
-        """All words, by number."""
-        whole, ends = bytes(self._bytes), self._ends.tolist()
-        return [whole[first:end] for first, end in pairwise(ends)]
 
 
 def _index_tokens(known: list[bytes], tokens: Int32, lengths: Int32) -> Postings:
