@@ -131,11 +131,11 @@ class View:
         """This view, with the live rows of every part in memory copied where a quarter of the part is dead."""
         segments = [
             segment.copy_live()
-            if isinstance(segment.row_data, BufferedRows) and is_sparse(segment, self.compact_rows)
+            if isinstance(segment.row_data, BufferedRows) and _is_sparse(segment, self.compact_rows)
             else segment
             for segment in self.segments
         ]
-        tail = self.tail.copy_live() if is_sparse(self.tail, self.compact_rows) else self.tail
+        tail = self.tail.copy_live() if _is_sparse(self.tail, self.compact_rows) else self.tail
         return replace(self, segments=tuple(segment for segment in segments if len(segment.keys)), tail=tail)
 
     def flush(self) -> Segment | None:
@@ -190,7 +190,7 @@ class View:
         return most_frequent(counts, limit)
 
 
-def is_sparse(part: Part, compact_rows: int) -> bool:
+def _is_sparse(part: Part, compact_rows: int) -> bool:
     """Whether a part has enough dead rows for its live ones to be copied."""
     return part.dead >= compact_rows and part.dead * _COMPACT_SHARE >= len(part.keys)
 
