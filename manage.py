@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
-# Before numpy is loaded; apps/engine/indexes/parallel_products.py says why.
+# Before numpy is loaded: threads of BLAS spin between calls, which takes the cores from the other processes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -6,7 +6,7 @@ import sys
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application
 
-# Before numpy is loaded; apps/engine/indexes/parallel_products.py says why.
+# Before numpy is loaded: threads of BLAS spin between calls, which takes the cores from the other processes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")

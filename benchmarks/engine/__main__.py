@@ -12,7 +12,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import orjson
 
 from apps.engine import kernels
-from apps.engine.indexes import parallel_products
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.engine import plot, runner, wanted
 from benchmarks.engine.grids import DATA_SETS, ENTRIES, REFERENCES
@@ -43,7 +42,6 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     about = machine(RESULTS) | {"command": f"python -m benchmarks.engine {' '.join(sys.argv[1:])}".strip()}
     kernels.load()
-    parallel_products.use_one_thread()
     if options.wanted:
         rows = wanted.run(data, quick=options.quick)
         print(f"{sentence(about)}\n\n{markdown_table(rows)}")

@@ -30,7 +30,7 @@ Bytes = NDArray[np.uint8]
 _CANDIDATES = 1 << 21
 _BLOCK_ROWS = 1024
 _SAMPLE_ROWS = 4096
-_NO_ROWS, _NO_MASK = np.empty(0, np.int64), np.empty(0, np.bool_)
+_NO_ROWS, _ALL = np.empty(0, np.int64), np.empty(0, np.bool_)
 
 
 class ByteCodes(NamedTuple):
@@ -72,21 +72,22 @@ class ByteCodes(NamedTuple):
         metric: Metric,
         queries: Float32,
         k: int,
-        rows: Int64 | None = None,
-        allowed: Mask | None = None,
+        rows: Int64 = _NO_ROWS,
+        allowed: Mask = _ALL,
     ) -> tuple[Int64, Float32]:
         """Positions and exact scores [m, k] of the k best rows for `queries` [m, d], ties by position.
 
         `vectors` [n, d] is what the copy was built from, C-contiguous. `rows`, ascending, limits the search to these
-        rows, and `allowed` [n] to those that are true. Needs the kernels, and k rows to choose from.
+        rows, and `allowed` [n] to those that are true, unless they are empty. Needs the kernels, and k rows to choose
+        from.
         """
         kernel = kernels.get("byte_scan")
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        chosen, mask = _NO_ROWS if rows is None else rows, _NO_MASK if allowed is None else allowed
         step = max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            kernel.search(metric.number, *self, vectors, queries[block], chosen, mask, positions[block], scores[block])
+            found = positions[block], scores[block]
+            kernel.search(metric.number, *self, vectors, queries[block], rows, allowed, *found)
         return positions, scores
 
     def save(self, folder: Path) -> None:

@@ -23,8 +23,8 @@ Angles must order rows as scores do, so a metric is brought to distances, and di
   less the tenth percentile), for direction alone does not tell rows of different lengths apart.
 
 Costs 64 + 4 * tables bytes a row, and some 3 microseconds a row to build. No BLAS goes into a signature, whose sums
-depend on where a row lies: equal rows have equal signatures, and a query has the same answer alone and in a batch, with
-kernels and without, before saving and after.
+depend on where a row lies: equal rows have equal signatures, and a query has the same answer alone and in a batch,
+before saving and after. Until the kernels are loaded, all rows are compared.
 """
 
 from pathlib import Path
@@ -33,13 +33,13 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.engine import kernels, selection
+from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.metrics import Metric, exact_scores, row_norms
-from apps.engine.vectors import Float32, Float64, Int64, Mask
+from apps.engine.metrics import Metric, row_norms
+from apps.engine.vectors import Float32, Float64, Mask
 
 Int32 = NDArray[np.int32]
 Words = NDArray[np.uint64]
@@ -67,8 +67,6 @@ _CROWD = 1.5
 # Rows with no more elements than this in all are searched exactly, which takes some 0.1 ms.
 _SCAN_SIZE = 1 << 19
 _BLOCK_SIZE = 1 << 20
-# A query that is longer than the rows by this factor is at one distance from all of them, in float32.
-_FAR = 2.0**30
 
 
 class Arrays(NamedTuple):
@@ -123,7 +121,7 @@ class Lsh(VectorIndex):
 
     def __init__(self, matrix: Matrix, arrays: Arrays) -> None:
         super().__init__(matrix)
-        self._arrays = arrays
+        self.arrays = arrays
         self._all = _pack(np.ones(len(matrix), np.bool_))
 
     @classmethod
@@ -148,42 +146,25 @@ class Lsh(VectorIndex):
         starts = np.zeros((tables, (1 << bits) + 1), np.int32)
         rows = np.empty((tables, n), np.int32)
         for table in range(tables):
-            keys = _keys(signatures, table, bits)
+            keys = table_keys(signatures, table, bits)
             rows[table] = np.argsort(keys, kind="stable")
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
         return cls(matrix, Arrays(frame, signs, signatures, starts, rows))
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         count = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        is_few = count * self.matrix.dimension <= _SCAN_SIZE or count * _SCAN_SHARE < len(self)
-        if is_few or count <= (size := self._size(params, count, k)):
+        effort, kernel = self.effort(params, count, k), kernels.get("lsh")
+        if effort is None or not kernel:
             return self.matrix.search(queries, k, allowed)
-        probes, held = self._reach(params, count, k)
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
-        if kernel := kernels.get("lsh"):
-            bits = self._all if allowed is None else _pack(allowed)
-            given = np.ascontiguousarray(queries), bits, probes, held, size
-            kernel.search(
-                self.matrix.metric.number, self.matrix.vectors, *self._arrays, *given, positions, scores, compared
-            )
-        else:
-            mask = np.ones(len(self), np.bool_) if allowed is None else allowed
-            projections = self._project_queries(queries)
-            for i, query in enumerate(queries):
-                rows = self._candidates(projections[i], mask, probes, held, k)
-                distances = np.bitwise_count(self._arrays.signatures[rows] ^ _signatures(projections[i : i + 1])).sum(
-                    axis=1
-                )
-                nearest = rows[np.argsort(distances, kind="stable")[:size]]
-                exact = exact_scores(self.matrix.metric, self.matrix.vectors, query, nearest)
-                best = selection.best(exact, nearest, k)
-                positions[i], scores[i], compared[i] = nearest[best], exact[best], len(rows)
-        no = np.zeros(m, np.bool_)
-        return Neighbors(positions, scores, compared, proven=no, scanned=no)
+        given = np.ascontiguousarray(queries), self._all if allowed is None else _pack(allowed), *effort
+        kernel.search(self.matrix.metric.number, self.matrix.vectors, *self.arrays, *given, positions, scores, compared)
+        false = np.zeros(m, np.bool_)
+        return Neighbors(positions, scores, compared, proven=false, scanned=false)
 
     def save(self, folder: Path) -> None:
-        for name, array in self._arrays._asdict().items():
+        for name, array in self.arrays._asdict().items():
             save_array(folder / f"{name}.npy", array)
 
     @classmethod
@@ -196,42 +177,25 @@ class Lsh(VectorIndex):
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self._arrays)
+        return sum(array.nbytes for array in self.arrays)
 
-    def _size(self, params: Params, count: int, k: int) -> int:
-        """The number of rows that are scored exactly for the k best of `count` allowed rows; `count` is not zero."""
-        usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * len(self) / count)
-        size: int = params.get("shortlist", usual)
-        return max(k, size)
-
-    def _reach(self, params: Params, count: int, k: int) -> tuple[int, int]:
-        """The number of buckets of a table that a query for the k best of `count` allowed rows looks into, and of rows
-        in them. No buckets for all rows."""
-        n, tables, buckets = len(self), len(self._arrays.rows), self._arrays.starts.shape[1] - 1
+    def effort(self, params: Params, count: int, k: int) -> tuple[int, int, int] | None:
+        """What a search for the k best of `count` allowed rows costs: the number of buckets of a table to look into, 0
+        for all rows; of rows in them; and of rows to score exactly. None where an exact search is as quick."""
+        n, tables, buckets = len(self), len(self.arrays.rows), self.arrays.starts.shape[1] - 1
+        if count * self.matrix.dimension <= _SCAN_SIZE or count * _SCAN_SHARE < n:
+            return None
+        usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * n / count)
+        scored = max(k, params.get("shortlist", usual))
+        if count <= scored:
+            return None
         if "probes" in params:
-            return min(params["probes"], buckets), n
+            return min(params["probes"], buckets), n, scored
         share = _SHARE * n**_SHARE_POWER * (n / count) ** _MASK_POWER
         share *= (max(k, _FEW) / _FEW) ** _SHARE_GROWTH
         if share >= 1.0:
-            return 0, 0
-        return max(1, round(share * buckets / tables)), max(1, round(_CROWD * share * n / tables))
-
-    def _project_queries(self, queries: Float32) -> Float32:
-        """Projections [m, 512] of `queries` [m, d]."""
-        frame = self._arrays.frame
-        norms = row_norms(queries)
-        lengths = np.where(norms > 0.0, norms, 1.0)
-        factors = np.minimum(frame[-1], _FAR / lengths) if self.matrix.metric is Metric.EUCLIDEAN else 1.0 / lengths
-        return _project(queries, factors, np.zeros(len(queries)), frame, self._arrays.signs)
-
-    def _candidates(self, projections: Float32, mask: Mask, probes: int, held: int, k: int) -> Int64:
-        """The rows to compare with a query, ascending, as `kernels.lsh.search` finds them."""
-        named = np.zeros(len(self), np.bool_)
-        if probes:
-            entries = _probe(projections, self._arrays.starts, self._arrays.rows, probes, held)
-            named[entries] = len(entries) < len(self)
-        rows = np.flatnonzero(named & mask)
-        return rows if len(rows) >= k else np.flatnonzero(mask)
+            return 0, 0, scored
+        return max(1, round(share * buckets / tables)), max(1, round(_CROWD * share * n / tables)), scored
 
 
 def _fit_frame(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Float64]:
@@ -270,11 +234,11 @@ def _sign_rows(vectors: Float32, factors: Float64, extras: Float64, frame: Float
     step = max(1, _BLOCK_SIZE // signs.shape[1])
     for start in range(0, len(vectors), step):
         part = slice(start, start + step)
-        signatures[part] = _signatures(_project(vectors[part], factors[part], extras[part], frame, signs))
+        signatures[part] = signatures_of(project(vectors[part], factors[part], extras[part], frame, signs))
     return signatures
 
 
-def _project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
+def project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
     """Signed distances [n, 512] of the points that stand for `vectors` [n, d] from the hyperplanes."""
     d, size = vectors.shape[1], signs.shape[1]
     points = np.zeros((len(vectors), size), np.float32)
@@ -289,11 +253,12 @@ def _project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64
     return points[:, :SIGNATURE_BITS]
 
 
-def _signatures(projections: Float32) -> Words:
+def signatures_of(projections: Float32) -> Words:
+    """Signatures [n, 8] of `projections` [n, 512]: which are positive."""
     return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
 
 
-def _keys(signatures: Words, table: int, bits: int) -> NDArray[np.uint16]:
+def table_keys(signatures: Words, table: int, bits: int) -> NDArray[np.uint16]:
     """The bits of `signatures` [n, 8] that `table` takes."""
     word, offset = divmod(table * bits, 64)
     keys = signatures[:, word] >> np.uint64(offset)
@@ -307,27 +272,3 @@ def _pack(allowed: Mask) -> Words:
     packed = np.zeros(-(-len(allowed) // 64) * 8, np.uint8)
     packed[: -(-len(allowed) // 8)] = np.packbits(allowed, bitorder="little")
     return packed.view(np.uint64)
-
-
-def _probe(projections: Float32, starts: Int32, rows: Int32, probes: int, held: int) -> Int32:
-    """The rows, with repetitions, of the buckets that a query with these `projections` [512] looks into."""
-    tables, bits = len(rows), (starts.shape[1] - 1).bit_length() - 1
-    signature = _signatures(projections[None])
-    keys = np.stack([_keys(signature, table, bits) for table in range(tables)]).astype(np.int64)
-    margins = np.abs(projections[: tables * bits]).reshape(tables, bits)
-    order = np.argsort(margins, axis=1, kind="stable")
-    # Sets of flipped bits in each table, those with the least sums of margins first: bit by bit, each set so far is
-    # taken with it too.
-    sums, flips = np.zeros((tables, 1), np.float32), np.zeros((tables, 1), np.int64)
-    for i in range(bits):
-        bit = order[:, i : i + 1]
-        sums = np.concatenate([sums, sums + np.take_along_axis(margins, bit, 1)], axis=1)
-        flips = np.concatenate([flips, flips | (1 << bit)], axis=1)
-        least = np.argsort(sums, axis=1, kind="stable")[:, :probes]
-        sums, flips = np.take_along_axis(sums, least, 1), np.take_along_axis(flips, least, 1)
-    buckets = keys ^ flips
-    begin, end = (np.take_along_axis(starts, buckets + after, 1) for after in (0, 1))
-    sizes = (end - begin).astype(np.int64)
-    within = np.cumsum(sizes, axis=1) - sizes < held
-    parts = zip(np.nonzero(within)[0], begin[within], end[within], strict=True)
-    return np.concatenate([rows[table, first:last] for table, first, last in parts])

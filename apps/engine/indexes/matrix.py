@@ -23,7 +23,6 @@ import numpy as np
 from apps.engine import kernels, selection
 from apps.engine.array_files import map_array, save_array
 from apps.engine.indexes.byte_codes import ByteCodes
-from apps.engine.indexes.parallel_products import inner_products
 from apps.engine.metrics import TINY_NORM, Metric, exact_scores, relative_bound, row_norms, underflow_bound
 from apps.engine.vectors import Float32, Int64, Mask
 
@@ -34,7 +33,7 @@ _GATHER_SHARE = 8
 _GATHER_CODES_SHARE = 2
 # Below this dimension a row of the copy would be longer than the row; below this number of rows it saves nothing.
 _CODED_DIMENSION, _CODED_ROWS = 32, 512
-_NO_ROWS = np.empty(0, np.int64)
+_NO_ROWS, _ALL = np.empty(0, np.int64), np.empty(0, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -146,10 +145,9 @@ class Matrix:
     def _search_codes(self, queries: Float32, k: int, allowed: Mask | None) -> tuple[Int64, Float32]:
         """Positions and scores [m, k] of the k best rows; at least k rows are allowed."""
         assert self.codes is not None
-        rows = None
         if allowed is not None and np.count_nonzero(allowed) * _GATHER_CODES_SHARE < len(self):
-            rows, allowed = np.flatnonzero(allowed), None
-        return self.codes.search(self.vectors, self.metric, queries, k, rows, allowed)
+            return self.codes.search(self.vectors, self.metric, queries, k, rows=np.flatnonzero(allowed))
+        return self.codes.search(self.vectors, self.metric, queries, k, allowed=_ALL if allowed is None else allowed)
 
     def _search_vectors(
         self, queries: Float32, k: int, allowed: Mask | None, order: Int64 | None
@@ -174,7 +172,7 @@ class Matrix:
         step = max(1, _BLOCK_SCORES // len(vectors))
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
-            for i, (query, products) in enumerate(zip(block, inner_products(block, vectors), strict=True), start):
+            for i, (query, products) in enumerate(zip(block, block @ vectors.T, strict=True), start):
                 candidates = _possible_rows(self.metric, products, norms, query, k, allowed)
                 exact = exact_scores(self.metric, vectors, query, candidates)
                 if rows is not None:

@@ -25,7 +25,7 @@ import numpy as np
 from apps.engine import kernels
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.metrics import Metric, exact_scores
+from apps.engine.metrics import exact_scores
 from apps.engine.selection import best
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
@@ -107,7 +107,8 @@ def rerank(
 
     A list ends at its first -1, and then was too short. `allowed` [n] limits what may be found. `rough` [m, length] are
     the scores of the lists, in a unit in which exact scores are multiplied by `factors` [m] (and are minus the square
-    of that under euclidean). Without them, lists are read to their end, and are long enough if they are full.
+    of that under euclidean). Without them, or without kernels, lists are read to their end, and are long enough if they
+    are full.
     """
     m, length = representatives.shape
     positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
@@ -119,26 +120,16 @@ def rerank(
         mask = _ALL if allowed is None else allowed
         kernel.rerank(matrix.metric.number, matrix.vectors, *lists, mask, checks, errors, positions, scores, enough)
     else:
+        # Without kernels, whole lists are read.
         positions.fill(-1)
         scores.fill(-np.inf)
         for i, query in enumerate(queries):
-            full = int(np.argmin(representatives[i] >= 0)) if representatives[i, -1] < 0 else length
-            rows, places = duplicates.expand(representatives[i, :full])
-            order = np.argsort(places, kind="stable")
-            if allowed is not None:
-                order = order[allowed[rows[order]]]
-            rows, places = rows[order], places[order]
+            rows, _ = duplicates.expand(representatives[i, representatives[i] >= 0])
+            rows = rows if allowed is None else rows[allowed[rows]]
             exact = exact_scores(matrix.metric, matrix.vectors, query, rows)
-            if len(checks):
-                reached = checks[checks <= full]
-                scaled = exact.astype(np.float64) * float(factors[i])
-                if matrix.metric is Metric.EUCLIDEAN:
-                    scaled = -scaled * scaled
-                read, enough[i] = _count_read(k, scaled, rough[i], places, reached, errors)
-                rows, exact = rows[:read], exact[:read]
             chosen = best(exact, rows, k)
             positions[i, : len(chosen)], scores[i, : len(chosen)] = rows[chosen], exact[chosen]
-    return positions, scores, enough if len(checks) else representatives[:, -1] >= 0
+    return positions, scores, enough if kernel and len(checks) else representatives[:, -1] >= 0
 
 
 @lru_cache
@@ -146,23 +137,3 @@ def _checks(length: int) -> tuple[Int64, Float64]:
     """The numbers of representatives after which a list is checked, and the standard errors that are required then."""
     checks = np.array([*range(_FIRST_CHECK, length, _CHECK_STEP), length] if length else [], np.int64)
     return checks, np.where(checks < length, _STANDARD_ERRORS, _STANDARD_ERRORS_AT_END)
-
-
-def _count_read(
-    k: int, exact: Float64, rough: Float32, places: Int64, checks: Int64, required: Float64
-) -> tuple[int, bool]:
-    """The number of rows, at `places` of a list, that are read, and whether that is enough."""
-    errors = exact - rough[places].astype(np.float64)
-    # Sums one by one, as the kernel makes them.
-    sums, squares = (np.concatenate([[0.0], np.cumsum(terms)]) for terms in (errors, errors * errors))
-    for check, standard_errors in zip(checks.tolist(), required.tolist(), strict=False):
-        half, end = np.searchsorted(places, [check // 2, check]).tolist()
-        count = end - half
-        if end < k or not count:
-            continue
-        mean = (sums[end] - sums[half]) / count
-        variance = max(0.0, (squares[end] - squares[half]) / count - mean * mean)
-        reach = float(rough[check - 1]) + mean + standard_errors * np.sqrt(variance)
-        if np.partition(exact[:end], end - k)[end - k] >= reach:
-            return end, True
-    return len(exact), False

@@ -21,6 +21,7 @@ from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
 from tests.engine.data import Problem, bounded, problems
+from tests.engine.indexes import plain_lsh
 from tests.engine.numpy_only import numpy_only
 
 ROWS, DIMENSION = 12_000, 96
@@ -193,7 +194,8 @@ def test_awkward_data_have_sound_answers_with_and_without_kernels(
     with whatever_it_costs():
         found = Lsh.build(Matrix(vectors, metric), params).search(queries, k, problem.allowed, search_params)
         with numpy_only():
-            plain = Lsh.build(Matrix(vectors, metric), params).search(queries, k, problem.allowed, search_params)
+            plain_index = Lsh.build(Matrix(vectors, metric), params)
+            plain = plain_lsh.search(plain_index, queries, k, problem.allowed, search_params)
     assert_sound(found, vectors, metric, queries, k, problem.allowed)
     assert same(found, plain)
 
@@ -206,7 +208,7 @@ def test_a_query_that_lies_on_all_planes_gets_one_answer(probes: int) -> None:
     index = Lsh.build(Matrix(vectors, Metric.EUCLIDEAN))
     found = index.search(query, 10, params={"probes": probes})
     with numpy_only():
-        assert same(index.search(query, 10, params={"probes": probes}), found)
+        assert same(plain_lsh.search(index, query, 10, params={"probes": probes}), found)
     assert_sound(found, vectors, Metric.EUCLIDEAN, query, 10)
 
 
@@ -337,4 +339,4 @@ def test_recall_does_not_fall_with_the_number_of_rows_asked_for() -> None:
         assert found.compared.mean() < most * len(vectors)
         alone = index.search(queries[:2], k)
         with numpy_only():
-            assert same(index.search(queries[:2], k), alone)
+            assert same(plain_lsh.search(index, queries[:2], k), alone)

@@ -1,4 +1,6 @@
-"""Lists are read as far as they must be, and equally far with kernels and without."""
+"""Lists are read as far as they must be, and equally far by kernels and by numpy."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,9 +15,12 @@ from apps.engine.indexes.rerank import rerank
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
 from tests.engine.data import bounded, metrics, seeds
+from tests.engine.indexes import plain_rerank
 from tests.engine.numpy_only import numpy_only
 
 K = 10
+
+Answer = tuple[Int64, Float32, Mask]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,8 +52,10 @@ class Lists:
         self.representatives: Int64 = representatives[order]
         self.rough: Float32 = np.take_along_axis(rough, order, axis=1).astype(np.float32)
 
-    def read(self, allowed: Mask | None = None, *, whole: bool = False) -> tuple[Int64, Float32, Mask]:
-        return rerank(
+    def read(
+        self, allowed: Mask | None = None, *, whole: bool = False, function: Callable[..., Answer] = rerank
+    ) -> Answer:
+        return function(
             Matrix(self.vectors, self.metric),
             self.queries,
             K,
@@ -74,7 +81,7 @@ class Lists:
     whole=st.booleans(),
     cut=st.booleans(),
 )
-def test_lists_are_read_equally_far_with_and_without_kernels(
+def test_lists_are_read_as_far_as_by_numpy(
     metric: Metric, seed: int, error: float, share: float | None, whole: bool, cut: bool
 ) -> None:
     lists = Lists(metric, seed, rows=300, error=error)
@@ -82,10 +89,20 @@ def test_lists_are_read_equally_far_with_and_without_kernels(
         lists.representatives[:, 100:] = -1
     allowed = None if share is None else np.random.default_rng(seed).random(300) < share
     compiled = lists.read(allowed, whole=whole)
-    with numpy_only():
-        plain = lists.read(allowed, whole=whole)
+    plain = lists.read(allowed, whole=whole, function=plain_rerank.rerank)
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("share", [None, 0.01, 0.5])
+def test_without_kernels_lists_are_read_whole(share: float | None) -> None:
+    lists = Lists(Metric.DOT, 6)
+    allowed = None if share is None else np.random.default_rng(6).random(600) < share
+    compiled = lists.read(allowed, whole=True)
+    with numpy_only():
+        for whole in (False, True):
+            for one, other in zip(lists.read(allowed, whole=whole), compiled, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("metric", Metric)
