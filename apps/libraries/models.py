@@ -22,12 +22,12 @@ EMBEDDING_MODEL_MAX_LENGTH = 500
 
 
 def new_uid() -> str:
-    """A random name for what is derived from a library, so that a re-created library never meets old files."""
+    """Return a random name for files derived from a library, so that a re-created library never meets old ones."""
     return secrets.token_hex(16)
 
 
 class ExactJSONField(models.JSONField):
-    """JSON that is kept as it was written: `json` on PostgreSQL, where `jsonb` writes 1e300 with 301 digits."""
+    """JSON that is stored as it was written: `json` on PostgreSQL, as `jsonb` writes 1e300 with 301 digits."""
 
     def db_type(self, connection: Any) -> str | None:
         return "json" if connection.vendor == "postgresql" else super().db_type(connection)

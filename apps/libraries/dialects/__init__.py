@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL do differently, behind one interface. No other module holds SQL of one of them alone.
+"""What SQLite and PostgreSQL do differently, behind one interface. Only these modules hold SQL of one database.
 
 Triggers keep the change log and delete what belongs to a deleted row. They are dropped before migrations and installed
 after them: SQLite reads all triggers when a table is renamed, and Django alters a table by making another in its place.
@@ -30,12 +30,12 @@ _DIALECTS: dict[str, Dialect] = {"sqlite": SQLiteDialect(), "postgresql": Postgr
 
 
 def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
-    """The dialect of a Django connection."""
+    """Return the dialect of a Django connection."""
     return _DIALECTS[connection.vendor]
 
 
 def failure_of(error: DatabaseError) -> Failure | None:
-    """What kind of passing failure a database error is; None if it is not one."""
+    """Return the kind of a transient failure; None for any other error."""
     for dialect in _DIALECTS.values():
         failure = dialect.failure(error)
         if failure is not None:

@@ -18,7 +18,7 @@ _PREFIX = "vectordb_"
 
 
 class Failure(Enum):
-    """A failure of the database that is nobody's mistake and may pass."""
+    """A transient failure of the database."""
 
     BUSY = "busy"
     FULL = "disk_full"
@@ -26,7 +26,7 @@ class Failure(Enum):
 
 
 class Dialect(ABC):
-    """What one database says differently from the other."""
+    """The SQL and settings of one database."""
 
     # Begins a read-only transaction that sees one state of the database until COMMIT.
     begin_snapshot: ClassVar[str]
@@ -43,20 +43,21 @@ class Dialect(ABC):
 
     @abstractmethod
     def json_text(self, column: str) -> str:
-        """An expression for a JSON column as its text."""
+        """Return an expression for a JSON column as text."""
 
     @abstractmethod
     def for_driver(self, sql: str) -> str:
-        """`sql`, whose parameters are written %s, as the database's driver takes it."""
+        """Return `sql`, with %s for parameters, in the parameter style of the driver."""
 
     @abstractmethod
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
-        """Whether the connection got, without waiting, the work on the library `key` for itself among all hosts that
-        share the database; until `unlock`, or until the connection ends. What is stored must not rest on it."""
+        """Try, without waiting, to lock the library `key` for maintenance among all hosts that share the database, and
+        return whether that succeeded. The lock ends with `unlock` or the connection. It saves work; correctness must
+        not depend on it."""
 
     @abstractmethod
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
-        """End a `try_lock` that succeeded."""
+        """Release a lock that `try_lock` got."""
 
     # How many rows one INSERT writes at most.
     rows_per_insert: ClassVar[int]
@@ -73,7 +74,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def migration(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
-        """A transaction in which the schema may be altered, and in which no other process does that."""
+        """Return a transaction in which the schema can be altered, by one process at a time."""
 
     # Names and definitions of the triggers, in the order in which they are created.
     triggers: ClassVar[dict[str, str]]
@@ -85,7 +86,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def create_trigger(self, name: str) -> str:
-        """The statements that create one of `triggers`."""
+        """Return the statements that create one of `triggers`."""
 
     def install_triggers(self, connection: BaseDatabaseWrapper) -> None:
         """Make the triggers those of this version. Locks nothing where they are."""
@@ -108,7 +109,7 @@ class Dialect(ABC):
         return sorted(name for name in self.triggers if present.get(name) is None)
 
     def _present(self, cursor: CursorWrapper) -> dict[str, str | None]:
-        """The triggers of this version or an earlier one; at first their names had no prefix."""
+        """Read the triggers of this version and of earlier ones, whose names had no prefix at first."""
         cursor.execute(self.select_triggers)
         return {
             name: definition
@@ -118,8 +119,8 @@ class Dialect(ABC):
 
     @abstractmethod
     def failure(self, error: DatabaseError) -> Failure | None:
-        """What kind of passing failure `error` is; None if it is not one, or not of this database."""
+        """Return the kind of a transient failure; None for another error, or one of another database."""
 
     @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
-        """What the database needs done from time to time, in steps that hold up no writer for long."""
+        """Do periodic maintenance of the database, in steps that delay no writer for long."""

@@ -143,7 +143,7 @@ class PostgreSQLDialect(Dialect):
     later = "greatest(%s, updated_at + interval '1 microsecond')"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
-        """Nothing: the settings hold what PostgreSQL is told."""
+        """Do nothing: the settings hold the options of connections."""
 
     def for_driver(self, sql: str) -> str:
         return sql
@@ -184,4 +184,4 @@ class PostgreSQLDialect(Dialect):
         return Failure.UNAVAILABLE if lost else None
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
-        """Nothing: PostgreSQL has its own checkpointer and autovacuum."""
+        """Do nothing: PostgreSQL has its own checkpointer and autovacuum."""

@@ -122,7 +122,7 @@ class SQLiteDialect(Dialect):
     select_triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
     drop_trigger = "DROP TRIGGER {}"
     triggers = {name: f"CREATE TRIGGER {name} {body.strip()}" for name, body in _TRIGGERS.items()}
-    # SQLite reckons in milliseconds.
+    # SQLite's time functions have milliseconds.
     later = "max(%s, strftime('%%Y-%%m-%%d %%H:%%M:%%f', updated_at, '+0.001 seconds'))"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
@@ -141,19 +141,19 @@ class SQLiteDialect(Dialect):
         return sql.replace("%s", "?")
 
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
-        """True: one data folder, which one process maintains."""
+        """Return True: one process maintains a data folder."""
         return True
 
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
-        """Nothing was locked."""
+        """Do nothing: nothing was locked."""
 
     def json_text(self, column: str) -> str:
         return column
 
     @contextmanager
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        # Django puts another table in the place of one that it alters: foreign keys must be off, which they can be
-        # made only before a transaction.
+        # Django alters a table by making another in its place, for which foreign keys must be off. They can be turned
+        # off only outside of a transaction.
         with connection.constraint_checks_disabled(), transaction.atomic(using=connection.alias):
             yield
 
@@ -172,7 +172,7 @@ class SQLiteDialect(Dialect):
         return Failure.UNAVAILABLE if primary in _UNAVAILABLE else None
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
-        """Give free pages back to the file system, then move the WAL into the database without blocking anybody."""
+        """Return free pages to the file system, then checkpoint the WAL without blocking anybody."""
         with connection.cursor() as cursor:
             while True:
                 cursor.execute("PRAGMA freelist_count")
