@@ -1,8 +1,8 @@
 """One state of the database, for as long as a query takes.
 
-Whatever answers a query reads revision, changes and rows from the same snapshot; reading them one by one gives answers
-that were never true. A snapshot lives on the read-only connection `snapshot`, takes no lock that a writer waits for,
-and must not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
+A query reads revision, changes and rows from the same snapshot; read one by one, they would make an answer that was
+never true. A snapshot lives on the read-only connection `snapshot`, and takes no lock that a writer waits for. It must
+not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +30,7 @@ class Position:
 
 @dataclass(frozen=True)
 class LibraryState:
-    """What of a library decides which view answers for it."""
+    """The fields of a library that decide which view shows it."""
 
     key: int
     public_id: str
@@ -120,7 +120,7 @@ class Snapshot:
         return [_state_of(row) for rows in found for row in rows]
 
     def count_changes(self, library_key: int, since: int) -> int:
-        """How many entries the library's log has past `since`."""
+        """The number of entries of the library's log past `since`."""
         [(count,)] = self.rows(
             "SELECT count(*) FROM vectordb_change WHERE library_key = %s AND seq > %s", [library_key, since]
         )

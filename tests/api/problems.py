@@ -7,8 +7,8 @@ import httpx
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
 
 
-def refused(response: httpx.Response, status: int, code: str, *pointers: str) -> dict[str, Any]:
-    """The body of a problem response, after checking its shape and that it says what is wrong and where."""
+def assert_refused(response: httpx.Response, status: int, code: str, *pointers: str) -> dict[str, Any]:
+    """Check the shape of a problem response and that it says what is wrong and where; return its body."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     body: dict[str, Any] = response.json()

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.server import serving
 
 pytestmark = pytest.mark.any_database
@@ -50,7 +50,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 def too_large(response: httpx.Response) -> None:
     """Check that an answer was refused for its size, and that it is said what to do."""
-    detail = refused(response, 400, "invalid")["detail"]
+    detail = assert_refused(response, 400, "invalid")["detail"]
     assert str(LIMIT) in detail
     assert "VECTORDB_MAX_ANSWER_BYTES" in detail
     assert "ask for less" in detail

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 X = [1, 0, 0]
 CHUNK = {"embedding": X}
@@ -54,7 +54,7 @@ def test_bad_metadata_is_refused_everywhere(client: httpx.Client, shared: str, m
         ("PATCH", f"{library}/documents/doc", {"metadata": metadata}, "/metadata"),
         ("PUT", f"{library}/documents/doc", {"chunks": [chunk]}, "/chunks/0/metadata"),
     ]:
-        refused(client.request(method, path, json=body), 400, "invalid", f"{at}{pointer}")
+        assert_refused(client.request(method, path, json=body), 400, "invalid", f"{at}{pointer}")
     assert client.get(f"{library}/stats").json()["chunks"] == 2
 
 
@@ -63,7 +63,7 @@ def test_numbers_of_metadata_are_finite(client: httpx.Client, shared: str, numbe
     body = f'{{"chunks": [{{"embedding": [1, 0, 0], "metadata": {{"a": [1, {number}]}}}}]}}'
     headers = {"Content-Type": "application/json"}
     response = client.post(f"/libraries/{shared}/chunks", content=body, headers=headers)
-    refused(response, 400, "invalid", "/chunks/0/metadata/a/1")
+    assert_refused(response, 400, "invalid", "/chunks/0/metadata/a/1")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_bad_text_is_refused_everywhere(client: httpx.Client, shared: str, text:
         ("POST", f"{library}/documents", {"source": text, "chunks": [CHUNK]}, "/source"),
         ("PUT", f"{library}/documents/doc", {"chunks": [chunk]}, "/chunks/0/text"),
     ]:
-        assert limit in refused(client.request(method, path, json=body), 400, "invalid", at)["detail"]
+        assert limit in assert_refused(client.request(method, path, json=body), 400, "invalid", at)["detail"]
     assert client.get(f"{library}/stats").json()["chunks"] == 2
 
 
@@ -112,8 +112,8 @@ def test_text_of_256_kib_is_stored(client: httpx.Client, chunks: str, text: str)
 
 @pytest.mark.parametrize("name", ["", " ", "\t\n", "\u3000", "x" * 201, "a\0b", *NOT_STRINGS], ids=ascii)
 def test_a_library_has_a_name_of_1_to_200_characters(client: httpx.Client, shared: str, name: object) -> None:
-    refused(client.post("/libraries", json={"name": name}), 400, "invalid", "/name")
-    refused(client.patch(f"/libraries/{shared}", json={"name": name}), 400, "invalid", "/name")
+    assert_refused(client.post("/libraries", json={"name": name}), 400, "invalid", "/name")
+    assert_refused(client.patch(f"/libraries/{shared}", json={"name": name}), 400, "invalid", "/name")
 
 
 @pytest.mark.parametrize("name", ["x", "🙂" * 200, " a ", "\u202e"], ids=ascii)
@@ -178,7 +178,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(
     client: httpx.Client, shared: str, method: str, path: str, body: dict[str, Any], pointer: str
 ) -> None:
     response = client.request(method, path.format(library=f"/libraries/{shared}"), json=body)
-    refused(response, 400, "invalid", pointer)
+    assert_refused(response, 400, "invalid", pointer)
 
 
 BODIES: list[tuple[str, str, dict[str, Any], str]] = [
@@ -209,11 +209,11 @@ def test_an_unknown_field_and_a_body_that_is_no_object_are_refused(
     path = path.format(library=f"/libraries/{shared}")
     for name, escaped in [("colour", "colour"), ("Name", "Name"), ("a/b~c", "a~1b~0c"), ("", ""), ("é", "é")]:
         wrong = _with(body, at, name)
-        problem = refused(client.request(method, path, json=wrong), 400, "invalid", f"{at}/{escaped}")
+        problem = assert_refused(client.request(method, path, json=wrong), 400, "invalid", f"{at}/{escaped}")
         assert "not a known field" in problem["detail"]
     for text in ("[]", "[{}]", '"x"', "5", "true", "null"):
         response = client.request(method, path, content=text, headers={"Content-Type": "application/json"})
-        assert "object" in refused(response, 400, "invalid", "")["detail"]
+        assert "object" in assert_refused(response, 400, "invalid", "")["detail"]
 
 
 def _with(body: Any, at: str, name: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.raw import exchange
 from tests.server import Server
 
@@ -67,7 +67,7 @@ MALFORMED = {
 @pytest.mark.parametrize("path", ["/libraries", "{library}/chunks", "{library}/query"])
 def test_what_is_no_json_is_malformed(client: httpx.Client, library_path: str, path: str, body: bytes) -> None:
     response = client.post(path.format(library=library_path), content=body, headers=JSON)
-    assert "JSON" in refused(response, 400, "malformed")["detail"]
+    assert "JSON" in assert_refused(response, 400, "malformed")["detail"]
 
 
 @everywhere
@@ -76,7 +76,7 @@ def test_an_empty_and_a_truncated_body_are_malformed(
 ) -> None:
     for body in (b"", b'{"id": '):
         response = client.request(method, path.format(library=library_path), content=body, headers=JSON)
-        assert "JSON" in refused(response, 400, "malformed")["detail"]
+        assert "JSON" in assert_refused(response, 400, "malformed")["detail"]
 
 
 @everywhere
@@ -90,7 +90,7 @@ def test_another_media_type_is_415(client: httpx.Client, library_path: str, meth
     ):
         headers = {} if content_type is None else {"Content-Type": content_type}
         response = client.request(method, path.format(library=library_path), content=b"{}", headers=headers)
-        problem = refused(response, 415, "unsupported_media_type")
+        problem = assert_refused(response, 415, "unsupported_media_type")
         assert "Content-Type: application/json" in problem["detail"]
 
 
@@ -98,7 +98,7 @@ def test_another_media_type_is_415(client: httpx.Client, library_path: str, meth
 def test_a_compressed_body_is_415(client: httpx.Client, library_path: str, method: str, path: str) -> None:
     headers = JSON | {"Content-Encoding": "gzip"}
     response = client.request(method, path.format(library=library_path), content=b"\x1f\x8b", headers=headers)
-    assert "gzip" in refused(response, 415, "unsupported_media_type")["detail"]
+    assert "gzip" in assert_refused(response, 415, "unsupported_media_type")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def blocks(size: int) -> Iterator[bytes]:
 def test_a_body_of_100_mb_is_413(client: httpx.Client, library_path: str, path: str, chunked: bool) -> None:
     content = blocks(100_000_000) if chunked else b" " * 100_000_000
     response = client.post(path.format(library=library_path), content=content, headers=JSON)
-    assert "VECTORDB_MAX_BODY_BYTES" in refused(response, 413, "body_too_large")["detail"]
+    assert "VECTORDB_MAX_BODY_BYTES" in assert_refused(response, 413, "body_too_large")["detail"]
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "chunked"])
@@ -175,13 +175,13 @@ def test_a_body_that_breaks_off_is_malformed(
     server: Server, library_path: str, path: str, headers: list[str], body: bytes
 ) -> None:
     request = head(path.format(library=library_path), *headers) + body
-    refused(exchange(server, request, "POST", half_closed=True), 400, "malformed")
+    assert_refused(exchange(server, request, "POST", half_closed=True), 400, "malformed")
 
 
 @pytest.mark.parametrize("path", ["/libraries", "{library}/query"])
 def test_a_chunk_without_a_size_is_refused(server: Server, library_path: str, path: str) -> None:
     request = head(path.format(library=library_path), "Transfer-Encoding: chunked") + b"ZZ\r\n{}\r\n0\r\n\r\n"
-    refused(exchange(server, request, "POST"), 400, "malformed")
+    assert_refused(exchange(server, request, "POST"), 400, "malformed")
 
 
 def test_of_a_key_that_comes_twice_the_last_counts_and_nothing_breaks(client: httpx.Client, library_path: str) -> None:

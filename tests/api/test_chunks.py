@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.vectors import base64_of
 
 X, Y, Z = [1, 0, 0], [0, 1, 0], [0, 0, 1]
@@ -94,10 +94,10 @@ def test_upsert_needs_a_vector_even_for_a_chunk_that_has_one(client: httpx.Clien
     write(client, chunks, {"id": "a", "text": "A", "embedding": X})
     before = read(client, chunks, "a")
     body = {"chunks": [{"id": "b", "embedding": X}, {"id": "a", "text": "A"}]}
-    problem = refused(client.post(chunks, json=body), 400, "embedding_required", "/chunks/1/embedding")
+    problem = assert_refused(client.post(chunks, json=body), 400, "embedding_required", "/chunks/1/embedding")
     assert "send a vector" in problem["detail"]
     assert read(client, chunks, "a") == before
-    refused(client.get(f"{chunks}/b"), 404, "not_found")
+    assert_refused(client.get(f"{chunks}/b"), 404, "not_found")
 
 
 Attach = Callable[[httpx.Client, str, dict[str, Any]], None]
@@ -146,7 +146,7 @@ def test_an_unknown_document_is_400(client: httpx.Client, chunks: str, mode: str
     if mode == "update":
         write(client, chunks, {"id": "a", "embedding": X}, {"id": "b", "embedding": X})
     body = {"chunks": [{"id": "a", "embedding": X}, {"id": "b", "embedding": X, "document_id": "no"}], "mode": mode}
-    refused(client.post(chunks, json=body), 400, "invalid", "/chunks/1/document_id")
+    assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks/1/document_id")
     assert client.post(f"{chunks}/count", json={}).json() == {"count": 2 if mode == "update" else 0}
 
 
@@ -155,9 +155,9 @@ def test_insert_creates_and_never_replaces(client: httpx.Client, chunks: str) ->
     assert write(client, chunks, a, b, mode="insert") == {"ids": ["a", "b"], "created": 2, "updated": 0}
     before = read(client, chunks, "a")
     body = {"chunks": [a | {"text": "other"}, c, b], "mode": "insert"}
-    refused(client.post(chunks, json=body), 409, "conflict", "/chunks/0/id", "/chunks/2/id")
+    assert_refused(client.post(chunks, json=body), 409, "conflict", "/chunks/0/id", "/chunks/2/id")
     assert read(client, chunks, "a") == before
-    refused(client.get(f"{chunks}/c"), 404, "not_found")
+    assert_refused(client.get(f"{chunks}/c"), 404, "not_found")
 
 
 def updated(client: httpx.Client, path: str, change: dict[str, Any]) -> httpx.Response:
@@ -206,9 +206,9 @@ def test_changed_text_needs_a_vector(client: httpx.Client, chunks: str, change_b
     write(client, chunks, {"id": "c", "text": "C", "embedding": X})
     before = read(client, chunks, "c")
     response = change_by(client, chunks, {"text": "other", "metadata": {"a": 1}})
-    refused(response, 400, "embedding_required", f"{at}/embedding")
-    refused(change_by(client, chunks, {"embedding": [1, 2]}), 400, "invalid", f"{at}/embedding")
-    refused(change_by(client, chunks, {"document_id": "no"}), 400, "invalid", f"{at}/document_id")
+    assert_refused(response, 400, "embedding_required", f"{at}/embedding")
+    assert_refused(change_by(client, chunks, {"embedding": [1, 2]}), 400, "invalid", f"{at}/embedding")
+    assert_refused(change_by(client, chunks, {"document_id": "no"}), 400, "invalid", f"{at}/document_id")
     assert read(client, chunks, "c") == before
 
 
@@ -217,19 +217,19 @@ def test_update_of_an_absent_id_writes_nothing(client: httpx.Client, chunks: str
     before = read(client, chunks, "a")
     change = {"metadata": {"n": 1}}
     body = {"chunks": [{"id": "a"} | change, {"id": "absent"} | change], "mode": "update"}
-    refused(client.post(chunks, json=body), 404, "not_found", "/chunks/1/id")
+    assert_refused(client.post(chunks, json=body), 404, "not_found", "/chunks/1/id")
     body["chunks"].append(change)
-    refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id")
+    assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id")
     assert read(client, chunks, "a") == before
-    refused(client.patch(f"{chunks}/absent", json=change), 404, "not_found")
+    assert_refused(client.patch(f"{chunks}/absent", json=change), 404, "not_found")
 
 
 @pytest.mark.parametrize("mode", ["upsert", "insert", "update"])
 def test_an_id_may_come_once_in_a_request(client: httpx.Client, chunks: str, mode: str) -> None:
     body = {"chunks": [{"id": name, "embedding": X} for name in "abab"], "mode": mode}
-    refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id", "/chunks/3/id")
+    assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id", "/chunks/3/id")
     for path in (f"{chunks}/get", f"{chunks}/delete"):
-        refused(client.post(path, json={"ids": ["a", "b", "a"]}), 400, "invalid", "/ids/2")
+        assert_refused(client.post(path, json={"ids": ["a", "b", "a"]}), 400, "invalid", "/ids/2")
 
 
 def test_chunks_are_read_by_their_ids_in_the_order_asked(client: httpx.Client, chunks: str) -> None:
@@ -247,8 +247,8 @@ def test_deleting_answers_204_once_and_404_from_then_on(client: httpx.Client, li
     write(client, chunks, *({"id": name, "embedding": X} for name in "abc"))
     response = client.delete(f"{chunks}/b")
     assert (response.status_code, response.content) == (204, b"")
-    refused(client.delete(f"{chunks}/b"), 404, "not_found")
-    refused(client.get(f"{chunks}/b"), 404, "not_found")
+    assert_refused(client.delete(f"{chunks}/b"), 404, "not_found")
+    assert_refused(client.get(f"{chunks}/b"), 404, "not_found")
     found = client.post(f"/libraries/{library}/query", json={"vector": X}).json()["results"]
     assert [result["id"] for result in found] == ["a", "c"]
 
@@ -271,6 +271,6 @@ def test_a_write_takes_2000_chunks(client: httpx.Client, chunks: str) -> None:
     more = ({"chunks": [*many, {"embedding": X}]}, chunks, "/chunks"), ({"ids": [*answer["ids"], "x"]}, "get", "/ids")
     for body, path, pointer in more:
         path = path if path == chunks else f"{chunks}/{path}"
-        problem = refused(client.post(path, json=body), 400, "invalid", pointer)
+        problem = assert_refused(client.post(path, json=body), 400, "invalid", pointer)
         assert "2000" in problem["detail"]
         assert "VECTORDB_MAX_CHUNKS_PER_WRITE" in problem["detail"]

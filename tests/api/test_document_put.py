@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.vectors import base64_of
 
 X, Y, Z = [1, 0, 0], [0, 1, 0], [0, 0, 1]
@@ -111,7 +111,7 @@ def test_what_is_not_named_is_deleted(client: httpx.Client, library: str, path: 
     assert list(stored(client, path)) == ["b"]
     found = client.post(f"/libraries/{library}/query", json={"vector": X}).json()["results"]
     assert [result["id"] for result in found] == ["b"]
-    refused(client.get(f"/libraries/{library}/chunks/a"), 404, "not_found")
+    assert_refused(client.get(f"/libraries/{library}/chunks/a"), 404, "not_found")
 
 
 def test_each_of_several_equal_chunks_matches_once(client: httpx.Client, path: str) -> None:
@@ -172,8 +172,8 @@ def test_a_refused_put_changes_nothing(
     alone = {"id": "alone", "embedding": X}
     client.post(f"/libraries/{library}/chunks", json={"chunks": [alone]}).raise_for_status()
     before = client.get(path).json(), stored(client, path)
-    refused(client.put(path, json=body), status, code, pointer)
+    assert_refused(client.put(path, json=body), status, code, pointer)
     assert (client.get(path).json(), stored(client, path)) == before
     absent = path.removesuffix("/d") + "/absent"
-    refused(client.put(absent, json=body), status, code, pointer)
-    refused(client.get(absent), 404, "not_found")
+    assert_refused(client.put(absent, json=body), status, code, pointer)
+    assert_refused(client.get(absent), 404, "not_found")

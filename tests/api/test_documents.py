@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 X, Y = [1, 0, 0], [0, 1, 0]
 
@@ -72,8 +72,8 @@ def test_deleting_a_document_deletes_its_chunks_and_no_others(
     client.post(f"/libraries/{library}/chunks", json=alone).raise_for_status()
     response = client.delete(f"{documents}/d")
     assert (response.status_code, response.content) == (204, b"")
-    refused(client.get(f"{documents}/d"), 404, "not_found")
-    refused(client.get(f"/libraries/{library}/chunks/c"), 404, "not_found")
+    assert_refused(client.get(f"{documents}/d"), 404, "not_found")
+    assert_refused(client.get(f"/libraries/{library}/chunks/c"), 404, "not_found")
     found = client.post(f"/libraries/{library}/query", json={"vector": X}).json()["results"]
     assert [result["id"] for result in found] == ["f", "alone"]
 
@@ -82,7 +82,7 @@ def test_deleting_a_document_deletes_its_chunks_and_no_others(
 def test_an_unknown_document_is_404(client: httpx.Client, shared: str, method: str) -> None:
     body = {"title": "T"} if method == "PATCH" else None
     response = client.request(method, f"/libraries/{shared}/documents/unknown", json=body)
-    assert "'unknown'" in refused(response, 404, "not_found")["detail"]
+    assert "'unknown'" in assert_refused(response, 404, "not_found")["detail"]
 
 
 CHUNK = {"embedding": X}
@@ -113,10 +113,10 @@ def test_a_refused_document_leaves_nothing_behind(
     client: httpx.Client, shared: str, document: dict[str, Any], status: int, code: str, pointers: list[str]
 ) -> None:
     documents = f"/libraries/{shared}/documents"
-    refused(client.post(documents, json=document), status, code, *pointers)
+    assert_refused(client.post(documents, json=document), status, code, *pointers)
     good = {"id": "good", "chunks": [{"id": "good", "embedding": X}]}
     batch = client.post(f"{documents}/batch", json={"documents": [good, document]})
-    refused(batch, status, code, *(f"/documents/1{pointer}" for pointer in pointers))
+    assert_refused(batch, status, code, *(f"/documents/1{pointer}" for pointer in pointers))
     assert count(client, documents) == (1, 2)
 
 
@@ -141,10 +141,10 @@ def test_a_batch_stores_several_documents(client: httpx.Client, documents: str) 
 def test_ids_must_differ_between_the_documents_of_a_batch(client: httpx.Client, documents: str) -> None:
     same = {"id": "same", "chunks": [CHUNK]}
     response = client.post(f"{documents}/batch", json={"documents": [same, same]})
-    refused(response, 400, "invalid", "/documents/1/id")
+    assert_refused(response, 400, "invalid", "/documents/1/id")
     sharing = [{"chunks": [CHUNK | {"id": "same"}]}] * 2
     response = client.post(f"{documents}/batch", json={"documents": sharing})
-    refused(response, 400, "invalid", "/documents/1/chunks/0/id")
+    assert_refused(response, 400, "invalid", "/documents/1/chunks/0/id")
     assert count(client, documents) == (0, 0)
 
 
@@ -152,6 +152,6 @@ def test_the_limit_of_chunks_counts_those_of_all_documents_of_a_batch(client: ht
     batch = [{"chunks": [CHUNK] * 1000}, {"chunks": [CHUNK] * 1000}]
     assert client.post(f"{documents}/batch", json={"documents": batch}).status_code == 201
     response = client.post(f"{documents}/batch", json={"documents": [*batch, {"chunks": [CHUNK]}]})
-    assert "VECTORDB_MAX_CHUNKS_PER_WRITE" in refused(response, 400, "invalid", "/documents")["detail"]
-    refused(client.post(f"{documents}/batch", json={"documents": []}), 400, "invalid", "/documents")
+    assert "VECTORDB_MAX_CHUNKS_PER_WRITE" in assert_refused(response, 400, "invalid", "/documents")["detail"]
+    assert_refused(client.post(f"{documents}/batch", json={"documents": []}), 400, "invalid", "/documents")
     assert count(client, documents) == (2, 2000)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from apps.api.errors import CODES
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.raw import exchange
 from tests.server import Server
 
@@ -58,7 +58,7 @@ def test_a_method_that_a_path_has_not_is_405(
         if method == "HEAD":
             assert (response.status_code, response.content) == (405, b"")
         else:
-            refused(response, 405, "method_not_allowed")
+            assert_refused(response, 405, "method_not_allowed")
         assert allowed(response) == set(methods.split()), method
 
 
@@ -111,14 +111,14 @@ def test_a_path_that_leads_nowhere_is_404(server: Server, shared: str, path: str
         if method == "HEAD":
             assert (response.status_code, response.content) == (404, b"")
         elif response.status_code != 405:
-            refused(response, 404, "not_found")
+            assert_refused(response, 404, "not_found")
 
 
 @pytest.mark.parametrize("name", [".", "..", "%2E%2E"])
 def test_a_dot_is_no_id_in_a_path(server: Server, shared: str, name: str) -> None:
     for path in (f"/libraries/{name}", f"/libraries/{shared}/chunks/{name}", f"/libraries/{shared}/documents/{name}"):
         request = f"GET /api/v1{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-        refused(exchange(server, request), 404, "not_found")
+        assert_refused(exchange(server, request), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_dot_is_no_id_in_a_path(server: Server, shared: str, name: str) -> Non
 def test_another_host_is_refused_on_every_path(server: Server, host: str) -> None:
     for path in ("/health", "/api/v1/libraries", "/nope", "/static/nope", "/api/docs"):
         request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-        problem = refused(exchange(server, request), 400, "host_not_allowed")
+        problem = assert_refused(exchange(server, request), 400, "host_not_allowed")
         assert "VECTORDB_ALLOWED_HOSTS" in problem["detail"]
 
 
@@ -147,7 +147,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("request_bytes", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_is_no_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
-    refused(exchange(server, request_bytes), 400, "malformed")
+    assert_refused(exchange(server, request_bytes), 400, "malformed")
 
 
 @pytest.mark.parametrize("code", ["malformed", "invalid", "not_found"])
@@ -160,7 +160,7 @@ def test_type_and_title_come_with_the_code(client: httpx.Client, code: str) -> N
         headers={"Content-Type": "application/json"},
     )
     status, title = CODES[code]
-    body = refused(response, status, code, *(["/name"] if code == "invalid" else []))
+    body = assert_refused(response, status, code, *(["/name"] if code == "invalid" else []))
     assert (body["type"], body["title"]) == (f"urn:vectordb:problem:{code}", title)
 
 
@@ -208,7 +208,7 @@ def test_programs_get_json_whatever_they_accept(client: httpx.Client, shared: st
         assert client.get(path, headers=headers).headers["Content-Type"] == "application/json"
     query = client.post(f"/libraries/{shared}/query", json={"vector": [1, 0, 0]}, headers=headers)
     assert query.headers["Content-Type"] == "application/json"
-    refused(client.get("/libraries/nope", headers=headers), 404, "not_found")
+    assert_refused(client.get("/libraries/nope", headers=headers), 404, "not_found")
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])

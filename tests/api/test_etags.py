@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 X = [1, 0, 0]
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,26 +36,26 @@ def test_a_write_with_the_current_etag_succeeds_and_the_tag_moves_on(
     second = response.headers["ETag"]
     assert second == client.get(path).headers["ETag"] != first
     for stale in (first, '"other"', f"W/{second}", "", second.strip('"')):
-        refused(client.patch(path, json=change, headers={"If-Match": stale}), 412, "precondition_failed")
-        refused(client.delete(path, headers={"If-Match": stale}), 412, "precondition_failed")
+        assert_refused(client.patch(path, json=change, headers={"If-Match": stale}), 412, "precondition_failed")
+        assert_refused(client.delete(path, headers={"If-Match": stale}), 412, "precondition_failed")
     assert client.get(path).headers["ETag"] == second
     assert client.patch(path, json=change, headers={"If-Match": f'"other", {second}'}).status_code == 200
     assert client.patch(path, json=change, headers={"If-Match": "*"}).status_code == 200
     last = client.get(path).headers["ETag"]
     assert client.delete(path, headers={"If-Match": last}).status_code == 204
-    refused(client.get(path), 404, "not_found")
+    assert_refused(client.get(path), 404, "not_found")
 
 
 def test_put_of_a_document_heeds_if_match(client: httpx.Client, documents: str) -> None:
     path, body = f"{documents}/d", {"title": "T", "chunks": [{"embedding": X}]}
     for tag in ("*", '"any"'):
-        refused(client.put(path, json=body, headers={"If-Match": tag}), 412, "precondition_failed")
-    refused(client.get(path), 404, "not_found")
+        assert_refused(client.put(path, json=body, headers={"If-Match": tag}), 412, "precondition_failed")
+    assert_refused(client.get(path), 404, "not_found")
     assert client.put(path, json=body).status_code == 201
     tag = client.get(path).headers["ETag"]
     changed = body | {"title": "changed"}
     assert client.put(path, json=changed, headers={"If-Match": tag}).status_code == 200
-    refused(client.put(path, json=body, headers={"If-Match": tag}), 412, "precondition_failed")
+    assert_refused(client.put(path, json=body, headers={"If-Match": tag}), 412, "precondition_failed")
     assert client.get(path).json()["title"] == "changed"
 
 
@@ -68,11 +68,11 @@ def test_a_chunk_has_one_tag_whether_its_embedding_is_shown_or_not(client: httpx
 
 
 def test_what_does_not_exist_matches_nothing(client: httpx.Client, shared: str) -> None:
-    refused(client.patch("/libraries/no", json={}, headers={"If-Match": "*"}), 404, "not_found")
+    assert_refused(client.patch("/libraries/no", json={}, headers={"If-Match": "*"}), 404, "not_found")
     for path, body in [("documents/no", {"title": "T"}), ("chunks/no", {"metadata": {}})]:
         url = f"/libraries/{shared}/{path}"
-        refused(client.patch(url, json=body, headers={"If-Match": "*"}), 412, "precondition_failed")
-        refused(client.delete(url, headers={"If-Match": "*"}), 412, "precondition_failed")
+        assert_refused(client.patch(url, json=body, headers={"If-Match": "*"}), 412, "precondition_failed")
+        assert_refused(client.delete(url, headers={"If-Match": "*"}), 412, "precondition_failed")
 
 
 def test_a_changed_chunk_changes_the_tag_of_its_document(client: httpx.Client, library: str) -> None:

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.server import Server, until
 
 pytestmark = pytest.mark.any_database
@@ -146,7 +146,7 @@ def test_a_list_takes_document_and_filter(client: httpx.Client, filled: str) -> 
     query = {"filter": '{"number": {"$lt": 10}}', "document_id": "even"}
     listed = client.get(f"/libraries/{filled}/chunks", params=query).json()["items"]
     assert [chunk["metadata"]["number"] for chunk in listed] == [0, 2, 4, 6, 8]
-    refused(
+    assert_refused(
         client.get(f"/libraries/{filled}/chunks", params=query | {"document_id": "odd"}), 400, "invalid", "/document_id"
     )
 
@@ -184,8 +184,8 @@ def test_what_matches_is_deleted_and_nothing_else(client: httpx.Client, library:
     assert client.post(f"{path}/delete", json={"filter": {"even": True}}).json() == {"deleted": 5}
     assert [chunk["id"] for chunk in client.get(path).json()["items"]] == ["1", "3", "5", "7"]
     assert client.post(f"{path}/delete", json={"filter": {"even": True}}).json() == {"deleted": 0}
-    refused(client.post(f"{path}/delete", json={"filter": {}}), 400, "invalid", "/filter")
-    refused(client.post(f"{path}/delete", json={"filter": {"even": False}, "ids": ["1"]}), 400, "invalid", "")
+    assert_refused(client.post(f"{path}/delete", json={"filter": {}}), 400, "invalid", "/filter")
+    assert_refused(client.post(f"{path}/delete", json={"filter": {"even": False}, "ids": ["1"]}), 400, "invalid", "")
     assert client.post(f"{path}/count", json={}).json() == {"count": 4}
 
 
@@ -208,27 +208,29 @@ def test_what_is_wrong_with_a_filter_is_pointed_at(
     client: httpx.Client, library: str, condition: dict[str, Any], pointer: str
 ) -> None:
     path = f"/libraries/{library}"
-    refused(client.post(f"{path}/query", json={"vector": [1, 0, 0], "filter": condition}), 400, "invalid", pointer)
-    refused(client.post(f"{path}/chunks/count", json={"filter": condition}), 400, "invalid", pointer)
-    refused(client.post(f"{path}/chunks/delete", json={"filter": condition}), 400, "invalid", pointer)
-    refused(client.get(f"{path}/chunks", params={"filter": json.dumps(condition)}), 400, "invalid", pointer)
+    assert_refused(
+        client.post(f"{path}/query", json={"vector": [1, 0, 0], "filter": condition}), 400, "invalid", pointer
+    )
+    assert_refused(client.post(f"{path}/chunks/count", json={"filter": condition}), 400, "invalid", pointer)
+    assert_refused(client.post(f"{path}/chunks/delete", json={"filter": condition}), 400, "invalid", pointer)
+    assert_refused(client.get(f"{path}/chunks", params={"filter": json.dumps(condition)}), 400, "invalid", pointer)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"a"', "{'a': 1}"])
 def test_a_list_takes_a_filter_in_json_only(client: httpx.Client, library: str, text: str) -> None:
-    refused(client.get(f"/libraries/{library}/chunks", params={"filter": text}), 400, "invalid", "/filter")
+    assert_refused(client.get(f"/libraries/{library}/chunks", params={"filter": text}), 400, "invalid", "/filter")
 
 
 def test_a_parameter_is_given_once(client: httpx.Client, library: str) -> None:
     params = [("filter", '{"n": 3}'), ("filter", '{"n": 4}')]
-    refused(client.get(f"/libraries/{library}/chunks", params=params), 400, "invalid", "/filter")
+    assert_refused(client.get(f"/libraries/{library}/chunks", params=params), 400, "invalid", "/filter")
 
 
 @pytest.mark.parametrize("field", ["@created_at", "@name", "$or", "$eq"])
 def test_values_are_counted_of_fields_that_have_some(client: httpx.Client, library: str, field: str) -> None:
     path = f"/libraries/{library}/chunks"
     client.post(path, json={"chunks": [{"id": "a", "embedding": [1, 0, 0]}]}).raise_for_status()
-    refused(client.post(f"{path}/facets", json={"field": field}), 400, "invalid", "/field")
+    assert_refused(client.post(f"{path}/facets", json={"field": field}), 400, "invalid", "/field")
     for own, value in (("@id", "a"), ("@document_id", None)):
         answer = client.post(f"{path}/facets", json={"field": own}).json()
         assert answer["facets"] == [{"value": value, "count": 1}]
@@ -242,6 +244,6 @@ def test_the_filters_of_a_batch_are_bounded_together(client: httpx.Client, libra
     different = [{"s": {"$contains": f"{i}"}} for i in range(51)]
     assert batch(different[:50]).status_code == 200
     assert batch(different[:1] * 60).status_code == 200
-    assert "51 of them substrings" in refused(batch(different), 400, "invalid", "/queries")["detail"]
+    assert "51 of them substrings" in assert_refused(batch(different), 400, "invalid", "/queries")["detail"]
     wide = [{"$or": [{"n": i * 1000 + j} for j in range(1000)]} for i in range(11)]
-    assert "have 11000 conditions" in refused(batch(wide), 400, "invalid", "/queries")["detail"]
+    assert "have 11000 conditions" in assert_refused(batch(wide), 400, "invalid", "/queries")["detail"]

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.server import Server
 
 X = [1, 0, 0]
@@ -88,7 +88,7 @@ def test_a_library_of_any_id_can_be_used(client: httpx.Client, name: str) -> Non
     client.post(f"{path}/chunks", json={"chunks": [{"id": "c", "embedding": X}]}).raise_for_status()
     assert len(client.post(f"{path}/query", json={"vector": X}).json()["results"]) == 1
     assert client.delete(path).status_code == 204
-    refused(client.get(path), 404, "not_found")
+    assert_refused(client.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize("name", GOOD, ids=ascii)
@@ -107,7 +107,7 @@ def test_a_document_and_a_chunk_of_any_id_can_be_used(client: httpx.Client, shar
     assert name not in [result["id"] for result in others]
     assert client.delete(at(chunks, name)).status_code == 204
     assert client.delete(at(documents, name)).status_code == 204
-    refused(client.get(at(chunks, name)), 404, "not_found")
+    assert_refused(client.get(at(chunks, name)), 404, "not_found")
 
 
 def test_ids_are_compared_by_code_point(client: httpx.Client, chunks: str) -> None:
@@ -121,19 +121,19 @@ def test_ids_are_compared_by_code_point(client: httpx.Client, chunks: str) -> No
 @pytest.mark.parametrize("name", BAD.values(), ids=BAD)
 def test_what_can_be_no_id_is_refused_in_a_body(client: httpx.Client, shared: str, name: str) -> None:
     library = f"/libraries/{shared}"
-    refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
+    assert_refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
     chunk = {"id": name, "embedding": X}
     body: dict[str, Any] = {"chunks": [{"embedding": X}, chunk]}
-    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
-    refused(client.put(f"{library}/documents/new", json=body), 400, "invalid", "/chunks/1/id")
+    assert_refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
+    assert_refused(client.put(f"{library}/documents/new", json=body), 400, "invalid", "/chunks/1/id")
     body = {"id": name, "chunks": [{"embedding": X}]}
-    refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
+    assert_refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
     body = {"chunks": [{"embedding": X, "document_id": name}]}
-    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/0/document_id")
-    refused(client.patch(f"{library}/chunks/alone", json={"document_id": name}), 400, "invalid", "/document_id")
-    refused(client.post(f"{library}/chunks/get", json={"ids": ["alone", name]}), 400, "invalid", "/ids/1")
-    refused(client.post(f"{library}/chunks/delete", json={"ids": ["x", name]}), 400, "invalid", "/ids/1")
-    problem = refused(client.post(f"{library}/query", json={"chunk_id": name}), 400, "invalid", "/chunk_id")
+    assert_refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/0/document_id")
+    assert_refused(client.patch(f"{library}/chunks/alone", json={"document_id": name}), 400, "invalid", "/document_id")
+    assert_refused(client.post(f"{library}/chunks/get", json={"ids": ["alone", name]}), 400, "invalid", "/ids/1")
+    assert_refused(client.post(f"{library}/chunks/delete", json={"ids": ["x", name]}), 400, "invalid", "/ids/1")
+    problem = assert_refused(client.post(f"{library}/query", json={"chunk_id": name}), 400, "invalid", "/chunk_id")
     assert "128" in problem["detail"]
     assert client.get(f"{library}/stats").json()["chunks"] == 2
 
@@ -141,15 +141,15 @@ def test_what_can_be_no_id_is_refused_in_a_body(client: httpx.Client, shared: st
 @pytest.mark.parametrize("name", INVISIBLE.values(), ids=INVISIBLE)
 def test_nothing_new_gets_an_id_that_looks_like_another(client: httpx.Client, shared: str, name: str) -> None:
     library = f"/libraries/{shared}"
-    refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
+    assert_refused(client.post("/libraries", json={"id": name, "name": "N"}), 400, "invalid", "/id")
     body = {"chunks": [{"embedding": X}, {"id": name, "embedding": X}]}
-    refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
-    refused(client.put(f"{library}/documents/doc", json=body), 400, "invalid", "/chunks/1/id")
+    assert_refused(client.post(f"{library}/chunks", json=body), 400, "invalid", "/chunks/1/id")
+    assert_refused(client.put(f"{library}/documents/doc", json=body), 400, "invalid", "/chunks/1/id")
     body = {"id": name, "chunks": [{"embedding": X}]}
-    problem = refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
+    problem = assert_refused(client.post(f"{library}/documents", json=body), 400, "invalid", "/id")
     assert "invisible" in problem["detail"]
     put = client.put(at(f"{library}/documents", name), json={"chunks": [{"embedding": X}]})
-    assert "invisible" in refused(put, 404, "not_found")["detail"]
+    assert "invisible" in assert_refused(put, 404, "not_found")["detail"]
     assert client.get(f"{library}/stats").json()["chunks"] == 2
 
 
@@ -183,20 +183,20 @@ def test_what_can_be_no_id_is_404_in_a_path(client: httpx.Client, shared: str, n
     for path in ("/libraries", f"{library}/documents", f"{library}/chunks"):
         for method in ("GET", "DELETE", "PATCH"):
             body = {} if method == "PATCH" else None
-            refused(client.request(method, at(path, name), json=body), 404, "not_found")
+            assert_refused(client.request(method, at(path, name), json=body), 404, "not_found")
     put = client.put(at(f"{library}/documents", name), json={"chunks": [{"embedding": X}]})
-    refused(put, 404, "not_found")
-    refused(client.post(f"{at('/libraries', name)}/query", json={"vector": X}), 404, "not_found")
+    assert_refused(put, 404, "not_found")
+    assert_refused(client.post(f"{at('/libraries', name)}/query", json={"vector": X}), 404, "not_found")
 
 
 def test_an_id_in_use_is_409(client: httpx.Client, shared: str) -> None:
     response = client.post("/libraries", json={"id": shared, "name": "Again"})
-    assert shared in refused(response, 409, "conflict", "/id")["detail"]
+    assert shared in assert_refused(response, 409, "conflict", "/id")["detail"]
     assert client.get(f"/libraries/{shared}").json()["name"] == "Shared"
     document = {"id": "doc", "chunks": [{"embedding": X}]}
-    refused(client.post(f"/libraries/{shared}/documents", json=document), 409, "conflict", "/id")
+    assert_refused(client.post(f"/libraries/{shared}/documents", json=document), 409, "conflict", "/id")
     chunk = {"chunks": [{"id": "alone", "embedding": X}], "mode": "insert"}
-    refused(client.post(f"/libraries/{shared}/chunks", json=chunk), 409, "conflict", "/chunks/0/id")
+    assert_refused(client.post(f"/libraries/{shared}/chunks", json=chunk), 409, "conflict", "/chunks/0/id")
 
 
 @pytest.mark.parametrize("kind", ["library", "document", "chunk"])

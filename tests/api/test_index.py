@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES, search_parameters
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.vectors import base64_of
 from tests.server import Server, until
 
@@ -110,9 +110,9 @@ def test_search_parameters_are_taken_and_checked(client: httpx.Client, built: tu
             assert len(client.post(f"{path}/query", json=body).raise_for_status().json()["results"]) == 5
         for value in (parameter.low - 1, parameter.high + 1, str(parameter.low), True, 1.5, None):
             response = client.post(f"{path}/query", json=query | {"search_params": {parameter.name: value}})
-            refused(response, 400, "invalid", f"/search_params/{parameter.name}")
+            assert_refused(response, 400, "invalid", f"/search_params/{parameter.name}")
     response = client.post(f"{path}/query", json=query | {"search_params": {"depth": 1}})
-    refused(response, 400, "invalid", "/search_params/depth")
+    assert_refused(response, 400, "invalid", "/search_params/depth")
 
 
 def test_batches_agree_with_single_queries(client: httpx.Client, built: tuple[str, str]) -> None:
@@ -164,9 +164,9 @@ def test_a_type_that_does_not_suit_is_warned_about(client: httpx.Client) -> None
 
 def test_reindex_refuses_what_a_library_refuses(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/reindex"
-    refused(client.post(path, json={"index_type": "ivf"}), 400, "invalid", "/index_type")
-    refused(client.post(path, json={"index_params": {"depth": 1}}), 400, "invalid", "/index_params/depth")
-    refused(client.post(path, json={"k": 1}), 400, "invalid", "/k")
+    assert_refused(client.post(path, json={"index_type": "ivf"}), 400, "invalid", "/index_type")
+    assert_refused(client.post(path, json={"index_params": {"depth": 1}}), 400, "invalid", "/index_params/depth")
+    assert_refused(client.post(path, json={"k": 1}), 400, "invalid", "/k")
     assert client.post(path, json={}).status_code == 202
 
 
@@ -174,6 +174,6 @@ def test_parameters_belong_to_a_type(client: httpx.Client) -> None:
     created = client.post("/libraries", json={"name": "N", "index_type": "hnsw", "index_params": {"m": 8}})
     path = f"/libraries/{created.raise_for_status().json()['id']}"
     assert created.json()["index_params"] == {"m": 8}
-    refused(client.patch(path, json={"index_params": {"m": 0}}), 400, "invalid", "/index_params/m")
+    assert_refused(client.patch(path, json={"index_params": {"m": 0}}), 400, "invalid", "/index_params/m")
     assert client.patch(path, json={"index_type": "lsh"}).raise_for_status().json()["index_params"] == {}
-    refused(client.patch(path, json={"index_params": {"m": 8}}), 400, "invalid", "/index_params/m")
+    assert_refused(client.patch(path, json={"index_params": {"m": 8}}), 400, "invalid", "/index_params/m")

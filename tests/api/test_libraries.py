@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -76,7 +76,7 @@ def test_patch_changes_the_fields_named(client: httpx.Client, library: str) -> N
 def test_what_makes_a_library_cannot_be_changed(client: httpx.Client, shared: str, field: str) -> None:
     value = client.get(f"/libraries/{shared}").json()[field]
     response = client.patch(f"/libraries/{shared}", json={field: value})
-    refused(response, 400, "invalid", f"/{field}")
+    assert_refused(response, 400, "invalid", f"/{field}")
 
 
 def test_a_deleted_library_is_gone_with_all_that_was_in_it(client: httpx.Client) -> None:
@@ -93,8 +93,8 @@ def test_a_deleted_library_is_gone_with_all_that_was_in_it(client: httpx.Client)
         deleted = client.delete(path)
         assert (deleted.status_code, deleted.content) == (204, b"")
         for _ in range(4):
-            refused(client.post(f"{path}/query", json={"vector": [1, 0]}), 404, "not_found")
-        refused(client.delete(path), 404, "not_found")
+            assert_refused(client.post(f"{path}/query", json={"vector": [1, 0]}), 404, "not_found")
+        assert_refused(client.delete(path), 404, "not_found")
 
 
 BODIES = {"chunks": [{"embedding": [1, 0, 0]}]}
@@ -134,7 +134,7 @@ BODIES = {"chunks": [{"embedding": [1, 0, 0]}]}
 )
 def test_an_unknown_library_is_404_everywhere(client: httpx.Client, method: str, path: str, body: object) -> None:
     response = client.request(method, f"/libraries/unknown{path}", json=body)
-    assert "'unknown'" in refused(response, 404, "not_found")["detail"]
+    assert "'unknown'" in assert_refused(response, 404, "not_found")["detail"]
 
 
 @pytest.mark.parametrize("by", ["chunks", "documents"])
@@ -143,13 +143,13 @@ def test_the_first_vector_fixes_the_dimension(client: httpx.Client, by: str) -> 
     assert client.post(f"{library}/{by}", json={"chunks": [{"embedding": [1, 2, 3, 4]}]}).is_success
     assert client.get(library).json()["dimension"] == 4
     response = client.post(f"{library}/{by}", json={"chunks": [{"embedding": [1, 2, 3]}]})
-    assert "4" in refused(response, 400, "invalid", "/chunks/0/embedding")["errors"][0]["detail"]
+    assert "4" in assert_refused(response, 400, "invalid", "/chunks/0/embedding")["errors"][0]["detail"]
 
 
 def test_a_refused_write_fixes_no_dimension(client: httpx.Client) -> None:
     library = f"/libraries/{client.post('/libraries', json={'name': 'Open'}).json()['id']}"
     mixed = [{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]
-    refused(client.post(f"{library}/chunks", json={"chunks": mixed}), 400, "invalid", "/chunks/1/embedding")
+    assert_refused(client.post(f"{library}/chunks", json={"chunks": mixed}), 400, "invalid", "/chunks/1/embedding")
     assert client.get(library).json()["dimension"] is None
 
 
@@ -161,7 +161,7 @@ def test_equal_ids_in_two_libraries_have_nothing_to_do_with_each_other(client: h
     client.delete(f"/libraries/{other}/documents/d").raise_for_status()
     assert client.get(f"/libraries/{library}/documents/d").json()["title"] == library
     assert client.get(f"/libraries/{library}/chunks/c").json()["text"] == library
-    refused(client.get(f"/libraries/{other}/chunks/c"), 404, "not_found")
+    assert_refused(client.get(f"/libraries/{other}/chunks/c"), 404, "not_found")
 
 
 def test_stats_count_and_the_revision_moves_with_every_write(client: httpx.Client, library: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 X = [1, 0, 0]
 
@@ -112,7 +112,7 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(
     client: httpx.Client, shared: str, path: str, query: str, pointer: str
 ) -> None:
     path = f"/libraries/{shared}{path}" if path else "/libraries"
-    refused(client.get(f"{path}?{query}"), 400, "invalid", pointer)
+    assert_refused(client.get(f"{path}?{query}"), 400, "invalid", pointer)
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(
     ],
 )
 def test_a_parameter_of_chunks_is_refused_by_name(client: httpx.Client, shared: str, query: str, pointer: str) -> None:
-    refused(client.get(f"/libraries/{shared}/chunks?{query}"), 400, "invalid", pointer)
+    assert_refused(client.get(f"/libraries/{shared}/chunks?{query}"), 400, "invalid", pointer)

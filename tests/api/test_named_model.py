@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 pytestmark = pytest.mark.any_database
 
@@ -60,7 +60,7 @@ def test_the_librarys_model_is_fine_and_another_is_refused(
     path = new(client, embedding=SMALL)
     client.post(f"{path}/chunks", json={"chunks": [{"id": "a", "text": "hello world"}]}).raise_for_status()
     before = stored(client, path)
-    problem = refused(
+    problem = assert_refused(
         client.request(method, path + where, json=naming(body, at, OTHER)), 409, "model_mismatch", f"{at}/embedding"
     )
     for part in ("'hashing-128'", "'hashing-64'", "/reembed"):
@@ -77,7 +77,7 @@ def test_a_library_with_a_dimension_and_no_model_refuses_any(
     path = new(client, dimension=64)
     client.post(f"{path}/chunks", json={"chunks": [{"id": "a", "embedding": VECTOR}]}).raise_for_status()
     response = client.request(method, path + where, json=naming(body, at, SMALL))
-    problem = refused(response, 409, "model_mismatch", f"{at}/embedding")
+    problem = assert_refused(response, 409, "model_mismatch", f"{at}/embedding")
     assert "the library has none" in problem["detail"]
     assert client.get(path).json()["embedding"] is None
 
@@ -93,7 +93,7 @@ def test_an_empty_library_takes_the_model_that_is_named(
     path = new(client)
     unknown = {"provider": "hashing", "model": "m"}
     response = client.request(method, path + where, json=naming(body, at, unknown))
-    refused(response, 400, "invalid", f"{at}/embedding/model")
+    assert_refused(response, 400, "invalid", f"{at}/embedding/model")
     assert client.get(path).json()["embedding"] is None
     response = client.request(method, path + where, json=naming(body, at, SMALL))
     assert response.is_success, response.text
@@ -117,17 +117,17 @@ def test_vectors_that_the_model_does_not_make_do_not_become_its_first(
     client: httpx.Client, where: str, body: dict[str, Any], at: str
 ) -> None:
     path = new(client)
-    refused(client.post(path + where, json=body), 400, "invalid", at)
+    assert_refused(client.post(path + where, json=body), 400, "invalid", at)
     library = client.get(path).json()
     assert (library["embedding"], library["dimension"]) == (None, None)
     client.patch(path, json={"embedding": SMALL}).raise_for_status()
-    refused(client.post(path + where, json=body | {"embedding": SMALL}), 400, "invalid", at)
+    assert_refused(client.post(path + where, json=body | {"embedding": SMALL}), 400, "invalid", at)
 
 
 def test_one_request_names_one_model(client: httpx.Client) -> None:
     path = new(client)
     body = {"documents": [{"text": "One."}, {"text": "Two.", "embedding": OTHER}], "embedding": SMALL}
-    refused(client.post(f"{path}/documents/batch", json=body), 409, "model_mismatch", "/documents/1/embedding")
+    assert_refused(client.post(f"{path}/documents/batch", json=body), 409, "model_mismatch", "/documents/1/embedding")
     library = client.get(path).json()
     assert (library["embedding"], library["dimension"]) == (None, None)
 
@@ -135,7 +135,7 @@ def test_one_request_names_one_model(client: httpx.Client) -> None:
 def test_a_stale_patch_is_stale_whatever_it_names(client: httpx.Client) -> None:
     path = new(client, embedding=SMALL)
     response = client.patch(path, json={"embedding": OTHER}, headers={"If-Match": '"stale"'})
-    refused(response, 412, "precondition_failed")
+    assert_refused(response, 412, "precondition_failed")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_stale_patch_is_stale_whatever_it_names(client: httpx.Client) -> None:
     ],
 )
 def test_what_names_no_model_is_refused(client: httpx.Client, embedding: Any, pointer: str) -> None:
-    refused(client.post("/libraries", json={"name": "N", "embedding": embedding}), 400, "invalid", pointer)
+    assert_refused(client.post("/libraries", json={"name": "N", "embedding": embedding}), 400, "invalid", pointer)
     path = new(client, embedding=SMALL)
     for method, where, body in (
         ("POST", "/reembed", {}),
@@ -161,4 +161,4 @@ def test_what_names_no_model_is_refused(client: httpx.Client, embedding: Any, po
         ("PATCH", "", {}),
     ):
         response = client.request(method, path + where, json=body | {"embedding": embedding})
-        refused(response, 400, "invalid", pointer)
+        assert_refused(response, 400, "invalid", pointer)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.vectors import METRICS, base64_of, distances_of, scores_of
 
 DIMENSION = 8
@@ -200,4 +200,4 @@ def test_an_empty_library_has_no_results(client: httpx.Client, dimension: int | 
     assert (answer["meta"]["exact"], answer["meta"]["scanned"], answer["meta"]["revision"]) == (True, 0, 0)
     batch = client.post(f"{path}/query/batch", json={"queries": [{"vector": [1, 2, 3]}] * 2}).json()
     assert [answer["results"] for answer in batch["results"]] == [[], []]
-    refused(client.post(f"{path}/query", json={"chunk_id": "no"}), 404, "not_found", "/chunk_id")
+    assert_refused(client.post(f"{path}/query", json={"chunk_id": "no"}), 404, "not_found", "/chunk_id")

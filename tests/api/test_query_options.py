@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 
 pytestmark = pytest.mark.any_database
 
@@ -169,9 +169,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_answered_is_refused_by_name(
     client: httpx.Client, path: str, body: dict[str, Any], pointer: str
 ) -> None:
-    refused(client.post(f"{path}/query", json=body), 400, "invalid", pointer)
+    assert_refused(client.post(f"{path}/query", json=body), 400, "invalid", pointer)
     batch = client.post(f"{path}/query/batch", json={"queries": [V, V, V, body]})
-    refused(batch, 400, "invalid", f"/queries/3{pointer}")
+    assert_refused(batch, 400, "invalid", f"/queries/3{pointer}")
 
 
 @pytest.mark.parametrize(
@@ -185,22 +185,24 @@ def test_a_limit_is_named(client: httpx.Client, path: str, body: dict[str, Any],
 
 def test_a_batch_has_1_to_256_queries(client: httpx.Client, path: str) -> None:
     for bodies in ([], [V] * 257):
-        problem = refused(client.post(f"{path}/query/batch", json={"queries": bodies}), 400, "invalid", "/queries")
+        problem = assert_refused(
+            client.post(f"{path}/query/batch", json={"queries": bodies}), 400, "invalid", "/queries"
+        )
         assert ("VECTORDB_MAX_QUERIES_PER_BATCH" in problem["detail"]) == bool(bodies)
-    refused(client.post(f"{path}/query/batch", json={}), 400, "invalid", "/queries")
-    refused(client.post(f"{path}/query/batch", json=V), 400, "invalid", "/queries", "/vector")
+    assert_refused(client.post(f"{path}/query/batch", json={}), 400, "invalid", "/queries")
+    assert_refused(client.post(f"{path}/query/batch", json=V), 400, "invalid", "/queries", "/vector")
 
 
 def test_every_bad_query_of_a_batch_is_named(client: httpx.Client, path: str) -> None:
     bodies = [{"vector": [1]}, V, {"vector": [1, 2, 3, 4]}]
     response = client.post(f"{path}/query/batch", json={"queries": bodies})
-    refused(response, 400, "invalid", "/queries/0/vector", "/queries/2/vector")
+    assert_refused(response, 400, "invalid", "/queries/0/vector", "/queries/2/vector")
 
 
 def test_an_unknown_chunk_id_is_404(client: httpx.Client, path: str) -> None:
-    refused(client.post(f"{path}/query", json={"chunk_id": "no"}), 404, "not_found", "/chunk_id")
+    assert_refused(client.post(f"{path}/query", json={"chunk_id": "no"}), 404, "not_found", "/chunk_id")
     batch = client.post(f"{path}/query/batch", json={"queries": [V, {"chunk_id": "no"}]})
-    refused(batch, 404, "not_found", "/queries/1/chunk_id")
+    assert_refused(batch, 404, "not_found", "/queries/1/chunk_id")
 
 
 def test_an_answer_too_large_to_make_is_refused(client: httpx.Client) -> None:
@@ -211,5 +213,5 @@ def test_an_answer_too_large_to_make_is_refused(client: httpx.Client) -> None:
     # Each query makes some 24 MB.
     assert client.post(f"{path}/query/batch", json={"queries": [query] * 2}).status_code == 200
     response = client.post(f"{path}/query/batch", json={"queries": [query] * 8})
-    refused(response, 400, "invalid")
+    assert_refused(response, 400, "invalid")
     assert "VECTORDB_MAX_ANSWER_BYTES" in response.json()["detail"]

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.server import Server
 
 pytestmark = pytest.mark.any_database
@@ -41,7 +41,7 @@ def test_an_empty_library_takes_the_default_model(client: httpx.Client, quotes: 
     assert ids(client, quotes, text="apples and doctors", k=2) == ["doctor", "apple"]
 
 
-def test_a_changed_text_is_embedded_anew(client: httpx.Client, quotes: str) -> None:
+def test_a_changed_text_is_embedded_again(client: httpx.Client, quotes: str) -> None:
     def vector() -> list[float]:
         found: list[float] = client.get(f"{quotes}/chunks/rose?include=embedding").json()["embedding"]
         return found
@@ -90,7 +90,7 @@ def test_a_library_may_name_its_model(client: httpx.Client) -> None:
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(client: httpx.Client, body: dict[str, Any], pointer: str) -> None:
-    refused(client.post("/libraries", json={"name": "N"} | body), 400, "invalid", pointer)
+    assert_refused(client.post("/libraries", json={"name": "N"} | body), 400, "invalid", pointer)
 
 
 def test_without_a_model_text_is_refused_where_it_needs_one(client: httpx.Client, library: str) -> None:
@@ -98,16 +98,16 @@ def test_without_a_model_text_is_refused_where_it_needs_one(client: httpx.Client
     chunk = {"id": "x", "text": "hello world", "embedding": [1, 0, 0]}
     client.post(f"{path}/chunks", json={"chunks": [chunk]}).raise_for_status()
     text = {"chunks": [{"id": "x", "text": "hello"}]}
-    refused(client.post(f"{path}/chunks", json=text), 400, "embedding_required", "/chunks/0/embedding")
-    refused(client.post(f"{path}/query", json={"text": "hello"}), 400, "embedding_required", "/text")
+    assert_refused(client.post(f"{path}/chunks", json=text), 400, "embedding_required", "/chunks/0/embedding")
+    assert_refused(client.post(f"{path}/query", json={"text": "hello"}), 400, "embedding_required", "/text")
     assert ids(client, path, text="hello", mode="lexical") == ["x"]
     assert ids(client, path, text="hello", vector=[1, 0, 0], mode="hybrid") == ["x"]
 
 
 def test_there_must_be_something_to_embed(client: httpx.Client, quotes: str) -> None:
     blank = {"chunks": [{"text": "fine"}, {"text": " \n"}]}
-    refused(client.post(f"{quotes}/chunks", json=blank), 400, "invalid", "/chunks/1/text")
-    refused(client.post(f"{quotes}/query", json={"text": " "}), 400, "invalid", "/text")
+    assert_refused(client.post(f"{quotes}/chunks", json=blank), 400, "invalid", "/chunks/1/text")
+    assert_refused(client.post(f"{quotes}/query", json={"text": " "}), 400, "invalid", "/text")
     assert client.get(f"{quotes}/stats").json()["chunks"] == len(TEXTS)
 
 
@@ -128,7 +128,7 @@ def test_a_provider_that_fails_is_502_and_nothing_is_written(client: httpx.Clien
         ("POST", "query", {"text": "a"}),
     ):
         response = client.request(method, f"{path}/{where}", json=body)
-        refused(response, 502, "embedding_failed")
+        assert_refused(response, 502, "embedding_failed")
         assert "requirements/embeddings-sentence-transformers" in response.json()["detail"]
     stats = client.get(f"{path}/stats").json()
     assert (stats["chunks"], stats["documents"], stats["revision"]) == (0, 0, 0)
@@ -190,7 +190,7 @@ def test_ranks_by_vector_and_by_words_are_fused(client: httpx.Client, quotes: st
 def test_options_that_do_not_fit_are_refused(
     client: httpx.Client, quotes: str, query: dict[str, Any], pointer: str
 ) -> None:
-    refused(client.post(f"{quotes}/query", json=query), 400, "invalid", pointer)
+    assert_refused(client.post(f"{quotes}/query", json=query), 400, "invalid", pointer)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.embeddings.service import Answer, Service
 from tests.server import Server, serving
 
@@ -209,7 +209,9 @@ def test_what_cannot_be_split_is_refused(
         ("PUT", "documents/d", body, pointer),
         ("POST", "documents/batch", {"documents": [{"text": "Fine."}, body]}, f"/documents/1{pointer}"),
     ):
-        assert says in refused(client.request(method, f"{path}/{where}", json=sent), 400, "invalid", at)["detail"]
+        assert (
+            says in assert_refused(client.request(method, f"{path}/{where}", json=sent), 400, "invalid", at)["detail"]
+        )
     stats = client.get(f"{path}/stats").json()
     assert (stats["documents"], stats["chunks"]) == (0, 0)
     assert client.get(path).json()["embedding"] is None
@@ -218,12 +220,12 @@ def test_what_cannot_be_split_is_refused(
 def test_texts_of_a_batch_have_one_limit_together(client: httpx.Client, path: str) -> None:
     half = "word " * (3 * 1024 * 1024 // 10)
     response = client.post(f"{path}/documents/batch", json={"documents": [{"text": half}, {"text": half}]})
-    assert "VECTORDB_MAX_SPLIT_BYTES" in refused(response, 400, "invalid", "/documents")["detail"]
+    assert "VECTORDB_MAX_SPLIT_BYTES" in assert_refused(response, 400, "invalid", "/documents")["detail"]
 
 
 def test_without_a_model_a_text_is_refused(client: httpx.Client, library: str) -> None:
     response = client.post(f"/libraries/{library}/documents", json={"text": "To be split."})
-    refused(response, 400, "embedding_required", "/text")
+    assert_refused(response, 400, "embedding_required", "/text")
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +265,7 @@ def test_only_what_changed_is_embedded(service: Service, beside: Server) -> None
         service.asked.clear()
         client.put("/libraries/l/documents/d", json=body | {"text": changed, "title": "T"}).raise_for_status()
         assert service.asked == []
-        refused(
+        assert_refused(
             client.post("/libraries/l/documents", json={"text": "word " * 4000, "chunking": {"max_tokens": 1}}),
             400,
             "invalid",

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.api.vectors import METRICS, base64_of
 
 JSON = {"Content-Type": "application/json"}
@@ -64,7 +64,7 @@ def test_what_can_be_no_vector_is_refused_everywhere(client: httpx.Client, share
     before = client.get(f"{library}/chunks?include=embedding").json(), client.get(f"{library}/documents").json()
     for place, (method, path, body, pointer) in PLACES.items():
         response = client.request(method, f"{library}{path}", content=body % vector, headers=JSON)
-        problem = refused(response, 400, "invalid", pointer or POINTERS[place])
+        problem = assert_refused(response, 400, "invalid", pointer or POINTERS[place])
         assert word in problem["errors"][0]["detail"], (place, problem)
     after = client.get(f"{library}/chunks?include=embedding").json(), client.get(f"{library}/documents").json()
     assert after == before
@@ -79,7 +79,7 @@ def test_one_bad_row_of_1000_is_named_and_nothing_is_stored(
     rows: list[dict[str, Any]] = [{"id": str(n), "embedding": [n, 1, 0]} for n in range(1000)]
     rows[chunks_before]["embedding"] = bad
     response = client.post(chunks, json={"chunks": rows})
-    refused(response, 400, "invalid", f"/chunks/{chunks_before}/embedding")
+    assert_refused(response, 400, "invalid", f"/chunks/{chunks_before}/embedding")
     stats = client.get(f"/libraries/{library}/stats").json()
     assert (stats["chunks"], stats["revision"]) == (0, 0)
     assert client.post(f"/libraries/{library}/query", json={"vector": [1, 0, 0]}).json()["results"] == []
@@ -88,7 +88,7 @@ def test_one_bad_row_of_1000_is_named_and_nothing_is_stored(
 def test_every_vector_of_the_wrong_dimension_is_named(client: httpx.Client, chunks: str) -> None:
     rows = [{"embedding": [1, 0, 0][: 3 - n % 2]} for n in range(6)]
     response = client.post(chunks, json={"chunks": rows})
-    refused(response, 400, "invalid", *(f"/chunks/{n}/embedding" for n in (1, 3, 5)))
+    assert_refused(response, 400, "invalid", *(f"/chunks/{n}/embedding" for n in (1, 3, 5)))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -99,8 +99,8 @@ def test_only_cosine_refuses_zero(client: httpx.Client, metric: str) -> None:
     write = client.post(f"{library}/chunks", json={"chunks": rows})
     query = client.post(f"{library}/query", json={"vector": [0, 0]})
     if metric == "cosine":
-        refused(write, 400, "invalid", "/chunks/0/embedding")
-        refused(query, 400, "invalid", "/vector")
+        assert_refused(write, 400, "invalid", "/chunks/0/embedding")
+        assert_refused(query, 400, "invalid", "/vector")
     else:
         assert write.json()["created"] == 2
         expected = {"dot": [("zero", 0), ("one", 0)], "euclidean": [("zero", 0), ("one", -1)]}[metric]
@@ -123,9 +123,9 @@ def test_dimensions_reach_from_1_to_8192(client: httpx.Client, dimension: int) -
 def test_the_first_vector_keeps_the_limits_of_dimensions(client: httpx.Client, vector: object) -> None:
     library = f"/libraries/{client.post('/libraries', json={'name': 'N'}).json()['id']}"
     write = client.post(f"{library}/chunks", json={"chunks": [{"embedding": vector}]})
-    problem = refused(write, 400, "invalid", "/chunks/0/embedding")
+    problem = assert_refused(write, 400, "invalid", "/chunks/0/embedding")
     assert "VECTORDB_MAX_DIMENSION" in problem["detail"]
-    refused(client.post(f"{library}/query", json={"vector": vector}), 400, "invalid", "/vector")
+    assert_refused(client.post(f"{library}/query", json={"vector": vector}), 400, "invalid", "/vector")
 
 
 def test_the_largest_component_is_stored(client: httpx.Client, library: str, chunks: str) -> None:
@@ -148,6 +148,6 @@ def test_without_a_dimension_vectors_are_compared_with_the_first(
     client: httpx.Client, path: str, body: dict[str, Any], pointer: str
 ) -> None:
     library = f"/libraries/{client.post('/libraries', json={'name': 'N'}).json()['id']}"
-    problem = refused(client.post(f"{library}{path}", json=body), 400, "invalid", pointer)
+    problem = assert_refused(client.post(f"{library}{path}", json=body), 400, "invalid", pointer)
     assert problem["errors"][0]["detail"] == "has 3 components, but the first vector has 2"
     assert client.get(library).json()["dimension"] is None

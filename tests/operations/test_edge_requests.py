@@ -8,7 +8,7 @@ from time import time
 
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.server import Server, until
 from tests.sockets import JSON_HEAD, connect, is_open, read_all, read_response
 
@@ -60,7 +60,7 @@ def test_what_is_malformed_is_refused_and_the_connection_ends(
     server: Server, stack: ExitStack, request_bytes: bytes
 ) -> None:
     connection = connect(server, stack, request_bytes)
-    problem = refused(read_response(connection), 400, "malformed")
+    problem = assert_refused(read_response(connection), 400, "malformed")
     assert problem["detail"]
     assert read_all(connection) == b""
 
@@ -95,7 +95,7 @@ def test_a_target_in_absolute_form_is_understood_and_its_host_counts(server: Ser
     assert read_response(connect(server, stack, own % (server.port, b"localhost"))).status_code == 200
     assert read_response(connect(server, stack, own % (server.port, b"evil.example"))).status_code == 200
     foreign = b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    refused(read_response(connect(server, stack, foreign)), 400, "host_not_allowed")
+    assert_refused(read_response(connect(server, stack, foreign)), 400, "host_not_allowed")
 
 
 def test_http_1_0_needs_no_host_and_its_connection_ends(server: Server, stack: ExitStack) -> None:
@@ -165,7 +165,7 @@ def test_who_waits_to_continue_is_told_so_once_and_answered(
 
 def test_who_waits_to_continue_with_too_much_is_refused_first(server: Server, stack: ExitStack) -> None:
     head = JSON_HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (_LARGEST + 1)
-    refused(read_response(connect(server, stack, head)), 413, "body_too_large")
+    assert_refused(read_response(connect(server, stack, head)), 413, "body_too_large")
 
 
 def test_a_client_of_http_1_0_is_not_told_to_continue(server: Server, stack: ExitStack) -> None:

@@ -14,7 +14,7 @@ from threading import Event
 import httpx
 import pytest
 
-from tests.api.problems import refused
+from tests.api.problems import assert_refused
 from tests.operations.sleeper import THREADS
 from tests.server import ROOT, Server, serving, until
 from tests.sockets import connect, read_all, read_response
@@ -80,7 +80,7 @@ def test_a_worker_that_is_busy_with_many_short_requests_is_not_ended(url: str, p
 def test_what_fails_is_told_and_ends_no_thread(url: str, path: str, failure: str) -> None:
     worker = ask(url).text
     for _ in range(THREADS + 1):
-        assert "This is a bug" in refused(ask(url, f"{path}?{failure}"), 500, "internal_error")["detail"]
+        assert "This is a bug" in assert_refused(ask(url, f"{path}?{failure}"), 500, "internal_error")["detail"]
     assert ask(url, path).text == worker
 
 
@@ -94,7 +94,7 @@ def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
     while not hanging.done():
         others.append(pool.submit(ask, url, "/?1"))
         others[-1].result()
-    assert "VECTORDB_REQUEST_TIMEOUT" in refused(hanging.result(), 500, "internal_error")["detail"]
+    assert "VECTORDB_REQUEST_TIMEOUT" in assert_refused(hanging.result(), 500, "internal_error")["detail"]
     assert {other.result().status_code for other in others} == {200}
     until(lambda: answers(url) and ask(url).text != worker, "another worker answers")
 

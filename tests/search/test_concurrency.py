@@ -66,7 +66,7 @@ class Client:
         return self
 
     def upsert(self) -> list[str]:
-        """Write some chunks anew or over what they were; answers their ids."""
+        """Write some chunks, new or present; return their ids."""
         self._number += 1
         ids = self._random.sample(self._ids(), self._random.randint(1, 6))
         rows = {chunk_id: Row(self._number, self._vector()) for chunk_id in ids}
@@ -87,7 +87,7 @@ class Client:
             assert (nearest["id"], nearest["distance"]) == (chunk_id, 0)
 
     def delete(self) -> list[tuple[str, Row | None]]:
-        """Delete some chunks, present or not; answers what they were."""
+        """Delete some chunks, present or not; return what they were."""
         ids = self._random.sample(self._ids(), self._random.randint(1, 4))
         known = [chunk_id for chunk_id in ids if chunk_id in self.rows]
         assert self._post("chunks/delete", {"ids": ids}) == {"deleted": len(known)}

@@ -74,7 +74,7 @@ class Race:
         self._acknowledged += 1
 
     def read(self, client: httpx.Client) -> set[int]:
-        """Query until the writer is done, and once more; answers the revisions that were seen."""
+        """Query until the writer is done, and once more; return the revisions that were seen."""
         seen = {0}
         is_over = False
         turn = 0
