@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/base.txt
 COPY manage.py ./
 COPY vectordb vectordb
 COPY apps apps
-# numba uses a cache only where it may write to it.
+# The kernels are compiled again, and so written, where the image runs on another kind of processor.
 RUN python -m compileall -q . && python -m apps.engine.kernels \
     && useradd --create-home vectordb && chown -R vectordb apps/engine/kernels/__pycache__ \
     && install -d -o vectordb -m 700 /data
