@@ -115,12 +115,13 @@ class IndexFolder:
 
     def stamps(self, manifest: Manifest) -> tuple[tuple[int, ...], ...] | None:
         """What changes when somebody replaces a file of a manifest or writes into it; None where one is not there."""
-        folder = self._manifests / str(manifest.number)
-        paths = [folder / _MANIFEST]
-        paths += [self._segments / record.name / name for record in manifest.segments for name in record.files]
-        paths += [folder / f"{record.name}.npy" for record in manifest.segments if record.alive]
+        # Texts and no Path for each file: a sweep asks this of every library.
+        folder, segments = self._manifests / str(manifest.number), self._segments
+        paths = [f"{folder}/{_MANIFEST}"]
+        paths += [f"{segments}/{record.name}/{name}" for record in manifest.segments for name in record.files]
+        paths += [f"{folder}/{record.name}.npy" for record in manifest.segments if record.alive]
         try:
-            found = [path.stat() for path in paths]
+            found = [os.stat(path) for path in paths]
         except OSError:
             return None
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found)
