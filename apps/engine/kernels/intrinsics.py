@@ -29,6 +29,13 @@ def borrow(typing_context: Any, array: types.Array) -> Any:
     return array(array), generate
 
 
+def _append_prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Append the instruction that asks for the cache line of `pointer`."""
+    how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, to be kept in all caches, data
+    function = ir.FunctionType(ir.VoidType(), [pointer.type, *(number.type for number in how)])
+    builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), [pointer, *how])
+
+
 @intrinsic
 def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any:
     """Ask for the cache lines in which row `row` of `array` lies, without waiting for them. The row need not exist: the
@@ -41,13 +48,23 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
         matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
         stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
         begin = builder.gep(builder.bitcast(matrix.data, cgutils.voidptr_t), [builder.mul(stride, arguments[1])])
-        function = ir.FunctionType(ir.VoidType(), [begin.type, *[ir.IntType(32)] * 3])
-        instruction = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        # To read, to be kept in all caches, data.
-        how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]
         first, step = (ir.Constant(stride.type, number) for number in (0, 64))
         with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
-            builder.call(instruction, [builder.gep(begin, [place]), *how])
+            _append_prefetch(builder, builder.gep(begin, [place]))
+        return context.get_dummy_value()
+
+    return types.void(array, row), generate
+
+
+@intrinsic
+def prefetch_line(typing_context: Any, array: types.Array, row: types.Integer) -> Any:
+    """The same, for the first cache line of the row only."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
+        begin = builder.bitcast(matrix.data, cgutils.voidptr_t)
+        _append_prefetch(builder, builder.gep(begin, [builder.mul(stride, arguments[1])]))
         return context.get_dummy_value()
 
     return types.void(array, row), generate

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, types
 
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch, read_only
+from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch, prefetch_line, read_only
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
 WORDS = 8
@@ -142,8 +142,8 @@ def _name_rows(starts, rows, buckets, probed, named):
             bucket = buckets[table, i]
             if i + _BUCKETS_AHEAD < probed[table]:
                 ahead = np.int64(starts[table, buckets[table, i + _BUCKETS_AHEAD]])
-                prefetch(entries, ahead)
-                prefetch(entries, ahead + _LINE)
+                prefetch_line(entries, ahead)
+                prefetch_line(entries, ahead + _LINE)
             for at in range(starts[table, bucket], starts[table, bucket + 1]):
                 row = np.uint64(entries[at])
                 named[row >> np.uint64(6)] |= _ONE << (row & np.uint64(63))
@@ -163,7 +163,7 @@ def _compare(named, allowed, signature, signatures, seen, distances, counts):
     counts[:] = 0
     for i in range(count):
         if i + _SIGNATURES_AHEAD < count:
-            prefetch(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]))
+            prefetch_line(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]))
         distance = _distance(signatures, np.int64(seen[i]), signature)
         distances[i] = distance
         counts[distance] += 1
