@@ -33,7 +33,8 @@ class ApiView(APIView):
         for name, value in kwargs.items():
             if not is_id(value):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
-        self.query = parse_parameters(request.query_params, self.parameters)
+        if request.method in self.allowed_methods:
+            self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")
 
     def links(self) -> dict[str, str]:
