@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -17,26 +18,21 @@ logger = logging.getLogger(__name__)
 Route: TypeAlias = Callable[[Request], Answer | None]
 
 
+@dataclass(eq=False)
 class Edge:
-    """Answers by `route` the requests that it knows, and by the application `wsgi` all others."""
+    """Answers by `route` the requests that it knows, and by the application `wsgi` all others.
 
-    def __init__(
-        self,
-        wsgi: Callable[..., Iterable[bytes]],
-        route: Route,
-        refuse: Callable[[BaseException], Answer],
-        *,
-        threads: int,
-        timeout: float,
-    ) -> None:
-        """`refuse` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`."""
-        self._refuse = refuse
-        self.answered: Counter[int] = Counter()
-        self._wsgi = wsgi
-        self._route = route
-        self._count = threads
-        self._timeout = timeout
-        self._threads: Threads | None = None
+    `explain` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`; `answered`
+    counts answers by their status.
+    """
+
+    wsgi: Callable[..., Iterable[bytes]]
+    route: Route
+    explain: Callable[[BaseException], Answer]
+    threads: int
+    timeout: float
+    answered: Counter[int] = field(default_factory=Counter)
+    _pool: Threads | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = await _body(receive)
@@ -51,15 +47,15 @@ class Edge:
             # Only HTTP/1.0 has requests without a host.
             principal = admit(headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0])
         except Refused as refused:
-            reply = self._refuse(refused)
+            reply = self.explain(refused)
         else:
             if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
                 # In the loop, so that it is answered while all threads are busy.
                 reply = answer(200, b"application/json", b'{"status":"ok"}')
             else:
-                if self._threads is None:
-                    self._threads = Threads(self._count, self._run)
-                reply = await self._threads.run(Request(request_id, principal, scope, headers, body))
+                if self._pool is None:
+                    self._pool = Threads(self.threads, self._run)
+                reply = await self._pool.run(Request(request_id, principal, scope, headers, body))
         del body
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
@@ -68,13 +64,13 @@ class Edge:
     def refuse(self, refused: Refused) -> Answer:
         """Return the answer to a request that could not be received."""
         identify("")
-        reply = self._refuse(refused)
+        reply = self.explain(refused)
         self._note("a request that is not here whole", reply, 0)
         return reply
 
     def answer_overdue(self) -> bool:
         """Answer the requests that run for too long; return whether there are any, and so this worker is to end."""
-        return self._threads is not None and self._threads.answer_overdue(self._timeout, self._took_too_long)
+        return self._pool is not None and self._pool.answer_overdue(self.timeout, self._took_too_long)
 
     def _note(self, what: str, reply: Answer, seconds: float) -> None:
         self.answered[reply.status] += 1
@@ -82,27 +78,27 @@ class Edge:
 
     def _took_too_long(self, request: Request) -> Answer:
         current_request_id.set(request.id)
-        logger.warning("a request took longer than %g s; its worker ends", self._timeout)
-        detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self._timeout:g} s."
-        return self._refuse(Refused("internal_error", detail))
+        logger.warning("a request took longer than %g s; its worker ends", self.timeout)
+        detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self.timeout:g} s."
+        return self.explain(Refused("internal_error", detail))
 
     def _run(self, request: Request) -> Answer:
         """In a thread."""
         current_request_id.set(request.id)
         try:
-            return self._route(request) or self._run_wsgi(request)
+            return self.route(request) or self._run_wsgi(request)
         except BaseException as error:
-            return self._refuse(error)
+            return self.explain(error)
 
     def _run_wsgi(self, request: Request) -> Answer:
-        translation: Any = WsgiToAsgiInstance(self._wsgi)  # type: ignore[no-untyped-call]
+        translation: Any = WsgiToAsgiInstance(self.wsgi)  # type: ignore[no-untyped-call]
         translation.scope = request.scope
         environ = translation.build_environ(request.scope, BytesIO(request.body))
         # The body is here, however it came.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(request.body)), ADMITTED: (request.id, request.principal)}
         started: list[Any] = []
-        parts: Any = self._wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
+        parts: Any = self.wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
         try:
             body = b"".join(parts)
         finally:
@@ -116,13 +112,11 @@ class Edge:
 async def _body(receive: Any) -> bytes | None:
     """The body of a request; None where the client is gone, or was refused."""
     message = await receive()
-    if message["type"] == "http.request" and not message["more_body"]:
-        whole: bytes = message["body"]
-        return whole
-    parts = bytearray()
-    while message["type"] == "http.request":
-        parts += message["body"]
-        if not message["more_body"]:
-            return bytes(parts)
-        message = await receive()
-    return None
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts = bytearray(body)
+        while message.get("more_body"):
+            message = await receive()
+            parts += message.get("body", b"")
+        body = bytes(parts)
+    return None if message["type"] == "http.disconnect" else body
