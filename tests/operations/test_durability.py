@@ -22,24 +22,45 @@ pytestmark = pytest.mark.sqlite
 MIB = 1 << 20
 
 
+class Call(NamedTuple):
+    """A system call that strace saw, with the seconds at which it began and ended."""
+
+    began: float
+    ended: float
+    text: str
+    result: str
+
+
 class Exchange(NamedTuple):
     """A request and what its worker did, call by call, until the first byte of the answer."""
 
     request: str
-    calls: list[str]
+    calls: list[Call]
     status: str
+    answered: float
 
 
-def exchanges(trace: Path) -> Iterator[Exchange]:
-    """What strace saw of a worker, request by request."""
-    request, calls = "", []
-    for call in trace.read_text().splitlines():
-        if read := re.match(r'(?:recvfrom|recvmsg|read)\(.*?"([A-Z]+ /\S*) HTTP/1', call):
-            request, calls = read[1], []
-        elif sent := re.match(r'(?:sendto|sendmsg|write)\(.*?"HTTP/1\.1 (\d+)', call):
-            yield Exchange(request, calls, sent[1])
+def calls_of(trace: Path, process: psutil.Process) -> list[Call]:
+    """The calls of all threads of a process, in the order in which they began."""
+    calls = []
+    for thread in process.threads():
+        for line in trace.with_suffix(f".{thread.id}").read_text().splitlines():
+            if found := re.fullmatch(r"([\d.]+) (.*\)) += (.*) <([\d.]+)>", line):
+                began, text, result, seconds = found.groups()
+                calls.append(Call(float(began), float(began) + float(seconds), text, result))
+    return sorted(calls)
+
+
+def exchanges(calls: list[Call]) -> Iterator[Exchange]:
+    """What a worker did, request by request."""
+    request, since = "", list[Call]()
+    for call in calls:
+        if read := re.match(r'(?:recvfrom|recvmsg|read)\(.*?"([A-Z]+ /\S*) HTTP/1', call.text):
+            request, since = read[1], []
+        elif sent := re.match(r'(?:sendto|sendmsg|write)\(.*?"HTTP/1\.1 (\d+)', call.text):
+            yield Exchange(request, since, sent[1], call.began)
         else:
-            calls.append(call)
+            since.append(call)
 
 
 @pytest.fixture
@@ -50,10 +71,10 @@ def trace(tmp_path: Path) -> Path:
 
 
 def test_the_log_is_synced_between_a_write_and_its_answer(folder: Path, trace: Path) -> None:
-    calls = "trace=read,recvfrom,recvmsg,write,sendto,sendmsg,pwrite64,pwritev,fsync,fdatasync"
+    traced = "trace=read,recvfrom,recvmsg,write,sendto,sendmsg,pwrite64,pwritev,fsync,fdatasync"
     server = Server(folder, VECTORDB_WORKERS=1)
-    # -ff: a file for each process, so that the calls of the worker stand in their order.
-    options = ["-ff", "--seccomp-bpf", "-qq", "-y", "-s", "200", "-e", "signal=none", "-e", calls]
+    # A file for each thread: one runs the request, another answers. -ttt and -T say when a call began and ended.
+    options = ["-ff", "-ttt", "-T", "--seccomp-bpf", "-qq", "-y", "-s", "200", "-e", "signal=none", "-e", traced]
     server.start(under=["strace", *options, "-o", str(trace)])
     try:
         (worker,) = server.workers()
@@ -74,20 +95,21 @@ def test_the_log_is_synced_between_a_write_and_its_answer(folder: Path, trace: P
         with server.client() as client:
             for method, path, body in requests:
                 client.request(method, f"/libraries{path}", json=body).raise_for_status()
+        calls = calls_of(trace, worker)
     finally:
         server.stop()
-    seen = exchanges(trace.with_suffix(f".{worker.pid}"))
-    written = [exchange for exchange in seen if not exchange.request.startswith("GET")]
+    written = [exchange for exchange in exchanges(calls) if not exchange.request.startswith("GET")]
     assert [exchange.request for exchange in written] == [
         f"{method} /api/v1/libraries{path}" for method, path, _ in requests
     ]
     for exchange in written:
-        on_log = [call for call in exchange.calls if "vectordb.sqlite3-wal>" in call]
-        names = [call.split("(")[0] for call in on_log]
+        on_log = [call for call in exchange.calls if "vectordb.sqlite3-wal>" in call.text]
+        names = [call.text.split("(")[0] for call in on_log]
         assert exchange.status.startswith("2")
         assert "pwrite64" in names, f"{exchange.request} was answered before it was written to the log"
         assert names[-1] in ("fsync", "fdatasync"), f"{exchange.request} was answered before the log was synced"
-        assert on_log[-1].endswith(" = 0")
+        assert on_log[-1].result == "0"
+        assert on_log[-1].ended <= exchange.answered, f"{exchange.request} was answered while the log was synced"
 
 
 ROWS = 117_659
