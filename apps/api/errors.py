@@ -41,25 +41,25 @@ CONTENT_TYPE = "application/problem+json"
 MAX_ERRORS = 100
 
 CODES: dict[str, tuple[int, str]] = {
-    "malformed": (400, "The request could not be read."),
-    "invalid": (400, "The request is not valid."),
-    "embedding_required": (400, "An embedding is needed."),
-    "host_not_allowed": (400, "The request is addressed to a host that is not served here."),
-    "forbidden": (403, "That is not allowed."),
-    "not_found": (404, "There is no such thing."),
-    "method_not_allowed": (405, "The method is not allowed here."),
-    "request_timeout": (408, "The request took too long to arrive."),
-    "conflict": (409, "Something else is in the way."),
-    "model_mismatch": (409, "The library has another embedding model."),
-    "precondition_failed": (412, "The resource has changed."),
-    "body_too_large": (413, "The request body is too large."),
-    "unsupported_media_type": (415, "The body's media type is not supported."),
-    "embedding_failed": (502, "The embedding provider failed."),
-    "internal_error": (500, "The server made a mistake."),
-    "busy": (503, "The database is busy."),
-    "disk_full": (503, "The disk is full."),
-    "database_unavailable": (503, "The database cannot be reached."),
-    "exhausted": (503, "The server has no means left."),
+    "malformed": (400, "Malformed request"),
+    "invalid": (400, "Invalid request"),
+    "embedding_required": (400, "Embedding required"),
+    "host_not_allowed": (400, "Host not allowed"),
+    "forbidden": (403, "Forbidden"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "request_timeout": (408, "Request timeout"),
+    "conflict": (409, "Conflict"),
+    "model_mismatch": (409, "Embedding model mismatch"),
+    "precondition_failed": (412, "Precondition failed"),
+    "body_too_large": (413, "Body too large"),
+    "unsupported_media_type": (415, "Unsupported media type"),
+    "embedding_failed": (502, "Embedding failed"),
+    "internal_error": (500, "Internal error"),
+    "busy": (503, "Database busy"),
+    "disk_full": (503, "Disk full"),
+    "database_unavailable": (503, "Database unavailable"),
+    "exhausted": (503, "Out of resources"),
 }
 
 _DOMAIN: dict[type[LibraryError], str] = {
@@ -121,6 +121,9 @@ class Problem(Exception):
         }
 
 
+BUG = Problem("internal_error", "This is a bug. The server's log has the details under this request_id.")
+
+
 def refuse(error: BaseException) -> Answer:
     """The answer to the request at hand, which failed by `error`. A bug is logged."""
     problem = problem_of(error)
@@ -135,9 +138,6 @@ def response_to(request: HttpRequest, problem: Problem) -> HttpResponse:
     """The HTTP response that carries a problem."""
     body = orjson.dumps(problem.body(getattr(request, "request_id", "")))
     return HttpResponse(body, status=problem.status, headers=dict(problem.headers), content_type=CONTENT_TYPE)
-
-
-BUG = Problem("internal_error", "This is a bug. The server's log has the details under this request_id.")
 
 
 def problem_of(error: BaseException) -> Problem | None:
