@@ -6,12 +6,14 @@ Run as `python -m benchmarks.bare_scan DIMENSION` with VECTORDB_DATA_DIR set.
 import os
 import sqlite3
 import sys
+from pathlib import Path
 
 import numpy as np
 
 
 def main(dimension: int) -> None:
-    database = sqlite3.connect(f"file:{os.environ['VECTORDB_DATA_DIR']}/vectordb.sqlite3?mode=ro", uri=True)
+    file = Path(os.environ["VECTORDB_DATA_DIR"], "vectordb.sqlite3").absolute()
+    database = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
     rows = database.execute(
         "SELECT vector FROM vectordb_embedding JOIN vectordb_chunk AS chunk ON chunk.id = chunk_id"
         " JOIN vectordb_library AS library ON library.id = library_id"

@@ -27,6 +27,8 @@ BAD_VALUES = [
     ("VECTORDB_MAX_K", "-1", "from 1 to"),
     ("DATABASE_URL", "mysql://localhost/x", "sqlite:/// or postgresql://"),
     ("DATABASE_URL", "postgresql://localhost:port/x", "postgresql://"),
+    ("DATABASE_URL", "sqlite:////srv/vec#one.sqlite3", "%23"),
+    ("DATABASE_URL", "sqlite:////srv/vec?one.sqlite3", "%3F"),
     ("SECRET_KEY", "too short", "32 characters"),
     ("VECTORDB_DATA_DIR", "", "folder"),
 ]
@@ -40,6 +42,18 @@ def test_a_bad_value_is_refused_with_one_sentence(
     with pytest.raises(ImproperlyConfigured) as refused:
         environment.read()
     assert_is_sentence(str(refused.value), name, remedy)
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:////srv/c++/a.sqlite3", "/srv/c++/a.sqlite3"),
+        ("sqlite:////srv/50%2525 vec%23one.sqlite3", "/srv/50%25 vec#one.sqlite3"),
+        ("sqlite:///data/a.sqlite3", "data/a.sqlite3"),
+    ],
+)
+def test_a_url_names_a_file(url: str, file: str) -> None:
+    assert environment.sqlite_file(url) == Path(file)
 
 
 @pytest.mark.parametrize("below", [".", "below"])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -85,6 +85,8 @@ def _database_url(text: str) -> str:
         return text
     if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
         raise ValueError("must begin with sqlite:/// or postgresql:// (empty: SQLite in the data folder)")
+    if text.startswith("sqlite:") and ("#" in text or "?" in text):
+        raise ValueError("must have %23 for # and %3F for ? in the name of a file")
     try:
         name = environ.Env.db_url_config(text)["NAME"]
     except ValueError:
@@ -92,6 +94,11 @@ def _database_url(text: str) -> str:
     if not name or name == ":memory:":
         raise ValueError("must look like postgresql://user:password@host:5432/name or sqlite:////folder/file.sqlite3")
     return text
+
+
+def sqlite_file(url: str) -> Path:
+    """The file that a sqlite:/// URL names."""
+    return Path(unquote(url.removeprefix("sqlite:///")))
 
 
 def _secret(text: str) -> str:

@@ -92,15 +92,15 @@ TEMPLATES = [
 
 def _databases(url: str) -> dict[str, dict[str, Any]]:
     """`default` writes; `snapshot` is the read-only connection on which a query holds one state of the database."""
-    writer: dict[str, Any] = environ.Env.db_url_config(url or f"sqlite:///{DATA_DIR / 'vectordb.sqlite3'}")
-    writer |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
-    reader = dict(writer)
-    if writer["ENGINE"] == "django.db.backends.sqlite3":
+    if not url or url.startswith("sqlite:"):
+        file = environment.sqlite_file(url) if url else DATA_DIR / "vectordb.sqlite3"
         options = {"timeout": BUSY_TIMEOUT, "transaction_mode": "IMMEDIATE"}
-        writer |= {"OPTIONS": options, "CONN_HEALTH_CHECKS": False}
+        writer = {"ENGINE": "django.db.backends.sqlite3", "NAME": file, "CONN_MAX_AGE": None, "OPTIONS": options}
         writer["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
         reader = dict(writer) | {"OPTIONS": options | {"transaction_mode": "DEFERRED"}}
     else:
+        writer = environ.Env.db_url_config(url) | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+        reader = dict(writer)
         options = writer.get("OPTIONS", {})
         writer["OPTIONS"] = options | {"options": f"-c lock_timeout={BUSY_TIMEOUT}s"}
         reader["OPTIONS"] = options | {"options": "-c default_transaction_read_only=on"}

@@ -107,6 +107,28 @@ def test_a_port_in_use_is_told(folder: Path) -> None:
 
 
 @pytest.mark.sqlite
+def test_the_database_lies_in_the_folder_whatever_its_name(tmp_path: Path) -> None:
+    """Also where the name looks like a part of a URL."""
+    for name in ("vec#one", "vec#two", "vec?mode=memory", "c++", "50%25", "my%20data", "file:vec", ":memory:", "vec;é"):
+        folder = tmp_path / name
+        made = Server(folder).manage("migrate")
+        assert made.returncode == 0, made.stderr
+        with closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
+            assert database.execute("SELECT count(*) FROM vectordb_library").fetchone() == (0,)
+        assert {path.name for path in folder.iterdir()} == {"secret_key", "vectordb.sqlite3"}
+    assert len(list(tmp_path.iterdir())) == 9
+
+
+@pytest.mark.sqlite
+def test_servers_on_folders_with_like_names_show_their_own_libraries(tmp_path: Path) -> None:
+    with serving(tmp_path / "vec#one") as one, serving(tmp_path / "vec#two") as two:
+        with one.client() as client:
+            client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+        with two.client() as client:
+            assert client.get("/libraries").raise_for_status().json()["items"] == []
+
+
+@pytest.mark.sqlite
 def test_a_file_that_is_no_database_is_told_and_kept(folder: Path) -> None:
     folder.mkdir()
     file = folder / "vectordb.sqlite3"
