@@ -17,6 +17,7 @@ ADMITTED = "vectordb.admitted"
 ID_HEADER = "X-Request-ID"
 # Headers of every response.
 FIXED_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 current_request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -85,14 +86,22 @@ def answer(status: int, content_type: bytes, body: bytes, **headers: str) -> Ans
     return Answer(status, own + _FIXED_HEADERS, body)
 
 
-def admit(host: str) -> Principal:
-    """Return who asks; raise Refused for a host that is not served here.
+def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
+    """Return who asks; raise Refused for a host that is not served here, and for a change that a foreign page asks for.
 
-    The check of the host keeps web pages away: a page whose name was rebound to a loopback address could otherwise
-    read and delete everything.
+    `site` and `origin` are the headers Sec-Fetch-Site and Origin, empty where absent: browsers send them, and no page
+    can forge them. The check of the host keeps web pages away, too: a page whose name was rebound to a loopback address
+    could otherwise read and delete everything.
     """
     if not _is_served(host):
         raise Refused("host_not_allowed", "The request's Host header is not among VECTORDB_ALLOWED_HOSTS.")
+    if method not in _SAFE_METHODS:
+        if site and site not in ("same-origin", "none"):
+            raise Refused(
+                "forbidden", f"A page of another origin may not change anything here (Sec-Fetch-Site: {site})."
+            )
+        if origin and origin.partition("://")[2].lower() != host.lower():
+            raise Refused("forbidden", f"A page of the origin {origin} may not change anything at {host}.")
     return _ANONYMOUS
 
 

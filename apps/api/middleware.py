@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
-from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Refused, admit, identify
+from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, problem_of, response_to
 
 
@@ -19,7 +19,7 @@ class RequestMiddleware:
         request_id, principal = request.META.get(ADMITTED) or (identify(request.headers.get(ID_HEADER, "")), None)
         request.request_id = request_id  # type: ignore[attr-defined]
         try:
-            request.principal = principal or admit(request._get_raw_host())  # type: ignore[attr-defined]
+            request.principal = principal or _admit(request)  # type: ignore[attr-defined]
         except Refused as refused:
             response = response_to(request, problem_of(refused) or BUG)
         else:
@@ -41,6 +41,12 @@ class RequestMiddleware:
         """A database that is busy or full is no bug, in the admin either."""
         problem = problem_of(error) if isinstance(error, DatabaseError) else None
         return None if problem is None else response_to(request, problem)
+
+
+def _admit(request: HttpRequest) -> Principal:
+    site, origin = request.headers.get("Sec-Fetch-Site", ""), request.headers.get("Origin", "")
+    host = request._get_raw_host()  # type: ignore[attr-defined]
+    return admit(request.method or "", host, site=site, origin=origin)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.test import Client
 
 from apps.api.errors import CODES
 from tests.api.problems import assert_refused
@@ -134,6 +135,65 @@ def test_another_host_is_refused_on_every_path(server: Server, host: str) -> Non
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "localhost:1", "127.0.0.1:65535"])
 def test_loopback_is_served_by_any_of_its_names(server: Server, host: str) -> None:
     assert exchange(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status_code == 200
+
+
+FOREIGN = {
+    "another site": ["Sec-Fetch-Site: cross-site"],
+    "another port": ["Sec-Fetch-Site: same-site"],
+    "another origin, by an older browser": ["Origin: http://evil.example"],
+    "the same name in front": ["Origin: http://localhost.evil.example"],
+    "this host at another port": ["Origin: http://localhost:1"],
+    "no origin to name": ["Origin: null"],
+    "its own site, but not its origin": ["Sec-Fetch-Site: same-origin", "Origin: http://evil.example"],
+}
+OWN = {
+    "a program": [],
+    "a page of this server": ["Sec-Fetch-Site: same-origin", "Origin: http://localhost"],
+    "a page of this server, by an older browser": ["origin: HTTP://LocalHost"],
+    "a person": ["Sec-Fetch-Site: none"],
+}
+
+
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_page_changes_nothing(server: Server, shared: str, headers: list[str]) -> None:
+    """A browser sends a POST with an empty body for any page, without asking the server first."""
+    for method, path in [
+        ("POST", f"/api/v1/libraries/{shared}/reindex"),
+        ("POST", f"/api/v1/libraries/{shared}/query"),
+        ("DELETE", f"/api/v1/libraries/{shared}"),
+        ("POST", "/admin/login/"),
+    ]:
+        problem = assert_refused(exchange(server, request_of(method, path, headers), method), 403, "forbidden")
+        assert "may not change anything" in problem["detail"]
+    for method in ("GET", "HEAD", "OPTIONS"):
+        request = request_of(method, f"/api/v1/libraries/{shared}", headers)
+        assert exchange(server, request, method).status_code == 200
+
+
+@pytest.mark.parametrize("headers", OWN.values(), ids=OWN)
+def test_programs_and_the_servers_own_pages_change_things(server: Server, shared: str, headers: list[str]) -> None:
+    request = request_of("POST", f"/api/v1/libraries/{shared}/reindex", headers)
+    assert exchange(server, request, "POST").status_code == 202
+
+
+def test_a_page_is_the_servers_own_at_its_port(server: Server, shared: str) -> None:
+    origin = f"http://localhost:{server.port}"
+    request = request_of("POST", f"/api/v1/libraries/{shared}/reindex", [f"Origin: {origin}"])
+    assert_refused(exchange(server, request, "POST"), 403, "forbidden")
+    request = request.replace(b"Host: localhost", f"Host: localhost:{server.port}".encode())
+    assert exchange(server, request, "POST").status_code == 202
+
+
+def test_a_foreign_page_changes_nothing_behind_another_server_of_wsgi() -> None:
+    """The HTTP edge is not in front then."""
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+        response = Client().post("/api/v1/libraries/a/reindex", headers=headers)
+        assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+
+
+def request_of(method: str, path: str, headers: list[str]) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Length: 0", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 UNREADABLE = {

@@ -45,7 +45,12 @@ class Edge:
         scope["state"]["request_id"] = request_id
         try:
             # Only HTTP/1.0 has requests without a host.
-            principal = admit(headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0])
+            principal = admit(
+                scope["method"],
+                headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0],
+                site=headers.get(b"sec-fetch-site", b"").decode("latin-1"),
+                origin=headers.get(b"origin", b"").decode("latin-1"),
+            )
         except Refused as refused:
             reply = self.explain(refused)
         else:
