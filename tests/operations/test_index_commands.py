@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from apps.engine.indexes.registry import INDEX_TYPES
-from tests.operations.test_index_files import Library
+from tests.operations.stored_libraries import Library
 from tests.server import Server, serving, until
 
 ROWS = 1500

@@ -1,165 +1,28 @@
-"""Index files that are lost, damaged or half written, with the server stopped or running: the answers are right,
+"""Index files that are lost or damaged, with the server stopped or running, and a full disk: the answers are right,
 nothing crashes, and the files are rebuilt by themselves."""
 
 import contextlib
 import os
-import random
-import re
 import shutil
-import sqlite3
 import subprocess
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
-import numpy as np
 import psutil
 import pytest
 
 from apps.engine.indexes.registry import INDEX_TYPES
 from apps.engine.storage.manifest import FORMAT
-from apps.engine.vectors import Float32
-from tests.api.vectors import base64_of
-from tests.engine.approximate import embeddings
+from tests.operations.stored_libraries import (
+    Library,
+    assert_equal_to_the_database,
+    assert_nothing_crashed,
+    large,
+    reported_damage,
+)
 from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
-
-DIMENSION = 8
-# So many dimensions and rows that every type makes what it makes for many rows, and there is a copy in 8-bit codes.
-LARGE_DIMENSION = 32
-LARGE_ROWS = {"brute_force": 530, "kd_tree": 530, "lsh": 530, "quantized": 2050, "hnsw": 6200}
-# A graph that is built quickly.
-LARGE_PARAMS = {"hnsw": {"m": 8, "ef_construction": 16}}
-ROWS_PER_WRITE = 2000
-KILLS_OF_MAINTENANCE, KILLS_OF_ALL = 44, 6
-
-
-@dataclass
-class Library:
-    """A library whose vectors are whole numbers, so that a row is at distance 0 of its own vector and of no other."""
-
-    id: str
-    dimension: int = DIMENSION
-    rows: dict[str, Float32] = field(default_factory=dict)
-
-    @property
-    def path(self) -> str:
-        return f"/libraries/{self.id}"
-
-    def create(self, client: httpx.Client, **settings: Any) -> "Library":
-        body = {"id": self.id, "name": "Files", "dimension": self.dimension, "metric": "euclidean"}
-        client.post("/libraries", json=body | settings).raise_for_status()
-        return self
-
-    def write(self, client: httpx.Client, count: int, first: int = 0) -> None:
-        """Write the rows numbered from `first` on."""
-        vectors = np.rint(embeddings(count, self.dimension, seed=first) * np.float32(1 << 20))
-        rows = {str(first + i): vector for i, vector in enumerate(vectors)}
-        texts = [f"row {i}" + " again" * (i % 3) for i in range(first, first + count)]
-        chunks = [
-            {"id": i, "text": text, "embedding": base64_of(vector)}
-            for (i, vector), text in zip(rows.items(), texts, strict=True)
-        ]
-        for start in range(0, count, ROWS_PER_WRITE):
-            some = {"chunks": chunks[start : start + ROWS_PER_WRITE]}
-            client.post(f"{self.path}/chunks", json=some).raise_for_status()
-        self.rows |= rows
-
-    def delete(self, client: httpx.Client, row: str) -> None:
-        client.delete(f"{self.path}/chunks/{row}").raise_for_status()
-        del self.rows[row]
-
-    def build(self, client: httpx.Client) -> None:
-        """Ask for the index to be built."""
-        client.post(f"{self.path}/reindex", json={}).raise_for_status()
-
-    def index(self, client: httpx.Client) -> dict[str, Any]:
-        index: dict[str, Any] = client.get(f"{self.path}/stats").raise_for_status().json()["index"]
-        return index
-
-    def is_built(self, client: httpx.Client) -> bool:
-        index = self.index(client)
-        assert index["state"] != "failed", index["error"]
-        return index["state"] == "ready" and not index["rows_pending"]
-
-    def assert_answers(self, client: httpx.Client) -> None:
-        """Exact answers are right, others are sound."""
-        ids, matrix = list(self.rows), np.array(list(self.rows.values()), np.float64)
-        chosen = random.Random(len(ids)).sample(ids, min(len(ids), 12))
-        queries = [{"vector": self.rows[i].tolist(), "k": 5, "exact": True, "include": []} for i in chosen]
-        answer = client.post(f"{self.path}/query/batch", json={"queries": queries}).raise_for_status().json()
-        for one, query in zip(answer["results"], queries, strict=True):
-            nearest = np.argsort(np.linalg.norm(matrix - query["vector"], axis=1), kind="stable")[:5]
-            assert [result["id"] for result in one["results"]] == [ids[i] for i in nearest]
-            assert one["results"][0]["distance"] == 0
-        found = client.post(f"{self.path}/query", json={"vector": queries[0]["vector"], "k": 5}).raise_for_status()
-        assert len(found.json()["results"]) == 5
-        assert {result["id"] for result in found.json()["results"]} <= set(ids)
-
-    def folder(self, server: Server) -> Path:
-        """Where the index files are."""
-        with contextlib.closing(sqlite3.connect(server.folder / "vectordb.sqlite3")) as database:
-            (uid,) = database.execute("SELECT uid FROM vectordb_library WHERE public_id = ?", [self.id]).fetchone()
-        return server.folder / "index" / uid
-
-    def manifest(self, server: Server) -> int:
-        """The number of the newest manifest; 0 where there is none."""
-        folder = self.folder(server) / "manifests"
-        numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.exists() else []
-        return max(numbers, default=0)
-
-    def files(self, server: Server) -> list[Path]:
-        """The files of the newest manifest and of its segments."""
-        folder, number = self.folder(server), self.manifest(server)
-        own = sorted((folder / "manifests" / str(number)).iterdir())
-        names = set(re.findall(r'"name":"([0-9a-f]+)"', own[-1].read_text()))
-        assert own[-1].name == "manifest.json"
-        parts = [path for name in sorted(names) for path in sorted((folder / "segments" / name).rglob("*"))]
-        return [path for path in [*own, *parts] if path.is_file()]
-
-    def named_files(self, server: Server) -> dict[str, Path]:
-        """The same by what they are, where there is one segment: their paths in its folder, and `manifest.json` and
-        `mask`."""
-        files = self.files(server)
-        named = {_name(path): path for path in files}
-        assert len(named) == len(files)
-        return named
-
-
-def large(client: httpx.Client, name: str, kind: str, first: int = 0) -> Library:
-    """A library of an index type with all files that the type has, about to be built."""
-    library = Library(name, LARGE_DIMENSION).create(client, index_type=kind, index_params=LARGE_PARAMS.get(kind, {}))
-    library.write(client, LARGE_ROWS[kind], first)
-    library.build(client)
-    return library
-
-
-def _name(path: Path) -> str:
-    if "manifests" in path.parts:
-        return path.name if path.suffix == ".json" else "mask"
-    return "/".join(path.parts[path.parts.index("segments") + 2 :])
-
-
-def assert_equal_to_the_database(server: Server) -> None:
-    verified = server.manage("verify_index", "--sample", "10")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert "DIFFER" not in verified.stdout
-
-
-def reported_damage(server: Server, since: int = 0) -> Counter[str]:
-    """How many lines the log has about damaged files of each library, past `since` characters."""
-    return Counter(re.findall(r"WARNING apps\.search\S* .*?index of library (\S+): ", server.log.read_text()[since:]))
-
-
-def assert_nothing_crashed(server: Server) -> None:
-    log = server.log.read_text()
-    assert not [word for word in ("Traceback", "ERROR", "CRITICAL", "SIGBUS", "SIGSEGV") if word in log], log
-
 
 # Done to a file of a library; the other file is the same one of a sound library.
 Damage = Callable[[Path, Path], None]
@@ -470,108 +333,3 @@ def test_a_full_disk_is_reported_and_harms_neither_reads_nor_writes(folder: Path
         library.assert_answers(client)
         assert server.stop() == 0
         assert_equal_to_the_database(server)
-
-
-# Forks a maintenance process for each line that it reads, and says when that has ended: so it starts at once.
-MAINTAIN = """
-import os, sys
-import django
-django.setup()
-from django.core.management import call_command
-from apps.engine import kernels
-kernels.load()
-for _ in sys.stdin:
-    child = os.fork()
-    if not child:
-        call_command("maintain")
-    print(child, flush=True)
-    os.waitpid(child, 0)
-    print("ended", flush=True)
-"""
-
-
-class Shell:
-    """Somebody who writes to the database directly, and has_checkpoints for indexes to be rebuilt."""
-
-    def __init__(self, server: Server) -> None:
-        self._database = sqlite3.connect(server.folder / "vectordb.sqlite3", isolation_level=None, timeout=30)
-        self._rng = np.random.default_rng(3)
-
-    def change(self, library: Library, rebuild: bool) -> None:
-        """Give so many rows another vector that they are sealed at once, and delete one."""
-        self._database.execute("BEGIN IMMEDIATE")
-        joined = "vectordb_chunk AS chunk JOIN vectordb_library AS library ON library.id = library_id"
-        of_library = f"SELECT chunk.id FROM {joined} WHERE library.public_id = ?"
-        keys = self._rng.permutation([key for (key,) in self._database.execute(of_library, [library.id])])
-        vectors = self._rng.integers(1, 1 << 20, (4200, DIMENSION)).astype("<f4")
-        changes = [(vector.tobytes(), int(key)) for vector, key in zip(vectors, keys, strict=False)]
-        self._database.executemany("UPDATE vectordb_embedding SET vector = ? WHERE chunk_id = ?", changes)
-        self._database.execute("DELETE FROM vectordb_chunk WHERE id = ?", [int(keys[0])])
-        if rebuild:
-            self._database.execute("UPDATE vectordb_library SET rebuild = rebuild + 1")
-        self._database.execute("COMMIT")
-
-    def close(self) -> None:
-        self._database.close()
-
-
-def wait_for_some_instant(server: Server, chance: random.Random, most: int) -> None:
-    """Wait until maintenance has begun some of its next segments and manifests, and then for as long as it may take to
-    write one, or to build one."""
-    before, more = entries(server), chance.randint(1, most)
-    deadline = time.monotonic() + 10
-    while entries(server) < before + more and time.monotonic() < deadline:
-        time.sleep(0.0005)
-    time.sleep(chance.choice([0.002, 0.01, 0.3]) * chance.random())
-
-
-def entries(server: Server) -> int:
-    """How many segments and manifests there are, half done ones too."""
-    return sum(1 for _ in (server.folder / "index").glob("*/*/*"))
-
-
-def half_done(server: Server) -> int:
-    """How many segments and manifests are there that nobody has finished."""
-    folders = [path for path in (server.folder / "index").iterdir() if (path / "manifests").exists()]
-    manifests = [path for folder in folders for path in (folder / "manifests").iterdir()]
-    named = "".join((path / "manifest.json").read_text() for path in manifests if path.name.isdecimal())
-    segments = [path.name for folder in folders for path in (folder / "segments").iterdir()]
-    return sum(name not in named for name in segments) + sum(not path.name.isdecimal() for path in manifests)
-
-
-def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wrong(folder: Path) -> None:
-    chance = random.Random(50)
-    with serving(folder) as server, contextlib.ExitStack() as stack:
-        shell = Shell(server)
-        stack.callback(shell.close)
-        with server.client() as client:
-            libraries = [Library(kind).create(client, index_type=kind) for kind in ("auto", [*INDEX_TYPES][-1])]
-            for library in libraries:
-                library.write(client, 6500)
-        for _ in range(KILLS_OF_ALL):
-            shell.change(chance.choice(libraries), rebuild=True)
-            wait_for_some_instant(server, chance, most=4)
-            server.kill()
-            server.start()
-        server.kill()
-        with server.python(MAINTAIN) as maintain:
-            assert maintain.stdin is not None
-            assert maintain.stdout is not None
-            for _ in range(KILLS_OF_MAINTENANCE):
-                rebuild = chance.random() < 0.5
-                shell.change(chance.choice(libraries), rebuild)
-                print(file=maintain.stdin, flush=True)
-                process = psutil.Process(int(maintain.stdout.readline()))
-                # What is sealed is a segment and a manifest; of a rebuild, a merge makes another of each.
-                wait_for_some_instant(server, chance, most=4 if rebuild else 2)
-                process.kill()
-                assert maintain.stdout.readline() == "ended\n"
-            maintain.stdin.close()
-        assert half_done(server) > 5, "few were killed while they wrote"
-        assert_equal_to_the_database(server)
-        server.start()
-        with server.client() as client:
-            until(lambda: all(library.is_built(client) for library in libraries), "all are built")
-        assert server.stop() == 0
-        assert_equal_to_the_database(server)
-        assert_nothing_crashed(server)

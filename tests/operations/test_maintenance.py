@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.operations.test_index_files import Library, assert_equal_to_the_database
+from tests.operations.stored_libraries import Library, assert_equal_to_the_database
 from tests.server import Server, is_alive, serving, until
 
 pytestmark = pytest.mark.sqlite
