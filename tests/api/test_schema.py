@@ -15,7 +15,7 @@ def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     assert command, "schemathesis is part of requirements/dev.txt"
     config = Path(__file__).with_name("schemathesis.toml")
     # On PostgreSQL it is about values that this database refuses, such as NUL characters.
-    examples = ["--max-examples", "15"] if server.database else []
+    examples = ["--max-examples", "6"] if server.database else []
     run = subprocess.run(
         [command, "--config-file", str(config), "run", f"{server.url}/api/schema", "--no-color", *examples],
         capture_output=True,
