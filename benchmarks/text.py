@@ -82,7 +82,7 @@ def _rows_with(data: Dataset) -> Counter[str]:
     """How many rows have each word."""
     from apps.engine.text.analyzer import tokenize
 
-    return Counter(word for row in data.rows for word in set(tokenize(row["text"])))
+    return Counter(word for row in data.rows for word in set(tokenize(row["text"])) if word)
 
 
 def _three_words(data: Dataset, count: int) -> list[str]:
@@ -111,9 +111,9 @@ def _fts5(data: Dataset) -> sqlite3.Connection | None:
 
 
 def _ask_fts5(database: sqlite3.Connection, text: str) -> list[Any]:
-    from apps.engine.text.analyzer import tokenize
+    from apps.engine.text.analyzer import parse_query
 
-    any_of = " OR ".join(f'"{word}"' for word in tokenize(text))
+    any_of = " OR ".join(f'"{word}"' for word in parse_query(text).words)
     return database.execute(
         "SELECT rowid, bm25(texts) FROM texts WHERE texts MATCH ? ORDER BY bm25(texts) LIMIT 10", [any_of]
     ).fetchall()

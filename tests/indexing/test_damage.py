@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from apps.engine.text import analyzer
 from apps.indexing.indexer import Indexer
 from apps.libraries.models import Chunk, Library
 from apps.search import loading
@@ -149,6 +150,25 @@ def test_damage_is_reported_where_no_mark_can_be_left(library: Library, caplog: 
     (settings.INDEX_DIR / "damage" / library.uid).mkdir(parents=True)
     shown(ViewCache())
     assert len(caplog.messages) == 1
+
+
+def test_files_with_words_of_an_older_analyzer_are_rebuilt(library: Library, caplog: pytest.LogCaptureFixture) -> None:
+    settle(Indexer(BUSY))
+    write(0)
+    settle(Indexer(BUSY))
+    before = reopened().manifest
+    assert before is not None
+    # Before there was a number of the words, a manifest had none.
+    (path,) = [path for path in newest_files(library) if path.name == "manifest.json"]
+    path.write_bytes(path.read_bytes().replace(b'"words":%d,' % analyzer.VERSION, b"", 1))
+    assert reopened().manifest is None
+    settle(Indexer(BUSY))
+    after = reopened().manifest
+    assert after is not None
+    assert after.number > before.number
+    assert (live(), pending()) == ([SEAL], 0)
+    assert {record.name for record in after.segments}.isdisjoint(record.name for record in before.segments)
+    assert "has words of format None" in caplog.text
 
 
 def _kind(path: Path) -> str:

@@ -1,6 +1,7 @@
 """A manifest: which segments are the library, as of one entry of its change log.
 
-As bytes it is two lines of JSON, the format with a checksum of the second line, and the manifest itself.
+As bytes it is two lines of JSON: the second is the manifest itself, and the first has its format, the format of the
+words in text indexes, and a checksum of the second.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import xxhash
 from apps.engine.errors import Damaged, Superseded
 from apps.engine.indexes.base import Params
 from apps.engine.storage.checked_files import FileRecord, raise_damaged
+from apps.engine.text import analyzer
 
 FORMAT = 3
 
@@ -61,7 +63,8 @@ class Manifest:
     def encode(self) -> bytes:
         """The bytes of its file."""
         body = orjson.dumps(asdict(self))
-        return orjson.dumps({"format": FORMAT, "xxh3": xxhash.xxh3_64_hexdigest(body)}) + b"\n" + body
+        head = {"format": FORMAT, "words": analyzer.VERSION, "xxh3": xxhash.xxh3_64_hexdigest(body)}
+        return orjson.dumps(head) + b"\n" + body
 
     @classmethod
     def decode(cls, content: bytes, number: int) -> Self:
@@ -71,6 +74,9 @@ class Manifest:
             says = orjson.loads(head)
             if says.get("format") != FORMAT:
                 raise Damaged(f"manifest {number} is of format {says.get('format')!r}, not {FORMAT}")
+            if says.get("words") != analyzer.VERSION:
+                words = f"{says.get('words')!r}, not {analyzer.VERSION}"
+                raise Damaged(f"manifest {number} has words of format {words}")
             if says.get("xxh3") != xxhash.xxh3_64_hexdigest(body):
                 raise Damaged(f"manifest {number} does not have its checksum")
             fields = orjson.loads(body)

@@ -12,16 +12,17 @@ import xxhash
 
 from apps.engine.errors import Damaged, Superseded
 from apps.engine.storage.manifest import FORMAT, Identity
+from apps.engine.text import analyzer
 from tests.engine.storage.stored import IDENTITY, StoredLibrary
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None], version: int = FORMAT) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None], **head: Any) -> None:
     """Change a manifest, and give it the checksum that it must have then."""
     fields = orjson.loads(path.read_bytes().partition(b"\n")[2])
     change(fields)
     body = orjson.dumps(fields)
-    head = orjson.dumps({"format": version, "xxh3": xxhash.xxh3_64_hexdigest(body)})
-    path.write_bytes(head + b"\n" + body)
+    whole = {"format": FORMAT, "words": analyzer.VERSION, "xxh3": xxhash.xxh3_64_hexdigest(body)} | head
+    path.write_bytes(orjson.dumps(whole) + b"\n" + body)
 
 
 def change_nothing(fields: dict[str, Any]) -> None:
@@ -48,8 +49,14 @@ def drop_the_segments(fields: dict[str, Any]) -> None:
 def test_another_format_is_not_read(plain: StoredLibrary, version: Any) -> None:
     rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing)
     assert len(plain.open()) == 2
-    rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing, version)
+    rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing, format=version)
     with pytest.raises(Damaged, match=f"manifest 1 is of format {version!r}, not {FORMAT}"):
+        plain.open()
+
+
+def test_words_of_another_analyzer_are_not_read(plain: StoredLibrary) -> None:
+    rewrite(plain.path / "manifests" / "1" / "manifest.json", change_nothing, words=None)
+    with pytest.raises(Damaged, match=f"manifest 1 has words of format None, not {analyzer.VERSION}"):
         plain.open()
 
 

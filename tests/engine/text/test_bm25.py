@@ -130,7 +130,7 @@ def test_frequencies_and_lengths_have_no_ceiling() -> None:
 @given(st.text())
 def test_any_text_is_found_by_its_own_words(text: str) -> None:
     found = tokenize(text)
-    assert all(0 < len(word) <= MAX_LENGTH and not re.search(r"\s", word) for word in found)
+    assert all(len(word) <= MAX_LENGTH and not re.search(r"\s", word) for word in found)
     assert parse_query(text) == parse_query(text)
     index = InvertedIndex.build(["other", text])
     assert index.tokens == len(found) + 1
@@ -153,6 +153,11 @@ LARGE = 262_144
         '"a b' * (LARGE // 4),
         "é" * (LARGE // 2),
         "東" * (LARGE // 3),
+        "aB" * (LARGE // 2),
+        "a" * (LARGE - 1) + "B",
+        "aB " * (LARGE // 3),
+        "a-\n" * (LARGE // 3),
+        "a-\n" + " " * (LARGE - 3),
         "\ufdfa" * (LARGE // 3),
         "a" + "\u0301\u0316" * (LARGE // 4),
         "\u0591\u05b0" * (LARGE // 4),
@@ -191,3 +196,13 @@ def test_of_many_words_those_of_phrases_and_then_the_rarest_score() -> None:
     assert found_by(rows, f'{text} another "common"', 1000) == [2, 0, 1]
     assert found_by(rows, f'{text} another "quoted"', 1000) == [0, 1]
     assert len(parse_query(" ".join(f"w{i}" for i in range(5000))).words) == MAX_WORDS
+
+
+def test_parts_of_compound_words_are_found_and_join_no_phrase() -> None:
+    texts = ["call getUserById now", "by id, a user", "the serial-\nized form getUserById"]
+    assert sorted(found_by(texts, "user")) == [0, 1, 2]
+    assert found_by(texts, '"call getuserbyid now"') == found_by(texts, '"CALL GETUSERBYID NOW"') == [0]
+    assert sorted(found_by(texts, '"user by id"')) == [0, 2]
+    assert found_by(texts, '"the serialized form"') == [2]
+    assert found_by(texts, '"now get"') == found_by(texts, '"ized get"') == []
+    assert found_by(texts, '""') == []
