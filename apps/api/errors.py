@@ -9,6 +9,7 @@ details.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,7 +23,8 @@ from rest_framework.response import Response
 from apps.access.requests import Answer, Refused, answer, current_request_id
 from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.engine.errors import is_exhaustion
-from apps.libraries.dialects import Failure, failure_of
+from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
+from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import (
     Conflict,
     EmbeddingRequired,
@@ -59,6 +61,7 @@ CODES: dict[str, tuple[int, str]] = {
     "busy": (503, "Database busy"),
     "disk_full": (503, "Disk full"),
     "database_unavailable": (503, "Database unavailable"),
+    "database_damaged": (503, "Database damaged"),
     "exhausted": (503, "Out of resources"),
 }
 
@@ -72,9 +75,10 @@ _DOMAIN: dict[type[LibraryError], str] = {
 }
 
 _FAILURES: dict[Failure, tuple[str, int]] = {
-    Failure.BUSY: ("Other writes held the database for too long; nothing was written. Try again.", 1),
-    Failure.FULL: ("The disk is full; nothing was written. Make room, then try again.", 30),
-    Failure.UNAVAILABLE: ("The database did not answer, or its files cannot be used. Try again.", 5),
+    Failure.BUSY: ("Other writes held the database {name} for too long; nothing was written. Try again.", 1),
+    Failure.FULL: ("The disk of the database {name} is full; nothing was written. Make room, then try again.", 30),
+    Failure.UNAVAILABLE: ("The database {name} did not answer, or its files cannot be used. Try again.", 5),
+    Failure.DAMAGED: (f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}", 60),
 }
 
 # What pydantic's own errors say here; a `validation_error` of `apps.libraries.fields` brings its own sentence.
@@ -160,8 +164,10 @@ def problem_of(error: BaseException) -> Problem | None:
         failure = failure_of(error)
         if failure is None:
             return None
-        logger.warning("%s: %s", failure.value, error)
+        note_if_damaged(error)
+        logger.warning("%s: %s: %s", failure.value, database_name(), error)
         detail, seconds = _FAILURES[failure]
+        detail = detail.format(name=Path(database_name()).name)
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
     if is_exhaustion(error):
         logger.warning("exhausted: %s", str(error) or type(error).__name__)

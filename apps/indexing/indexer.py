@@ -38,6 +38,7 @@ from apps.indexing.merge_policy import (
 )
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.indexing.state import Failure, MaintenanceState, failure_after
+from apps.libraries.dialects import note_if_damaged
 from apps.libraries.errors import NotFound
 from apps.search.cache import ViewCache
 from apps.search.loading import LoadedView, identity_of, index_folder, load_in_steps
@@ -309,6 +310,7 @@ class Indexer:
 
     def _record_failure(self, state: LibraryState, previous: Failure | None, error: Exception) -> Failure:
         """Log an error, and record it for statistics."""
+        note_if_damaged(error)
         reason = str(error) or type(error).__name__
         trace = None if isinstance(error, _NO_TRACEBACK) else error
         logger.error("index of library %s: building failed: %s", state.public_id, reason, exc_info=trace)

@@ -8,7 +8,7 @@ from django.db import close_old_connections, connection, transaction
 
 from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
-from apps.libraries.dialects import dialect_of
+from apps.libraries.dialects import dialect_of, note_if_damaged
 from apps.search import loading
 from apps.search.snapshots import open_snapshot
 
@@ -21,6 +21,7 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
     try:
         yield
     except TRANSIENT_ERRORS as error:
+        note_if_damaged(error)
         logger.warning("%s failed, and is retried later: %s", what, error)
         close_old_connections()
 

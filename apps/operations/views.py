@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from apps.libraries.dialects import dialect_of
+from apps.libraries.dialects import dialect_of, is_damaged, note_if_damaged
 
 
 @csrf_exempt
@@ -45,7 +45,10 @@ def _database() -> str:
             return f"{len(pending)} migrations are not applied: run manage.py migrate"
         missing = dialect_of(connection).missing_triggers(connection)
     except DatabaseError as error:
-        return f"does not answer: {error}"
+        note_if_damaged(error)
+        return f"is damaged: {error}" if is_damaged() else f"does not answer: {error}"
+    if is_damaged():
+        return "is damaged: restore a backup; manage.py check_database says what is damaged"
     return f"triggers are missing ({', '.join(missing)}): run manage.py migrate" if missing else "ok"
 
 

@@ -14,7 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.test import Client
 
-from apps.libraries.dialects import Failure, dialect_of, failure_of
+from apps.libraries.dialects import Failure, check_database, dialect_of, failure_of, note_if_damaged
+from apps.libraries.dialects.damage import forget_damage
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library, Reembedding
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -382,6 +383,41 @@ def test_files_that_cannot_be_used_are_told_apart(fresh: Callable[[], BaseDataba
     with pytest.raises(DatabaseError) as failed:
         fresh().ensure_connection()
     assert failure_of(failed.value) is Failure.UNAVAILABLE
+
+
+@pytest.fixture
+def note() -> Iterator[Path]:
+    """The file that says that the database is damaged; gone after the test."""
+    yield settings.DATA_DIR / "database_damaged"
+    forget_damage()
+
+
+def meet_damage(state: str) -> None:
+    """Fail as on a damaged page; on PostgreSQL with the error `state`."""
+    if connection.vendor == "postgresql":
+        execute(f"DO $$ BEGIN RAISE EXCEPTION 'a page is invalid' USING ERRCODE = '{state}'; END $$")
+    with closing(sqlite3.connect(":memory:")) as other, connection.wrap_database_errors:
+        other.deserialize(b"SQLite format 3\0" + bytes(4080))
+        other.execute("SELECT * FROM sqlite_master")
+
+
+@pytest.mark.parametrize("state", ["XX001", "XX002"])
+def test_what_the_disk_did_is_told_apart_and_stops_all_writes(chunk: Chunk, note: Path, state: str) -> None:
+    with pytest.raises(DatabaseError) as failed:
+        meet_damage(state)
+    assert failure_of(failed.value) is Failure.DAMAGED
+    note_if_damaged(failed.value)
+    assert note.exists()
+    assert Library.objects.count() == 1
+    with pytest.raises(DatabaseError) as refused:
+        Library.objects.create(public_id="b", name="B")
+    assert failure_of(refused.value) is Failure.DAMAGED
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Chunk.objects.update(text="other")
+    assert Client().get("/ready").status_code == 503
+    assert check_database() == []
+    Library.objects.create(public_id="b", name="B")
+    assert Client().get("/ready").json()["checks"]["database"] == "ok"
 
 
 def test_a_mistake_is_no_passing_failure(chunk: Chunk) -> None:

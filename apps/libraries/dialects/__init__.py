@@ -12,6 +12,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
+from apps.libraries.dialects.damage import (
+    DatabaseUnusable,
+    forget_damage,
+    is_damaged,
+    note_damage,
+    refuse_writes_when_damaged,
+)
 from apps.libraries.dialects.postgresql import PostgreSQLDialect
 from apps.libraries.dialects.sqlite import SQLiteDialect
 
@@ -19,10 +26,14 @@ __all__ = [
     "SNAPSHOT_ALIAS",
     "Dialect",
     "Failure",
+    "check_database",
+    "database_name",
     "dialect_of",
     "drop_triggers",
     "failure_of",
     "install_triggers",
+    "is_damaged",
+    "note_if_damaged",
     "prepare_connection",
 ]
 
@@ -35,7 +46,9 @@ def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
 
 
 def failure_of(error: DatabaseError) -> Failure | None:
-    """Return the kind of a transient failure; None for any other error."""
+    """Return the kind of a failure that is no bug; None for any other error."""
+    if isinstance(error, DatabaseUnusable):
+        return error.failure
     for dialect in _DIALECTS.values():
         failure = dialect.failure(error)
         if failure is not None:
@@ -43,9 +56,44 @@ def failure_of(error: DatabaseError) -> Failure | None:
     return None
 
 
+def database_name() -> str:
+    """Return the file of the database, or its name on PostgreSQL."""
+    return str(connections["default"].settings_dict["NAME"])
+
+
+def note_if_damaged(error: BaseException) -> None:
+    """Stop all writes where an error says that the database is damaged."""
+    if isinstance(error, DatabaseError) and failure_of(error) is Failure.DAMAGED and not is_damaged():
+        note_damage(f"{database_name()}: {error}")
+
+
+def check_database() -> list[str]:
+    """Read all that is stored; return what is damaged. Then all writes stop, else they go on."""
+    connection = connections[SNAPSHOT_ALIAS]
+    try:
+        with connection.cursor() as cursor:
+            faults = dialect_of(connection).check(cursor)
+    except DatabaseError as error:
+        if failure_of(error) is not Failure.DAMAGED:
+            raise
+        faults = [str(error)]
+    if faults:
+        note_damage(f"{database_name()}: {faults[0]}")
+    else:
+        forget_damage()
+    return faults
+
+
 def prepare_connection(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     """Receiver of `connection_created`: set what a new connection needs."""
-    dialect_of(connection).prepare(connection)
+    if refuse_writes_when_damaged not in connection.execute_wrappers:
+        connection.execute_wrappers.append(refuse_writes_when_damaged)
+    try:
+        dialect_of(connection).prepare(connection)
+    except DatabaseError:
+        # It would be used as it is.
+        connection.close()
+        raise
 
 
 def drop_triggers(*, using: str, plan: Sequence[Any], **kwargs: Any) -> None:

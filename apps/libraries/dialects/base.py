@@ -18,11 +18,12 @@ _PREFIX = "vectordb_"
 
 
 class Failure(Enum):
-    """A transient failure of the database."""
+    """A failure of the database that is no bug. All but DAMAGED may pass."""
 
     BUSY = "busy"
     FULL = "disk_full"
     UNAVAILABLE = "database_unavailable"
+    DAMAGED = "database_damaged"
 
 
 class Dialect(ABC):
@@ -119,7 +120,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def failure(self, error: DatabaseError) -> Failure | None:
-        """Return the kind of a transient failure; None for another error, or one of another database."""
+        """Return the kind of a failure; None for another error, or one of another database."""
+
+    @abstractmethod
+    def check(self, cursor: CursorWrapper) -> list[str]:
+        """Read all that is stored, and return what is damaged."""
 
     @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:

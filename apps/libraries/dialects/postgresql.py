@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
 from apps.libraries.dialects.base import Dialect, Failure
@@ -121,6 +122,8 @@ _LOCKS = int.from_bytes(b"vdb") << 40
 
 _BUSY_STATES = {"40001", "40P01", "55P03", "57014"}
 _FULL_STATES = {"53100", "53200"}
+# data_corrupted, index_corrupted.
+_DAMAGED_STATES = {"XX001", "XX002"}
 
 
 class PostgreSQLDialect(Dialect):
@@ -180,8 +183,22 @@ class PostgreSQLDialect(Dialect):
             return Failure.BUSY
         if state in _FULL_STATES:
             return Failure.FULL
+        if state in _DAMAGED_STATES:
+            return Failure.DAMAGED
         lost = isinstance(error, (OperationalError, InterfaceError)) and hasattr(error.__cause__, "sqlstate")
         return Failure.UNAVAILABLE if lost else None
+
+    def check(self, cursor: CursorWrapper) -> list[str]:
+        faults = []
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename")
+        for (table,) in cursor.fetchall():
+            try:
+                cursor.execute(f"SELECT count(CAST({table} AS text)) FROM {table}")
+            except DatabaseError as error:
+                if self.failure(error) is not Failure.DAMAGED:
+                    raise
+                faults.append(f"{table}: {error}".strip())
+        return faults
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do nothing: PostgreSQL has its own checkpointer and autovacuum."""

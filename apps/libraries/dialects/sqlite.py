@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
@@ -106,6 +107,7 @@ _PRAGMAS = (
 )
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 # Free pages given back in one short transaction.
@@ -169,7 +171,13 @@ class SQLiteDialect(Dialect):
             return Failure.BUSY
         if primary == sqlite3.SQLITE_FULL:
             return Failure.FULL
+        if primary in _DAMAGED:
+            return Failure.DAMAGED
         return Failure.UNAVAILABLE if primary in _UNAVAILABLE else None
+
+    def check(self, cursor: CursorWrapper) -> list[str]:
+        cursor.execute("PRAGMA integrity_check")
+        return [fault for (fault,) in cursor.fetchall() if fault != "ok"]
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Return free pages to the file system, then checkpoint the WAL without blocking anybody."""

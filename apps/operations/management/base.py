@@ -6,8 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
+from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.models import Library
+
+
+def sentence_of(error: DatabaseError) -> str:
+    """What a command says of a database that it cannot use."""
+    remedy = f" {REMEDY}" if failure_of(error) is Failure.DAMAGED else ""
+    return f"The database cannot be used: {error} ({database_name()}).{remedy}"
 
 
 @contextlib.contextmanager
@@ -16,7 +24,8 @@ def one_sentence_errors() -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise CommandError(f"The database cannot be used: {error}") from error
+        note_if_damaged(error)
+        raise CommandError(sentence_of(error)) from error
     except OSError as error:
         raise CommandError(
             f"{error.filename or 'The data folder'} cannot be used: {error.strerror or error}"

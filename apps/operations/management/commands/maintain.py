@@ -16,6 +16,7 @@ from apps.indexing.indexer import Indexer
 from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
+from apps.libraries.dialects import is_damaged
 from apps.operations import descriptors
 from apps.operations.locks import maintenance_lock
 from apps.operations.management.base import one_sentence_errors
@@ -105,6 +106,9 @@ def _maintain(stop: _Stop) -> None:
     upkeep_at = sweep_at = time.monotonic()
     while not stop.asked:
         now, is_busy = time.monotonic(), False
+        if is_damaged():
+            stop.wait(policy.tick_seconds)
+            continue
         if now >= upkeep_at:
             run_upkeep(indexer, policy, is_sweep_due=now >= sweep_at)
             upkeep_at = now + policy.upkeep_seconds

@@ -13,8 +13,10 @@ from django.db import DatabaseError, connections
 
 from apps.engine import kernels
 from apps.engine.indexes import registry
+from apps.libraries.dialects import is_damaged
 from apps.libraries.models import Library
 from apps.operations import descriptors, sample
+from apps.operations.management.base import sentence_of
 
 
 class Command(BaseCommand):
@@ -25,13 +27,15 @@ class Command(BaseCommand):
         os.umask(0o077)
         descriptors.raise_open_file_limit()
         _check_port_is_free()
+        if is_damaged():
+            call_command("check_database", stdout=self.stdout, stderr=self.stderr)
         try:
             call_command("migrate", verbosity=0, interactive=False)
             if settings.LOAD_SAMPLE and not Library.objects.exists():
                 call_command("load_sample", stdout=self.stdout)
             has_sample = sample.is_loaded()
         except DatabaseError as error:
-            raise CommandError(f"The database cannot be used: {error}") from error
+            raise CommandError(sentence_of(error)) from error
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
         if kernels.cache.is_complete():
             kernels.load()

@@ -1,0 +1,54 @@
+"""A database that the disk has damaged is written to no more, by any process, until it was checked and is sound.
+
+The file `database_damaged` in the data folder says so; whoever meets the damage makes it.
+"""
+
+import contextlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db.utils import OperationalError
+
+from apps.libraries.dialects.base import Failure
+
+REMEDY = "Restore a backup; `manage.py check_database` says what is damaged."
+_READS = ("SELECT", "PRAGMA", "EXPLAIN")
+
+
+class DatabaseUnusable(OperationalError):
+    """The server itself refuses to use the database, for `failure`."""
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.failure = failure
+
+
+@cache
+def _note() -> Path:
+    return Path(settings.DATA_DIR, "database_damaged")
+
+
+def is_damaged() -> bool:
+    """Return True where damage was met."""
+    return _note().exists()
+
+
+def note_damage(detail: str) -> None:
+    """Let nobody write any more. A disk that does not even take this file takes no write either."""
+    with contextlib.suppress(OSError):
+        _note().write_text(f"{detail}\n{REMEDY}\n", encoding="utf-8")
+
+
+def forget_damage() -> None:
+    """Let writes be made again: the database is sound."""
+    _note().unlink(missing_ok=True)
+
+
+def refuse_writes_when_damaged(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+    """An execute wrapper of Django's: raise DatabaseUnusable for what may write into a damaged database."""
+    if not str(sql).lstrip().startswith(_READS) and is_damaged():
+        raise DatabaseUnusable(Failure.DAMAGED, f"It is damaged, so nothing is written to it. {REMEDY}")
+    return execute(sql, params, many, context)

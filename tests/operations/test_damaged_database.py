@@ -1,0 +1,84 @@
+"""A database file that the disk has damaged: told as that, not ready, and written to no more."""
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.server import Server, serving
+
+pytestmark = pytest.mark.sqlite
+
+
+def fill(folder: Path) -> None:
+    """Make a data folder with a library of some chunks."""
+    with serving(folder) as server, server.client() as client:
+        client.post("/libraries", json={"id": "a", "name": "A", "dimension": 2}).raise_for_status()
+        chunks = [{"id": f"{i}", "text": "x" * 500, "embedding": [i, 1]} for i in range(500)]
+        client.post("/libraries/a/chunks", json={"chunks": chunks}).raise_for_status()
+    with contextlib.closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def damage(file: Path, table: str) -> None:
+    """Overwrite the root page of a table."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", [table]).fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as pages:
+        pages.seek((root - 1) * size)
+        pages.write(b"\xa5" * size)
+
+
+def assert_writes_are_refused(server: Server) -> None:
+    """By every worker, also where the damage is elsewhere."""
+    with server.clients_of_each_worker(1) as clients:
+        for number, client in enumerate(clients):
+            refused = client.post("/libraries", json={"id": f"new-{number}", "name": "New"})
+            assert (refused.status_code, refused.json()["code"]) == (503, "database_damaged")
+            assert int(refused.headers["Retry-After"]) > 0
+            assert "vectordb.sqlite3" in refused.json()["detail"]
+            assert "backup" in refused.json()["detail"]
+            ready = client.get(f"{server.url}/ready")
+            assert ready.status_code == 503
+            assert "damaged" in ready.json()["checks"]["database"]
+
+
+def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: Path, tmp_path: Path) -> None:
+    fill(folder)
+    file, backup = folder / "vectordb.sqlite3", tmp_path / "backup.sqlite3"
+    shutil.copy(file, backup)
+    damage(file, "vectordb_chunk")
+    with serving(folder) as server:
+        with server.client() as client:
+            met = client.get("/libraries/a/chunks")
+            assert (met.status_code, met.json()["code"]) == (503, "database_damaged")
+            assert [one["id"] for one in client.get("/libraries").raise_for_status().json()["items"]] == ["a"]
+        assert_writes_are_refused(server)
+        assert str(file) in server.log.read_text()
+        assert "Traceback" not in server.log.read_text()
+        checked = server.manage("check_database")
+        assert checked.returncode == 1
+        assert "restore a backup" in checked.stderr
+        server.stop()
+        again = server.manage("serve")
+        assert again.returncode == 1
+        assert "restore a backup" in again.stderr
+        for end in ("-wal", "-shm"):
+            file.with_name(file.name + end).unlink(missing_ok=True)
+        shutil.copy(backup, file)
+        server.start()
+        with server.client() as client:
+            client.post("/libraries", json={"id": "new", "name": "New"}).raise_for_status()
+            assert client.post("/libraries/a/chunks/count", json={}).json() == {"count": 500}
+        assert server.manage("check_database").stdout == "The database is sound.\n"
+
+
+def test_damage_that_only_the_check_meets_stops_all_writes(folder: Path) -> None:
+    fill(folder)
+    with serving(folder) as server:
+        damage(folder / "vectordb.sqlite3", "django_admin_log")
+        assert server.manage("check_database").returncode == 1
+        assert_writes_are_refused(server)
