@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
+from apps.api.bad_characters import problem_of_characters
 from apps.engine import kernels
 from apps.libraries.fields import Input, ReadVectors
 
@@ -24,7 +25,8 @@ _BYTES_PER_NUMBER = 2
 
 
 def validate(body: bytes, model: type[Body]) -> Body:
-    """The JSON `body` as `model`; raises pydantic's ValidationError."""
+    """The JSON `body` as `model`. Raises pydantic's ValidationError; Problem or Invalid for bad characters."""
+    rest = body
     kernel = kernels.get("json_numbers") if len(body) >= _WORTH_BYTES else None
     if kernel and (read := _read_vectors(kernel, body, model.vector_key)):
         rest, vectors = read
@@ -32,7 +34,12 @@ def validate(body: bytes, model: type[Body]) -> Body:
             parsed = model.model_validate_json(rest, context=vectors)
             if vectors.all_taken():
                 return parsed
-    return model.model_validate_json(body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        if error.error_count() == 1 and error.errors(include_input=False)[0]["type"] == "json_invalid":
+            raise problem_of_characters(rest) or error from None
+        raise
 
 
 def _read_vectors(kernel: Any, body: bytes, key: str) -> tuple[bytes, ReadVectors] | None:

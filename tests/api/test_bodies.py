@@ -47,15 +47,8 @@ MALFORMED = {
     "single quotes": b"{'name': 'N'}",
     "a comment": b'{"name": "N"} // N',
     "no JSON": b"name=N",
-    "invalid UTF-8": b'{"name": "\xff"}',
-    "UTF-8 of a surrogate": b'{"name": "\xed\xa0\x80"}',
-    "overlong UTF-8": b'{"name": "\xc0\xaf"}',
-    "Latin-1": '{"name": "Bücher"}'.encode("latin-1"),
     "UTF-16": '{"name": "N"}'.encode("utf-16"),
     "a byte order mark": b'\xef\xbb\xbf{"name": "N"}',
-    "half a surrogate pair": b'{"name": "\\ud83d"}',
-    "the other half": b'{"name": "\\ude42"}',
-    "half a pair as a key": b'{"\\ud83d": 1}',
     "a raw control character": b'{"name": "a\nb"}',
     "100,000 levels": b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "100,000 open levels": b'{"a":' * 100_000,
@@ -68,6 +61,58 @@ MALFORMED = {
 def test_what_is_no_json_is_malformed(client: httpx.Client, library_path: str, path: str, body: bytes) -> None:
     response = client.post(path.format(library=library_path), content=body, headers=JSON)
     assert "JSON" in assert_refused(response, 400, "malformed")["detail"]
+
+
+HALF = "must not contain half of a surrogate pair"
+BYTES = "must not contain bytes that are not UTF-8"
+BAD_CHARACTERS: dict[str, tuple[bytes, str, str, str]] = {
+    "half a surrogate pair": (rb'"a\ud83d"', "invalid", "/text", HALF),
+    "half at the end of a string": (rb'"\ud83d\u0041"', "invalid", "/text", HALF),
+    "the other half": (rb'"\ude42"', "invalid", "/text", HALF),
+    "the halves in the wrong order": (rb'"\ude42\ud83d"', "invalid", "/text", HALF),
+    "half a pair in metadata": (rb'"a", "metadata": {"b/c": [0, "\ud83d"]}', "invalid", "/metadata/b~1c/1", HALF),
+    "half a pair as a key": (
+        rb'"a", "metadata": {"b": {"\ud83d": 1}}',
+        "invalid",
+        "/metadata/b",
+        "must not have a key",
+    ),
+    "invalid UTF-8": (b'"\xff"', "malformed", "/text", BYTES),
+    "UTF-8 of a surrogate": (b'"\xed\xa0\x80"', "malformed", "/text", BYTES),
+    "overlong UTF-8": (b'"\xc0\xaf"', "malformed", "/text", BYTES),
+    "Latin-1": ('"Bücher"'.encode("latin-1"), "malformed", "/text", BYTES),
+}
+
+
+@pytest.mark.parametrize(("text", "code", "pointer", "detail"), BAD_CHARACTERS.values(), ids=BAD_CHARACTERS)
+def test_a_bad_character_has_a_place(
+    client: httpx.Client, library_path: str, text: bytes, code: str, pointer: str, detail: str
+) -> None:
+    before = client.get(f"{library_path}/stats").json()["revision"]
+    good = b'{"text": "\xc3\xa9 \\ud83d\\ude42", "embedding": [1, 0, 0.5e-1]}'
+    for padding in (b"", b" " * 20_000):
+        body = b'{"chunks": [%b, {"embedding": [1, 0, 0], "text": %b}]}' % (b", ".join([good] * 39), text + padding)
+        response = client.post(f"{library_path}/chunks", content=body, headers=JSON)
+        problem = assert_refused(response, 400, code, f"/chunks/39{pointer}")
+        assert detail in problem["errors"][0]["detail"]
+    assert client.get(f"{library_path}/stats").json()["revision"] == before
+
+
+@everywhere
+def test_a_bad_character_has_a_place_in_every_body(
+    client: httpx.Client, library_path: str, method: str, path: str
+) -> None:
+    body = rb'{"a": ["x", "\ud83d"], "b": "\ude42"}'
+    response = client.request(method, path.format(library=library_path), content=body, headers=JSON)
+    assert_refused(response, 400, "invalid", "/a/1", "/b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_named(client: httpx.Client, library_path: str, encoding: str) -> None:
+    body = '{"chunks": [{"embedding": [1, 0, 0]}]}'.encode(encoding)
+    problem = assert_refused(client.post(f"{library_path}/chunks", content=body, headers=JSON), 400, "malformed")
+    assert "byte order mark (BOM)" in problem["detail"]
+    assert "UTF-8 without one" in problem["detail"]
 
 
 @everywhere
