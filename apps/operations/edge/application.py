@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ from apps.operations.edge.threads import Threads
 logger = logging.getLogger(__name__)
 
 Route: TypeAlias = Callable[[Request], Answer | None]
+# Nobody gets it; it is counted.
+_GONE = Answer(499, [], b"")
 
 
 @dataclass(eq=False)
@@ -32,17 +35,17 @@ class Edge:
     threads: int
     timeout: float
     answered: Counter[int] = field(default_factory=Counter)
-    _pool: Threads | None = None
+
+    @cached_property
+    def _threads(self) -> Threads:
+        return Threads(self.threads, self._run)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = await _body(receive)
-        if body is None:
-            return
+        """Answer a request whose body is here whole."""
         began = time.perf_counter()
+        body = (await receive()).get("body", b"")
         headers = dict(scope["headers"])
         request_id = identify(headers.get(b"x-request-id", b"").decode("latin-1"))
-        # The connection knows by it whose answer it sends.
-        scope["state"]["request_id"] = request_id
         try:
             # Only HTTP/1.0 has requests without a host.
             principal = admit(
@@ -58,9 +61,7 @@ class Edge:
                 # In the loop, so that it is answered while all threads are busy.
                 reply = answer(200, b"application/json", b'{"status":"ok"}')
             else:
-                if self._pool is None:
-                    self._pool = Threads(self.threads, self._run)
-                reply = await self._pool.run(Request(request_id, principal, scope, headers, body))
+                reply = await self._threads.run(Request(request_id, principal, scope, headers, body))
         del body
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
@@ -75,20 +76,23 @@ class Edge:
 
     def answer_overdue(self) -> bool:
         """Answer the requests that run for too long; return whether there are any, and so this worker is to end."""
-        return self._pool is not None and self._pool.answer_overdue(self.timeout, self._took_too_long)
+        overdue = self._threads.overdue(self.timeout)
+        for request, future in overdue:
+            if not future.done():
+                current_request_id.set(request.id)
+                logger.warning("a request took longer than %g s; its worker ends", self.timeout)
+                detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self.timeout:g} s."
+                future.set_result(self.explain(Refused("internal_error", detail)))
+        return bool(overdue)
 
     def _note(self, what: str, reply: Answer, seconds: float) -> None:
         self.answered[reply.status] += 1
         logger.debug("%s: %d in %.1f ms", what, reply.status, seconds * 1000)
 
-    def _took_too_long(self, request: Request) -> Answer:
-        current_request_id.set(request.id)
-        logger.warning("a request took longer than %g s; its worker ends", self.timeout)
-        detail = f"The request took longer than VECTORDB_REQUEST_TIMEOUT, {self.timeout:g} s."
-        return self.explain(Refused("internal_error", detail))
-
     def _run(self, request: Request) -> Answer:
         """In a thread."""
+        if request.scope["state"]["is_gone"]():
+            return _GONE
         current_request_id.set(request.id)
         try:
             return self.route(request) or self._run_wsgi(request)
@@ -112,16 +116,3 @@ class Edge:
         status, headers = started[-1]
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return Answer(int(status[:3]), encoded, body)
-
-
-async def _body(receive: Any) -> bytes | None:
-    """The body of a request; None where the client is gone, or was refused."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts = bytearray(body)
-        while message.get("more_body"):
-            message = await receive()
-            parts += message.get("body", b"")
-        body = bytes(parts)
-    return None if message["type"] == "http.disconnect" else body

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from apps.access.requests import Answer, Request
 
-_Result: TypeAlias = "asyncio.Future[Answer]"
+_Future: TypeAlias = "asyncio.Future[Answer]"
 
 
 class Threads:
@@ -18,39 +18,34 @@ class Threads:
     def __init__(self, count: int, handle: Callable[[Request], Answer]) -> None:
         """`handle` must not raise."""
         self._handle = handle
-        self._loop = asyncio.get_running_loop()
-        self._waiting: SimpleQueue[tuple[Request, _Result]] = SimpleQueue()
-        # What each busy thread does, and since when.
-        self._running: dict[int, tuple[float, Request, _Result]] = {}
+        self._waiting: SimpleQueue[tuple[Request, _Future]] = SimpleQueue()
+        # What is run, and since when.
+        self._running: dict[_Future, tuple[Request, float]] = {}
         for number in range(count):
-            threading.Thread(target=self._work, args=(number,), name=f"request-{number}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"request-{number}", daemon=True).start()
 
-    def run(self, request: Request) -> _Result:
+    def run(self, request: Request) -> _Future:
         """Run a request in the next thread that is free."""
-        result: _Result = self._loop.create_future()
-        self._waiting.put((request, result))
-        return result
+        future: _Future = asyncio.get_running_loop().create_future()
+        self._waiting.put((request, future))
+        return future
 
-    def answer_overdue(self, seconds: float, answer: Callable[[Request], Answer]) -> bool:
-        """Answer the requests that have run for longer than `seconds`; return whether there are any."""
-        began = time.monotonic() - seconds
-        overdue = [running for running in list(self._running.values()) if running[0] < began]
-        for _, request, result in overdue:
-            if not result.done():
-                result.set_result(answer(request))
-        return bool(overdue)
+    def overdue(self, seconds: float) -> list[tuple[Request, _Future]]:
+        """The requests that have run for longer than `seconds`, and the futures of their answers."""
+        latest = time.monotonic() - seconds
+        return [(request, future) for future, (request, began) in list(self._running.items()) if began < latest]
 
-    def _work(self, number: int) -> None:
+    def _work(self) -> None:
         while True:
-            request, result = self._waiting.get()
-            self._running[number] = (time.monotonic(), request, result)
+            request, future = self._waiting.get()
+            self._running[future] = (request, time.monotonic())
             answer = self._handle(request)
-            del self._running[number]
-            self._loop.call_soon_threadsafe(_settle, result, answer)
+            del self._running[future]
+            future.get_loop().call_soon_threadsafe(_settle, future, answer)
             # Bodies must not live until the next request comes.
-            del request, result, answer
+            del request, future, answer
 
 
-def _settle(result: _Result, answer: Answer) -> None:
-    if not result.done():
-        result.set_result(answer)
+def _settle(future: _Future, answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
