@@ -25,6 +25,7 @@ MALFORMED = {
     "chunks and length": JSON_HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "a length of 5,000 digits": JSON_HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
     "another coding": JSON_HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "two codings": JSON_HEAD + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "chunks without a size": _CHUNKED + b"zz\r\n",
     "a chunk's size without end": _CHUNKED + b"1" * 10_000,
     "a chunk that is longer than its size": _CHUNKED + b"1\r\n{}\r\n0\r\n\r\n",
@@ -94,6 +95,11 @@ def test_a_target_in_absolute_form_is_understood_and_its_host_counts(server: Ser
     own = b"GET http://localhost:%d/health?a=b HTTP/1.1\r\nHost: %b\r\n\r\n"
     assert read_response(connect(server, stack, own % (server.port, b"localhost"))).status_code == 200
     assert read_response(connect(server, stack, own % (server.port, b"evil.example"))).status_code == 200
+    # Django sees the same host.
+    libraries = b"GET http://localhost:%d/api/v1/libraries HTTP/1.1\r\nHost: evil.example\r\n\r\n" % server.port
+    assert read_response(connect(server, stack, libraries)).status_code == 200
+    without_path = b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert read_response(connect(server, stack, without_path)).status_code < 400
     foreign = b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert_refused(read_response(connect(server, stack, foreign)), 400, "host_not_allowed")
 
@@ -133,10 +139,11 @@ def test_more_requests_ahead_than_fit_are_refused(server: Server, stack: ExitSta
     assert everything.count(b"HTTP/1.1 400 Bad Request") == 1
 
 
-def test_a_client_may_end_its_side_after_its_request(server: Server, stack: ExitStack) -> None:
-    connection = connect(server, stack, b"GET /api/v1/libraries HTTP/1.1\r\nHost: localhost\r\n\r\n")
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_client_may_end_its_side_after_its_requests(server: Server, stack: ExitStack, count: int) -> None:
+    connection = connect(server, stack, b"GET /api/v1/libraries HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
     connection.shutdown(socket.SHUT_WR)
-    assert read_response(connection).status_code == 200
+    assert [read_response(connection).status_code for _ in range(count)] == [200] * count
     assert read_all(connection) == b""
 
 
@@ -182,6 +189,20 @@ def test_a_body_that_follows_an_offer_of_http_2_is_waited_for(server: Server, st
     assert connection.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
     connection.sendall(b'{"name": "Offered"}' + head.replace(b"Expect: 100-continue\r\n", b"") + b'{"name": "Offered"}')
     assert [read_response(connection).status_code for _ in range(2)] == [201, 201]
+
+
+def test_offers_of_another_protocol_may_be_sent_ahead(server: Server, stack: ExitStack) -> None:
+    offer = JSON_HEAD + b'Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 13\r\n\r\n{"name": "N"}'
+    connection = connect(server, stack, offer * 3 + _HEALTH)
+    assert [read_response(connection).status_code for _ in range(4)] == [201, 201, 201, 200]
+
+
+def test_the_answer_to_head_has_no_body(server: Server, stack: ExitStack) -> None:
+    paths = (b"/health", b"/api/v1/libraries", b"/nowhere")
+    connection = connect(
+        server, stack, b"".join(b"HEAD %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in paths)
+    )
+    assert [read_response(connection, "HEAD").status_code for _ in paths] == [200, 200, 404]
 
 
 def test_the_date_is_that_of_now(server: Server, stack: ExitStack) -> None:

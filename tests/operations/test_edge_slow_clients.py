@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -97,6 +98,15 @@ def test_clients_that_take_their_answer_slowly_keep_no_thread_and_get_all_of_it(
         assert len(read_response(slow[0]).content) > 20_000_000
 
 
+def test_who_ends_its_side_gets_all_of_several_large_answers(alone: Server, large: bytes) -> None:
+    with ExitStack() as stack:
+        connection = connect(alone, stack, large * 2)
+        connection.shutdown(socket.SHUT_WR)
+        for _ in range(2):
+            assert len(read_response(connection).content) > 20_000_000
+        assert read_all(connection) == b""
+
+
 def test_answers_that_nobody_takes_have_a_limit_and_the_log_says_whose_broke_off(alone: Server, large: bytes) -> None:
     """500 of them would be 10 GB."""
     (worker,) = alone.workers()
@@ -134,6 +144,26 @@ def test_the_oldest_goes_when_there_are_too_many(alone: Server) -> None:
         assert read_response(slow[-1]).status_code == 200
 
 
+def test_there_are_places_while_descriptors_are_few(folder: Path) -> None:
+    """libuv would close every new connection, also that of a client which is not slow."""
+    limited = ["sh", "-c", 'ulimit -n 100; "$0" "$@"; exit $?']
+    server = Server(folder, VECTORDB_WORKERS=1)
+    try:
+        server.start(under=limited)
+        before = server.workers()
+        with ExitStack() as stack:
+            for _ in range(300):
+                connect(server, stack)
+            assert_served(server)
+        assert_served(server)
+        assert server.workers() == before
+        assert server.stop() == 0
+    finally:
+        if server.process is not None:
+            server.kill()
+        server.drop_database()
+
+
 def test_clients_that_reset_in_the_middle_do_no_harm(alone: Server, large: bytes) -> None:
     for sent in [*BEGINNINGS.values(), large]:
         with ExitStack() as stack:
@@ -148,9 +178,14 @@ def memory(server: Server) -> int:
     return sum(worker.memory_info().rss for worker in server.workers())
 
 
+@pytest.mark.parametrize(
+    "ahead", [b"", b"GET /api/v1/libraries HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["", "ahead"]
+)
 @pytest.mark.parametrize(("count", "together"), [(20, False), (160, True)], ids=["in turn", "at once"])
-def test_the_memory_of_uploads_that_break_off_is_given_back(alone: Server, count: int, together: bool) -> None:
-    head = JSON_HEAD + b"Content-Length: 62000000\r\n\r\n"
+def test_the_memory_of_uploads_that_break_off_is_given_back(
+    alone: Server, count: int, together: bool, ahead: bytes
+) -> None:
+    head = ahead + JSON_HEAD + b"Content-Length: 62000000\r\n\r\n"
     body = b"x" * 60_000_000
     before = memory(alone)
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 import http.client
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.api.problems import assert_refused
-from tests.operations.sleeper import THREADS
+from tests.operations.sleeper import THREADS, TIMEOUT
 from tests.server import ROOT, Server, serving, until
 from tests.sockets import connect, read_all, read_response
 
@@ -99,6 +101,21 @@ def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
     until(lambda: answers(url) and ask(url).text != worker, "another worker answers")
 
 
+def test_a_request_whose_client_is_gone_before_its_turn_is_not_run(url: str, pool: ThreadPoolExecutor) -> None:
+    worker = ask(url).text
+    with ExitStack() as stack:
+        for path in ["/?2"] * THREADS + ["/?1000"] * THREADS:
+            address = urlsplit(url)
+            client = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            # To close is then to reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+            # What came before is read when this is answered.
+            assert ask(url, "/health").status_code == 200
+    # A request that runs for so long would end the worker within the time of these.
+    assert {answer.text for answer in pool.map(lambda _: ask(url, "/?2"), range(2 * TIMEOUT))} == {worker}
+
+
 class Load:
     """Clients that send one request after the other until they are stopped, and note what failed."""
 
@@ -172,6 +189,15 @@ def test_a_worker_that_is_killed_takes_only_its_own_connections(folder: Path, po
                 except httpx.TransportError:
                     # The pool notices, and connects again.
                     assert client.get("/libraries").status_code == 200
+
+
+def test_a_worker_whose_loop_hangs_is_replaced(folder: Path) -> None:
+    with serving(folder, VECTORDB_WORKERS=1, VECTORDB_REQUEST_TIMEOUT=5, VECTORDB_BUSY_TIMEOUT=1) as server:
+        (before,) = server.workers()
+        before.suspend()
+        until(lambda: server.workers() not in ([], [before]), "another worker has come")
+        with server.client() as client:
+            assert client.get("/libraries").status_code == 200
 
 
 def test_a_stop_lets_those_finish_who_have_begun(folder: Path, pool: ThreadPoolExecutor) -> None:

@@ -1,5 +1,6 @@
 """The ASGI application around the WSGI one: takes a request whole, has a thread answer it, logs it and counts it."""
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -54,14 +55,15 @@ class Edge:
                 site=headers.get(b"sec-fetch-site", b"").decode("latin-1"),
                 origin=headers.get(b"origin", b"").decode("latin-1"),
             )
-        except Refused as refused:
-            reply = self.explain(refused)
-        else:
             if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
                 # In the loop, so that it is answered while all threads are busy.
                 reply = answer(200, b"application/json", b'{"status":"ok"}')
             else:
                 reply = await self._threads.run(Request(request_id, principal, scope, headers, body))
+        except Refused as refused:
+            reply = self.explain(refused)
+        except asyncio.CancelledError:
+            reply = self.explain(Refused("exhausted", "The server stops. Send the request again."))
         del body
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
