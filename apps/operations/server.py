@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -41,9 +40,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
             "proc_name": "vectordb",
             "control_socket_disable": True,
-            "pre_fork": _before_fork,
+            "pre_fork": lambda _arbiter, _worker: _freeze_heap(),
             "post_fork": _after_fork,
-            "post_worker_init": _when_loaded,
+            "post_worker_init": lambda _worker: _freeze_heap(),
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
         }
@@ -65,13 +64,14 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
 
     def manage_workers(self) -> None:
         super().manage_workers()
-        if self.maintain is not None and self.maintain.poll() is None:
-            return
-        if time.monotonic() < self.maintain_from:
+        is_running = self.maintain is not None and self.maintain.poll() is None
+        if is_running or time.monotonic() < self.maintain_from:
             return
         if self.maintain is not None:
             logger.warning("the maintenance process ended; starting another")
-        self.maintain = start_maintenance()
+        # It ends when this process does, since it then reads the end of its standard input.
+        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "maintain", "--child"]
+        self.maintain = subprocess.Popen(command, stdin=subprocess.PIPE)
         # One that dies at once is not started again at once.
         self.maintain_from = time.monotonic() + _SECONDS_BETWEEN_STARTS
 
@@ -88,14 +88,6 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
-def _before_fork(arbiter: _Supervisor, worker: Any) -> None:
-    _freeze_heap()
-
-
-def _when_loaded(worker: Any) -> None:
-    _freeze_heap()
-
-
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:
     """In a new worker: let go of what is the master's alone."""
     # Maintenance ends when nobody holds the other end of its pipe.
@@ -105,9 +97,3 @@ def _after_fork(arbiter: _Supervisor, worker: Any) -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def start_maintenance() -> subprocess.Popen[bytes]:
-    """Start `manage.py maintain`; it ends when this process does, since it then reads the end of its standard input."""
-    manage = Path(settings.BASE_DIR) / "manage.py"
-    return subprocess.Popen([sys.executable, str(manage), "maintain", "--child"], stdin=subprocess.PIPE)

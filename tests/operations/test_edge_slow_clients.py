@@ -165,7 +165,8 @@ def test_there_are_places_while_descriptors_are_few(folder: Path) -> None:
 
 
 def test_clients_that_reset_in_the_middle_do_no_harm(alone: Server, large: bytes) -> None:
-    for sent in [*BEGINNINGS.values(), large]:
+    ahead = b"GET /api/v1/libraries HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3
+    for sent in [*BEGINNINGS.values(), large, ahead, ahead + BEGINNINGS["half a body"]]:
         with ExitStack() as stack:
             for _ in range(5):
                 connection = connect(alone, stack, sent)

@@ -192,7 +192,8 @@ def test_a_worker_that_is_killed_takes_only_its_own_connections(folder: Path, po
 
 
 def test_a_worker_whose_loop_hangs_is_replaced(folder: Path) -> None:
-    with serving(folder, VECTORDB_WORKERS=1, VECTORDB_REQUEST_TIMEOUT=5, VECTORDB_BUSY_TIMEOUT=1) as server:
+    timeouts = {"VECTORDB_REQUEST_TIMEOUT": 5, "VECTORDB_BUSY_TIMEOUT": 1, "VECTORDB_EMBEDDING_TIMEOUT": 1}
+    with serving(folder, VECTORDB_WORKERS=1, **timeouts) as server:
         (before,) = server.workers()
         before.suspend()
         until(lambda: server.workers() not in ([], [before]), "another worker has come")

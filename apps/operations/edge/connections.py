@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from time import monotonic
 from typing import Any
 
 import httptools
@@ -36,6 +37,8 @@ _MOST_HEADERS = 100
 _LONGEST_HEAD = 1 << 16
 # Requests that a client may send before it has the answer to the first.
 _MOST_PIPELINED = 64
+_TOO_MUCH_KEPT = Refused("exhausted", "The server keeps too many bytes of requests and answers. Try again.")
+_TOO_SLOW = Refused("request_timeout", "The request did not arrive within 10 s, and 1 s more for each 16,384 bytes.")
 
 
 @dataclass
@@ -58,9 +61,7 @@ class Room:
         for one in sorted(connections, key=lambda one: one.deadline):
             if excess > 0 and one.kept and one.state is not State.ANSWERING:
                 excess -= one.kept
-                one.give_way(
-                    Refused("exhausted", "The server keeps too many bytes of requests and answers. Try again.")
-                )
+                one.give_way(_TOO_MUCH_KEPT)
 
 
 class Connection(HttpToolsProtocol):
@@ -71,7 +72,9 @@ class Connection(HttpToolsProtocol):
         self._room = room
         # Bytes since the last one of a body, or since the last request.
         self._unparsed = 0
-        # Of the request that is answered, and of the answer that is delivered.
+        # The request that is answered, or was the last one.
+        self._running: Any = None
+        # Of it, and of its answer.
         self._body_bytes = self._unsent = 0
         self._unsent_id = "-"
         # Takes no request but one that is on its way.
@@ -82,7 +85,7 @@ class Connection(HttpToolsProtocol):
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self.deadline = self.loop.time() + _SECONDS[state]
+        self.deadline = monotonic() + _SECONDS[state]
 
     @property
     def kept(self) -> int:
@@ -98,6 +101,8 @@ class Connection(HttpToolsProtocol):
             min(self.connections, key=lambda one: one.deadline).hang_up()  # type: ignore[union-attr]
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the latest request that its client is gone; the one that is answered must know.
+        self.cycle = self._running
         super().connection_lost(exc)
         # They refer to this connection, and so their bodies would stay until the garbage collector comes.
         self.pipeline.clear()
@@ -118,7 +123,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, Refused) else Refused("malformed", f"This is no HTTP: {error}."))
-        if self._unparsed > _LONGEST_HEAD:
+        if self._unparsed > _LONGEST_HEAD and self._refusal is None:
             what = "The head, or what stands beside the body,"
             self._refuse(Refused("malformed", f"{what} has more than {_LONGEST_HEAD} bytes."))
 
@@ -138,7 +143,7 @@ class Connection(HttpToolsProtocol):
         self._is_last = True
         if self.state is State.IDLE:
             # A request may be on its way.
-            self.deadline = self.loop.time() + 1
+            self.deadline = monotonic() + 1
         elif self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -148,11 +153,8 @@ class Connection(HttpToolsProtocol):
             taken = self._unsent - self.transport.get_write_buffer_size()
             self._unsent -= taken
             self.deadline += taken / _BYTES_PER_SECOND
-        if self.loop.time() > self.deadline:
-            detail = (
-                f"The request did not arrive within 10 s, and 1 s more for each {_BYTES_PER_SECOND} bytes of its body."
-            )
-            self.give_way(Refused("request_timeout", detail))
+        if monotonic() > self.deadline:
+            self.give_way(_TOO_SLOW)
 
     def give_way(self, refused: Refused) -> None:
         """Release what is kept for this connection."""
@@ -164,8 +166,9 @@ class Connection(HttpToolsProtocol):
     def hang_up(self) -> None:
         """End at once."""
         if self.state is State.DELIVERING and (unsent := self.transport.get_write_buffer_size()):
-            current_request_id.set(self._unsent_id)
+            token = current_request_id.set(self._unsent_id)
             logger.warning("an answer broke off, %d bytes before its end: too slow, or too many bytes are kept", unsent)
+            current_request_id.reset(token)
         self.transport.abort()
 
     # What the parser calls.
@@ -197,6 +200,8 @@ class Connection(HttpToolsProtocol):
             self._go_on()
 
     def on_body(self, body: bytes) -> None:
+        if self._refusal is not None:
+            return
         self._unparsed = 0
         self._check_size(len(self.cycle.body) + len(body))
         self.cycle.body += body
@@ -269,9 +274,9 @@ class Connection(HttpToolsProtocol):
             return
         if self.pipeline and not self.pipeline[-1][0].more_body:
             self._enter(State.ANSWERING)
-            cycle, app = self.pipeline.pop()
-            self._body_bytes = len(cycle.body)
-            super()._start_asgi_task(cycle, app)
+            self._running, app = self.pipeline.pop()
+            self._body_bytes = len(self._running.body)
+            super()._start_asgi_task(self._running, app)
         elif self.pipeline:
             self._enter(State.RECEIVING)
             self.flow.resume_reading()
