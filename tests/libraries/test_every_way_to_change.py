@@ -470,7 +470,7 @@ if connection.vendor == "postgresql":
 
     @leads_to({})
     def _truncate(library_id: str) -> None:
-        run_sql("TRUNCATE chunk, embedding")
+        run_sql("TRUNCATE vectordb_chunk, vectordb_embedding")
 
 
 def obey() -> None:
