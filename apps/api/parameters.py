@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.fields import validation_error
-from apps.libraries.selectors import Page
+from apps.libraries.selectors import Page, PageKey
 from apps.search.query.spec import Filter
 
 DEFAULT_LIMIT = 50
@@ -50,18 +50,18 @@ def _parse_limit(text: str) -> int:
     return int(text)
 
 
-def _encode_cursor(key: int) -> str:
-    return base64.urlsafe_b64encode(f"after:{key}".encode()).decode().rstrip("=")
+def _encode_cursor(key: PageKey) -> str:
+    return base64.urlsafe_b64encode(":".join(["after", *map(str, key)]).encode()).decode().rstrip("=")
 
 
-def _parse_cursor(cursor: str) -> int:
+def _parse_cursor(cursor: str) -> PageKey:
     try:
-        name, _, key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
+        name, *key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").split(":")
     except (ValueError, binascii.Error):
-        name, key = "", ""
-    if name != "after" or not key.isdigit() or len(key) > 18:
+        name, key = "", []
+    if name != "after" or len(key) not in (1, 2) or not all(one.isdigit() and len(one) <= 18 for one in key):
         raise validation_error("is not a cursor of this server; send the next_cursor of the page before")
-    return int(key)
+    return tuple(map(int, key))
 
 
 def _parse_json(text: str) -> Any:
@@ -82,10 +82,10 @@ class PageParameters(Parameters):
         ),
     ] = DEFAULT_LIMIT
     cursor: Annotated[
-        int,
+        PageKey,
         BeforeValidator(_parse_cursor),
         WithJsonSchema({"type": "string", "description": "The `next_cursor` of the page before."}),
-        Field(default_factory=int),
+        Field(default_factory=tuple),
     ]
 
 

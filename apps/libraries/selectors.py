@@ -1,4 +1,5 @@
-"""Reads, as the dictionaries that the API shows. Lists are by creation, page by page by key."""
+"""Reads, as the dictionaries that the API shows. Lists are by creation, a document's chunks by position; page by page
+by key."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Count, F, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
 
 from apps.engine.vectors import DTYPE
@@ -24,12 +25,21 @@ from apps.libraries.response_budget import ResponseBudget
 _ROWS_AT_A_TIME = 100
 
 
+# Where a row is in the order of a list: its key, in a document its position and its key; none before all rows.
+PageKey: TypeAlias = tuple[int, ...]
+_Order: TypeAlias = tuple[str, ...]
+_BY_CREATION: _Order = ("id",)
+_BY_POSITION: _Order = ("place", "id")
+# A chunk without a position, which no service leaves in a document, comes last.
+_PLACE = Coalesce("position", 2**31)
+
+
 @dataclass(frozen=True)
 class Page:
     """Items of a list, and the key after which the next page begins; None on the last one."""
 
     items: list[dict[str, Any]]
-    next_key: int | None
+    next_key: PageKey | None
 
 
 class EmbeddedChunk(NamedTuple):
@@ -65,9 +75,9 @@ def library_data(library: Library) -> dict[str, Any]:
     }
 
 
-def libraries(*, limit: int, after: int) -> Page:
-    """Libraries whose key is above `after`; Invalid for too large a page."""
-    return _page(Library.objects.filter(id__gt=after), limit, library_data)
+def libraries(*, limit: int, after: PageKey) -> Page:
+    """Libraries behind `after`; Invalid for too large a page."""
+    return _page(Library.objects.all(), limit, after, library_data)
 
 
 def reembedding(*, library_key: int, using: str = DEFAULT_DB_ALIAS) -> Reembedding | None:
@@ -125,13 +135,13 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
     }
 
 
-def documents(*, library_id: str, limit: int, after: int) -> Page:
-    """Documents whose key is above `after`; raises NotFound for the library, Invalid for too large a page."""
+def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
+    """Documents behind `after`; raises NotFound for the library, Invalid for too large a page."""
     counts = Chunk.objects.filter(document=OuterRef("pk")).order_by().values("document").annotate(n=Count("*"))
-    found = Document.objects.filter(library=library_row(library_id), id__gt=after).annotate(
+    found = Document.objects.filter(library=library_row(library_id)).annotate(
         chunk_count=Coalesce(Subquery(counts.values("n")), 0)
     )
-    return _page(found, limit, lambda row: document_data(row, chunk_count=row.chunk_count))
+    return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
 
 
 def no_chunk(chunk_id: str) -> NotFound:
@@ -159,15 +169,22 @@ def chunks_by_id(
     return found, [public_id for public_id in ids if public_id not in stored]
 
 
-def chunks(*, library_id: str, limit: int, after: int, document_id: str | None = None, embedding: bool = False) -> Page:
-    """Chunks whose key is above `after`, of one document if it is named; raises NotFound for the library, Invalid for
-    the document and for too large a page."""
-    library = library_row(library_id)
-    rows = _chunk_rows(embedding).filter(library=library, id__gt=after)
+def chunks(
+    *, library_id: str, limit: int, after: PageKey, document_id: str | None = None, embedding: bool = False
+) -> Page:
+    """Chunks behind `after`, those of one document, by position, if it is named; raises NotFound for the library,
+    Invalid for the document and for too large a page."""
+    rows, order = _chunk_rows(embedding).filter(library=library_row(library_id)), _BY_CREATION
     if document_id is not None:
         check_document(library_id=library_id, document_id=document_id)
-        rows = rows.filter(document__public_id=document_id)
-    return _page(rows, limit, lambda row: _chunk_data(row, embedding))
+        rows, order = rows.filter(document__public_id=document_id), _BY_POSITION
+    return _page(rows, limit, after, lambda row: _chunk_data(row, embedding), order)
+
+
+def chunk_places(*, library_key: int, document_id: str, using: str) -> list[PageKey]:
+    """Positions and keys of a document's chunks, by position, read from the database connection `using`."""
+    found = Chunk.objects.using(using).filter(library=library_key, document__public_id=document_id)
+    return list(found.annotate(place=_PLACE).order_by(*_BY_POSITION).values_list(*_BY_POSITION))
 
 
 def check_document(*, library_id: str, document_id: str) -> None:
@@ -178,11 +195,12 @@ def check_document(*, library_id: str, document_id: str) -> None:
 
 
 def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[dict[str, Any]]:
-    """The chunks of some keys, by creation, read from the database connection `using`; Invalid for too large an
+    """The chunks of `keys`, in that order, read from the database connection `using`; Invalid for too large an
     answer."""
     budget = ResponseBudget()
-    with _read(_chunk_rows(embedding).using(using).filter(id__in=keys).order_by("id")) as rows:
-        return [budget.charge(_chunk_data(row, embedding)) for row in rows]
+    with _read(_chunk_rows(embedding).using(using).filter(id__in=keys)) as rows:
+        data = {row.pk: budget.charge(_chunk_data(row, embedding)) for row in rows}
+    return [data[key] for key in keys]
 
 
 def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
@@ -287,10 +305,28 @@ def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
     return data
 
 
-def _page(rows: QuerySet[Any], limit: int, data: Callable[[Any], dict[str, Any]]) -> Page:
+def check_page_key(after: PageKey, *, by_position: bool) -> None:
+    """Raise Invalid for the key of a page of a list in another order."""
+    if after and (len(after) == 2) != by_position:
+        raise Invalid.at("/cursor", "is of a list in another order; send the next_cursor of the page before")
+
+
+def _page(
+    rows: QuerySet[Any],
+    limit: int,
+    after: PageKey,
+    data: Callable[[Any], dict[str, Any]],
+    order: _Order = _BY_CREATION,
+) -> Page:
+    check_page_key(after, by_position=order == _BY_POSITION)
+    if order == _BY_POSITION:
+        rows = rows.annotate(place=_PLACE)
+    if after:
+        behind = Q(id__gt=after[-1])
+        rows = rows.filter(behind if len(after) == 1 else Q(place__gt=after[0]) | (Q(place=after[0]) & behind))
     budget = ResponseBudget()
-    with _read(rows.order_by("id")[: limit + 1]) as found:
-        page = [(row.pk, budget.charge(data(row))) for row in islice(found, limit)]
+    with _read(rows.order_by(*order)[: limit + 1]) as found:
+        page = [(tuple(getattr(row, name) for name in order), budget.charge(data(row))) for row in islice(found, limit)]
         is_last = next(found, None) is None
     return Page([item for _, item in page], None if is_last else page[-1][0])
 

@@ -207,7 +207,7 @@ class Result(Output):
         ),
     ]
     vector_rank: Annotated[
-        int | None, Field(description="In mode hybrid: the rank by vector, from 1; null behind those that were fused.")
+        int | None, Field(description="In mode hybrid: the rank by vector, from 1; null where it did not count.")
     ] = None
     lexical_rank: Annotated[int | None, Field(description="In mode hybrid: the rank by words, likewise.")] = None
     text: str | SkipJsonSchema[None] = None
@@ -228,6 +228,9 @@ class QueryMeta(Output):
         Field(
             description="With filter_mode post: whether matching chunks may be missing though fewer than k are shown."
         ),
+    ] = None
+    warning: Annotated[
+        str | SkipJsonSchema[None], Field(description="Where no score can reach the score_threshold.")
     ] = None
 
 

@@ -82,8 +82,9 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
     left_out, text = None, spec.text
     if spec.is_set("chunk_id"):
         left_out, vector, text = _read_chunk(library, spec.chunk_id, at)
+    is_ranking = spec.mmr is None and spec.group_by is None
     return SearchRequest(
-        fetch=max(spec.offset + spec.k, 0 if spec.mmr is None else spec.mmr.fetch_k),
+        fetch=spec.offset + spec.k if spec.mmr is None else spec.mmr.fetch_k,
         mode=spec.mode,
         vector=vector,
         words=None if spec.mode == "vector" else parse_query(text),
@@ -93,6 +94,8 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
         params=spec.search_params,
         hybrid=spec.hybrid,
         left_out=left_out,
+        # Groups and diverse results are made from the beginning of the ranking on.
+        offset=spec.offset if is_ranking else 0,
     )
 
 

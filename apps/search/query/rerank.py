@@ -1,4 +1,4 @@
-"""From hits to the results that a query asks for: threshold, groups by document, diversity, and the page of them."""
+"""From hits to the results that a query asks for: threshold, groups by document, diversity."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,16 @@ import numpy as np
 from apps.engine.vectors import Float32
 from apps.search.backend import OpenLibrary
 from apps.search.query.rows import read_vectors
-from apps.search.query.search import RankedHits, SearchRequest
+from apps.search.query.search import FUSED_RANKS, RankedHits, SearchRequest
 from apps.search.query.spec import EVERYTHING, QuerySpec
 from apps.search.snapshots import Snapshot
 
 _KEYS_PER_STATEMENT = 2000
 
 
-def paginate(hits: RankedHits, spec: QuerySpec) -> RankedHits:
-    """The hits from `offset` on, without those that score less than the threshold."""
-    if spec.score_threshold is None and spec.offset == 0 and len(hits.keys) <= spec.k:
-        return hits
-    return hits.take(_above_threshold(hits, spec)[spec.offset : spec.offset + spec.k])
+def apply_threshold(hits: RankedHits, spec: QuerySpec) -> RankedHits:
+    """The hits without those that score less than the threshold."""
+    return hits if spec.score_threshold is None else hits.take(_above_threshold(hits, spec))
 
 
 def group_by_document(library: OpenLibrary, request: SearchRequest, spec: QuerySpec) -> RankedHits:
@@ -27,27 +25,43 @@ def group_by_document(library: OpenLibrary, request: SearchRequest, spec: QueryS
     one. A chunk without a document is a group of its own.
 
     The search is widened until it has met enough documents. Those of which fewer chunks were met are then searched by
-    themselves. Not so in a fused search: its ranks depend on all documents, so there the chunks met are all.
+    themselves. Not so in a fused search, whose ranks depend on all documents: there, a group has the chunks of the
+    search that met its best one, and the depths of these searches are fixed.
     """
     wanted, total = spec.offset + spec.k, library.searcher.count(EVERYTHING)
-    fetch = min(total, 4 * wanted * spec.group_size + 1)
+    is_fused = request.mode == "hybrid" and spec.group_size > 1
+    first, fetch = (_hits_for(count, spec) for count in (spec.k, wanted))
+    if is_fused:
+        first = fetch = 2 * FUSED_RANKS
+    groups: dict[int, list[int]] = {}
+    start = 0
     while True:
-        [hits] = library.searcher.search([request._replace(fetch=max(1, fetch))])
+        fetch = max(1, min(total, fetch))
+        [hits] = library.searcher.search([request._replace(fetch=fetch, first=first)])
         places = _above_threshold(hits, spec)
-        documents = _documents_of(library.snapshot, hits.keys)
-        groups: dict[int, list[int]] = {}
-        for place in places:
+        documents = _documents_of(library.snapshot, hits.keys[start:])
+        closed = frozenset(groups) if is_fused else frozenset()
+        for place in places[start:]:
             key = hits.keys[place]
             # Keys of documents and chunks may be equal.
-            groups.setdefault(documents[key] or -key, []).append(place)
-        is_exhausted = len(hits.keys) < fetch or fetch >= total
-        if len(groups) >= wanted or is_exhausted or len(places) < len(hits.keys):
+            group = documents[key] or -key
+            if group not in closed:
+                groups.setdefault(group, []).append(place)
+        start = len(hits.keys)
+        is_exhausted = fetch >= total or (request.filter_mode != "post" and start < fetch)
+        if len(groups) >= wanted or is_exhausted or len(places) < start:
             break
-        fetch = min(total, 4 * fetch)
+        fetch *= 4
+    hits = hits._replace(incomplete=False)
     chosen = {document: found[: spec.group_size] for document, found in list(groups.items())[spec.offset : wanted]}
     if spec.group_size == 1 or request.mode == "hybrid" or is_exhausted:
         return hits.take([place for found in chosen.values() for place in found])
     return _complete_groups(library, request, spec, hits, chosen)
+
+
+def _hits_for(groups: int, spec: QuerySpec) -> int:
+    """How many hits usually have that many groups."""
+    return 4 * groups * spec.group_size + 1
 
 
 def _complete_groups(
@@ -55,7 +69,7 @@ def _complete_groups(
 ) -> RankedHits:
     """The hits of all groups, by documents; those with too few are completed by a search of their document."""
     lacking = [document for document, places in groups.items() if document > 0 and len(places) < spec.group_size]
-    within = request._replace(fetch=spec.group_size, filter_mode="pre")
+    within = request._replace(fetch=spec.group_size, filter_mode="pre", first=None)
     ids = _ids_of_documents(library.snapshot, lacking)
     found = library.searcher.search([within._replace(document=ids[document]) for document in lacking])
     completed = dict(zip(lacking, found, strict=True))

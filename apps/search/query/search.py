@@ -20,17 +20,22 @@ from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
 from apps.search.query.spec import Hybrid, Mode
 
-# The least number of ranks of either side that are fused.
-_FUSED_RANKS = 100
+# The ranks of either side whose scores are added up.
+FUSED_RANKS = 100
+# A ranking by an approximate index is continued in searches that are deeper by this factor.
+_STEP = 4
 _SCAN = "exact scan"
 _WORDS = "words"
 
 
 class SearchRequest(NamedTuple):
-    """The `fetch` best chunks by `vector`, by `words` or by both, under a filter.
+    """The chunks of ranks `offset` to `fetch` by `vector`, by `words` or by both, under a filter.
 
     `left_out` is the key of a chunk that is no hit. `document` is the id of the only document whose chunks are hits;
     its chunks are scanned.
+
+    An approximate index finds other rows when it is asked for more of them. So the ranking begins with what a search
+    for `first` finds (None: a page, `fetch` - `offset`), and deeper searches continue it, whatever the `offset`.
     """
 
     fetch: int
@@ -44,6 +49,8 @@ class SearchRequest(NamedTuple):
     hybrid: Hybrid
     left_out: int | None = None
     document: str | None = None
+    offset: int = 0
+    first: int | None = None
 
 
 class RankedHits(NamedTuple):
@@ -77,6 +84,8 @@ class Facets(NamedTuple):
 
 
 _NO_VECTORS = RankedHits([], [], exact=True, scanned=0, kinds=frozenset(), plan="no vectors yet")
+# A side of a fusion that counts nothing.
+_NOT_ASKED = _NO_VECTORS._replace(plan="")
 
 
 class _Allowed(NamedTuple):
@@ -113,20 +122,20 @@ class Searcher:
         if view is None:
             return [_NO_VECTORS] * len(requests)
         if len(requests) == 1 and requests[0].mode == "vector":
-            return self._search_vectors(view, requests)
+            return [self._select(view, self._search_vectors(view, requests)[0], requests[0])]
         hits: list[RankedHits] = [_NO_VECTORS] * len(requests)
         groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             if request.mode == "vector":
-                options = _depth(request), request.filter, request.filter_mode, request.exact, request.document
-                groups[*options, *sorted(request.params.items())].append(i)
-            elif request.mode == "lexical":
-                hits[i] = _leave_out(self._search_words(view, request), request)
+                depths = _depth(request), request.offset, request.first
+                options = request.filter, request.filter_mode, request.exact, request.document
+                groups[*depths, *options, *sorted(request.params.items())].append(i)
             else:
-                hits[i] = _leave_out(self._search_both(view, request), request)
+                search = self._search_words if request.mode == "lexical" else self._search_both
+                hits[i] = self._select(view, search(view, request), request)
         for members in groups.values():
             for i, found in zip(members, self._search_vectors(view, [requests[i] for i in members]), strict=True):
-                hits[i] = found
+                hits[i] = self._select(view, found, requests[i])
         return hits
 
     def match(self, filter: Filter) -> Int64:
@@ -167,48 +176,75 @@ class Searcher:
         request = requests[0]
         assert request.vector is not None
         vectors = np.array([one.vector for one in requests]) if len(requests) > 1 else request.vector[np.newaxis]
-        fetch, allowed = _depth(request), self._allow(view, request.filter, request.document)
-        if request.filter_mode == "post" and allowed.masks is not None:
-            hits = view.search(vectors, fetch, exact=request.exact, params=request.params)
-            keys = view.keys(allowed.masks)
-            ranked = [_keep(one, keys, allowed) for one in hits]
-        else:
-            exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
-            hits = view.search(vectors, fetch, exact=exact, params=request.params, allowed=allowed.masks)
-            ranked = [_rank(one, allowed, view) for one in hits]
-        return [_leave_out(found, one) for found, one in zip(ranked, requests, strict=True)]
+        allowed = self._allow_before(view, request)
+        exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
+        first, *deeper = _depths(view, request, exact)
+        hits = view.search(vectors, first, exact=exact, params=request.params, allowed=allowed.masks)
+        for depth in deeper:
+            more = view.search(vectors, depth, exact=exact, params=request.params, allowed=allowed.masks)
+            hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
+        return [_rank(one, allowed, view) for one in hits]
 
     def _search_words(self, view: View, request: SearchRequest) -> RankedHits:
         assert request.words is not None
-        fetch, allowed = _depth(request), self._allow(view, request.filter, request.document)
-        if request.filter_mode == "post" and allowed.masks is not None:
-            return _keep(view.search_text(request.words, fetch), view.keys(allowed.masks), allowed)
-        hits = view.search_text(request.words, fetch, allowed=allowed.masks)
-        ranked = _rank(hits, allowed, view)
+        allowed = self._allow_before(view, request)
+        ranked = _rank(view.search_text(request.words, _depth(request), allowed=allowed.masks), allowed, view)
         return ranked._replace(plan=ranked.plan.replace(_SCAN, _WORDS))
 
     def _search_both(self, view: View, request: SearchRequest) -> RankedHits:
-        """Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009) of both rankings."""
-        deeper = request._replace(fetch=max(_depth(request), _FUSED_RANKS), left_out=None)
-        [by_vector] = self._search_vectors(view, [deeper])
-        by_words = self._search_words(view, deeper)
-        sides = ((by_vector, request.hybrid.vector_weight), (by_words, request.hybrid.lexical_weight))
+        """Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009) of the first ranks of both rankings; of one, if
+        the other's weight is 0.
+
+        Chunks further down in both follow by their better rank, with the smaller weight: that scores less than any
+        before, and is the same however many are asked for.
+        """
+        depth = max(_depth(request), FUSED_RANKS)
+        deeper = request._replace(fetch=depth, offset=0, first=FUSED_RANKS, left_out=None)
+        weights, constant = (request.hybrid.vector_weight, request.hybrid.lexical_weight), request.hybrid.rrf_k
+        sides = (
+            self._search_vectors(view, [deeper])[0] if weights[0] else _NOT_ASKED,
+            self._search_words(view, deeper) if weights[1] else _NOT_ASKED,
+        )
         scores: defaultdict[int, float] = defaultdict(float)
-        for side, weight in sides:
-            for rank, key in enumerate(side.keys, 1):
-                scores[key] += weight / (request.hybrid.rrf_k + rank)
-        ranks = [{key: rank for rank, key in enumerate(side.keys, 1)} for side, _ in sides]
+        for side, weight in zip(sides, weights, strict=True):
+            for rank, key in enumerate(side.keys[:FUSED_RANKS], 1):
+                scores[key] += weight / (constant + rank)
+        ranks = [{key: rank for rank, key in enumerate(side.keys[:FUSED_RANKS], 1)} for side in sides]
+        least = min(filter(None, weights), default=0.0)
+        for rank in range(FUSED_RANKS + 1, depth + 1):
+            for side, ranks_of_side in zip(sides, ranks, strict=True):
+                if rank <= len(side.keys) and (key := side.keys[rank - 1]) not in scores:
+                    scores[key], ranks_of_side[key] = least / (constant + rank), rank
         keys = sorted(scores, key=lambda key: (-scores[key], key))[: _depth(request)]
         return RankedHits(
             keys,
             [scores[key] for key in keys],
             exact=False,
-            scanned=by_vector.scanned + by_words.scanned,
-            kinds=by_vector.kinds | by_words.kinds,
-            plan=f"{by_vector.plan}; {by_words.plan}; fused by rank",
-            incomplete=by_vector.incomplete or by_words.incomplete,
+            scanned=sum(side.scanned for side in sides),
+            kinds=sides[0].kinds | sides[1].kinds,
+            plan="; ".join([*(side.plan for side in sides if side.plan), "fused by rank"]),
             ranks={key: (ranks[0].get(key), ranks[1].get(key)) for key in keys},
         )
+
+    def _allow_before(self, view: View, request: SearchRequest) -> _Allowed:
+        """The rows among which is searched: all, where the filter is applied after the search."""
+        return _ALL if request.filter_mode == "post" else self._allow(view, request.filter, request.document)
+
+    def _select(self, view: View, ranked: RankedHits, request: SearchRequest) -> RankedHits:
+        """The hits that the request asks for, of the ranking from its beginning."""
+        if request.left_out is not None:
+            ranked = ranked.take([place for place, key in enumerate(ranked.keys) if key != request.left_out])
+        if request.offset or len(ranked.keys) > request.fetch:
+            places: Sequence[int] = range(request.offset, min(request.fetch, len(ranked.keys)))
+            if request.offset:
+                # What a deeper search found may score more than the last of the search before.
+                places = sorted(places, key=lambda place: (-ranked.scores[place], ranked.keys[place]))
+            ranked = ranked.take(places)
+        if request.filter_mode == "post":
+            allowed = self._allow(view, request.filter)
+            if allowed.masks is not None:
+                return _keep(ranked, view.keys(allowed.masks), allowed)
+        return ranked
 
 
 def _depth(request: SearchRequest) -> int:
@@ -216,12 +252,27 @@ def _depth(request: SearchRequest) -> int:
     return request.fetch + (request.left_out is not None)
 
 
-def _leave_out(ranked: RankedHits, request: SearchRequest) -> RankedHits:
-    """The `fetch` best hits without the chunk that the request leaves out."""
-    if request.left_out is None:
-        return ranked
-    places = [place for place, key in enumerate(ranked.keys) if key != request.left_out]
-    return ranked.take(places[: request.fetch])
+def _depths(view: View, request: SearchRequest, exact: bool) -> list[int]:
+    """The depths of the searches that make a ranking by vector, ascending."""
+    depth, extra = _depth(request), request.left_out is not None
+    if exact or all(part.kind == BRUTE_FORCE for part in view.parts):
+        return [depth]
+    depths = [(request.first or request.fetch - request.offset) + extra]
+    while depths[-1] < depth:
+        depths.append(_STEP * depths[-1])
+    return depths
+
+
+def _continue(hits: Hits, deeper: Hits, depth: int) -> Hits:
+    """The hits, and behind them those that only a deeper search found; at most `depth`."""
+    is_new = np.isin(deeper.keys, hits.keys, invert=True)
+    return Hits(
+        np.concatenate([hits.keys, deeper.keys[is_new]])[:depth],
+        np.concatenate([hits.scores, deeper.scores[is_new]])[:depth],
+        compared=hits.compared + deeper.compared,
+        exact=hits.exact and deeper.exact,
+        kinds=hits.kinds | deeper.kinds,
+    )
 
 
 def _rank(hits: Hits, allowed: _Allowed, view: View) -> RankedHits:
@@ -231,16 +282,12 @@ def _rank(hits: Hits, allowed: _Allowed, view: View) -> RankedHits:
     return RankedHits(hits.keys.tolist(), hits.scores.tolist(), hits.exact, hits.compared, hits.kinds, plan)
 
 
-def _keep(hits: Hits, keys: Int64, allowed: _Allowed) -> RankedHits:
+def _keep(ranked: RankedHits, keys: Int64, allowed: _Allowed) -> RankedHits:
     """The hits among `keys`, those of all `allowed` rows: a filter applied to hits of a search without it."""
-    kept = np.isin(hits.keys, keys, assume_unique=True)
-    count = int(np.count_nonzero(kept))
-    return RankedHits(
-        hits.keys[kept].tolist(),
-        hits.scores[kept].tolist(),
-        exact=hits.exact and count == min(len(hits.keys), allowed.rows),
-        scanned=hits.compared,
-        kinds=hits.kinds,
-        plan=f"{_plan_of(hits.kinds)}, then filter ({count} of {len(hits.keys)} hits)",
-        incomplete=count < min(len(hits.keys), allowed.rows),
+    places = np.flatnonzero(np.isin(np.array(ranked.keys, np.int64), keys, assume_unique=True)).tolist()
+    found, enough = len(ranked.keys), min(len(ranked.keys), allowed.rows)
+    return ranked.take(places)._replace(
+        exact=ranked.exact and len(places) == enough,
+        plan=f"{ranked.plan}, then filter ({len(places)} of {found} hits)",
+        incomplete=len(places) < enough,
     )

@@ -5,13 +5,15 @@ A query is answered whole from one snapshot: the view it searches and the rows i
 
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from apps.engine.indexes.registry import BRUTE_FORCE
+from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
 from apps.search.backend import OpenLibrary, open_library
 from apps.search.query.plan import embed_texts, make_requests
-from apps.search.query.rerank import group_by_document, mmr, paginate
+from apps.search.query.rerank import apply_threshold, group_by_document, mmr
 from apps.search.query.rows import hydrate
 from apps.search.query.search import RankedHits, SearchRequest
 from apps.search.query.spec import QuerySpec
@@ -64,8 +66,17 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
             assert request.vector is not None
             found.append(mmr(library, next(searched), request.vector, spec))
         else:
-            found.append(paginate(next(searched), spec))
+            found.append(apply_threshold(next(searched), spec))
     return found
+
+
+def _highest_score(metric: Metric, spec: QuerySpec) -> float:
+    """What no score of the query is above."""
+    if spec.mode == "hybrid":
+        weights, first = (spec.hybrid.vector_weight, spec.hybrid.lexical_weight), spec.hybrid.rrf_k + 1
+        return sum(weight / first for weight in weights)
+    bounds = {Metric.COSINE: 1.0, Metric.EUCLIDEAN: 0.0}
+    return bounds.get(metric, inf) if spec.mode == "vector" else inf
 
 
 def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float) -> dict[str, Any]:
@@ -80,4 +91,7 @@ def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float
     }
     if spec.filter_mode == "post":
         meta["incomplete"] = hits.incomplete
+    highest = _highest_score(state.metric, spec)
+    if spec.score_threshold is not None and spec.score_threshold > highest:
+        meta["warning"] = f"The score_threshold is {spec.score_threshold:g}, and no score is above {highest:.4}."
     return meta
