@@ -104,6 +104,29 @@ def test_without_a_model_text_is_refused_where_it_needs_one(client: httpx.Client
     assert ids(client, path, text="hello", vector=[1, 0, 0], mode="hybrid") == ["x"]
 
 
+@pytest.mark.parametrize("width", [3, 384])
+@pytest.mark.parametrize("at", [0, 1])
+def test_no_model_is_taken_beside_vectors_of_the_request(client: httpx.Client, width: int, at: int) -> None:
+    """The default model may be another than the one that made them."""
+    path = f"/libraries/{client.post('/libraries', json={'name': 'Mixed'}).json()['id']}"
+    chunks: list[dict[str, Any]] = [{"id": str(n), "text": f"number {n}", "embedding": [1.0] * width} for n in range(2)]
+    chunks.insert(at, {"id": "no", "text": "no vector"})
+    own, forgotten = {"chunks": [chunks[1 - at]]}, {"chunks": [chunks[at]]}
+    for method, where, body, pointer in (
+        ("POST", "chunks", {"chunks": chunks}, f"/chunks/{at}/embedding"),
+        ("POST", "documents", {"chunks": chunks}, f"/chunks/{at}/embedding"),
+        ("PUT", "documents/d", {"chunks": chunks}, f"/chunks/{at}/embedding"),
+        ("POST", "documents/batch", {"documents": [own, forgotten]}, "/documents/1/chunks/0/embedding"),
+        ("POST", "documents/batch", {"documents": [own, {"text": "split me"}]}, "/documents/1/text"),
+    ):
+        response = client.request(method, f"{path}/{where}", json=body)
+        assert_refused(response, 400, "embedding_required", pointer)
+    assert client.get(path).json()["embedding"] is None
+    named = {"chunks": chunks, "embedding": {"provider": "hashing", "model": f"hashing-{width}"}}
+    if width == 384:
+        client.post(f"{path}/chunks", json=named).raise_for_status()
+
+
 def test_there_must_be_something_to_embed(client: httpx.Client, quotes: str) -> None:
     blank = {"chunks": [{"text": "fine"}, {"text": " \n"}]}
     assert_refused(client.post(f"{quotes}/chunks", json=blank), 400, "invalid", "/chunks/1/text")

@@ -38,7 +38,10 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     pointers = [f"/chunks/{i}" for i in range(len(chunks))]
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
-    model = model_for(selectors.library_row(library_id), named) if missing or named else None
+    model = None
+    if missing or named:
+        brings_vectors = len(missing) < len(chunks)
+        model = model_for(selectors.library_row(library_id), named, brings_vectors=brings_vectors)
     given = embed_missing(model, chunks, pointers, missing)
 
     with transaction.atomic():

@@ -173,12 +173,10 @@ def _embed_documents(
 ) -> _Content:
     """Split the texts of documents, and embed the chunks without a vector, unless the document `replaced` has it."""
     library = model = None
-    if named or any(
-        document.is_set("text") or not all(chunk.is_set("embedding") for chunk in document.chunks)
-        for document in documents
-    ):
+    given = [chunk.is_set("embedding") for document in documents for chunk in document.chunks]
+    if named or not all(given) or any(document.is_set("text") for document in documents):
         library = selectors.library_row(library_id)
-        model = model_for(library, named)
+        model = model_for(library, named, brings_vectors=any(given))
         documents = split_texts(documents, pointers, model)
     chunks = [chunk for document in documents for chunk in document.chunks]
     chunk_pointers = [

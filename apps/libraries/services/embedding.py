@@ -2,7 +2,8 @@
 
 A provider may take its time, so no text is embedded under a lock. `bind_model` checks under the lock that the library
 still has the model; where that or a stored text has changed meanwhile, `retry_on_change` runs the service again.
-A library that never had a vector gets the model that the request names, or else the server's default.
+A library that never had a vector gets the model that the request names, or else the server's default; but not where
+the request also brings vectors, which another model may have made.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from apps.libraries.vector_input import parse_vectors
 P = ParamSpec("P")
 R = TypeVar("R")
 _ATTEMPTS = 3
+_NO_MODEL = "this library has no embedding model; send a vector, or name the model that made the other vectors"
 
 
 def retry_on_change(service: Callable[P, R]) -> Callable[P, R]:
@@ -64,8 +66,11 @@ def dimension_fault(dimension: int | None) -> str | None:
     return f"makes vectors of {dimension} components, and there must be at most {limit} (limit VECTORDB_MAX_DIMENSION)"
 
 
-def model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownModel | None:
-    """The model that makes vectors for a write; None if the library has none and takes none.
+def model_for(
+    library: Library, named: Mapping[str, EmbeddingModel], *, brings_vectors: bool = False
+) -> KnownModel | None:
+    """The model that makes vectors for a write; None if the library has none and takes none, as it does not take the
+    default where the request `brings_vectors` too.
 
     `named` are the models that the request names, by pointer. Raises ModelMismatch if one is not the library's,
     Invalid if it cannot be used.
@@ -76,6 +81,8 @@ def model_for(library: Library, named: Mapping[str, EmbeddingModel]) -> KnownMod
     if named:
         pointer, model = next(iter(named.items()))
         return known_model(model, pointer)
+    if brings_vectors:
+        return None
     model = EmbeddingModel(config().provider, config().model)
     dimension = provider(*model).dimension
     if fault := dimension_fault(dimension):
@@ -102,10 +109,7 @@ def embed_missing(
     if model is None:
         raise EmbeddingRequired(
             "A chunk has no embedding, and this library has no embedding model to make one.",
-            [
-                Fault(f"{pointers[i]}/embedding", "is required: this library has no embedding model; send a vector")
-                for i in missing
-            ],
+            [Fault(f"{pointers[i]}/embedding", f"is required: {_NO_MODEL}") for i in missing],
         )
     for i in missing:
         if not chunks[i].text.strip():
