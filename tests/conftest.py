@@ -7,16 +7,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from apps.engine.kernels import cache
+from apps.engine import kernels
 from tests.server import Server, serving
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_kernels() -> None:
-    """A server that stops ends its compiler with it, so none of the tests' servers might come to its end."""
-    cache.compile_once()
+def _load_kernels() -> None:
+    """Searches are as in a worker that is up. Once compiled, the kernels are there for the tests' servers too, which
+    may stop before a compiler of their own has finished."""
+    kernels.load()
 
 
 @pytest.fixture(scope="session")
