@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from tests.server import Server, serving, until
+from tests.server import Server, is_alive, serving, until
 from tests.sockets import JSON_HEAD, connect, is_open, read_all, read_response
 
 pytestmark = pytest.mark.any_database
@@ -150,13 +150,14 @@ def test_there_are_places_while_descriptors_are_few(folder: Path) -> None:
     server = Server(folder, VECTORDB_WORKERS=1)
     try:
         server.start(under=limited)
-        before = server.workers()
+        # The master may just be forking the maintenance process, which looks like a worker for a moment.
+        worker = server.workers()[0]
         with ExitStack() as stack:
             for _ in range(300):
                 connect(server, stack)
             assert_served(server)
         assert_served(server)
-        assert server.workers() == before
+        assert is_alive(worker)
         assert server.stop() == 0
     finally:
         if server.process is not None:

@@ -37,7 +37,8 @@ def test_no_mask_of_each_document_is_kept(filter: dict[str, Any]) -> None:
             for vector in vectors[:8, 0]
         ]
         # Once, for what is made when it is first needed.
-        group_by_document(library, requests[0], spec)
+        for request in requests:
+            group_by_document(library, request, spec)
         tracemalloc.start()
         try:
             for request in requests:

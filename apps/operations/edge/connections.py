@@ -31,7 +31,9 @@ State = Enum("State", ["IDLE", "RECEIVING", "ANSWERING", "DELIVERING", "REFUSED"
 # Until the deadline of a state. It moves on by a second for each so many bytes of a body or an answer that pass.
 _SECONDS = {State.IDLE: 30, State.RECEIVING: 10, State.ANSWERING: inf, State.DELIVERING: 10, State.REFUSED: 30}
 _BYTES_PER_SECOND = 1 << 14
-_LONGEST_URL = 8190
+# What an idle client has at the end of the worker: a request may be on its way, and a hang-up would fail it.
+_SECONDS_TO_LEAVE = 3
+_LONGEST_FIELD = 8190
 _MOST_HEADERS = 100
 # Bytes that may come without a byte of a body among them: a head, trailers, extensions of a chunk.
 _LONGEST_HEAD = 1 << 16
@@ -142,8 +144,7 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         self._is_last = True
         if self.state is State.IDLE:
-            # A request may be on its way.
-            self.deadline = monotonic() + 1
+            self.deadline = monotonic() + _SECONDS_TO_LEAVE
         elif self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -182,6 +183,8 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= _MOST_HEADERS:
             raise Refused("malformed", f"The request has more than {_MOST_HEADERS} headers.")
+        if len(name) + len(value) > _LONGEST_FIELD:
+            raise Refused("malformed", f"A header has more than {_LONGEST_FIELD} bytes.")
         # A name with an underscore could pass for another one.
         if b"_" not in name:
             super().on_header(name, value)
@@ -219,8 +222,8 @@ class Connection(HttpToolsProtocol):
             self._go_on()
 
     def _check_head(self) -> None:
-        if len(self.url) > _LONGEST_URL:
-            raise Refused("malformed", f"The request line has more than {_LONGEST_URL} bytes.")
+        if len(self.url) > _LONGEST_FIELD:
+            raise Refused("malformed", f"The request line has more than {_LONGEST_FIELD} bytes.")
         is_1_0 = self.parser.get_http_version() == "1.0"
         if is_1_0:
             # Its clients know no answer before the answer.
