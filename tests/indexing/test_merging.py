@@ -47,7 +47,7 @@ def test_four_segments_of_a_tier_become_one(library: Library) -> None:
         settle(indexer)
         manifest = shown(worker).manifest
         assert manifest is not None
-        # Like a number to the base of four: so many segments of each tier as its digit says.
+        # Like a number to the base of four: each digit is the number of segments of its tier.
         assert len(manifest.segments) == sum(batches // 4**tier % 4 for tier in range(4))
     assert live() == [64 * SEAL]
     written = [len(np.load(path)) for path in settings.INDEX_DIR.glob("*/segments/*/keys.npy")]

@@ -1,4 +1,4 @@
-"""An application behind the HTTP edge that does what the query of a request's URL says: sleep so many seconds, or fail.
+"""An application behind the HTTP edge that does what the query of a request's URL says: sleep for that time, or fail.
 
 It answers which process it is. `/routed` is answered by the route, everything else by the WSGI application.
 """

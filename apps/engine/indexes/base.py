@@ -83,7 +83,7 @@ class VectorIndex(ABC):
     @classmethod
     @abstractmethod
     def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        """Index the rows of `matrix`, which is kept and answers what is left to an exact search.
+        """Index the rows of `matrix`, which the index keeps for its exact searches.
 
         Types that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter like `check_params`.
         """

@@ -22,7 +22,7 @@ from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
 from apps.engine.strings import Starts
 from apps.engine.vectors import Int64, Mask
 
-# Where one string in so many has a part, a look at each string is quicker than finding whose each place is.
+# If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
 
 

@@ -1,7 +1,8 @@
 """The HTTP edge: what stands between clients and the WSGI application under `manage.py serve`.
 
 gunicorn looks after processes, uvicorn after connections. A request is handled when all of it is here, in one of the
-worker's threads, so a client that is slow, or means to be, costs a place and memory, of which there are limits.
+worker's threads. A client that is slow, also on purpose, occupies a connection and memory, which are limited, but no
+thread.
 
 worker       gunicorn's worker class, which runs uvicorn
 connections  uvicorn's protocol within limits of bytes and time

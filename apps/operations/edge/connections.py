@@ -28,7 +28,7 @@ from apps.access.requests import Refused, current_request_id
 logger = logging.getLogger(__name__)
 
 State = Enum("State", ["IDLE", "RECEIVING", "ANSWERING", "DELIVERING", "REFUSED"])
-# Until the deadline of a state. It moves on by a second for each so many bytes of a body or an answer that pass.
+# Seconds from entering a state to its deadline. Each _BYTES_PER_SECOND of a body or an answer add a second.
 _SECONDS = {State.IDLE: 30, State.RECEIVING: 10, State.ANSWERING: inf, State.DELIVERING: 10, State.REFUSED: 30}
 _BYTES_PER_SECOND = 1 << 14
 # What an idle client has at the end of the worker: a request may be on its way, and a hang-up would fail it.

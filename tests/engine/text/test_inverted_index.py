@@ -1,4 +1,4 @@
-"""An index answers the same built, merged or loaded; files that do not fit each other are refused."""
+"""A built, a merged and a loaded index return the same; files that do not fit each other are refused."""
 
 import tempfile
 from pathlib import Path
