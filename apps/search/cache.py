@@ -59,7 +59,7 @@ class ViewCache:
                 return cached
             # Same rows, newer index files: the first reader opens them, the others need not wait.
             if not entry.lock.acquire(blocking=cached is None) and cached is not None:
-                return cached
+                return replace(cached, state=replace(state, manifest_number=cached.state.manifest_number))
             try:
                 entry.stale = False
                 snapshot.renew()

@@ -109,7 +109,6 @@ def test_an_empty_library_takes_the_model_that_is_named(
         ("/chunks", {"chunks": [{"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/0/embedding"),
         ("/documents", {"chunks": [{"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/0/embedding"),
         ("/chunks", {"chunks": [{"text": "x"}, {"embedding": [1, 2]}], "embedding": SMALL}, "/chunks/1/embedding"),
-        ("/chunks", {"chunks": [{"embedding": [1, 2]}, {"text": "x"}]}, "/chunks/0/embedding"),
     ],
     ids=str,
 )

@@ -16,10 +16,10 @@ from apps.engine.metrics import Metric
 from apps.engine.vectors import DTYPE
 from apps.indexing.upkeep import prune_changes
 from apps.libraries.errors import NotFound
-from apps.libraries.inputs import ChunkUpdate, LibraryCreate
+from apps.libraries.inputs import ChunkUpdate, LibraryCreate, LibraryUpdate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, update_chunk
-from apps.libraries.services.libraries import create_library, delete_library
+from apps.libraries.services.libraries import create_library, delete_library, update_library
 from apps.search.cache import ViewCache, views
 from apps.search.loading import LoadedView
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -291,6 +291,44 @@ def test_of_many_threads_one_loads_and_one_catches_up(cache: ViewCache, library:
     caught_up = in_threads(*[lambda: _view(cache)] * 8)
     assert len({id(view) for view in caught_up}) == 1
     assert caught_up[0] is not loaded[0]
+
+
+def test_who_does_not_wait_for_newer_files_sees_the_settings_of_the_snapshot(
+    cache: ViewCache, library: Library
+) -> None:
+    upsert({"x": [1, 2, 3]})
+    before = shown(cache)
+    update_library(library_id="a", update=LibraryUpdate(index_type="lsh"))
+    entered, answered = threading.Event(), threading.Event()
+
+    def first() -> LoadedView:
+        """Holds the lock for as long as opening files may take."""
+        with SlowToRenew(entered, answered) as snapshot:
+            return cache.current(snapshot, "a")
+
+    def second() -> LoadedView:
+        try:
+            assert entered.wait(20)
+            return shown(cache)
+        finally:
+            answered.set()
+
+    for current in in_threads(first, second):
+        assert current.state.index_type == "lsh"
+        assert current.view is before.view
+
+
+class SlowToRenew(Snapshot):
+    """A snapshot that is renewed only when another thread has its answer."""
+
+    def __init__(self, entered: threading.Event, answered: threading.Event) -> None:
+        super().__init__(connections["snapshot"])
+        self._entered, self._answered = entered, answered
+
+    def renew(self) -> None:
+        self._entered.set()
+        assert self._answered.wait(20)
+        super().renew()
 
 
 def _view(cache: ViewCache) -> Any:

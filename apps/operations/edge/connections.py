@@ -142,6 +142,8 @@ class Connection(HttpToolsProtocol):
             self._go_on()
 
     def shutdown(self) -> None:
+        if self._is_last:
+            return
         self._is_last = True
         if self.state is State.IDLE:
             self.deadline = monotonic() + _SECONDS_TO_LEAVE

@@ -51,5 +51,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         for connection in server.server_state.connections:
             # Each in a call of its own, so that one that fails stops no other.
             loop.call_soon(connection.tick)  # type: ignore[union-attr]
+            if server.should_exit:
+                # The server told those that it knew of; one may have been accepted and not been made then.
+                loop.call_soon(connection.shutdown)
         if self.wsgi.answer_overdue():
             server.should_exit = True
