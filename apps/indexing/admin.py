@@ -1,73 +1,66 @@
-"""The admin's pages of libraries, with what their index is like: a list from the newest manifests, which opens nothing;
-a library's page as `stats` tells it, which brings this process's view up to date."""
+"""The admin's pages of libraries, with the state of their index as `stats` tells it."""
 
+import json
 from typing import Any
 
 from django.contrib import admin
-from django.template.defaultfilters import filesizeformat
-from django.template.loader import render_to_string
+from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.engine.storage.manifest import Identity, Manifest
 from apps.indexing.stats import library_stats
-from apps.libraries.admin.pages import LibraryAdmin
-from apps.libraries.errors import NotFound
-from apps.libraries.models import Library
-from apps.search.loading import index_folder
+from apps.libraries.admin import RowAdmin, link_to_list
+from apps.libraries.forms import LibraryForm
+from apps.libraries.models import Chunk, Document, Library
+from apps.libraries.services.libraries import delete_library
 
-_MOST_SEGMENTS = 50
 
-admin.site.unregister(Library)
+def _count_of(model: type[Model]) -> Coalesce:
+    """The number of rows of `model` in the library at hand."""
+    found = model._default_manager.filter(library=OuterRef("pk")).order_by().values("library").annotate(n=Count("*"))
+    return Coalesce(Subquery(found.values("n")), 0)
 
 
 @admin.register(Library)
-class IndexedLibraryAdmin(LibraryAdmin):
-    """Libraries with the state of their index."""
+class LibraryAdmin(RowAdmin):
+    """Libraries. Dimension and metric are fixed when one is made."""
 
-    list_display = [*LibraryAdmin.list_display, "index_files"]
-    more_fieldsets = {"State": (*LibraryAdmin.state, "index_state")}
+    form = LibraryForm
+    list_display = ("public_id", "name", "dimension", "metric", "index_type", "document_count", "chunk_count")
+    sortable_by = ("public_id", "name", "document_count", "chunk_count")
+    search_fields = ("public_id", "name", "description")
+    search_help_text = "Part of an id, a name or a description."
+    editable = ("public_id", "name", "description", "dimension", "metric", "index_type", "metadata")
+    shown = ("document_count", "chunk_count", "embedding", "created_at", "updated_at", "stats")
 
-    @admin.display(description="index files")
-    def index_files(self, library: Any) -> str:
-        if index_folder(library.uid).failure():
-            return "failed"
-        manifest = _newest(library)
-        if manifest is None:
-            return "-"
-        count = len(manifest.segments)
-        size = sum(file.bytes for record in manifest.segments for file in record.files.values())
-        return f"{count} segment{'' if count == 1 else 's'}, {filesizeformat(size)}"
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super(RowAdmin, self).has_add_permission(request)
 
-    @admin.display(description="state of the index")
-    def index_state(self, library: Any) -> SafeString:
-        try:
-            stats = library_stats(library_id=library.public_id)
-        except NotFound:  # deleted just now
-            return render_to_string("admin/indexing/index.html", {})
-        index = stats["index"]
-        context = {
-            "index": index,
-            "params": library.index_params,
-            "indexed": f"{index['rows_indexed']:,}",
-            "pending": f"{index['rows_pending']:,}",
-            "tail": f"{index['rows_tail']:,}",
-            "dead": f"{index['rows_dead']:,}",
-            "lines": [
-                {
-                    "kind": segment["kind"],
-                    "rows": f"{segment['rows']:,}",
-                    "dead": f"{segment['rows_dead']:,}",
-                    "bytes": segment["bytes"],
-                }
-                for segment in index["segments"][:_MOST_SEGMENTS]
-            ],
-        }
-        return render_to_string("admin/indexing/index.html", context)
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Library]:
+        libraries: QuerySet[Library] = super().get_queryset(request)
+        return libraries.annotate(document_total=_count_of(Document), chunk_total=_count_of(Chunk))
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("public_id", "dimension", "metric", *self.shown)
 
-def _newest(library: Library) -> Manifest | None:
-    """The newest manifest that can be read."""
-    if library.dimension is None:
-        return None
-    identity = Identity(library.uid, library.dimension, library.metric, library.generation)
-    return index_folder(library.uid).newest(identity)
+    def delete(self, row: Library) -> None:
+        delete_library(library_id=row.public_id)
+
+    def deleted_along(self, keys: list[int]) -> list[QuerySet[Any]]:
+        return [Document.objects.filter(library__in=keys), Chunk.objects.filter(library__in=keys)]
+
+    @admin.display(description="documents", ordering="document_total")
+    def document_count(self, library: Any) -> SafeString:
+        return link_to_list(Document, f"{library.document_total:,}", library=library.pk)
+
+    @admin.display(description="chunks", ordering="chunk_total")
+    def chunk_count(self, library: Any) -> SafeString:
+        return link_to_list(Chunk, f"{library.chunk_total:,}", library=library.pk)
+
+    def embedding(self, library: Library) -> str:
+        return "none" if library.embedding is None else " ".join(library.embedding)
+
+    def stats(self, library: Library) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(library_stats(library_id=library.public_id), indent=2))

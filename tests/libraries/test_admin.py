@@ -2,26 +2,22 @@
 
 import json
 import re
-import shutil
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from django.conf import settings
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 
+from apps.embeddings.config import Config
+from apps.embeddings.services import embed
 from apps.indexing import stats
-from apps.indexing.indexer import Indexer
 from apps.libraries.errors import NotFound
 from apps.libraries.models import Chunk, Document, Embedding, Library, Reembedding
-from apps.search.loading import index_folder
 from apps.search.query import service as services
 from apps.search.query.spec import QuerySpec
 from tests.factories import ChunkFactory, DocumentFactory, LibraryFactory
@@ -124,47 +120,27 @@ def test_the_first_page_leads_to_everything(admin_client: Client) -> None:
         assert f'href="{path}"' in page.content.decode()
 
 
-@asks_snapshots
-def test_libraries_are_listed_with_their_counts_and_the_state_of_their_index(
-    admin_client: Client, library: Library
-) -> None:
+def test_libraries_are_listed_with_their_counts(admin_client: Client, library: Library) -> None:
     document = DocumentFactory(library=library)
     ChunkFactory.create_batch(3, library=library, document=document)
     LibraryFactory(public_id="empty", index_type="brute_force", dimension=None)
     rows = re.findall(r"<tr>(.*?)</tr>", admin_client.get(LIBRARIES).content.decode(), re.DOTALL)
-    cells = [re.sub(r"<[^>]*>", "|", row) for row in rows]
-    zoo = next(row for row in cells if "zoo" in row)
-    assert re.findall(r"[^|\s]+", zoo)[-6:] == ["auto", "(brute_force)", "1", "3", f"{revision(library):,}", "-"]
-    empty = next(row for row in cells if "empty" in row)
-    assert re.findall(r"[^|\s]+", empty)[-5:] == ["brute_force", "0", "0", "0", "-"]
-    assert f'href="{CHUNKS}?library=zoo"' in "".join(rows)
+    cells = [re.findall(r"[^|\s]+", re.sub(r"<[^>]*>", "|", row)) for row in rows]
+    assert next(row for row in cells if "zoo" in row)[-5:] == ["3", "cosine", "auto", "1", "3"]
+    assert next(row for row in cells if "empty" in row)[-5:] == ["-", "cosine", "brute_force", "0", "0"]
+    assert f'href="{CHUNKS}?library={library.pk}"' in "".join(rows)
 
 
 @asks_snapshots
-def test_the_index_of_a_library_is_shown(
-    admin_client: Client, library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    Library.objects.update(index_type="hnsw", index_params={"m": 8, "ef_construction": 99})
-    chunks = ChunkFactory.create_batch(3, library=library)
-    assert re.search(r"State building .* Rows in the index 0 Rows not in it yet 3", index_shown(admin_client, library))
-    assert Indexer().run_until_done("zoo") is None
-    assert "1 segment," in text_of(admin_client.get(LIBRARIES))
-    ChunkFactory(library=library)
-    chunks[0].delete()
-    page = index_shown(admin_client, library)
-    assert "Type hnsw Parameters m 8, ef_construction 99" in page
-    assert "Rows in the index 2 Rows not in it yet 1 Rows in the tail 1 Dead rows 1 Size" in page
-    assert re.search(r"Segment Type Rows Dead Size 1 hnsw 2 1 [\d.]+.(bytes|KB)", page)
-    shutil.rmtree(tmp_path / "index")
-    (tmp_path / "index").write_text("")
-    assert Indexer().run_until_done("zoo") is not None
-    assert f"The last build failed: {index_folder(library.uid).failure()}" in index_shown(admin_client, library)
-    assert "failed" in text_of(admin_client.get(LIBRARIES))
-
-
-def index_shown(client: Client, library: Library) -> str:
-    return text_of(client.get(change(library))).partition("State of the index:")[2]
+def test_the_page_of_a_library_shows_what_the_api_says_of_its_index(admin_client: Client, library: Library) -> None:
+    Library.objects.update(index_type="hnsw", embedding_provider="hashing", embedding_model="hashing-64")
+    Reembedding.objects.create(library=library, generation=2, provider="hashing", model="hashing-128")
+    ChunkFactory.create_batch(3, library=library)
+    page = text_of(admin_client.get(change(library)))
+    shown = json.loads(re.search(r"Stats: ({.*})", page)[1])
+    assert shown == stats.library_stats(library_id="zoo")
+    assert (shown["index"]["rows_pending"], shown["reembedding"]["model"]) == (3, "hashing-128")
+    assert "Embedding: hashing hashing-64" in page
 
 
 @pytest.mark.parametrize("path", [LIBRARIES, DOCUMENTS, CHUNKS])
@@ -186,27 +162,10 @@ def test_libraries_can_be_sorted_by_their_number_of_chunks(admin_client: Client)
     assert listed(admin_client.get(LIBRARIES, {"o": f"-{column}"})) == [large.public_id, small.public_id]
 
 
-def test_no_address_makes_a_list_sort_by_what_it_does_not_offer(admin_client: Client, library: Library) -> None:
-    for public_id in ("b", "a"):
-        ChunkFactory(library=library, public_id=public_id)
-    assert listed(admin_client.get(CHUNKS, {"o": "1"})) == ["b", "a"]
-
-
-def test_chunks_are_filtered_by_library(admin_client: Client, chunk: Chunk) -> None:
+def test_lists_can_be_limited_to_a_library(admin_client: Client, chunk: Chunk) -> None:
     ChunkFactory(library__public_id="farm", public_id="cow")
-    assert listed(admin_client.get(CHUNKS, {"library": "zoo"})) == ["cat"]
-    assert listed(admin_client.get(CHUNKS, {"library": "farm"})) == ["cow"]
-    assert listed(admin_client.get(CHUNKS, {"library": "nowhere"})) == []
-
-
-def test_the_filter_offers_some_libraries_and_always_the_chosen_one(admin_client: Client) -> None:
-    libraries = [LibraryFactory(public_id=f"tenant-{i:03}") for i in range(60)]
-    ChunkFactory(library=libraries[-1], public_id="last")
-    page = admin_client.get(CHUNKS, {"library": "tenant-059"})
-    assert listed(page) == ["last"]
-    offered = set(re.findall(r"tenant-\d+", text_of(page)))
-    assert {"tenant-000", "tenant-059"} <= offered
-    assert len(offered) < 30
+    assert listed(admin_client.get(CHUNKS, {"library": chunk.library.pk})) == ["cat"]
+    assert listed(admin_client.get(CHUNKS, {"library": 0})) == []
 
 
 def test_chunks_of_a_document_are_listed_in_their_order(admin_client: Client, library: Library) -> None:
@@ -215,19 +174,18 @@ def test_chunks_of_a_document_are_listed_in_their_order(admin_client: Client, li
         ChunkFactory(library=library, document=document, public_id=public_id, position=position)
     ChunkFactory(library=library, public_id="alone")
     assert listed(admin_client.get(CHUNKS, {"document": document.pk})) == ["first", "second", "last"]
-    for nonsense in ("0", "x", "9" * 30):
-        assert listed(admin_client.get(CHUNKS, {"document": nonsense})) == []
+    assert listed(admin_client.get(CHUNKS, {"document": "0"})) == []
+    assert admin_client.get(CHUNKS, {"document": "x"})["Location"] == f"{CHUNKS}?e=1"
 
 
 @pytest.mark.parametrize(
     ("term", "ids"),
     [
         ("cat", ["cat", "cat-2", "dog"]),
-        ("id:cat", ["cat", "cat-2"]),
-        ("id:cat-2", ["cat-2"]),
+        ("cat-", ["cat-2"]),
         ("chases A", ["dog"]),
         ("100%", ["cow"]),
-        ("id:c_t", []),
+        ("c_t", []),
         ("nothing like it", []),
     ],
 )
@@ -240,7 +198,7 @@ def test_chunks_are_searched_by_the_beginning_of_their_id_and_by_their_text(
     assert listed(admin_client.get(CHUNKS, {"q": term})) == ids
 
 
-def test_a_list_reads_the_beginning_of_a_text_only(admin_client: Client, library: Library) -> None:
+def test_a_list_shows_the_beginning_of_a_text_only(admin_client: Client, library: Library) -> None:
     ChunkFactory(library=library, text="begin " + "x" * 10_000 + " end")
     DocumentFactory(library=library, title="Title " + "y" * 10_000 + " end")
     for path, word in ((CHUNKS, "begin"), (DOCUMENTS, "Title")):
@@ -252,26 +210,15 @@ def test_a_list_reads_the_beginning_of_a_text_only(admin_client: Client, library
 @asks_snapshots
 def test_the_page_of_a_library_leads_to_what_is_in_it(admin_client: Client, chunk: Chunk) -> None:
     page = admin_client.get(change(chunk.library)).content.decode()
-    assert f'href="{CHUNKS}?library=zoo"' in page
-    assert f'href="{DOCUMENTS}?library=zoo"' in page
+    assert f'href="{CHUNKS}?library={chunk.library.pk}"' in page
+    assert f'href="{DOCUMENTS}?library={chunk.library.pk}"' in page
 
 
-def test_the_page_of_a_document_shows_its_first_chunks_and_leads_to_all(admin_client: Client, library: Library) -> None:
+def test_the_page_of_a_document_leads_to_its_chunks(admin_client: Client, library: Library) -> None:
     document = DocumentFactory(library=library)
-    chunks = [
-        ChunkFactory(library=library, document=document, public_id=f"part-{i}", position=i, text=f"Text of {i}")
-        for i in reversed(range(15))
-    ]
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        page = admin_client.get(change(document))
-    text = text_of(page)
-    assert [f"part-{i}" in text for i in range(15)] == [True] * 10 + [False] * 5
-    assert "Text of 9" in text
-    assert f'href="{CHUNKS}?document={document.pk}"' in page.content.decode()
-    assert f'href="{change(chunks[-1])}"' in page.content.decode()
-    assert len(queries) < 12
+    ChunkFactory.create_batch(15, library=library, document=document)
+    page = admin_client.get(change(document)).content.decode()
+    assert f'<a href="{CHUNKS}?document={document.pk}">15</a>' in page
 
 
 def test_the_page_of_a_chunk_shows_its_metadata_indented(admin_client: Client, library: Library) -> None:
@@ -281,25 +228,17 @@ def test_the_page_of_a_chunk_shows_its_metadata_indented(admin_client: Client, l
     )
 
 
-def test_the_page_of_a_chunk_sums_up_its_embedding(admin_client: Client) -> None:
-    library = LibraryFactory(dimension=4, metric="dot")
-    page = admin_client.get(change(ChunkFactory(library=library, vector=[3.0, -4.0, 0.0, 0.5])))
-    text = text_of(page)
-    assert "Dimension 4, norm 5.02494, components from -4 to 3." in text
-    assert "[3, -4, 0, 0.5]" in text
-    [path] = re.findall(r'<path d="(M1.5 30[^"]*)"', page.content.decode())
-    heights = [float(height) for height in re.findall(r"v(-?[\d.]+)", path)]
-    assert heights == pytest.approx([-22.5, 30.0, 0.0, -3.8], abs=0.06)
-
-
-def test_the_sketch_of_a_long_vector_stays_small(admin_client: Client) -> None:
-    library = LibraryFactory(dimension=8192)
-    vector = np.random.default_rng(0).normal(size=8192)
-    page = admin_client.get(change(ChunkFactory(library=library, vector=vector)))
-    assert len(re.findall(r"M[\d.]+ 30v", page.content.decode())) == 256
-    assert "A bar stands for up to 32 components" in text_of(page)
-    assert "8184 more" in text_of(page)
-    assert len(page.content) < 50_000
+@pytest.mark.parametrize(
+    ("dimension", "shown"),
+    [(3, "3 components: 1, -0.5, 0.25 "), (8192, "8192 components: 1, -0.5, 0.25, 0, 0, 0, 0, 0, ...")],
+)
+def test_the_page_of_a_chunk_shows_the_beginning_of_its_vector(
+    admin_client: Client, dimension: int, shown: str
+) -> None:
+    vector = np.zeros(dimension)
+    vector[:3] = [1, -0.5, 0.25]
+    page = admin_client.get(change(ChunkFactory(library=LibraryFactory(dimension=dimension), vector=vector)))
+    assert shown in text_of(page)
 
 
 def test_the_page_of_a_chunk_without_an_embedding_says_so(admin_client: Client, chunk: Chunk) -> None:
@@ -308,13 +247,46 @@ def test_the_page_of_a_chunk_without_an_embedding_says_so(admin_client: Client, 
 
 
 @asks_snapshots
-def test_an_edited_text_moves_the_revision_and_is_what_queries_show(admin_client: Client, chunk: Chunk) -> None:
-    before, vector = revision(chunk.library), bytes(Embedding.objects.get().vector)
+def test_an_edited_text_gets_a_vector_of_the_library_s_model(admin_client: Client) -> None:
+    library = LibraryFactory(dimension=64, embedding_provider="hashing", embedding_model="hashing-64")
+    old, new = embed("hashing", "hashing-64", ["A cat", "A lion"], "document")
+    chunk = ChunkFactory(library=library, public_id="cat", text="A cat", vector=old)
+    before = revision(library)
+    response = save(admin_client, chunk, text="A lion")
+    assert saved(response)
+    assert bytes(Embedding.objects.get().vector) == new.tobytes()
+    assert revision(library) > before
+    assert "keeps the vector" not in text_of(admin_client.get(response["Location"]))
+
+
+@asks_snapshots
+def test_without_a_model_an_edited_text_keeps_its_vector_and_the_remedy_that_is_named_works(
+    admin_client: Client, chunk: Chunk
+) -> None:
     assert found(chunk.library) == {"cat": "A cat"}
-    assert saved(save(admin_client, chunk, text="A lion"))
-    assert revision(chunk.library) > before
+    response = save(admin_client, chunk, text="A lion")
+    assert saved(response)
     assert found(chunk.library) == {"cat": "A lion"}
-    assert bytes(Embedding.objects.get().vector) == vector
+    assert Embedding.objects.get().vector == np.float32([1, 0, 0]).tobytes()
+    warning = text_of(admin_client.get(response["Location"]))
+    assert "zoo has no embedding model, so cat keeps the vector of its old text" in warning
+    remedy = re.search(r"`(\w+)` by PATCH (\S+)", warning)
+    assert remedy is not None
+    body = json.dumps({"text": "A lion", remedy[1]: [0, 1, 0]})
+    assert admin_client.patch(remedy[2], body, content_type="application/json").status_code == 200
+    assert Embedding.objects.get().vector == np.float32([0, 1, 0]).tobytes()
+
+
+@asks_snapshots
+def test_a_text_that_cannot_be_embedded_is_not_saved(admin_client: Client) -> None:
+    library = LibraryFactory(dimension=64, embedding_provider="openai", embedding_model="m")
+    chunk = ChunkFactory(library=library, text="A cat", vector=[1.0] * 64)
+    with override_settings(EMBEDDINGS=Config(retries=0, openai_base_url="http://127.0.0.1:1/v1")):
+        response = save(admin_client, chunk, text="A lion")
+    assert "http://127.0.0.1:1 cannot be reached" in complaints(response, None)
+    assert "A lion" in response.content.decode()
+    assert "there is nothing to embed" in complaints(save(admin_client, chunk, text=" "), "text")
+    assert Chunk.objects.get().text == "A cat"
 
 
 @asks_snapshots
@@ -447,7 +419,7 @@ def test_an_untouched_form_needs_a_name_only(admin_client: Client) -> None:
         ("public_id", "two words", "without '/'"),
         ("public_id", "..", "neither '.' nor '..'"),
         ("public_id", "x" * 129, "128 characters"),
-        ("public_id", "zoo", "already exists"),
+        ("public_id", "zoo", "is in use"),
         ("name", "x" * 201, "at most 200 characters"),
         ("dimension", "0", "an integer from 1 to 8192"),
         ("dimension", "8193", "(limit VECTORDB_MAX_DIMENSION)"),
@@ -471,15 +443,6 @@ def test_what_makes_a_library_cannot_be_changed_later(admin_client: Client, libr
     library.refresh_from_db()
     assert (library.public_id, library.dimension, library.metric) == ("zoo", 3, "cosine")
     assert (library.name, library.index_type) == ("Renamed", "brute_force")
-
-
-@asks_snapshots
-def test_a_dimension_can_be_set_while_there_is_none(admin_client: Client) -> None:
-    library = LibraryFactory(dimension=None)
-    assert "(limit VECTORDB_MAX_DIMENSION)" in complaints(save(admin_client, library, dimension="9000"), "dimension")
-    assert saved(save(admin_client, library, dimension="5"))
-    library.refresh_from_db()
-    assert library.dimension == 5
 
 
 def test_documents_and_chunks_are_not_added_by_hand(admin_client: Client) -> None:
@@ -513,6 +476,7 @@ def select(client: Client, path: str, *rows: Any, **more: Any) -> HttpResponse:
 
 def confirm(client: Client, path: str, asked: HttpResponse) -> HttpResponse:
     """Press "Yes, delete" on the page that asks."""
+    assert b"Are you sure" in asked.content
     hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', asked.content.decode())
     typed: dict[str, list[str]] = {}
     for name, value in hidden:
@@ -578,32 +542,11 @@ def test_deleting_selected_rows_asks_first(
     assert left() == remaining
 
 
-@asks_snapshots
-def test_all_that_match_are_deleted_without_being_listed_or_loaded(admin_client: Client, library: Library) -> None:
-    for i in range(130):
-        ChunkFactory(library=library, public_id=f"c{i}", text="old" if i < 120 else "new")
-    path = f"{CHUNKS}?library=zoo&q=old"
-    asked = select(admin_client, path, Chunk.objects.earliest("pk"), select_across="1")
-    assert "Chunks: 120" in text_of(asked)
-    assert "and 100 more" in text_of(asked)
-    with CaptureQueriesContext(connection) as queries:
-        done = confirm(admin_client, path, asked)
-    assert done.status_code == 302
-    assert len(queries) < 25
-    assert set(found(library)) == {f"c{i}" for i in range(120, 130)}
-    assert [entry.object_repr for entry in LogEntry.objects.all()] == ["120 chunks"]
-    assert "Successfully deleted 120 chunks." in text_of(admin_client.get(CHUNKS))
-
-
-def test_if_more_match_by_the_time_of_the_answer_it_asks_again(admin_client: Client, library: Library) -> None:
-    chunks = ChunkFactory.create_batch(2, library=library)
-    asked = select(admin_client, CHUNKS, chunks[0], select_across="1")
-    ChunkFactory(library=library)
-    asked = confirm(admin_client, CHUNKS, asked)
-    assert "Chunks: 3" in text_of(asked)
-    assert Chunk.objects.count() == 3
-    confirm(admin_client, CHUNKS, asked)
-    assert Chunk.objects.count() == 0
+def test_rows_of_other_pages_are_not_offered_to_be_deleted(admin_client: Client, library: Library) -> None:
+    ChunkFactory.create_batch(60, library=library)
+    page = admin_client.get(CHUNKS)
+    assert len(listed(page)) == 50
+    assert "Select all" not in text_of(page)
 
 
 @asks_snapshots
@@ -618,7 +561,7 @@ def test_an_odd_id_is_shown_as_text(admin_client: Client) -> None:
         page = admin_client.get(path).content.decode()
         assert "<script>" not in page.replace("<script>\n", "")
         assert odd in unescape(page)
-    assert listed(admin_client.get(CHUNKS, {"library": odd})) == [odd]
+    assert listed(admin_client.get(CHUNKS, {"q": odd})) == [odd]
 
 
 def member(*permissions: str) -> Client:
@@ -640,7 +583,7 @@ def test_who_may_only_look_gets_no_form(chunk: Chunk) -> None:
         assert "Seen" not in text_of(page)
         assert client.post(change(row), {"text": "x", "name": "x", "metadata": "{}"}).status_code == 403
     assert "A cat" in text_of(client.get(change(chunk)))
-    assert "Dimension 3" in text_of(client.get(change(chunk)))
+    assert "3 components" in text_of(client.get(change(chunk)))
 
 
 def test_who_may_not_delete_chunks_cannot_delete_what_holds_some(full: Library) -> None:
@@ -651,24 +594,3 @@ def test_who_may_not_delete_chunks_cannot_delete_what_holds_some(full: Library) 
     assert "chunks" in text_of(select(client, LIBRARIES, full))
     assert select(client, LIBRARIES, full, post="yes").status_code == 403
     assert left()[0] == 2
-
-
-@asks_snapshots
-def test_a_library_shows_its_embedding_model_and_how_far_its_move_to_another_is(
-    admin_client: Client, chunk: Chunk
-) -> None:
-    path = change(chunk.library)
-    assert "none" in admin_client.get(path).content.decode()
-    Library.objects.update(embedding_provider="hashing", embedding_model="hashing-64")
-    move = Reembedding.objects.create(library=chunk.library, generation=2, provider="hashing", model="hashing-128")
-    assert "hashing hashing-64; moving to hashing hashing-128: running, 0 of 1 chunks" in text(admin_client.get(path))
-    Embedding.objects.create(chunk=chunk, generation=2, vector=bytes(512))
-    Reembedding.objects.update(state="failed", error="no <room>")
-    assert "failed, 1 of 1 chunks (no <room>)" in text(admin_client.get(path))
-    move.state = "sweeping"
-    move.save()
-    assert "moving" not in text(admin_client.get(path))
-
-
-def text(page: HttpResponse) -> str:
-    return unescape(page.content.decode())
