@@ -23,6 +23,8 @@ BAD_VALUES = [
     ("VECTORDB_SAMPLE", "maybe", "1 or 0"),
     ("VECTORDB_DEBUG", "2", "1 or 0"),
     ("VECTORDB_AUTH", "on", "off"),
+    ("VECTORDB_EMBEDDING_PROVIDER", "chroma", "wordllama, hashing"),
+    ("VECTORDB_EMBEDDING_MODEL", "hashing-64", "needs VECTORDB_EMBEDDING_PROVIDER"),
     ("VECTORDB_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ("VECTORDB_MAX_K", "-1", "from 1 to"),
     ("DATABASE_URL", "mysql://localhost/x", "sqlite:/// or postgresql://"),
@@ -42,6 +44,13 @@ def test_a_bad_value_is_refused_with_one_sentence(
     with pytest.raises(ImproperlyConfigured) as refused:
         environment.read()
     assert_is_sentence(str(refused.value), name, remedy)
+
+
+def test_a_provider_that_has_no_default_model_must_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECTORDB_EMBEDDING_PROVIDER", "openai")
+    with pytest.raises(ImproperlyConfigured) as refused:
+        environment.read()
+    assert_is_sentence(str(refused.value), "VECTORDB_EMBEDDING_MODEL", "must name a model of openai")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from apps.embeddings.config import DEFAULT_MODELS
+
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -60,6 +62,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+def _or_empty(parse: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: parse(text) if text else text
 
 
 def _folder(text: str) -> Path:
@@ -153,12 +159,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "VECTORDB_EMBEDDING_PROVIDER",
-        "hashing",
-        "Provider of the model that makes vectors of texts for a library that names none: hashing, "
-        "sentence_transformers, openai or cohere.",
-        _one_of("hashing", "sentence_transformers", "openai", "cohere"),
+        "",
+        "Provider of the model that makes vectors of texts for a library that names none: wordllama, hashing, "
+        "sentence_transformers, openai or cohere. Empty: wordllama, or hashing where its package is not installed.",
+        _or_empty(_one_of("wordllama", "hashing", "sentence_transformers", "openai", "cohere")),
     ),
-    Setting("VECTORDB_EMBEDDING_MODEL", "hashing-384", "Its model.", _not_blank),
+    Setting(
+        "VECTORDB_EMBEDDING_MODEL",
+        "",
+        "Its model. Empty: l2-supercat-256 of wordllama, hashing-384 of hashing, all-MiniLM-L6-v2 of "
+        "sentence_transformers; of others one must be named.",
+        str.strip,
+    ),
     Setting(
         "VECTORDB_EMBEDDING_TIMEOUT",
         "30",
@@ -273,6 +285,13 @@ def read() -> dict[str, Any]:
                 f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or "
                 f"{consequence}."
             )
+    provider, model = values["VECTORDB_EMBEDDING_PROVIDER"], values["VECTORDB_EMBEDDING_MODEL"]
+    for is_wrong, remedy in (
+        (model and not provider, "needs VECTORDB_EMBEDDING_PROVIDER beside it"),
+        (provider and not model and provider not in DEFAULT_MODELS, f"must name a model of {provider}"),
+    ):
+        if is_wrong:
+            raise ImproperlyConfigured(f"VECTORDB_EMBEDDING_MODEL={model!r} cannot be used: it {remedy}.")
     return values
 
 

@@ -1,5 +1,6 @@
 """The settings of this app: `settings.EMBEDDINGS` is a `Config`. API keys are in no `repr`."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -16,12 +17,20 @@ _MINIMA = {
 }
 
 
+# The models of providers that have one to be taken where none is named.
+DEFAULT_MODELS = {
+    "wordllama": "l2-supercat-256",
+    "hashing": "hashing-384",
+    "sentence_transformers": "all-MiniLM-L6-v2",
+}
+
+
 @dataclass(frozen=True)
 class Config:
     """How text is embedded; raises ValueError, with one sentence, for a value that cannot be used.
 
     Attributes:
-        provider, model: of a library that names none.
+        provider, model: of a library that names none; empty: see `default`.
         timeout: seconds that one call of `embed` may take, for all batches and attempts.
         retries: further attempts after a failure that may pass.
         first_wait: seconds before the first of them, if the provider names no time; doubled for each further one.
@@ -32,8 +41,8 @@ class Config:
         sentence_transformers_threads: threads for one computation of PyTorch on the CPU, in each process.
     """
 
-    provider: str = "hashing"
-    model: str = "hashing-384"
+    provider: str = ""
+    model: str = ""
     timeout: float = 30.0
     retries: int = 2
     first_wait: float = 0.5
@@ -53,6 +62,12 @@ class Config:
         for name, minimum in _MINIMA.items():
             if not getattr(self, name) >= minimum:
                 raise ValueError(f"{name} must be at least {minimum}")
+
+    @property
+    def default(self) -> tuple[str, str]:
+        """Provider and model of a library that names none: wordllama, or hashing where its package is missing."""
+        provider = self.provider or ("wordllama" if importlib.util.find_spec("wordllama") else "hashing")
+        return provider, self.model or DEFAULT_MODELS[provider]
 
 
 def check_base_url(name: str, url: str) -> None:

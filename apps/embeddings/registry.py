@@ -16,6 +16,7 @@ from apps.embeddings.provider import Provider
 
 # The class of each provider, in the module of its name.
 PROVIDERS = {
+    "wordllama": "WordLlama",
     "hashing": "Hashing",
     "sentence_transformers": "SentenceTransformers",
     "openai": "OpenAI",
@@ -41,6 +42,9 @@ def provider_type(name: str) -> type[Provider]:
 
 def install_command(name: str) -> str:
     """The command that installs the package of the provider `name`."""
+    if name == "wordllama":
+        # base.txt has it wherever it need not be compiled.
+        return "python -m pip install wordllama"
     return f"python -m pip install --require-hashes -r requirements/embeddings-{name.replace('_', '-')}.txt"
 
 
@@ -58,6 +62,18 @@ def provider(name: str, model: str) -> Provider:
 @lru_cache(maxsize=32)
 def _make(kind: type[Provider], model: str, settings: Config) -> Provider:
     return kind(model, settings)
+
+
+def load_before_fork(name: str) -> None:
+    """Load what forked processes share of a provider: of `wordllama`, which starts no threads; of others, nothing.
+
+    Raises NotInstalled.
+    """
+    if name == "wordllama":
+        provider_type(name)
+        from apps.embeddings.providers import wordllama
+
+        wordllama.load()
 
 
 def forget() -> None:

@@ -36,8 +36,8 @@ def ids(client: httpx.Client, path: str, **query: Any) -> list[str]:
 
 def test_an_empty_library_takes_the_default_model(client: httpx.Client, quotes: str) -> None:
     library = client.get(quotes).json()
-    assert library["embedding"] == {"provider": "hashing", "model": "hashing-384"}
-    assert library["dimension"] == 384
+    assert library["embedding"] == {"provider": "wordllama", "model": "l2-supercat-256"}
+    assert library["dimension"] == 256
     assert ids(client, quotes, text="apples and doctors", k=2) == ["doctor", "apple"]
 
 

@@ -46,7 +46,7 @@ def test_a_text_becomes_chunks_that_are_found(client: httpx.Client, path: str) -
     assert all(chunk["metadata"] == {} for chunk in stored)
     found = client.post(f"{path}/query", json={"text": "things about bridges", "k": 1}).json()["results"]
     assert [result["id"] for result in found] == [stored[6]["id"]]
-    assert client.get(path).json()["embedding"] == {"provider": "hashing", "model": "hashing-384"}
+    assert client.get(path).json()["embedding"] == {"provider": "wordllama", "model": "l2-supercat-256"}
 
 
 def test_without_chunking_a_short_text_is_one_chunk(client: httpx.Client, path: str) -> None:

@@ -1,5 +1,6 @@
 """Settings of embeddings: what cannot be used is refused, and secrets are not shown."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,27 @@ def test_keys_are_not_shown() -> None:
     shown = repr(Config(openai_api_key="sk-secret-1", cohere_api_key="secret-2"))
     assert "secret" not in shown
     assert "openai_base_url" in shown
+
+
+@pytest.mark.parametrize(
+    ("named", "default"),
+    [
+        ({}, ("wordllama", "l2-supercat-256")),
+        ({"provider": "hashing"}, ("hashing", "hashing-384")),
+        ({"provider": "hashing", "model": "hashing-64"}, ("hashing", "hashing-64")),
+        ({"provider": "sentence_transformers"}, ("sentence_transformers", "all-MiniLM-L6-v2")),
+        ({"provider": "openai", "model": "m"}, ("openai", "m")),
+    ],
+)
+def test_the_default_model_is_the_providers_or_the_named_one(named: dict[str, Any], default: tuple[str, str]) -> None:
+    assert Config(**named).default == default
+
+
+def test_where_there_is_no_package_of_wordllama_words_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # None here makes Python say that there is no such module.
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    assert Config().default == ("hashing", "hashing-384")
+    assert Config(provider="wordllama").default == ("wordllama", "l2-supercat-256")
 
 
 @pytest.mark.parametrize("name", ["openai_base_url", "cohere_base_url"])

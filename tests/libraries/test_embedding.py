@@ -56,6 +56,29 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
     registry.forget()
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+def test_a_library_keeps_its_model_when_the_servers_default_changes(settings: Settings) -> None:
+    settings.EMBEDDINGS = Config(provider="hashing")
+    assert send("POST", "", {"id": "old", "name": "Old"}).status_code == 201
+    texts = ["An apple a day keeps the doctor away", "A rose is a rose", "Time flies like an arrow"]
+    chunks = {"chunks": [{"id": str(n), "text": text} for n, text in enumerate(texts)]}
+    assert send("POST", "/old/chunks", chunks).status_code == 200
+
+    def results() -> list[dict[str, Any]]:
+        query = {"text": "apples for the doctor", "include": ["text", "embedding"]}
+        found: list[dict[str, Any]] = send("POST", "/old/query", query).json()["results"]
+        return found
+
+    before = results()
+    assert (before[0]["id"], len(before), len(before[0]["embedding"])) == ("0", 3, 384)
+    settings.EMBEDDINGS = Config()
+    assert results() == before
+    assert send("POST", "/old/chunks", {"chunks": [{"id": "3", "text": texts[0]}]}).status_code == 200
+    assert [result["score"] for result in results()][:2] == [before[0]["score"]] * 2
+    model = Client().get(f"{LIBRARIES}/old").json()["embedding"]
+    assert model == {"provider": "hashing", "model": "hashing-384"}
+
+
 def test_a_text_that_is_as_it_was_keeps_its_vector_and_costs_nothing(service: Service) -> None:
     for chunk_id, text in (("a", "A"), ("c", "")):
         for method, path, body in (
@@ -137,7 +160,7 @@ def test_no_library_takes_a_model_whose_vectors_are_too_long(
     assert response.status_code == 400, response.content
     [error] = response.json()["errors"]
     assert error["pointer"] == pointer
-    assert "makes vectors of 384 components" in error["detail"]
+    assert f"makes vectors of {256 if pointer == '/embedding' else 384} components" in error["detail"]
     assert "at most 100 (limit VECTORDB_MAX_DIMENSION)" in error["detail"]
     assert [library["dimension"] for library in Client().get(LIBRARIES).json()["items"]] == [None]
     assert send("POST", "/notes/chunks", TEXT | {"embedding": SHORT}).status_code == 200

@@ -1,5 +1,6 @@
 """The providers, one module each. Only `registry` imports them; their packages may not be installed.
 
+wordllama              static embeddings of word pieces, from the files of a package
 hashing                hashed words and parts of words; needs nothing, knows no meaning
 sentence_transformers  models on this machine
 openai                 OpenAI's API, and the many servers that speak it

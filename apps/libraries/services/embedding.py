@@ -83,7 +83,7 @@ def model_for(
         return known_model(model, pointer)
     if brings_vectors:
         return None
-    model = EmbeddingModel(config().provider, config().model)
+    model = EmbeddingModel(*config().default)
     dimension = provider(*model).dimension
     if fault := dimension_fault(dimension):
         raise Invalid.at("/embedding", f"is required: the server's default model {fault}")

@@ -11,6 +11,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
+from apps.embeddings.errors import NotInstalled
+from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
 from apps.engine.indexes import registry
 from apps.libraries.dialects import is_damaged
@@ -45,6 +47,10 @@ class Command(BaseCommand):
                 "queries are slower. Run `python -m apps.engine.kernels` as its owner."
             )
         registry.import_all()
+        try:
+            load_before_fork(settings.EMBEDDINGS.default[0])
+        except NotInstalled as error:
+            raise CommandError(str(error)) from None
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
         self._greet(has_sample)
