@@ -1,11 +1,12 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
+# make clients: clients generated from the schema, against a server.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
 PYTHON ?= python3
 TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev serve test test-postgresql lint bench format requirements
+.PHONY: install dev serve test test-postgresql lint clients bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -28,6 +29,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+# node and npm are the environment's, as Python is.
+clients: $(VENV)/.dev
+	cd tests/clients && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --no-audit --no-fund
+	$(BIN)/python -m tests.clients
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m apps.engine.kernels

@@ -147,10 +147,11 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector, text and words.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
+    "COMPONENT_SPLIT_PATCH": False,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["apps.api.openapi.add_problems"],
+    "POSTPROCESSING_HOOKS": ["apps.api.openapi.complete"],
 }
 
 LOGGING = {

@@ -1,19 +1,21 @@
 """The OpenAPI schema, by drf-spectacular from the pydantic models of requests and answers.
 
-`add_problems` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
+`complete` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
 """
 
+from copy import deepcopy
 from typing import Any
 
 from drf_spectacular.contrib.pydantic import PydanticExtension
 from drf_spectacular.openapi import AutoSchema as _AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, NoDefault, model_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
 
-from apps.api.v1.schemas import Problem
+from apps.api.errors import CONTENT_TYPE
+from apps.api.v1.schemas import Health, Problem, Readiness
 from apps.libraries.fields import Identifier
 
 _IF_MATCH = OpenApiParameter(
@@ -22,25 +24,32 @@ _IF_MATCH = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="Write only if this is still the ETag; 412 otherwise.",
 )
+_ETAG = OpenApiParameter(
+    "ETag",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="Names this state of the resource, for If-Match.",
+    response=["200"],
+)
 # Leaves a method that an endpoint inherits out of the schema.
 HIDDEN = extend_schema(exclude=True)
 
-# Statuses that any operation may answer beside its own, with when that happens.
-_PROBLEMS = {
-    "400": "Malformed or invalid, or past a limit.",
-    "404": "What the path or the body names does not exist.",
-    "409": "An id is taken, or the library has, or gets, another embedding model.",
-    "412": "The resource has changed since its ETag was read.",
-    "413": "The body is too large.",
-    "415": "The body is not application/json.",
-    "502": "The embedding provider failed; nothing was written.",
-    "503": "Busy, disk full, or the database cannot be reached; try again after Retry-After.",
-}
-_BODY_ONLY = {"413", "415"}
-_WRITE_ONLY = {"409", "412"}
+# Problems beside an operation's own answers: what an operation has that may be answered so, the status, and when it is.
+_PROBLEMS = (
+    ("operation", "400", "Malformed or invalid, or past a limit."),
+    ("path", "404", "What the path or the body names does not exist."),
+    ("write", "409", "An id is taken, or the library has, or gets, another embedding model."),
+    ("If-Match", "412", "The resource has changed since its ETag was read."),
+    ("body", "413", "The body is too large."),
+    ("body", "415", "The body is not application/json."),
+    ("body", "502", "The embedding provider failed; nothing was written."),
+    ("operation", "503", "Busy, disk full, or the database cannot be reached; try again after Retry-After."),
+    ("operation", "default", "Any other error."),
+)
 _READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_values"}
+_BODY_MAY_BE_ABSENT = {"reindex"}
 _TAGS = {"query": "queries"} | dict.fromkeys(("stats", "reindex", "reembed"), "libraries")
-_REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string"}}
+_REQUEST_ID = {"description": "The request's id, also in the server's log.", "schema": {"type": "string"}}
 _REF = "#/components/schemas/{model}"
 
 
@@ -56,24 +65,35 @@ class AutoSchema(_AutoSchema):
         return ["libraries" if parts[0] == "libraries" else "server"]
 
     def get_override_parameters(self) -> list[Any]:
-        if self.method in ("PUT", "PATCH", "DELETE") and self.view.has_etag:
-            return [_IF_MATCH]
-        return [self.view.parameters] if self.method == "GET" else []
+        found: list[Any] = [self.view.parameters] if self.method == "GET" else []
+        if self.view.has_etag and self.method in ("GET", "PATCH"):
+            found.append(_ETAG)
+        if self.view.has_etag and self.method in ("PUT", "PATCH", "DELETE"):
+            found.append(_IF_MATCH)
+        return found
 
     def get_response_serializers(self) -> Any:
-        return {204: None} if self.method == "DELETE" else super().get_response_serializers()
+        return (
+            {204: OpenApiResponse(None, "It is done.")}
+            if self.method == "DELETE"
+            else super().get_response_serializers()
+        )
 
     def get_examples(self) -> list[OpenApiExample]:
         body = self.view.example_bodies.get(self.method)
-        return [] if body is None else [OpenApiExample("Example", body, request_only=True)]
+        bodies = self.view.sample_bodies or ({} if body is None else {"Example": body})
+        return [OpenApiExample(name, body, request_only=True) for name, body in bodies.items()]
 
 
-class _RequestSchema(GenerateJsonSchema):
-    """Shows no default that says the same as leaving the field out: to send both of two alternatives is refused."""
+class _JsonSchema(GenerateJsonSchema):
+    """Shows a request's default where to send it says the same as to leave the field out, and none of an answer."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
     def get_default_value(self, schema: Any) -> Any:
         default = super().get_default_value(schema)
-        return default if default or default == 0 else NoDefault
+        return default if self.mode == "validation" and (default or default == 0) else NoDefault
 
 
 class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
@@ -82,10 +102,8 @@ class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
     priority = 1
 
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
-        if direction == "request":
-            schema = model_json_schema(self.target, ref_template=_REF, schema_generator=_RequestSchema)
-        else:
-            schema = model_json_schema(self.target, ref_template=_REF, mode="serialization")
+        mode: JsonSchemaMode = "validation" if direction == "request" else "serialization"
+        schema = model_json_schema(self.target, ref_template=_REF, schema_generator=_JsonSchema, mode=mode)
         for name, definition in schema.pop("$defs", {}).items():
             component = ResolvedComponent(  # type: ignore[no-untyped-call]
                 name, ResolvedComponent.SCHEMA, schema=definition, object=name
@@ -94,26 +112,62 @@ class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
         return schema
 
 
-def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing: the rule of ids, problem responses and the request id's header on every operation."""
-    schemas = result["components"].setdefault("schemas", {})
-    problem = model_json_schema(Problem, ref_template=_REF)
-    schemas |= problem.pop("$defs") | {"Problem": problem}
+def _content(model: str, media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": _REF.format(model=model)}}}
+
+
+# These are views of Django's, which drf-spectacular does not look at.
+_SERVER = {
+    "/health": {
+        "get": {
+            "operationId": "health",
+            "summary": "Whether the process answers",
+            "tags": ["server"],
+            "responses": {"200": {"content": _content("Health")}},
+        }
+    },
+    "/ready": {
+        "get": {
+            "operationId": "ready",
+            "summary": "Whether requests can be served",
+            "tags": ["server"],
+            "responses": {
+                "200": {"content": _content("Readiness")},
+                "503": {"content": _content("Readiness"), "description": "They cannot be; `checks` says why."},
+            },
+        }
+    },
+}
+
+
+def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Postprocessing: what is true of every operation, such as the rule of ids and how errors look."""
+    models: Any = [(model, "serialization") for model in (Problem, Health, Readiness)]
+    _, definitions = models_json_schema(models, ref_template=_REF, schema_generator=_JsonSchema)
+    schemas = result["components"]["schemas"] | definitions["$defs"]
+    result["components"]["schemas"] = schemas
+    result["paths"] |= deepcopy(_SERVER)
     identifier = TypeAdapter(Identifier).json_schema()
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for operations in result["paths"].values():
-        for method, operation in operations.items():
+        for operation in operations.values():
+            has = {"operation", *(parameter["name"] for parameter in operation.get("parameters", []))}
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     parameter["schema"] = identifier
+                    parameter["description"] = f"The {parameter['name'].removesuffix('_id')}'s id, percent-encoded."
+                    has.add("path")
+            if "requestBody" in operation:
+                operation["requestBody"]["required"] = operation["operationId"] not in _BODY_MAY_BE_ABSENT
+                has |= {"body"} if operation["operationId"] in _READS_BY_POST else {"body", "write"}
             responses = operation["responses"]
-            for status, description in _PROBLEMS.items():
-                if status in _BODY_ONLY and "requestBody" not in operation:
-                    continue
-                if status in _WRITE_ONLY and (method == "get" or operation["operationId"] in _READS_BY_POST):
-                    continue
-                responses.setdefault(status, {"description": description, "content": content})
-            responses["default"] = {"description": "Any other error.", "content": content}
+            for response in responses.values():
+                for content in response.get("content", {}).values():
+                    model = content["schema"]["$ref"].rpartition("/")[2]
+                    response["description"] = response.get("description") or schemas[model]["description"]
+            for what, status, description in _PROBLEMS:
+                if what in has:
+                    problem = {"description": description, "content": _content("Problem", CONTENT_TYPE)}
+                    responses.setdefault(status, problem)
             for response in responses.values():
                 response.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID
     return result

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
@@ -43,8 +43,10 @@ Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MA
 class Embedding(Input):
     """The model that makes vectors of a library's texts."""
 
-    provider: Annotated[PlainText, Field(max_length=64)]
-    model: Annotated[PlainText, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH)]
+    provider: Annotated[PlainText, Field(max_length=64, description="Who makes the vectors, such as `hashing`.")]
+    model: Annotated[
+        PlainText, Field(max_length=EMBEDDING_MODEL_MAX_LENGTH, description="The model, as its provider names it.")
+    ]
 
     @property
     def key(self) -> EmbeddingModel:
@@ -59,68 +61,72 @@ NamedModel = Annotated[Embedding | None, NotNull()]
 class LibraryCreate(Input):
     """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
 
-    id: NewIdentifier = Field(default_factory=new_id)
-    name: Name
-    description: Text = ""
-    dimension: Annotated[Dimension | None, NotNull()] = None
-    metric: MetricName = Metric.COSINE.value
-    index_type: IndexType = AUTO
-    index_params: IndexParams = {}
-    embedding: NamedModel = None
-    metadata: Metadata = {}
+    id: NewIdentifier = Field(default_factory=new_id, description="Unique in the server; left out, one is made.")
+    name: Name = Field(description="A title for people.")
+    description: Text = Field("", description="A text for people.")
+    dimension: Annotated[Dimension | None, NotNull()] = Field(None, description="Components of each vector.")
+    metric: MetricName = Field(Metric.COSINE.value, description="How vectors are compared; fixed from then on.")
+    index_type: IndexType = Field(AUTO, description="`auto` chooses by size and dimension.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
+    embedding: NamedModel = Field(None, description="The model that makes vectors of texts.")
+    metadata: Metadata = Field({}, description="JSON of your own; the server only stores it.")
 
 
 class LibraryUpdate(Input):
     """The fields of a library to change; the others stay. `embedding` must be the library's model, if it has one."""
 
-    name: Name = ""
-    description: Text = ""
-    metadata: Metadata = {}
-    index_type: IndexType = AUTO
-    index_params: IndexParams = {}
+    name: Name = Field("", description="A title for people.")
+    description: Text = Field("", description="A text for people.")
+    metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
+    index_type: IndexType = Field("", description="Another type of index; it is rebuilt while queries go on.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
-    embedding: NamedModel = None
+    embedding: NamedModel = Field(None, description="The model that the library is taken to have; 409 if another.")
 
 
 class Reembed(Input):
     """The model that a library is to be moved to."""
 
-    embedding: Embedding
+    embedding: Embedding = Field(description="The new model.")
 
 
 class Reindex(Input):
     """A rebuild of a library's index, also by another type or with other parameters."""
 
-    index_type: IndexType = AUTO
-    index_params: IndexParams = {}
+    index_type: IndexType = Field("", description="Another type of index; left out, the present one.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
 
 
 class ChunkContent(Input):
     """The fields that every way to write a chunk has."""
 
-    text: Text = ""
-    embedding: Vector = []
-    metadata: Metadata = {}
+    text: Text = Field("", description="The text; empty if only a vector is written.")
+    embedding: Vector = Field([], description="The vector; left out, the library's model makes one of the text.")
+    metadata: Metadata = Field({}, description="JSON of your own; filters look at it.")
 
 
 class DocumentChunk(ChunkContent):
     """A chunk as it is written within its document."""
 
-    id: NewIdentifier = Field(default_factory=new_id)
+    id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
 
 
 class ChunkInput(DocumentChunk):
     """A chunk as it is written alone. Without `embedding`, the library's model makes one of the text."""
 
-    document_id: Identifier | None = None
+    document_id: Identifier | None = Field(
+        None, description="Its document; null for none, left out to keep the one it has."
+    )
 
 
 class ChunkUpdate(ChunkContent):
     """The fields of a chunk to change; the others stay. `document_id: null` detaches it from its document."""
 
-    document_id: Identifier | None = None
+    document_id: Identifier | None = Field(
+        None, description="Its document; null for none, left out to keep the one it has."
+    )
 
 
 CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
@@ -129,9 +135,12 @@ CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_C
 class ChunksWrite(Input):
     """Chunks to write in one transaction: `upsert` replaces or creates, `insert` creates, `update` changes."""
 
-    chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE]
-    embedding: NamedModel = None
-    mode: Literal["upsert", "insert", "update"] = "upsert"
+    chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE] = Field(description="Their ids differ.")
+    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    mode: Literal["upsert", "insert", "update"] = Field(
+        "upsert",
+        description="`upsert` creates or replaces, `insert` refuses ids in use, `update` changes what is named.",
+    )
 
     @model_validator(mode="after")
     def _check_ids(self) -> "ChunksWrite":
@@ -146,23 +155,26 @@ class Chunking(Input):
     also the last of the chunk before. Left out, `max_tokens` is no more than the model reads, and `overlap` an eighth
     of it."""
 
-    max_tokens: Annotated[int, BoundedInt(1, 4096, "of tokens in a chunk")] = 256
-    overlap: Annotated[int, BoundedInt(0, 2048, "of tokens in a chunk")] = 32
+    max_tokens: Annotated[int, BoundedInt(1, 4096, "of tokens in a chunk")] = Field(
+        default_factory=lambda: 256, description="The most tokens in a chunk; left out, 256 or what the model reads."
+    )
+    overlap: Annotated[int, BoundedInt(0, 2048, "of tokens in a chunk")] = Field(
+        default_factory=lambda: 32,
+        description="The most tokens repeated from the chunk before; left out, an eighth of `max_tokens`.",
+    )
 
 
 class DocumentInput(Input):
-    """A document with its chunks, in order, or with a text that is split into them."""
+    """A document with its chunks, in order, or with a text that is split into them: one of both."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["chunks"]}, {"required": ["text"]}]})
-
-    id: NewIdentifier = Field(default_factory=new_id)
-    title: Text = ""
-    source: Text = ""
-    metadata: Metadata = {}
-    text: LongText = ""
-    chunking: Annotated[Chunking | None, NotNull()] = None
-    chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = []
-    embedding: NamedModel = None
+    id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
+    title: Text = Field("", description="A title.")
+    source: Text = Field("", description="Where it came from, such as a path or URL.")
+    metadata: Metadata = Field({}, description="JSON of your own.")
+    text: LongText = Field("", description="A text to split into chunks and to embed; it is not stored itself.")
+    chunking: Annotated[Chunking | None, NotNull()] = Field(None, description="How the text is split.")
+    chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = Field([], description="The chunks, in order.")
+    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
 
     @model_validator(mode="after")
     def _check_content(self) -> "DocumentInput":
@@ -178,16 +190,16 @@ class DocumentInput(Input):
 class DocumentsWrite(Input):
     """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
 
-    documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE]
-    embedding: NamedModel = None
+    documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="Their ids differ.")
+    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
 
 
 class DocumentUpdate(Input):
     """The fields of a document to change; the others stay, and so do its chunks."""
 
-    title: Text = ""
-    source: Text = ""
-    metadata: Metadata = {}
+    title: Text = Field("", description="A title.")
+    source: Text = Field("", description="Where it came from, such as a path or URL.")
+    metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
 
 
 def named_models(write: ChunksWrite | DocumentInput | DocumentsWrite | LibraryUpdate) -> dict[str, EmbeddingModel]:

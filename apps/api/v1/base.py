@@ -18,7 +18,8 @@ class ApiView(APIView):
     """An endpoint, whose query parameters are in `query`.
 
     `parameters` is the type of `query`. With `has_etag`, writes take `if_match`. `example_bodies` are bodies by method,
-    for the schema and the browsable API, whose page links to the paths `below` this one.
+    for the schema and the browsable API, whose page links to the paths `below` this one. The schema has `sample_bodies`
+    instead where there are some: by name, for the sample.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
@@ -26,6 +27,7 @@ class ApiView(APIView):
     has_etag: ClassVar[bool] = False
     if_match: str | None
     example_bodies: ClassVar[Mapping[str, Any]] = {}
+    sample_bodies: ClassVar[Mapping[str, Any]] = {}
     below: ClassVar[tuple[str, ...]] = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from drf_spectacular.utils import extend_schema, extend_schema_view
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,14 +26,14 @@ Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
 class ChunksGet(Input):
     """Chunks to read by their ids."""
 
-    ids: Ids
-    include: list[Literal["embedding"]] = []
+    ids: Ids = Field(description="The chunks' ids, each once.")
+    include: list[Literal["embedding"]] = Field([], description="`embedding` shows vectors too.")
 
 
 class ChunksDelete(Input):
     """Chunks to delete, by their ids or by a filter."""
 
-    ids: Ids = []
+    ids: Ids = Field([], description="The chunks' ids; unknown ones are passed over.")
     filter: Filter
 
     @model_validator(mode="after")
@@ -54,9 +54,11 @@ class ChunksCount(Input):
 class ChunksFacets(Input):
     """The field whose values are counted, among which chunks, and how many values to show."""
 
-    field: Annotated[str, AfterValidator(parse_field)]
+    field: Annotated[str, AfterValidator(parse_field)] = Field(
+        description="The path of a field of metadata, such as topic or author.name; or `@id`, `@document_id`."
+    )
     filter: Filter
-    limit: Annotated[int, BoundedInt(1, 1000, "of values")] = 50
+    limit: Annotated[int, BoundedInt(1, 1000, "of values")] = Field(50, description="The most values to return.")
 
 
 class Chunks(ApiView):

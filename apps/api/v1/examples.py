@@ -1,7 +1,7 @@
 """Bodies that show the shape of a request, in the schema and behind the empty forms of the browsable API.
 
 They are harmless where they are sent as they are: what they write has ids of its own and replaces nothing, and what
-they delete is only what they wrote.
+they delete is only what they wrote. Queries of the sample have an answer from it.
 """
 
 from typing import Any, TypeAlias
@@ -44,3 +44,22 @@ DOCUMENTS: Body = {
 DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 QUERY: Body = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}
 QUERIES: Body = {"queries": [{"vector": [1.0, 0.0, 0.0], "k": 1}, {"chunk_id": "example-1", "k": 2}]}
+
+_DOG = "n02084071"
+SAMPLE_QUERIES: dict[str, Body] = {
+    "Like a chunk": {"chunk_id": _DOG, "k": 5, "include": ["text"]},
+    "By words": {"text": "domestic animal", "mode": "lexical", "k": 5},
+    "By words, with a filter": {
+        "text": "domestic dog",
+        "mode": "lexical",
+        "filter": {"topic": "noun.animal", "synonyms": {"$gte": 2}, "words": {"$ne": "dog"}},
+    },
+    "By vector and by words": {"chunk_id": _DOG, "mode": "hybrid", "hybrid": {"rrf_k": 5}},
+    "Unlike each other": {"chunk_id": _DOG, "mmr": {"lambda": 0.5, "fetch_k": 50}, "k": 5},
+    "The second page": {"chunk_id": _DOG, "k": 10, "offset": 10},
+}
+SAMPLE_BATCHES: dict[str, Body] = {
+    "By words and like a chunk": {
+        "queries": [{"text": "domestic animal", "mode": "lexical", "k": 3}, {"chunk_id": _DOG, "k": 3}]
+    }
+}

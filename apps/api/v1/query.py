@@ -74,6 +74,7 @@ class Query(_QueryView):
     """The nearest chunks to a vector, a text or another chunk, and the best by words; POST one."""
 
     example_bodies = {"POST": examples.QUERY}
+    sample_bodies = examples.SAMPLE_QUERIES
 
     @extend_schema(
         operation_id="query", summary="Find the nearest chunks", request=QuerySpec, responses=schemas.QueryAnswer
@@ -86,6 +87,7 @@ class QueryMany(_QueryView):
     """Several queries, answered from one state of the library, in order."""
 
     example_bodies = {"POST": examples.QUERIES}
+    sample_bodies = examples.SAMPLE_BATCHES
 
     @extend_schema(
         operation_id="query_batch", summary="Answer several queries", request=QueryBatch, responses=schemas.QueryAnswers

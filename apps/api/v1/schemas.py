@@ -1,14 +1,15 @@
 """The shapes of the answers, for the schema. Answers are not validated on their way out; tests compare them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from apps.libraries.inputs import MetricName
+from apps.libraries.inputs import Embedding, MetricName
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
+Item = TypeVar("Item")
 
 
 class Output(BaseModel):
@@ -20,230 +21,268 @@ class Output(BaseModel):
 class Fault(Output):
     """One thing wrong in a request."""
 
-    pointer: Annotated[str, Field(description="JSON pointer into the body, or /name of a query parameter.")]
-    detail: str
+    pointer: str = Field(description="JSON pointer into the body, or `/name` of a query parameter.")
+    detail: str = Field(description="What is wrong there, as the end of a sentence that begins with the pointer.")
 
 
 class Problem(Output):
     """An error, by RFC 9457."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: Annotated[str, Field(description="Stable; docs/errors.md lists them.")]
-    request_id: str
-    errors: list[Fault]
+    type: str = Field(description="`urn:vectordb:problem:` and the code.")
+    title: str = Field(description="The kind of error in words, the same for each error of this code.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What went wrong and what to do about it.")
+    code: str = Field(description="A stable name for programs; docs/errors.md lists them.")
+    request_id: str = Field(description="The request's id, as in `X-Request-ID` and in the server's log.")
+    errors: list[Fault] = Field(description="Each thing wrong in the request, at most 100; often empty.")
 
 
-class Model(Output):
-    provider: str
-    model: str
+class Timestamps(Output):
+    created_at: Timestamp = Field(description="When it was created: RFC 3339, UTC, with microseconds.")
+    updated_at: Timestamp = Field(description="When it was last changed.")
 
 
-class Library(Output):
-    id: str
-    name: str
-    description: str
-    dimension: int | None
-    metric: MetricName
-    index_type: str
-    index_params: dict[str, Any]
-    embedding: Annotated[Model | None, Field(description="Which model makes vectors of texts.")]
-    metadata: dict[str, Any]
-    created_at: Timestamp
-    updated_at: Timestamp
+class Page(Output, Generic[Item]):
+    items: list[Item] = Field(description="At most `limit` items.")
+    next_cursor: str | None = Field(description="Sent as `cursor`, it asks for the next page; null on the last one.")
 
 
-class LibraryPage(Output):
-    items: list[Library]
-    next_cursor: str | None
+class Library(Timestamps):
+    """A library: what was said when it was created, and what was changed since."""
+
+    id: str = Field(description="Its id, unique in the server.")
+    name: str = Field(description="A title for people.")
+    description: str = Field(description="A text for people; empty by default.")
+    dimension: int | None = Field(description="Components of a vector; null until the first vector or model fixes it.")
+    metric: MetricName = Field(description="How vectors are compared.")
+    index_type: str = Field(description="The type of index that was asked for; `auto` lets the server choose.")
+    index_params: dict[str, Any] = Field(description="Parameters of the index that differ from its defaults.")
+    embedding: Embedding | None = Field(description="The model that makes vectors of texts; null if there is none.")
+    metadata: dict[str, Any] = Field(description="JSON of your own; the server only stores it.")
+
+
+class LibraryPage(Page[Library]):
+    """Libraries, in order of creation."""
 
 
 class Segment(Output):
-    kind: str
-    rows: Count
-    rows_dead: Count
-    bytes: Count
+    """An immutable part of the index: a file."""
+
+    kind: str = Field(description="The type of its index.")
+    rows: Count = Field(description="Chunks in it that exist as they are there.")
+    rows_dead: Count = Field(description="Chunks in it that were deleted or replaced since; maintenance removes them.")
+    bytes: Count = Field(description="Its size.")
 
 
 class Index(Output):
-    kind: str
-    state: Literal["ready", "building", "failed"]
-    error: str | None
-    warning: str | None
-    rows_indexed: Count
-    rows_pending: Count
-    rows_tail: Annotated[Count, Field(description="Rows in memory that are in no segment; they are scanned.")]
-    rows_dead: Count
-    bytes: Count
-    built_at: Timestamp | None
-    segments: list[Segment]
+    """The state of a library's index. Every chunk is found in every state."""
+
+    kind: str = Field(description="The type of index in use, also where `auto` chose it.")
+    state: Literal["ready", "building", "failed"] = Field(
+        description="`building` while maintenance has work to do, `failed` when that failed; it is tried again."
+    )
+    error: str | None = Field(description="Why building failed.")
+    warning: str | None = Field(description="Why another type of index would serve this library better.")
+    rows_indexed: Count = Field(description="Chunks in segments of the type asked for.")
+    rows_pending: Count = Field(description="Chunks that are in no such segment yet; they are scanned.")
+    rows_tail: Count = Field(description="Chunks in memory that are in no segment at all.")
+    rows_dead: Count = Field(description="Deleted or replaced chunks that still take room in segments.")
+    bytes: Count = Field(description="The size of all segments and of the chunks in memory.")
+    built_at: Timestamp | None = Field(description="When the files in use were written; null without a dimension.")
+    segments: list[Segment] = Field(description="The parts that the index consists of.")
 
 
 class Reembedding(Output):
-    provider: str
-    model: str
-    state: Annotated[
-        Literal["running", "waiting", "failed"],
-        Field(description="After a failure that may pass it waits for a minute; after others, to be asked for again."),
-    ]
-    embedded: Annotated[Count, Field(description="How many chunks have their new vector.")]
-    chunks: Count
-    error: Annotated[str | None, Field(description="Why it waits or failed.")]
-    started_at: Timestamp
+    """The move of a library to another embedding model. Queries use the present vectors until it is done."""
+
+    provider: str = Field(description="The provider of the new model.")
+    model: str = Field(description="The new model.")
+    state: Literal["running", "waiting", "failed"] = Field(
+        description="After a failure that may pass it waits for a minute; after others, to be asked for again."
+    )
+    embedded: Count = Field(description="How many chunks have their new vector.")
+    chunks: Count = Field(description="How many chunks the library has.")
+    error: str | None = Field(description="Why it waits or failed.")
+    started_at: Timestamp = Field(description="When it was asked for first.")
 
 
 class Stats(Output):
-    documents: Count
-    chunks: Count
-    revision: Count
-    index: Index
-    reembedding: Annotated[Reembedding | None, Field(description="The move to another embedding model, if any.")]
+    """What a library holds, and the state of its index, all of one moment."""
 
-
-class Document(Output):
-    id: str
-    title: str
-    source: str
-    metadata: dict[str, Any]
-    chunk_count: Count
-    created_at: Timestamp
-    updated_at: Timestamp
-
-
-class DocumentPage(Output):
-    items: list[Document]
-    next_cursor: str | None
-
-
-class DocumentCreated(Document):
-    chunk_ids: list[str]
-
-
-class DocumentsCreated(Output):
-    ids: list[str]
-    documents: list[DocumentCreated]
-
-
-class DocumentReplaced(Output):
-    id: str
-    chunk_ids: list[str]
-    created: Count
-    updated: Count
-    unchanged: Count
-    deleted: Count
-
-
-class Chunk(Output):
-    id: str
-    document_id: str | None
-    text: str
-    metadata: dict[str, Any]
-    position: int | None
-    embedding: Annotated[
-        list[float] | SkipJsonSchema[None], Field(description="Where it was asked for by `include`.")
-    ] = None
-    created_at: Timestamp
-    updated_at: Timestamp
-
-
-class ChunkPage(Output):
-    items: list[Chunk]
-    next_cursor: str | None
-
-
-class ChunksWritten(Output):
-    ids: list[str]
-    created: Count
-    updated: Count
-
-
-class ChunksFound(Output):
-    items: list[Chunk]
-    missing: list[str]
-
-
-class Deleted(Output):
-    deleted: Count
-
-
-class Counted(Output):
-    count: Count
-
-
-class Facet(Output):
-    value: Any
-    count: Count
-
-
-class Facets(Output):
-    facets: Annotated[list[Facet], Field(description="Values with the number of chunks that have them, most first.")]
-    values: Annotated[Count, Field(description="How many different values there are.")]
-    chunks: Annotated[Count, Field(description="How many chunks the filter matches.")]
+    documents: Count = Field(description="How many documents there are.")
+    chunks: Count = Field(description="How many chunks there are.")
+    revision: Count = Field(description="Increases with every change of a chunk.")
+    index: Index = Field(description="The index, as the answering worker uses it.")
+    reembedding: Reembedding | None = Field(description="The move to another embedding model; null if there is none.")
 
 
 class ResultDocument(Output):
-    id: str
-    title: str
-    source: str
-    metadata: dict[str, Any]
+    """The document that a chunk belongs to."""
+
+    id: str = Field(description="Its id, unique in the library.")
+    title: str = Field(description="Its title; empty by default.")
+    source: str = Field(description="Where it came from, such as a path or URL; empty by default.")
+    metadata: dict[str, Any] = Field(description="JSON of your own.")
+
+
+class Document(ResultDocument, Timestamps):
+    """A document, without its chunks."""
+
+    chunk_count: Count = Field(description="How many chunks it has.")
+
+
+class DocumentPage(Page[Document]):
+    """Documents, in order of creation."""
+
+
+class DocumentCreated(Document):
+    """A new document."""
+
+    chunk_ids: list[str] = Field(description="The ids of its chunks, in order.")
+
+
+class DocumentsCreated(Output):
+    """New documents."""
+
+    ids: list[str] = Field(description="Their ids, in the order of the request.")
+    documents: list[DocumentCreated] = Field(description="The documents, likewise.")
+
+
+class DocumentReplaced(Output):
+    """What became of a document's chunks."""
+
+    id: str = Field(description="The document's id.")
+    chunk_ids: list[str] = Field(description="The ids of its chunks now, in order.")
+    created: Count = Field(description="Chunks that are new.")
+    updated: Count = Field(description="Chunks whose id was known and whose content changed.")
+    unchanged: Count = Field(description="Chunks that were kept; a new position is no change.")
+    deleted: Count = Field(description="Chunks that the document had and the request did not name.")
+
+
+class Chunk(Timestamps):
+    """A chunk."""
+
+    id: str = Field(description="Its id, unique in the library.")
+    document_id: str | None = Field(description="The document that it belongs to; null if it stands alone.")
+    text: str = Field(description="Its text; empty if only a vector was written.")
+    metadata: dict[str, Any] = Field(description="JSON of your own; filters look at it.")
+    position: int | None = Field(description="Its place in its document, from 0; null without a document.")
+    embedding: list[float] | None = Field(
+        None, description="Its vector, where `include` asks for it; null if the chunk has none."
+    )
+
+
+class ChunkPage(Page[Chunk]):
+    """Chunks: those of one document by position, otherwise in order of creation."""
+
+
+class ChunksWritten(Output):
+    """What was written."""
+
+    ids: list[str] = Field(description="The chunks' ids, in the order of the request.")
+    created: Count = Field(description="How many chunks are new.")
+    updated: Count = Field(description="How many chunks existed and were written again.")
+
+
+class ChunksFound(Output):
+    """The chunks asked for."""
+
+    items: list[Chunk] = Field(description="Those that exist, in the order of the request.")
+    missing: list[str] = Field(description="The ids that no chunk has.")
+
+
+class Deleted(Output):
+    """What was deleted."""
+
+    deleted: Count = Field(description="How many chunks were deleted.")
+
+
+class Counted(Output):
+    """The number of chunks."""
+
+    count: Count = Field(description="How many chunks match; without a filter, how many there are.")
+
+
+class Facet(Output):
+    """A value of a field."""
+
+    value: Any = Field(description="A string, number, boolean or null.")
+    count: Count = Field(description="How many chunks have it.")
+
+
+class Facets(Output):
+    """The values of a field."""
+
+    facets: list[Facet] = Field(description="Values with the number of chunks that have them, most frequent first.")
+    values: Count = Field(description="How many different values there are.")
+    chunks: Count = Field(description="How many chunks the filter matches.")
 
 
 class Result(Output):
-    id: str
-    document_id: str | None
-    score: Annotated[
-        float,
-        Field(
-            description="Higher is better: cosine, inner product, or minus the L2 distance; by words BM25, by both the "
-            "sum of reciprocal ranks."
-        ),
-    ]
-    distance: Annotated[
-        float,
-        Field(
-            description="Lower is better: 1 - cosine, minus the inner product, or L2; by words or both minus the score."
-        ),
-    ]
-    vector_rank: Annotated[
-        int | None, Field(description="In mode hybrid: the rank by vector, from 1; null where it did not count.")
-    ] = None
-    lexical_rank: Annotated[int | None, Field(description="In mode hybrid: the rank by words, likewise.")] = None
-    text: str | SkipJsonSchema[None] = None
-    metadata: dict[str, Any] | SkipJsonSchema[None] = None
-    embedding: list[float] | SkipJsonSchema[None] = None
-    document: ResultDocument | None = None
+    """A chunk that a query found."""
+
+    id: str = Field(description="The chunk's id.")
+    document_id: str | None = Field(description="The document that the chunk belongs to; null if it stands alone.")
+    score: float = Field(
+        description="Higher is better: cosine, inner product, or minus the L2 distance; by words BM25, by both the sum "
+        "of reciprocal ranks."
+    )
+    distance: float = Field(
+        description="Lower is better: 1 - cosine, minus the inner product, or L2; by words or both minus the score."
+    )
+    vector_rank: int | None = Field(None, description="In mode hybrid: the rank by vector, from 1; null if not ranked.")
+    lexical_rank: int | None = Field(None, description="In mode hybrid: the rank by words, likewise.")
+    text: str | SkipJsonSchema[None] = Field(None, description="The chunk's text, where `include` asks for it.")
+    metadata: dict[str, Any] | SkipJsonSchema[None] = Field(None, description="The chunk's metadata, likewise.")
+    embedding: list[float] | None = Field(None, description="The chunk's vector, likewise; null if it has none.")
+    document: ResultDocument | None = Field(None, description="The chunk's document, likewise; null if it has none.")
 
 
 class QueryMeta(Output):
-    revision: Count
-    index: str
-    exact: Annotated[bool, Field(description="Whether these provably are the k best.")]
-    plan: str
-    scanned: Annotated[Count, Field(description="How many vectors the query was compared with.")]
-    took_ms: float
-    incomplete: Annotated[
-        bool | SkipJsonSchema[None],
-        Field(
-            description="With filter_mode post: whether matching chunks may be missing though fewer than k are shown."
-        ),
-    ] = None
-    warning: Annotated[
-        str | SkipJsonSchema[None], Field(description="Where no score can reach the score_threshold.")
-    ] = None
+    """How a query was answered."""
+
+    revision: Count = Field(description="The state of the library that was searched; later answers have no lower one.")
+    index: str = Field(description="The type of index that was searched; `brute_force` if all rows were scanned.")
+    exact: bool = Field(description="Whether these provably are the k best.")
+    plan: str = Field(description="The steps taken, in words.")
+    scanned: Count = Field(description="How many vectors the query was compared with; by words, how many rows matched.")
+    took_ms: float = Field(description="Milliseconds in the server; in a batch, those of the whole batch.")
+    incomplete: bool | SkipJsonSchema[None] = Field(
+        None,
+        description="With `filter_mode` post: whether matching chunks may be missing, fewer than k being shown.",
+    )
+    warning: str | SkipJsonSchema[None] = Field(None, description="Why no score can reach the `score_threshold`.")
 
 
 class QueryAnswer(Output):
-    results: list[Result]
-    meta: QueryMeta
+    """The answer to a query."""
+
+    results: list[Result] = Field(description="At most k chunks, best first; equal scores in order of creation.")
+    meta: QueryMeta = Field(description="How the query was answered.")
 
 
 class QueryAnswers(Output):
-    results: list[QueryAnswer]
+    """The answers to a batch of queries."""
+
+    results: list[QueryAnswer] = Field(description="One for each query, in the order of the request.")
 
 
 class Root(Output):
-    libraries: str
-    schema_: Annotated[str, Field(alias="schema")]
-    docs: str
+    """Where everything begins."""
+
+    libraries: str = Field(description="The path of the libraries.")
+    schema_: str = Field(alias="schema", description="The path of this schema.")
+    docs: str = Field(description="The path of its pages for people.")
+
+
+class Health(Output):
+    """The process answers."""
+
+    status: Literal["ok"] = Field(description="Always `ok`.")
+
+
+class Readiness(Output):
+    """Whether requests can be served, and what is missing if not."""
+
+    status: Literal["ready", "not ready"] = Field(description="`ready` if all checks are ok.")
+    checks: dict[str, str] = Field(description="`database`, `data_dir` and `index`: `ok`, or what is wrong.")

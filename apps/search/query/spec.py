@@ -6,6 +6,7 @@ from django.conf import settings
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from apps.engine.errors import InvalidFilter
+from apps.engine.indexes.registry import AUTO, search_parameters
 from apps.engine.metadata import filters
 from apps.libraries.fields import BoundedInt, BoundedList, Identifier, Input, Text, Vector, validation_error
 from apps.libraries.inputs import NamedModel
@@ -29,7 +30,14 @@ Filter = Annotated[
     BeforeValidator(parse_filter),
     # A factory, since a default would be copied, whole, for every query.
     Field(default_factory=lambda: EVERYTHING),
-    WithJsonSchema({"type": "object", "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}]}),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "Conditions on metadata (docs/filters.md) that chunks must match; left out, all do.",
+            "additionalProperties": True,
+            "examples": [{"topic": "noun.animal", "synonyms": {"$gte": 4}}],
+        }
+    ),
 ]
 
 
@@ -50,9 +58,11 @@ def parse_field(value: str) -> str:
 class Hybrid(Input):
     """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
 
-    rrf_k: Annotated[int, BoundedInt(1, 10_000, "of reciprocal rank fusion")] = 60
-    vector_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    lexical_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    rrf_k: Annotated[int, BoundedInt(1, 10_000, "of reciprocal rank fusion")] = Field(
+        60, description="Larger favours chunks that both find; smaller the first ranks of either."
+    )
+    vector_weight: float = Field(1.0, ge=0, le=1000, description="Of the rank by vector; 0 leaves that side out.")
+    lexical_weight: float = Field(1.0, ge=0, le=1000, description="Of the rank by words; 0 leaves that side out.")
 
 
 _EVENLY = Hybrid()
@@ -62,8 +72,25 @@ class Mmr(Input):
     """Maximal marginal relevance: of the `fetch_k` nearest, each result is chosen for being near the query (`lambda`)
     and unlike those chosen before (1 - `lambda`)."""
 
-    lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 0.5
-    fetch_k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 50
+    lambda_: Annotated[
+        float, Field(ge=0, le=1, alias="lambda", description="1 looks at nearness only, 0 at unlikeness only.")
+    ] = 0.5
+    fetch_k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(
+        50, description="How many nearest chunks to choose from; at least offset + k."
+    )
+
+
+def _show_search_parameters(schema: dict[str, Any]) -> None:
+    schema["additionalProperties"] = False
+    schema["properties"] = {
+        name: {
+            "type": "integer",
+            "minimum": one.low,
+            "maximum": one.high,
+            "description": f"{one.meaning}. Default: {one.default}.",
+        }
+        for name, one in search_parameters(AUTO).items()
+    }
 
 
 class QuerySpec(Input):
@@ -71,25 +98,38 @@ class QuerySpec(Input):
 
     vector_key = "vector"
 
-    vector: Vector = ""
-    text: Text = ""
-    chunk_id: Identifier = ""
-    k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = 10
-    offset: Annotated[int, BoundedInt(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = 0
-    score_threshold: float | None = None
+    vector: Vector = Field("", description="Find the chunks nearest to this vector, of the library's dimension.")
+    text: Text = Field("", description="Find by this text: by its vector, by its words, or by both, as `mode` says.")
+    chunk_id: Identifier = Field("", description="Find the chunks that are like this one, which is left out itself.")
+    k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(10, description="How many results.")
+    offset: Annotated[int, BoundedInt(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = Field(
+        0, description="How many results to pass over, for the next page."
+    )
+    score_threshold: float | None = Field(None, description="The lowest score of a result; null for any.")
     filter: Filter
-    filter_mode: Literal["auto", "pre", "post"] = "auto"
-    mode: Mode = "vector"
-    hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY)]
-    group_by: Literal["document"] | None = None
-    group_size: Annotated[int, BoundedInt(1, 100, "of chunks in a group")] = 1
-    mmr: Mmr | None = None
-    embedding: NamedModel = None
-    exact: bool = False
+    filter_mode: Literal["auto", "pre", "post"] = Field(
+        "auto", description="`pre` scans all that match, `post` looks among the k nearest only, `auto` chooses."
+    )
+    mode: Mode = Field("vector", description="By vectors, by words (`lexical`), or by both, fused by rank.")
+    hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY, description="How mode hybrid weighs both sides.")]
+    group_by: Literal["document"] | None = Field(
+        None, description="`document` finds the k best documents; null does not group."
+    )
+    group_size: Annotated[int, BoundedInt(1, 100, "of chunks in a group")] = Field(
+        1, description="The most chunks shown of a document, with `group_by`."
+    )
+    mmr: Mmr | None = Field(None, description="Choose results that are unlike each other; null does not.")
+    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    exact: bool = Field(False, description="Whether to give the exact answer, whatever the index.")
     search_params: Annotated[
-        dict[str, Any], Field(default_factory=dict, json_schema_extra={"maxProperties": 0, "default": {}})
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="Parameters of the index for this query, of those that its type takes.",
+            json_schema_extra=_show_search_parameters,
+        ),
     ]
-    include: tuple[Include, ...] = ("text", "metadata")
+    include: tuple[Include, ...] = Field(("text", "metadata"), description="What to show of each chunk.")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "QuerySpec":
@@ -127,7 +167,7 @@ class QueryBatch(Input):
 
     queries: Annotated[
         list[QuerySpec], BoundedList(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")
-    ]
+    ] = Field(description="The queries; one that is refused refuses all.")
 
     @model_validator(mode="after")
     def _check_cost(self) -> "QueryBatch":
