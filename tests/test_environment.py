@@ -27,12 +27,31 @@ BAD_VALUES = [
     ("VECTORDB_EMBEDDING_MODEL", "hashing-64", "needs VECTORDB_EMBEDDING_PROVIDER"),
     ("VECTORDB_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ("VECTORDB_MAX_K", "-1", "from 1 to"),
-    ("DATABASE_URL", "mysql://localhost/x", "sqlite:/// or postgresql://"),
+    ("DATABASE_URL", "mysql://localhost/x", "or sqlite:////folder"),
     ("DATABASE_URL", "postgresql://localhost:port/x", "postgresql://"),
     ("DATABASE_URL", "sqlite:////srv/vec#one.sqlite3", "%23"),
     ("DATABASE_URL", "sqlite:////srv/vec?one.sqlite3", "%3F"),
     ("SECRET_KEY", "too short", "32 characters"),
     ("VECTORDB_DATA_DIR", "", "folder"),
+    ("VECTORDB_EMBEDDING_TIMEOUT", "0", "from 1 to 3600"),
+    ("VECTORDB_EMBEDDING_TIMEOUT", "60", "below VECTORDB_REQUEST_TIMEOUT"),
+    ("VECTORDB_EMBEDDING_RETRIES", "-1", "from 0 to 10"),
+    ("VECTORDB_EMBEDDING_QUERY_CACHE", "-1", "from 0 to"),
+    ("VECTORDB_OPENAI_MAX_BATCH", "0", "from 1 to 2048"),
+    ("VECTORDB_OPENAI_DIMENSIONS", "-1", "from 0 to"),
+    ("VECTORDB_SENTENCE_TRANSFORMERS_THREADS", "0", "from 1 to 256"),
+    *(
+        (f"VECTORDB_{service}_BASE_URL", url, "an address such as http://localhost:11434/v1")
+        for service in ("OPENAI", "COHERE")
+        for url in (
+            "",
+            "localhost:1",
+            "ftp://host/v1",
+            "http://",
+            "http://me:pa55word@host/v1",
+            "https://h/?key=pa55word",
+        )
+    ),
 ]
 
 
@@ -44,6 +63,7 @@ def test_a_bad_value_is_refused_with_one_sentence(
     with pytest.raises(ImproperlyConfigured) as refused:
         environment.read()
     assert_is_sentence(str(refused.value), name, remedy)
+    assert "pa55word" not in str(refused.value)
 
 
 def test_a_provider_that_has_no_default_model_must_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:

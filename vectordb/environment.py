@@ -1,8 +1,7 @@
-"""Every setting the server reads from its environment: one table of name, default and meaning.
+"""Every setting that the server reads from its environment, with its default and its check.
 
-`docs/settings.md` lists the same names, and a test compares the two. A value that cannot be used raises
-`ImproperlyConfigured` with one sentence that names the variable and the remedy; the entry points print that sentence
-and exit.
+`docs/settings.md` says what each means, and a test compares the two. A value that cannot be used raises
+`ImproperlyConfigured` with one sentence that names the variable and the remedy; entry points print it and exit.
 """
 
 import contextlib
@@ -18,54 +17,43 @@ from urllib.parse import unquote, urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from apps.embeddings.config import DEFAULT_MODELS
+from apps.embeddings.config import DEFAULT_MODELS, Config
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One environment variable: how its text becomes a value, and what it means to a person."""
-
-    name: str
-    default: str
-    help: str
-    parse: Callable[[str], Any]
+# Each makes a value of a text, or raises ValueError with the end of a sentence that begins with "it".
 
 
 def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if not minimum <= value <= maximum:
-            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
-        return value
+        with contextlib.suppress(ValueError):
+            if minimum <= int(text) <= maximum:
+                return int(text)
+        raise ValueError(f"must be a whole number from {minimum} to {maximum}")
 
     return parse
-
-
-def _switch(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in environ.Env.BOOLEAN_TRUE_STRINGS:
-        return True
-    if lowered in ("0", "false", "off", "no", "n", "f"):
-        return False
-    raise ValueError("must be 1 or 0 (true/false, on/off and yes/no are understood too)")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in choices:
-            raise ValueError(f"must be one of: {', '.join(choices)}")
+            raise ValueError(f"must be one of: {', '.join(filter(None, choices))}")
         return text.lower()
 
     return parse
 
 
-def _or_empty(parse: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda text: parse(text) if text else text
+def _switch(text: str) -> bool:
+    if text.lower() not in (*environ.Env.BOOLEAN_TRUE_STRINGS, "0", "false", "off", "no", "n", "f"):
+        raise ValueError("must be 1 or 0 (true/false, on/off and yes/no are understood too)")
+    return bool(environ.Env.parse_value(text, bool))
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text.strip()
 
 
 def _folder(text: str) -> Path:
@@ -75,54 +63,14 @@ def _folder(text: str) -> Path:
 
 
 def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8000")
     if host not in LOOPBACK_HOSTS:
         raise ValueError(
             "must be a loopback address (127.0.0.1, localhost or [::1]): this version has no API keys yet, so whoever "
             "reaches the port may read and delete everything"
         )
-    return text
-
-
-def _database_url(text: str) -> str:
-    if not text:
-        return text
-    if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ValueError("must begin with sqlite:/// or postgresql:// (empty: SQLite in the data folder)")
-    if text.startswith("sqlite:") and ("#" in text or "?" in text):
-        raise ValueError("must have %23 for # and %3F for ? in the name of a file")
-    try:
-        name = environ.Env.db_url_config(text)["NAME"]
-    except ValueError:
-        name = ""
-    if not name or name == ":memory:":
-        raise ValueError("must look like postgresql://user:password@host:5432/name or sqlite:////folder/file.sqlite3")
-    return text
-
-
-def sqlite_file(url: str) -> Path:
-    """The file that a sqlite:/// URL names."""
-    return Path(unquote(url.removeprefix("sqlite:///")))
-
-
-def _secret(text: str) -> str:
-    if text and len(text) < 32:
-        raise ValueError("must have at least 32 characters (empty: generated once and kept in the data folder)")
-    return text
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text.strip()
-
-
-def _base_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-        raise ValueError("must be an address such as http://localhost:11434/v1, without user, password or query")
     return text
 
 
@@ -133,120 +81,76 @@ def _hosts(text: str) -> list[str]:
     return hosts
 
 
-SETTINGS: tuple[Setting, ...] = (
-    Setting("VECTORDB_DATA_DIR", "./data", "Folder of the database, the index files and the secret key.", _folder),
-    Setting("VECTORDB_BIND", "127.0.0.1:8000", "HOST:PORT to serve on; loopback only.", _address),
-    Setting("VECTORDB_WORKERS", "2", "Worker processes.", _whole(1, 256)),
-    Setting("VECTORDB_THREADS", "4", "Threads of each worker process that run requests.", _whole(1, 256)),
-    Setting(
-        "VECTORDB_REQUEST_TIMEOUT",
-        "60",
-        "Seconds after which a worker stuck in a request is replaced.",
-        _whole(5, 3600),
+def _base_url(text: str) -> str:
+    """The libraries of providers log the addresses they call, so none may hold a password."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise ValueError("must be an address such as http://localhost:11434/v1, without user, password or query")
+    return text
+
+
+def _database_url(text: str) -> str:
+    if text.startswith("sqlite:") and ("#" in text or "?" in text):
+        raise ValueError("must have %23 for # and %3F for ? in the name of a file")
+    name = ""
+    if text.startswith(("sqlite://", "postgres://", "postgresql://")):
+        with contextlib.suppress(ValueError):
+            name = environ.Env.db_url_config(text)["NAME"]
+    if text and name in ("", ":memory:"):
+        raise ValueError("must look like postgresql://user:password@host:5432/name or sqlite:////folder/file.sqlite3")
+    return text
+
+
+def _secret(text: str) -> str:
+    if text and len(text) < 32:
+        raise ValueError("must have at least 32 characters (empty: generated once and kept in the data folder)")
+    return text
+
+
+SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
+    "VECTORDB_DATA_DIR": ("./data", _folder),
+    "VECTORDB_BIND": ("127.0.0.1:8000", _address),
+    "VECTORDB_WORKERS": (2, _whole(1, 256)),
+    "VECTORDB_THREADS": (4, _whole(1, 256)),
+    "VECTORDB_REQUEST_TIMEOUT": (60, _whole(5, 3600)),
+    "VECTORDB_BUSY_TIMEOUT": (20, _whole(1, 3600)),
+    "VECTORDB_MEMORY_MB": (0, _whole(0, 1 << 30)),
+    "VECTORDB_EMBEDDING_PROVIDER": (
+        Config.provider,
+        _one_of("", "wordllama", "hashing", "sentence_transformers", "openai", "cohere"),
     ),
-    Setting(
-        "VECTORDB_BUSY_TIMEOUT",
-        "20",
-        "Seconds a write waits for other writers before it is answered 503; below VECTORDB_REQUEST_TIMEOUT.",
-        _whole(1, 3600),
-    ),
-    Setting(
-        "VECTORDB_MEMORY_MB",
-        "0",
-        "Most MiB of vectors and indexes that a worker keeps open, mapped files included; it closes the libraries that "
-        "were unused for longest. 0: half of the machine's memory.",
-        _whole(0, 1 << 30),
-    ),
-    Setting(
-        "VECTORDB_EMBEDDING_PROVIDER",
-        "",
-        "Provider of the model that makes vectors of texts for a library that names none: wordllama, hashing, "
-        "sentence_transformers, openai or cohere. Empty: wordllama, or hashing where its package is not installed.",
-        _or_empty(_one_of("wordllama", "hashing", "sentence_transformers", "openai", "cohere")),
-    ),
-    Setting(
-        "VECTORDB_EMBEDDING_MODEL",
-        "",
-        "Its model. Empty: l2-supercat-256 of wordllama, hashing-384 of hashing, all-MiniLM-L6-v2 of "
-        "sentence_transformers; of others one must be named.",
-        str.strip,
-    ),
-    Setting(
-        "VECTORDB_EMBEDDING_TIMEOUT",
-        "30",
-        "Seconds to embed a request's texts; below VECTORDB_REQUEST_TIMEOUT.",
-        _whole(1, 3600),
-    ),
-    Setting(
-        "VECTORDB_EMBEDDING_RETRIES", "2", "Further attempts after a provider's failure that may pass.", _whole(0, 10)
-    ),
-    Setting(
-        "VECTORDB_EMBEDDING_QUERY_CACHE", "1000", "How many queries' vectors a worker keeps.", _whole(0, 1_000_000)
-    ),
-    Setting(
-        "VECTORDB_OPENAI_BASE_URL",
-        "https://api.openai.com/v1",
-        "Address of OpenAI, or of a compatible server (Ollama, vLLM, TEI).",
-        _base_url,
-    ),
-    Setting("OPENAI_API_KEY", "", "Its key.", str),
-    Setting("VECTORDB_OPENAI_DIMENSIONS", "0", "The dimension to ask it for; 0: the model's own.", _whole(0, 65536)),
-    Setting("VECTORDB_OPENAI_MAX_BATCH", "256", "Most texts in one request to it.", _whole(1, 2048)),
-    Setting("VECTORDB_COHERE_BASE_URL", "https://api.cohere.com", "Address of Cohere.", _base_url),
-    Setting("CO_API_KEY", "", "Its key.", str),
-    Setting(
-        "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE",
-        "cpu",
-        "Where sentence_transformers computes: cpu, cuda, cuda:1, mps.",
-        _not_blank,
-    ),
-    Setting(
-        "VECTORDB_SENTENCE_TRANSFORMERS_THREADS",
-        "1",
-        "Threads of a computation on the CPU, per worker.",
-        _whole(1, 256),
-    ),
-    Setting("VECTORDB_SAMPLE", "1", "Load the shipped sample library into an empty database.", _switch),
-    Setting("VECTORDB_AUTH", "off", "Only `off`: API keys are not built yet.", _one_of("off")),
-    Setting(
-        "VECTORDB_ALLOWED_HOSTS",
-        "localhost,127.0.0.1,[::1]",
-        "Host names that requests may be addressed to, separated by commas; a guard against DNS rebinding.",
-        _hosts,
-    ),
-    Setting(
-        "VECTORDB_LOG_LEVEL", "info", "Least severity that is logged.", _one_of("debug", "info", "warning", "error")
-    ),
-    Setting("VECTORDB_DEBUG", "0", "Django's debug mode, for development.", _switch),
-    Setting("VECTORDB_MAX_DIMENSION", "8192", "Largest dimension of a library.", _whole(1, 65536)),
-    Setting("VECTORDB_MAX_K", "1000", "Largest `k` of a query.", _whole(1, 100_000)),
-    Setting("VECTORDB_MAX_WINDOW", "10000", "Largest `offset` + `k` of a query.", _whole(1, 1_000_000)),
-    Setting("VECTORDB_MAX_CHUNKS_PER_WRITE", "2000", "Most chunks that one request may write.", _whole(1, 10_000)),
-    Setting("VECTORDB_MAX_QUERIES_PER_BATCH", "256", "Most queries in one batch.", _whole(1, 10_000)),
-    Setting("VECTORDB_MAX_TEXT_BYTES", "262144", "Longest text of a chunk, in bytes.", _whole(1, 1 << 28)),
-    Setting(
-        "VECTORDB_MAX_SPLIT_BYTES",
-        "2097152",
-        "Most text that one request may have split into chunks, in bytes.",
-        _whole(1, 1 << 28),
-    ),
-    Setting("VECTORDB_MAX_METADATA_BYTES", "65536", "Longest metadata, in bytes of JSON.", _whole(2, 1 << 28)),
-    Setting("VECTORDB_MAX_METADATA_DEPTH", "16", "Deepest nesting of metadata.", _whole(1, 100)),
-    Setting("VECTORDB_MAX_BODY_BYTES", "67108864", "Largest request body, in bytes.", _whole(1024, 1 << 32)),
-    Setting(
-        "VECTORDB_MAX_ANSWER_BYTES",
-        "134217728",
-        "Largest answer of queries, lists, chunks by id or facets, in bytes.",
-        _whole(1 << 20, 1 << 32),
-    ),
-    Setting(
-        "DATABASE_URL",
-        "",
-        "Database to use instead of SQLite, for example postgresql://user:password@host:5432/name.",
-        _database_url,
-    ),
-    Setting("SECRET_KEY", "", "Django's signing key; generated into the data folder when empty.", _secret),
-)
+    "VECTORDB_EMBEDDING_MODEL": (Config.model, str.strip),
+    "VECTORDB_EMBEDDING_TIMEOUT": (Config.timeout, _whole(1, 3600)),
+    "VECTORDB_EMBEDDING_RETRIES": (Config.retries, _whole(0, 10)),
+    "VECTORDB_EMBEDDING_QUERY_CACHE": (Config.query_cache_size, _whole(0, 1_000_000)),
+    "VECTORDB_OPENAI_BASE_URL": (Config.openai_base_url, _base_url),
+    "OPENAI_API_KEY": (Config.openai_api_key, str),
+    "VECTORDB_OPENAI_DIMENSIONS": (Config.openai_dimensions, _whole(0, 65536)),
+    "VECTORDB_OPENAI_MAX_BATCH": (Config.openai_max_batch, _whole(1, 2048)),
+    "VECTORDB_COHERE_BASE_URL": (Config.cohere_base_url, _base_url),
+    "CO_API_KEY": (Config.cohere_api_key, str),
+    "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE": (Config.sentence_transformers_device, _not_blank),
+    "VECTORDB_SENTENCE_TRANSFORMERS_THREADS": (Config.sentence_transformers_threads, _whole(1, 256)),
+    "VECTORDB_SAMPLE": (1, _switch),
+    "VECTORDB_AUTH": ("off", _one_of("off")),
+    "VECTORDB_ALLOWED_HOSTS": ("localhost,127.0.0.1,[::1]", _hosts),
+    "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
+    "VECTORDB_DEBUG": (0, _switch),
+    "VECTORDB_MAX_DIMENSION": (8192, _whole(1, 65536)),
+    "VECTORDB_MAX_K": (1000, _whole(1, 100_000)),
+    "VECTORDB_MAX_WINDOW": (10_000, _whole(1, 1_000_000)),
+    "VECTORDB_MAX_CHUNKS_PER_WRITE": (2000, _whole(1, 10_000)),
+    "VECTORDB_MAX_QUERIES_PER_BATCH": (256, _whole(1, 10_000)),
+    "VECTORDB_MAX_TEXT_BYTES": (256 << 10, _whole(1, 1 << 28)),
+    "VECTORDB_MAX_SPLIT_BYTES": (2 << 20, _whole(1, 1 << 28)),
+    "VECTORDB_MAX_METADATA_BYTES": (64 << 10, _whole(2, 1 << 28)),
+    "VECTORDB_MAX_METADATA_DEPTH": (16, _whole(1, 100)),
+    "VECTORDB_MAX_BODY_BYTES": (64 << 20, _whole(1024, 1 << 32)),
+    "VECTORDB_MAX_ANSWER_BYTES": (128 << 20, _whole(1 << 20, 1 << 32)),
+    "DATABASE_URL": ("", _database_url),
+    "SECRET_KEY": ("", _secret),
+}
+_HIDDEN = ("SECRET_KEY", "DATABASE_URL", "_API_KEY", "_BASE_URL")
 
 
 @dataclass(frozen=True)
@@ -267,23 +171,21 @@ class Limits:
 
 
 def read() -> dict[str, Any]:
-    """Parse every setting of the table from the environment; raise ImproperlyConfigured for the first bad one."""
+    """The value of every setting; raise ImproperlyConfigured for the first that cannot be used."""
     values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        text = os.environ.get(setting.name, setting.default)
+    for name, (default, parse) in SETTINGS.items():
+        text = os.environ.get(name, str(default))
         try:
-            values[setting.name] = setting.parse(text)
+            values[name] = parse(text)
         except ValueError as error:
-            raise ImproperlyConfigured(f"{setting.name}={_shown(setting, text)} cannot be used: it {error}.") from None
+            shown = "(hidden)" if name.endswith(_HIDDEN) else repr(text)
+            raise ImproperlyConfigured(f"{name}={shown} cannot be used: it {error}.") from None
     longest = values["VECTORDB_REQUEST_TIMEOUT"]
-    for name, consequence in (
-        ("VECTORDB_BUSY_TIMEOUT", "a waiting write is cut off unanswered"),
-        ("VECTORDB_EMBEDDING_TIMEOUT", "the worker is replaced while it waits"),
-    ):
+    for name in ("VECTORDB_BUSY_TIMEOUT", "VECTORDB_EMBEDDING_TIMEOUT"):
         if values[name] >= longest:
             raise ImproperlyConfigured(
-                f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or "
-                f"{consequence}."
+                f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or a "
+                "request that waits is cut off unanswered."
             )
     provider, model = values["VECTORDB_EMBEDDING_PROVIDER"], values["VECTORDB_EMBEDDING_MODEL"]
     for is_wrong, remedy in (
@@ -295,25 +197,18 @@ def read() -> dict[str, Any]:
     return values
 
 
-def _shown(setting: Setting, text: str) -> str:
-    hidden = setting.name in ("SECRET_KEY", "DATABASE_URL") or setting.name.endswith(("_API_KEY", "_BASE_URL"))
-    return "(hidden)" if hidden else repr(text)
-
-
 def limits(values: dict[str, Any]) -> Limits:
     """The limits among `values`, the result of `read()`."""
     return Limits(**{field.name: values[f"VECTORDB_MAX_{field.name.upper()}"] for field in fields(Limits)})
 
 
-def memory_budget(mebibytes: int) -> int:
-    """The bytes that VECTORDB_MEMORY_MB stands for."""
-    if mebibytes:
-        return mebibytes << 20
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def sqlite_file(url: str) -> Path:
+    """The file that a sqlite:/// URL names."""
+    return Path(unquote(url.removeprefix("sqlite:///")))
 
 
 def prepare_data_dir(folder: Path) -> None:
-    """Make the data folder, readable by its owner only; ImproperlyConfigured when that is impossible."""
+    """Make the data folder, readable by its owner only; raise ImproperlyConfigured where that is impossible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -1,5 +1,6 @@
-"""Django settings, made from the environment (`vectordb/environment.py` holds the table of names and defaults)."""
+"""Django settings, made from the environment (`vectordb/environment.py`)."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ THREADS: int = _values["VECTORDB_THREADS"]
 REQUEST_TIMEOUT: int = _values["VECTORDB_REQUEST_TIMEOUT"]
 BUSY_TIMEOUT: int = _values["VECTORDB_BUSY_TIMEOUT"]
 INDEX_DIR: Path = DATA_DIR / "index"
-MEMORY_BUDGET: int = environment.memory_budget(_values["VECTORDB_MEMORY_MB"])
+MEMORY_BUDGET: int = (
+    _values["VECTORDB_MEMORY_MB"] << 20 or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+)
 EMBEDDINGS = Config(
     provider=_values["VECTORDB_EMBEDDING_PROVIDER"],
     model=_values["VECTORDB_EMBEDDING_MODEL"],

@@ -1,21 +1,9 @@
-"""The settings of this app: `settings.EMBEDDINGS` is a `Config`. API keys are in no `repr`."""
+"""The settings of this app: `settings.EMBEDDINGS` is a `Config`. `vectordb.environment` checks the values."""
 
 import importlib.util
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from django.conf import settings
-
-_MINIMA = {
-    "timeout": 0.001,
-    "retries": 0,
-    "first_wait": 0,
-    "query_cache_size": 0,
-    "openai_dimensions": 0,
-    "openai_max_batch": 1,
-    "sentence_transformers_threads": 1,
-}
-
 
 # The models of providers that have one to be taken where none is named.
 DEFAULT_MODELS = {
@@ -27,7 +15,7 @@ DEFAULT_MODELS = {
 
 @dataclass(frozen=True)
 class Config:
-    """How text is embedded; raises ValueError, with one sentence, for a value that cannot be used.
+    """How text is embedded. API keys are in no `repr`.
 
     Attributes:
         provider, model: of a library that names none; empty: see `default`.
@@ -43,7 +31,7 @@ class Config:
 
     provider: str = ""
     model: str = ""
-    timeout: float = 30.0
+    timeout: float = 30
     retries: int = 2
     first_wait: float = 0.5
     query_cache_size: int = 1000
@@ -56,32 +44,11 @@ class Config:
     sentence_transformers_device: str = "cpu"
     sentence_transformers_threads: int = 1
 
-    def __post_init__(self) -> None:
-        for name in ("openai_base_url", "cohere_base_url"):
-            check_base_url(name, getattr(self, name))
-        for name, minimum in _MINIMA.items():
-            if not getattr(self, name) >= minimum:
-                raise ValueError(f"{name} must be at least {minimum}")
-
     @property
     def default(self) -> tuple[str, str]:
         """Provider and model of a library that names none: wordllama, or hashing where its package is missing."""
         provider = self.provider or ("wordllama" if importlib.util.find_spec("wordllama") else "hashing")
         return provider, self.model or DEFAULT_MODELS[provider]
-
-
-def check_base_url(name: str, url: str) -> None:
-    """Raise ValueError, without showing `url`, unless it is an http(s) address without a user or password.
-
-    The libraries of providers log the addresses they call, so a password in one would be in the log.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"{name} must begin with http:// or https:// and a host, for example http://localhost:11434/v1"
-        )
-    if "@" in parts.netloc or parts.query:
-        raise ValueError(f"{name} must hold no user, password or query; a key has a setting of its own")
 
 
 def config() -> Config:

