@@ -3,8 +3,8 @@
 `complete` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
 """
 
-from copy import deepcopy
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from drf_spectacular.contrib.pydantic import PydanticExtension
 from drf_spectacular.openapi import AutoSchema as _AutoSchema
@@ -15,30 +15,41 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
 
 from apps.api.errors import CONTENT_TYPE
-from apps.api.v1.schemas import Health, Problem, Readiness
-from apps.libraries.fields import Identifier
+from apps.api.v1.schemas import Health, Output, Problem, Readiness
+from apps.libraries.fields import Identifier, Input
 
-_IF_MATCH = OpenApiParameter(
-    "If-Match",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="Write only if this is still the ETag; 412 otherwise.",
-)
-_ETAG = OpenApiParameter(
-    "ETag",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="Names this state of the resource, for If-Match.",
-    response=["200"],
-)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _header(name: str, description: str, **options: Any) -> OpenApiParameter:
+    return OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.HEADER, description=description, **options)
+
+
+_IF_MATCH = _header("If-Match", "Write only if this is still the ETag; 412 otherwise.")
+_ETAG = _header("ETag", "Names this state of the resource, for If-Match.", response=["200"])
 # Leaves a method that an endpoint inherits out of the schema.
 HIDDEN = extend_schema(exclude=True)
+
+
+def operation(
+    name: str,
+    summary: str,
+    answer: type[Output] | None,
+    body: type[Input] | None = None,
+    *,
+    statuses: Iterable[int] = (200,),
+    description: str | None = None,
+) -> Callable[[_Method], _Method]:
+    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204."""
+    responses: Any = {204: OpenApiResponse(None, "It is done.")} if answer is None else dict.fromkeys(statuses, answer)
+    return extend_schema(operation_id=name, summary=summary, request=body, responses=responses, description=description)
+
 
 # Problems beside an operation's own answers: what an operation has that may be answered so, the status, and when it is.
 _PROBLEMS = (
     ("operation", "400", "Malformed or invalid, or past a limit."),
     ("path", "404", "What the path or the body names does not exist."),
-    ("write", "409", "An id is taken, or the library has, or gets, another embedding model."),
+    ("body", "409", "An id is taken, or the library has, or gets, another embedding model."),
     ("If-Match", "412", "The resource has changed since its ETag was read."),
     ("body", "413", "The body is too large."),
     ("body", "415", "The body is not application/json."),
@@ -46,23 +57,17 @@ _PROBLEMS = (
     ("operation", "503", "Busy, disk full, or the database cannot be reached; try again after Retry-After."),
     ("operation", "default", "Any other error."),
 )
-_READS_BY_POST = {"query", "query_batch", "get_chunks", "count_chunks", "count_values"}
-_BODY_MAY_BE_ABSENT = {"reindex"}
-_TAGS = {"query": "queries"} | dict.fromkeys(("stats", "reindex", "reembed"), "libraries")
 _REQUEST_ID = {"description": "The request's id, also in the server's log.", "schema": {"type": "string"}}
 _REF = "#/components/schemas/{model}"
 
 
 class AutoSchema(_AutoSchema):
-    """Describes an endpoint by its path and by what its class, an `ApiView`, says."""
+    """Describes an endpoint by what its class, an `ApiView`, says, under the name of its module."""
 
     view: Any
 
     def get_tags(self) -> list[str]:
-        parts = self.path.removeprefix("/api/v1/").split("/")
-        if len(parts) > 2:
-            return [_TAGS.get(parts[2], parts[2])]
-        return ["libraries" if parts[0] == "libraries" else "server"]
+        return [str(self.view.__module__).rpartition(".")[2]]
 
     def get_override_parameters(self) -> list[Any]:
         found: list[Any] = [self.view.parameters] if self.method == "GET" else []
@@ -71,13 +76,6 @@ class AutoSchema(_AutoSchema):
         if self.view.has_etag and self.method in ("PUT", "PATCH", "DELETE"):
             found.append(_IF_MATCH)
         return found
-
-    def get_response_serializers(self) -> Any:
-        return (
-            {204: OpenApiResponse(None, "It is done.")}
-            if self.method == "DELETE"
-            else super().get_response_serializers()
-        )
 
     def get_examples(self) -> list[OpenApiExample]:
         body = self.view.example_bodies.get(self.method)
@@ -116,28 +114,18 @@ def _content(model: str, media_type: str = "application/json") -> dict[str, Any]
     return {media_type: {"schema": {"$ref": _REF.format(model=model)}}}
 
 
-# These are views of Django's, which drf-spectacular does not look at.
-_SERVER = {
-    "/health": {
-        "get": {
-            "operationId": "health",
-            "summary": "Whether the process answers",
-            "tags": ["server"],
-            "responses": {"200": {"content": _content("Health")}},
-        }
-    },
-    "/ready": {
-        "get": {
-            "operationId": "ready",
-            "summary": "Whether requests can be served",
-            "tags": ["server"],
-            "responses": {
-                "200": {"content": _content("Readiness")},
-                "503": {"content": _content("Readiness"), "description": "They cannot be; `checks` says why."},
-            },
-        }
-    },
-}
+def _server_paths() -> dict[str, Any]:
+    """`/health` and `/ready`, which are views of Django's: drf-spectacular does not look at them."""
+    health, ready = {"content": _content("Health")}, {"content": _content("Readiness")}
+    not_ready = ready | {"description": "They cannot be; `checks` says why."}
+    described: Any = {
+        "health": ("Whether the process answers", {"200": health}),
+        "ready": ("Whether requests can be served", {"200": ready, "503": not_ready}),
+    }
+    return {
+        f"/{name}": {"get": {"operationId": name, "summary": summary, "tags": ["server"], "responses": responses}}
+        for name, (summary, responses) in described.items()
+    }
 
 
 def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
@@ -146,7 +134,7 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
     _, definitions = models_json_schema(models, ref_template=_REF, schema_generator=_JsonSchema)
     schemas = result["components"]["schemas"] | definitions["$defs"]
     result["components"]["schemas"] = schemas
-    result["paths"] |= deepcopy(_SERVER)
+    result["paths"] |= _server_paths()
     identifier = TypeAdapter(Identifier).json_schema()
     for operations in result["paths"].values():
         for operation in operations.values():
@@ -157,8 +145,8 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
                     parameter["description"] = f"The {parameter['name'].removesuffix('_id')}'s id, percent-encoded."
                     has.add("path")
             if "requestBody" in operation:
-                operation["requestBody"]["required"] = operation["operationId"] not in _BODY_MAY_BE_ABSENT
-                has |= {"body"} if operation["operationId"] in _READS_BY_POST else {"body", "write"}
+                operation["requestBody"]["required"] = operation["operationId"] != "reindex"
+                has.add("body")
             responses = operation["responses"]
             for response in responses.values():
                 for content in response.get("content", {}).values():

@@ -94,7 +94,7 @@ class ChunkParameters(Parameters):
 
     include: Annotated[
         Literal["embedding"] | None,
-        WithJsonSchema({"type": "string", "enum": ["embedding"], "description": "What else to show."}),
+        WithJsonSchema({"type": "string", "enum": ["embedding"], "description": "`embedding` shows vectors too."}),
     ] = None
 
 
@@ -102,10 +102,12 @@ class ChunkPageParameters(PageParameters, ChunkParameters):
     """A page of a library's chunks."""
 
     document_id: Annotated[
-        str | None, WithJsonSchema({"type": "string", "description": "Only the chunks of this document."})
+        str | None, WithJsonSchema({"type": "string", "description": "Only the chunks of this document, by position."})
     ] = None
     filter: Annotated[
         Filter,
         BeforeValidator(_parse_json),
-        WithJsonSchema({"type": "string", "description": "Only the chunks that match: a filter, as JSON."}),
+        WithJsonSchema(
+            {"type": "string", "description": "Only the chunks that match this filter (docs/filters.md), as JSON."}
+        ),
     ]

@@ -73,7 +73,7 @@ const byVector = await ok(
   }),
 );
 assert.deepEqual(byVector.results.map((result) => result.id).sort(), ["apple", "pear"]);
-assert.equal(byVector.meta.revision, 3);
+assert(byVector.meta.revision > 0);
 
 const byText = await ok(
   client.POST("/api/v1/libraries/{library_id}/query", { params: { path }, body: { ...query, text: "a rose" } }),

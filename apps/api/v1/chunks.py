@@ -3,13 +3,13 @@
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema_view
 from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN
+from apps.api.openapi import HIDDEN, operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond, with_etag
@@ -69,7 +69,7 @@ class Chunks(ApiView):
     query: ChunkPageParameters
     below = ("get", "count", "facets", "delete")
 
-    @extend_schema(operation_id="list_chunks", summary="List chunks", responses=schemas.ChunkPage)
+    @operation("list_chunks", "List chunks", schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
         page = search.list_chunks(
             library_id=library_id,
@@ -81,12 +81,7 @@ class Chunks(ApiView):
         )
         return respond(page_data(page))
 
-    @extend_schema(
-        operation_id="write_chunks",
-        summary="Upsert, insert or update chunks in one transaction",
-        request=ChunksWrite,
-        responses=schemas.ChunksWritten,
-    )
+    @operation("write_chunks", "Upsert, insert or update chunks in one transaction", schemas.ChunksWritten, ChunksWrite)
     def post(self, request: Request, library_id: str) -> Response:
         write = parse(request, ChunksWrite)
         service = services.update_chunks if write.mode == "update" else services.upsert_chunks
@@ -101,18 +96,18 @@ class Chunk(ApiView):
     query: ChunkParameters
     has_etag = True
 
-    @extend_schema(operation_id="get_chunk", summary="Read a chunk", responses=schemas.Chunk)
+    @operation("get_chunk", "Read a chunk", schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
         embedding = self.query.include is not None
         return with_etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=embedding))
 
-    @extend_schema(operation_id="update_chunk", summary="Change a chunk", request=ChunkUpdate, responses=schemas.Chunk)
+    @operation("update_chunk", "Change a chunk", schemas.Chunk, ChunkUpdate)
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
         update = parse(request, ChunkUpdate)
         chunk = services.update_chunk(library_id=library_id, chunk_id=chunk_id, update=update, if_match=self.if_match)
         return with_etag(chunk)
 
-    @extend_schema(operation_id="delete_chunk", summary="Delete a chunk")
+    @operation("delete_chunk", "Delete a chunk", None)
     def delete(self, request: Request, library_id: str, chunk_id: str) -> Response:
         services.delete_chunk(library_id=library_id, chunk_id=chunk_id, if_match=self.if_match)
         return Response(status=204)
@@ -128,9 +123,7 @@ class ChunkGet(Chunk):
 
     example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
 
-    @extend_schema(
-        operation_id="get_chunks", summary="Read chunks by their ids", request=ChunksGet, responses=schemas.ChunksFound
-    )
+    @operation("get_chunks", "Read chunks by their ids", schemas.ChunksFound, ChunksGet)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         get = parse(request, ChunksGet)
         services.check_distinct(get.ids, [f"/ids/{i}" for i in range(len(get.ids))])
@@ -146,12 +139,7 @@ class ChunkDelete(Chunk):
 
     example_bodies = {"POST": examples.CHUNKS_DELETE, **Chunk.example_bodies}
 
-    @extend_schema(
-        operation_id="delete_chunks",
-        summary="Delete chunks by their ids, or by a filter",
-        request=ChunksDelete,
-        responses=schemas.Deleted,
-    )
+    @operation("delete_chunks", "Delete chunks by their ids, or by a filter", schemas.Deleted, ChunksDelete)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         delete = parse(request, ChunksDelete)
         if delete.is_set("ids"):
@@ -165,7 +153,7 @@ class ChunkCount(Chunk):
 
     example_bodies = {"POST": examples.CHUNKS_COUNT, **Chunk.example_bodies}
 
-    @extend_schema(operation_id="count_chunks", summary="Count chunks", request=ChunksCount, responses=schemas.Counted)
+    @operation("count_chunks", "Count chunks", schemas.Counted, ChunksCount)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
@@ -177,12 +165,7 @@ class ChunkFacets(Chunk):
 
     example_bodies = {"POST": examples.CHUNKS_FACETS, **Chunk.example_bodies}
 
-    @extend_schema(
-        operation_id="count_values",
-        summary="Count the values of a field",
-        request=ChunksFacets,
-        responses=schemas.Facets,
-    )
+    @operation("count_values", "Count the values of a field", schemas.Facets, ChunksFacets)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         asked = parse(request, ChunksFacets)
         found = search.count_values(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)

@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from urllib.parse import urlencode
 
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN
+from apps.api.openapi import HIDDEN, operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
@@ -25,17 +25,18 @@ class Documents(ApiView):
     query: PageParameters
     below = ("batch",)
 
-    @extend_schema(operation_id="list_documents", summary="List documents", responses=schemas.DocumentPage)
+    @operation("list_documents", "List documents", schemas.DocumentPage)
     def get(self, request: Request, library_id: str) -> Response:
         page = selectors.documents(library_id=library_id, limit=self.query.limit, after=self.query.cursor)
         return respond(page_data(page))
 
-    @extend_schema(
-        operation_id="create_document",
-        summary="Create a document with its chunks",
+    @operation(
+        "create_document",
+        "Create a document with its chunks",
+        schemas.DocumentCreated,
+        DocumentInput,
+        statuses=(201,),
         description="A text in the place of chunks is split and embedded.",
-        request=DocumentInput,
-        responses={201: schemas.DocumentCreated},
     )
     def post(self, request: Request, library_id: str) -> Response:
         document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
@@ -48,17 +49,18 @@ class Document(ApiView):
     example_bodies = {"PUT": examples.DOCUMENT, "PATCH": examples.DOCUMENT_UPDATE}
     has_etag = True
 
-    @extend_schema(operation_id="get_document", summary="Read a document", responses=schemas.Document)
+    @operation("get_document", "Read a document", schemas.Document)
     def get(self, request: Request, library_id: str, document_id: str) -> Response:
         document = selectors.document_row(library_id=library_id, document_id=document_id)
         return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
 
-    @extend_schema(
-        operation_id="put_document",
-        summary="Make the document exactly this",
+    @operation(
+        "put_document",
+        "Make the document exactly this",
+        schemas.DocumentReplaced,
+        DocumentInput,
+        statuses=(200, 201),
         description="Unchanged chunks are kept, others replaced, those not named deleted.",
-        request=DocumentInput,
-        responses={200: schemas.DocumentReplaced, 201: schemas.DocumentReplaced},
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
         replaced = services.replace_document(
@@ -71,12 +73,7 @@ class Document(ApiView):
         path = path_to("libraries", library_id, "documents", document_id)
         return respond(data, 201, path) if data.pop("is_new") else respond(data)
 
-    @extend_schema(
-        operation_id="update_document",
-        summary="Change a document's own fields",
-        request=DocumentUpdate,
-        responses=schemas.Document,
-    )
+    @operation("update_document", "Change a document's own fields", schemas.Document, DocumentUpdate)
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
         update = parse(request, DocumentUpdate)
         document = services.update_document(
@@ -84,7 +81,7 @@ class Document(ApiView):
         )
         return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
 
-    @extend_schema(operation_id="delete_document", summary="Delete a document and its chunks")
+    @operation("delete_document", "Delete a document and its chunks", None)
     def delete(self, request: Request, library_id: str, document_id: str) -> Response:
         services.delete_document(library_id=library_id, document_id=document_id, if_match=self.if_match)
         return Response(status=204)
@@ -100,11 +97,12 @@ class DocumentBatch(Document):
 
     example_bodies = {"POST": examples.DOCUMENTS, **Document.example_bodies}
 
-    @extend_schema(
-        operation_id="create_documents",
-        summary="Create documents in one transaction",
-        request=DocumentsWrite,
-        responses={201: schemas.DocumentsCreated},
+    @operation(
+        "create_documents",
+        "Create documents in one transaction",
+        schemas.DocumentsCreated,
+        DocumentsWrite,
+        statuses=(201,),
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
         documents = services.create_documents(library_id=library_id, write=parse(request, DocumentsWrite))

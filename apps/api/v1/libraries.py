@@ -1,10 +1,10 @@
 """Libraries."""
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
+from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
@@ -22,7 +22,7 @@ class Root(ApiView):
 
     below = ("libraries",)
 
-    @extend_schema(operation_id="root", summary="Where to begin", responses=schemas.Root, tags=["server"])
+    @operation("root", "Where to begin", schemas.Root)
     def get(self, request: Request) -> Response:
         return respond({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
 
@@ -34,16 +34,11 @@ class Libraries(ApiView):
     parameters = PageParameters
     query: PageParameters
 
-    @extend_schema(operation_id="list_libraries", summary="List libraries", responses=schemas.LibraryPage)
+    @operation("list_libraries", "List libraries", schemas.LibraryPage)
     def get(self, request: Request) -> Response:
         return respond(page_data(selectors.libraries(limit=self.query.limit, after=self.query.cursor)))
 
-    @extend_schema(
-        operation_id="create_library",
-        summary="Create a library",
-        request=LibraryCreate,
-        responses={201: schemas.Library},
-    )
+    @operation("create_library", "Create a library", schemas.Library, LibraryCreate, statuses=(201,))
     def post(self, request: Request) -> Response:
         library = services.create_library(create=parse(request, LibraryCreate))
         return with_etag(selectors.library_data(library), 201, path_to("libraries", library.public_id))
@@ -56,19 +51,17 @@ class Library(ApiView):
     has_etag = True
     below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed")
 
-    @extend_schema(operation_id="get_library", summary="Read a library", responses=schemas.Library)
+    @operation("get_library", "Read a library", schemas.Library)
     def get(self, request: Request, library_id: str) -> Response:
         return with_etag(selectors.library_data(selectors.library_row(library_id)))
 
-    @extend_schema(
-        operation_id="update_library", summary="Change a library", request=LibraryUpdate, responses=schemas.Library
-    )
+    @operation("update_library", "Change a library", schemas.Library, LibraryUpdate)
     def patch(self, request: Request, library_id: str) -> Response:
         update = parse(request, LibraryUpdate)
         library = services.update_library(library_id=library_id, update=update, if_match=self.if_match)
         return with_etag(selectors.library_data(library))
 
-    @extend_schema(operation_id="delete_library", summary="Delete a library with all that is in it")
+    @operation("delete_library", "Delete a library with all that is in it", None)
     def delete(self, request: Request, library_id: str) -> Response:
         services.delete_library(library_id=library_id, if_match=self.if_match)
         return Response(status=204)
@@ -77,7 +70,7 @@ class Library(ApiView):
 class Stats(ApiView):
     """Counts, the revision, and the state of the index."""
 
-    @extend_schema(operation_id="library_stats", summary="Count and inspect", responses=schemas.Stats)
+    @operation("library_stats", "Count and inspect", schemas.Stats)
     def get(self, request: Request, library_id: str) -> Response:
         return respond(library_stats(library_id=library_id))
 
@@ -87,9 +80,7 @@ class Reindex(ApiView):
 
     example_bodies = {"POST": examples.REINDEX}
 
-    @extend_schema(
-        operation_id="reindex", summary="Rebuild the index", request=ReindexInput, responses={202: schemas.Index}
-    )
+    @operation("reindex", "Rebuild the index", schemas.Index, ReindexInput, statuses=(202,))
     def post(self, request: Request, library_id: str) -> Response:
         services.reindex_library(library_id=library_id, reindex=parse(request, ReindexInput, empty=b"{}"))
         return respond(library_stats(library_id=library_id)["index"], status=202)
@@ -101,27 +92,28 @@ class Reembed(ApiView):
 
     example_bodies = {"POST": examples.REEMBED}
 
-    @extend_schema(
-        operation_id="get_reembedding",
-        summary="How far the move to another embedding model is",
+    @operation(
+        "get_reembedding",
+        "How far the move to another embedding model is",
+        schemas.Reembedding,
         description="404 when there is none under way.",
-        responses=schemas.Reembedding,
     )
     def get(self, request: Request, library_id: str) -> Response:
         return respond(selectors.reembedding_data(selectors.reembedding_row(library_id)))
 
-    @extend_schema(
-        operation_id="reembed",
-        summary="Move the library to another embedding model",
+    @operation(
+        "reembed",
+        "Move the library to another embedding model",
+        schemas.Reembedding,
+        ReembedInput,
+        statuses=(202,),
         description="The same model again goes on with what failed or waits; another one is refused meanwhile.",
-        request=ReembedInput,
-        responses={202: schemas.Reembedding},
     )
     def post(self, request: Request, library_id: str) -> Response:
         asked = request_reembedding(library_id=library_id, reembed=parse(request, ReembedInput))
         return respond(selectors.reembedding_data(asked), status=202)
 
-    @extend_schema(operation_id="cancel_reembedding", summary="Cancel the move to another embedding model")
+    @operation("cancel_reembedding", "Cancel the move to another embedding model", None)
     def delete(self, request: Request, library_id: str) -> Response:
         cancel_reembedding(library_id=library_id)
         return Response(status=204)

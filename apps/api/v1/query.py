@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 from django.http import HttpResponse
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from apps.access import requests
 from apps.access.requests import Answer, Principal
 from apps.api.bodies import json_body
+from apps.api.openapi import operation
 from apps.api.renderers import dumps
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond
@@ -76,9 +76,7 @@ class Query(_QueryView):
     example_bodies = {"POST": examples.QUERY}
     sample_bodies = examples.SAMPLE_QUERIES
 
-    @extend_schema(
-        operation_id="query", summary="Find the nearest chunks", request=QuerySpec, responses=schemas.QueryAnswer
-    )
+    @operation("query", "Find the nearest chunks", schemas.QueryAnswer, QuerySpec)
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_query(self.principal(), library_id, json_body(request)))
 
@@ -89,8 +87,6 @@ class QueryMany(_QueryView):
     example_bodies = {"POST": examples.QUERIES}
     sample_bodies = examples.SAMPLE_BATCHES
 
-    @extend_schema(
-        operation_id="query_batch", summary="Answer several queries", request=QueryBatch, responses=schemas.QueryAnswers
-    )
+    @operation("query_batch", "Answer several queries", schemas.QueryAnswers, QueryBatch)
     def post(self, request: Request, library_id: str) -> HttpResponse:
         return self.render(request, answer_queries(self.principal(), library_id, json_body(request)))
