@@ -4,6 +4,7 @@ Every figure stands beside a reference that is measured in the same run.
 
 ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  delete
                the measurements: `run(testbed)` gives rows of a table
+docstrings     questions over Python's docstrings, a command of its own
 compare        this checkout beside another one
 peers          the same work given to another vector database
 filtered_peers filtered search beside other engines, a command of its own

@@ -1,7 +1,7 @@
 """How well queries find what they are about: usage examples, of which each illustrates one row, the only right answer.
 
-Each row of the table is a way to search at the server's defaults: by vectors of a model, by vectors of hashed words, by
-words, or by both. The searches are the server's own, exact and without HTTP. Examples are no part of the texts.
+Each row of the table is a way to search at the server's defaults: by vectors of a model, by words, or by both. The
+searches are the server's own, exact and without HTTP. Examples are no part of the texts.
 
 Run as `python -m benchmarks.retrieval DATA QUERIES` with VECTORDB_DATA_DIR set, this file is a process that has the
 server's settings; it prints JSON.
@@ -24,11 +24,10 @@ from benchmarks.timing import progress
 Mode = Literal["vector", "lexical", "hybrid"]
 
 _FILE = "queries.json"
-_HASHING = ("hashing-384", "hashing-1536")
+_MADE = {"hashing-384": "hashing", "hashing-1536": "hashing", "l2-supercat-256": "wordllama"}
 _MODEL = "the data's vectors"
 _WORDS = "by words"
 _NAMES: dict[Mode, str] = {"vector": "{}", "lexical": _WORDS, "hybrid": "hybrid, {}"}
-_K = 10
 _QUERIES_AT_ONCE = 200
 
 
@@ -40,9 +39,9 @@ def run(testbed: Testbed) -> list[Row]:
     folder = testbed.new_path("retrieval")
     found = orjson.loads(run_module("retrieval", str(testbed.data.folder), str(count), folder=folder, **ONE_THREAD))
     rows = []
-    for name in (_WORDS, *_HASHING, _MODEL):
+    for name in (_WORDS, *_MADE, _MODEL):
         rows += [Row(f"{measure}, {name}", value, "") for measure, value in found[name].items()]
-    for vectors in (*_HASHING, _MODEL):
+    for vectors in (*_MADE, _MODEL):
         for measure, value in found[f"hybrid, {vectors}"].items():
             better = max(found[name][measure] for name in (_WORDS, vectors))
             name = f"{measure}, hybrid: words and {vectors}"
@@ -67,21 +66,26 @@ def main(data_folder: str, count: int) -> None:
     right = [data.positions[query["of"]] for query in asked]
     row_texts = [row["text"] for row in data.rows]
     found: dict[str, dict[str, float]] = {}
-    for model in (_MODEL, *_HASHING):
+    for model in (_MODEL, *_MADE):
         if model == _MODEL:
             vectors, queries = data.vectors, data.queries[:count]
         else:
-            vectors = embed("hashing", model, row_texts, "document")
-            queries = embed("hashing", model, texts, "query")
+            vectors = embed(_MADE[model], model, row_texts, "document")
+            queries = embed(_MADE[model], model, texts, "query")
         # Words are the same beside any vectors.
         modes = [mode for mode in _NAMES if mode != "lexical" or _WORDS not in found]
-        for mode, answers in _answers(row_texts, vectors, texts, queries, modes).items():
+        for mode, answers in search(row_texts, vectors, texts, queries, modes).items():
             found[_NAMES[mode].format(model)] = _quality(answers, right)
     print(orjson.dumps(found).decode())
 
 
-def _answers(
-    row_texts: Sequence[str], vectors: Float32, texts: Sequence[str], queries: Float32, modes: Sequence[Mode]
+def search(
+    row_texts: Sequence[str],
+    vectors: Float32,
+    texts: Sequence[str],
+    queries: Float32,
+    modes: Sequence[Mode] = tuple(_NAMES),
+    k: int = 10,
 ) -> dict[Mode, list[list[int]]]:
     """Positions of the rows that each query finds, by mode."""
     from apps.engine.metadata import Attributes
@@ -102,7 +106,7 @@ def _answers(
         for mode in modes:
             requests = [
                 SearchRequest(
-                    fetch=_K,
+                    fetch=k,
                     mode=mode,
                     vector=None if mode == "lexical" else queries[query],
                     words=None if mode == "vector" else parse_query(texts[query]),
