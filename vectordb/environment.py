@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from apps.embeddings.config import DEFAULT_MODELS, Config
 
+CHECKOUT: Path = Path(__file__).resolve().parent.parent
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -108,7 +109,7 @@ def _secret(text: str) -> str:
 
 
 SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
-    "VECTORDB_DATA_DIR": ("./data", _folder),
+    "VECTORDB_DATA_DIR": ("data", _folder),
     "VECTORDB_BIND": ("127.0.0.1:8000", _address),
     "VECTORDB_WORKERS": (2, _whole(1, 256)),
     "VECTORDB_THREADS": (4, _whole(1, 256)),
@@ -180,6 +181,8 @@ def read() -> dict[str, Any]:
         except ValueError as error:
             shown = "(hidden)" if name.endswith(_HIDDEN) else repr(text)
             raise ImproperlyConfigured(f"{name}={shown} cannot be used: it {error}.") from None
+    if "VECTORDB_DATA_DIR" not in os.environ:
+        values["VECTORDB_DATA_DIR"] = CHECKOUT / "data"
     longest = values["VECTORDB_REQUEST_TIMEOUT"]
     for name in ("VECTORDB_BUSY_TIMEOUT", "VECTORDB_EMBEDDING_TIMEOUT"):
         if values[name] >= longest:

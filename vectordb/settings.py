@@ -9,7 +9,7 @@ import environ
 from apps.embeddings.config import Config
 from vectordb import environment
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+BASE_DIR = environment.CHECKOUT
 
 _values = environment.read()
 LIMITS = environment.limits(_values)

@@ -1,6 +1,7 @@
 """`manage.py serve` as a person meets it: the first start, bad settings, signals, and processes that die."""
 
 import fcntl
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx
 import orjson
 import psutil
 import pytest
@@ -26,24 +28,46 @@ def running(folder: Path) -> Iterator[Server]:
         yield server
 
 
-def printed_command(server: Server) -> str:
-    """The line that the server tells a person to try."""
-    return server.log.read_text().rpartition("Try it:\n")[2].splitlines()[0].strip()
+def printed_commands(server: Server) -> list[str]:
+    """The lines that the server tells a person to try."""
+    return re.findall(r"^  (curl .*)$", server.log.read_text(), re.MULTILINE)
 
 
 def run_in_shell(command: str) -> bytes:
     return subprocess.run(command, shell=True, capture_output=True, check=True, timeout=60).stdout
 
 
-def test_the_first_start_loads_the_sample_and_prints_a_command_that_works(folder: Path) -> None:
-    with serving(folder, VECTORDB_SAMPLE=1) as server:
-        assert server.url in server.log.read_text()
-        answer = orjson.loads(run_in_shell(printed_command(server)))
-        assert len(answer["results"]) == 3
-        assert all(result["text"] for result in answer["results"])
-        with server.client() as client:
-            (library,) = client.get("/libraries").raise_for_status().json()["items"]
-            assert client.get(f"/libraries/{library['id']}/stats").json()["chunks"] == 2000
+def test_the_first_start_loads_samples_and_prints_lines_that_work(folder: Path) -> None:
+    with serving(folder, VECTORDB_SAMPLE=1) as server, server.client() as client:
+        said = server.log.read_text()
+        assert f"This data folder is new: {folder}" in said
+        by_meaning, by_words = (orjson.loads(run_in_shell(line))["results"] for line in printed_commands(server))
+        assert by_meaning[0]["document_id"] == "durability"
+        assert len(by_words) == 3
+        assert {result["metadata"]["topic"] for result in by_words} == {"noun.animal"}
+        (page,) = re.findall(r"in a browser: (\S+)", said)
+        assert httpx.get(page, headers={"Accept": "text/html"}).status_code == 200
+        assert client.get("/libraries/wordnet-sample/stats").json()["chunks"] == 2000
+        documents = client.get("/libraries/handbook-sample/documents").json()["items"]
+        assert all(document["title"] and document["source"] and document["metadata"] for document in documents)
+        assert sum(document["chunk_count"] for document in documents) > len(documents) > 10
+        assert client.get("/libraries/handbook-sample").json()["embedding"]["provider"] == "wordllama"
+    with serving(folder) as server:
+        assert "This data folder is new" not in server.log.read_text()
+
+
+def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> None:
+    for loaded in ("wordnet-sample and handbook-sample", "handbook-sample"):
+        ended = running.manage("load_sample")
+        assert (ended.returncode, ended.stdout) == (0, f"Loaded the sample libraries {loaded}.\n"), ended.stderr
+        with running.client() as client:
+            client.delete("/libraries/handbook-sample").raise_for_status()
+    running.manage("load_sample")
+    again = running.manage("load_sample")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "CommandError: The sample libraries exist already; delete one to load it again.\n",
+    )
 
 
 def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, tmp_path: Path) -> None:
@@ -56,7 +80,7 @@ def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, tmp_
     try:
         server.start()
         until(lambda: "compiling the search kernels" in server.log.read_text(), "it is said that kernels are compiled")
-        assert len(orjson.loads(run_in_shell(printed_command(server)))["results"]) == 3
+        assert len(orjson.loads(run_in_shell(printed_commands(server)[0]))["results"]) == 3
         assert server.log.read_text().count("compiling the search kernels") == 1
         (compiler,) = (process for process in server.processes() if "compile_here" in " ".join(process.cmdline()))
         assert compiler.nice() == 19
@@ -76,12 +100,12 @@ def test_the_next_start_leaves_what_is_there(folder: Path) -> None:
         assert server.stop() == 0
         server.start()
         assert [item["id"] for item in client.get("/libraries").raise_for_status().json()["items"]] == ["mine"]
-        assert b'"mine"' in run_in_shell(printed_command(server))
+        assert b'"mine"' in run_in_shell(printed_commands(server)[0])
 
 
 def test_without_the_sample_there_is_nothing_and_the_printed_command_works(folder: Path) -> None:
     with serving(folder, VECTORDB_SAMPLE=0) as server:
-        assert orjson.loads(run_in_shell(printed_command(server))) == {"items": [], "next_cursor": None}
+        assert orjson.loads(run_in_shell(printed_commands(server)[0])) == {"items": [], "next_cursor": None}
 
 
 def test_a_bad_setting_stops_the_start_with_one_sentence(folder: Path) -> None:

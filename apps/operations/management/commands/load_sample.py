@@ -1,4 +1,4 @@
-"""`manage.py load_sample`: load the library that is shipped."""
+"""`manage.py load_sample`: load the libraries that are shipped."""
 
 from typing import Any
 
@@ -6,23 +6,26 @@ from django.core.management.base import BaseCommand, CommandError
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from apps.libraries.errors import Invalid
 from apps.operations import sample
 
 
 class Command(BaseCommand):
-    help = f"Load the sample library {sample.LIBRARY_ID!r}: 2,000 real texts with real embeddings."
+    help = f"Load the sample libraries {sample.WORDNET!r} and {sample.HANDBOOK!r}, as far as they do not exist."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if sample.is_loaded():
-            raise CommandError(f"There already is a library {sample.LIBRARY_ID!r}; delete it to load it again.")
-        try:
-            with tqdm(total=sample.ROWS, unit="rows", desc="Loading the sample", delay=2, disable=None) as bar:
-                for rows in sample.load():
-                    bar.update(rows)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise CommandError(
-                f"The sample does not fit the limits that are set: a value {reason}. Raise that limit, or set "
-                "VECTORDB_SAMPLE=0 to start without the sample."
-            ) from error
-        self.stdout.write(f"Loaded {sample.ROWS:,} chunks into the library {sample.LIBRARY_ID!r}.")
+        libraries = sample.missing()
+        if not libraries:
+            raise CommandError("The sample libraries exist already; delete one to load it again.")
+        for library_id in libraries:
+            try:
+                with tqdm(unit="rows", desc=f"Loading {library_id}", delay=2, disable=None) as bar:
+                    for rows in sample.load(library_id):
+                        bar.update(rows)
+            except (Invalid, ValidationError) as error:
+                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.detail
+                raise CommandError(
+                    f"The sample does not fit the limits that are set: a value {reason}. Raise that limit, or set "
+                    "VECTORDB_SAMPLE=0 to start without the sample."
+                ) from error
+        self.stdout.write(f"Loaded the sample libraries {' and '.join(libraries)}.")

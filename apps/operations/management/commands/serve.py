@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connection, connections
 
 from apps.embeddings.errors import NotInstalled
 from apps.embeddings.registry import load_before_fork
@@ -32,10 +32,11 @@ class Command(BaseCommand):
         if is_damaged():
             call_command("check_database", stdout=self.stdout, stderr=self.stderr)
         try:
+            if not connection.introspection.table_names():
+                self.stdout.write(f"This data folder is new: {settings.DATA_DIR}")
             call_command("migrate", verbosity=0, interactive=False)
             if settings.LOAD_SAMPLE and not Library.objects.exists():
                 call_command("load_sample", stdout=self.stdout)
-            has_sample = sample.is_loaded()
         except DatabaseError as error:
             raise CommandError(sentence_of(error)) from error
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
@@ -51,25 +52,28 @@ class Command(BaseCommand):
             load_before_fork(settings.EMBEDDINGS.default[0])
         except NotInstalled as error:
             raise CommandError(str(error)) from None
+        self._greet()
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
-        self._greet(has_sample)
         from apps.operations.server import Server
 
         sys.argv = sys.argv[:1]
         Server().run()
 
-    def _greet(self, has_sample: bool) -> None:
+    def _greet(self) -> None:
         url = f"http://{settings.BIND}"
+        libraries = f"{url}/api/v1/libraries"
         self.stdout.write(f"\nServing {settings.DATA_DIR} on {url}")
-        self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin")
-        if has_sample:
-            body = json.dumps({"chunk_id": sample.EXAMPLE_ID, "k": 3})
-            path = f"{url}/api/v1/libraries/{sample.LIBRARY_ID}/query"
-            line = f"curl -s {path} -H 'Content-Type: application/json' -d '{body}'"
-        else:
-            line = f"curl -s {url}/api/v1/libraries"
-        self.stdout.write(f"Try it:\n  {line}\n")
+        self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin\nTry it:")
+        missing = sample.missing()
+        for library_id, query in sample.QUERIES.items():
+            if library_id not in missing:
+                body = f"-H 'Content-Type: application/json' -d '{json.dumps(query)}'"
+                self.stdout.write(f"  curl -s {libraries}/{library_id}/query {body}")
+        if len(missing) == len(sample.QUERIES):
+            self.stdout.write(f"  curl -s {libraries}")
+        page = libraries if sample.HANDBOOK in missing else f"{libraries}/{sample.HANDBOOK}"
+        self.stdout.write(f"  and in a browser: {page}\n")
         self.stdout.flush()
 
 
