@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 MAX_ERRORS = 100
+# Pydantic has an error of each fault by then; it is not asked for more of them than this, at some kilobyte each.
+_MOST_FAULTS = 100_000
 
 CODES: dict[str, tuple[int, str]] = {
     "malformed": (400, "Malformed request"),
@@ -97,6 +99,10 @@ _SENTENCES = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }
+
+# The settings that limit lists, by the lists' names.
+_LIST_LIMITS = dict.fromkeys(("chunks", "documents", "ids"), "VECTORDB_MAX_CHUNKS_PER_WRITE")
+_LIST_LIMITS["queries"] = "VECTORDB_MAX_QUERIES_PER_BATCH"
 
 
 @dataclass(eq=False)
@@ -210,18 +216,24 @@ def _sentence(error: LibraryError) -> str:
 
 
 def _validation_problem(error: ValidationError) -> Problem:
+    count = error.error_count()
+    if count > _MOST_FAULTS:
+        return Problem("invalid", f"The body has {count} faults, too many to list. Send one item alone to see its own.")
     faults = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
         if item["type"] == "json_invalid":
             return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
         context = item.get("ctx", {})
         detail = context.get("detail") or _SENTENCES.get(item["type"])
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
+        elif item["type"] == "too_long":
+            detail = f"must have at most {context['max_length']} items, not {context['actual_length']}"
+            detail += f" (limit {_LIST_LIMITS[item['loc'][-1]]})" if item["loc"][-1] in _LIST_LIMITS else ""
         elif detail is None and ("le" in context or "ge" in context):
             detail = f"must be at most {context['le']:g}" if "le" in context else f"must be at least {context['ge']:g}"
         faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
     first = faults[0]
-    more = f" ({min(len(faults), MAX_ERRORS) - 1} more in `errors`.)" if len(faults) > 1 else ""
+    more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
     detail = f"{first.pointer or 'The body'} {first.detail}.{more}"
     return Problem("invalid", detail, tuple(faults))

@@ -5,8 +5,9 @@ the `path` to it, which the API appends to the pointer.
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, cast
 
 import orjson
 from django.conf import settings
@@ -103,22 +104,21 @@ class BoundedInt:
 
 @dataclass(frozen=True)
 class BoundedList:
-    """Annotates a list: of 1 to `maximum` items, the value of the setting `limit`."""
+    """Annotates a list: of 1 to `maximum` items. Validation stops at the first item past `maximum`, by pydantic's own
+    error `too_long`."""
 
     maximum: int
-    limit: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        items = cast(core_schema.ListSchema, handler(source))
+        return core_schema.no_info_after_validator_function(self._check, items | {"max_length": self.maximum})
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"minItems": 1, "maxItems": self.maximum}
+        return handler(schema) | {"minItems": 1}
 
     def _check(self, value: list[Any]) -> list[Any]:
         if not value:
             raise validation_error("must have at least one item")
-        if len(value) > self.maximum:
-            raise validation_error(f"must have at most {self.maximum} items, not {len(value)} (limit {self.limit})")
         return value
 
 
@@ -225,17 +225,19 @@ def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 
 
-class ReadVectors:
-    """Vectors that were read before their body was parsed, which holds references in their place.
+class LargeBody:
+    """What is known of a large body while it is validated; pydantic's context.
 
-    Passed to pydantic as its context. A reference cannot be guessed, so none comes from a client.
+    Its vectors were read before the body was parsed, which holds references in their place. A reference cannot be
+    guessed, so none comes from a client.
     """
 
     _mark: ClassVar[str] = secrets.token_hex(8)
 
-    def __init__(self, rows: list[Float32]) -> None:
+    def __init__(self, rows: Sequence[Float32]) -> None:
         self._rows = rows
-        self._taken = 0
+        self._chunks = 0
+        self.taken: set[int] = set()
 
     @classmethod
     def reference(cls, row: int) -> bytes:
@@ -243,19 +245,21 @@ class ReadVectors:
         return b'"%b:%d"' % (cls._mark.encode(), row)
 
     def take(self, value: Any) -> Float32 | None:
-        """The row that `value` refers to; None if it is no reference."""
+        """The row that `value` refers to, which is a vector then; None if it is no reference."""
         if not isinstance(value, str) or not value.startswith(self._mark):
             return None
-        self._taken += 1
-        return self._rows[int(value[len(self._mark) + 1 :])]
+        row = int(value[len(self._mark) + 1 :])
+        self.taken.add(row)
+        return self._rows[row]
 
-    def all_taken(self) -> bool:
-        """Whether each row was taken as a vector."""
-        return self._taken == len(self._rows)
+    def add_chunk(self) -> int:
+        """Count a chunk; return how many there were so far."""
+        self._chunks += 1
+        return self._chunks
 
 
 def _take_vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
-    if isinstance(info.context, ReadVectors) and (row := info.context.take(value)) is not None:
+    if isinstance(info.context, LargeBody) and (row := info.context.take(value)) is not None:
         return row
     try:
         vector: AnyVector = handler(value)

@@ -3,16 +3,18 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
+from apps.libraries.errors import Invalid
 from apps.libraries.fields import (
     BoundedInt,
     BoundedList,
     Fixed,
     Identifier,
     Input,
+    LargeBody,
     LongText,
     Metadata,
     Name,
@@ -107,10 +109,25 @@ class ChunkContent(Input):
     metadata: Metadata = Field({}, description="JSON of your own; filters look at it.")
 
 
+def check_chunk_count(count: int) -> None:
+    """Raise Invalid if the documents of one write have more chunks than it may have."""
+    limit = settings.LIMITS.chunks_per_write
+    if count > limit:
+        detail = f"must have at most {limit} chunks in all (limit VECTORDB_MAX_CHUNKS_PER_WRITE)"
+        raise Invalid.at("/documents", detail)
+
+
 class DocumentChunk(ChunkContent):
     """A chunk as it is written within its document."""
 
     id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
+
+    @model_validator(mode="after")
+    def _count(self, info: ValidationInfo) -> "DocumentChunk":
+        if isinstance(info.context, LargeBody):
+            # One list of chunks stops by itself, one past the limit; many are stopped here.
+            check_chunk_count(info.context.add_chunk() - 1)
+        return self
 
 
 class ChunkInput(DocumentChunk):
@@ -129,7 +146,7 @@ class ChunkUpdate(ChunkContent):
     )
 
 
-CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write, "VECTORDB_MAX_CHUNKS_PER_WRITE")
+CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write)
 
 
 class ChunksWrite(Input):

@@ -27,7 +27,7 @@ class ChunksGet(Input):
     """Chunks to read by their ids."""
 
     ids: Ids = Field(description="The chunks' ids, each once.")
-    include: list[Literal["embedding"]] = Field([], description="`embedding` shows vectors too.")
+    include: list[Literal["embedding"]] = Field([], max_length=4, description="`embedding` shows vectors too.")
 
 
 class ChunksDelete(Input):

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from django.conf import settings
 from django.db import transaction
 
 from apps.engine.vectors import Float32
@@ -16,7 +15,14 @@ from apps.libraries.chunking import split_texts
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
-from apps.libraries.inputs import DocumentChunk, DocumentInput, DocumentsWrite, DocumentUpdate, named_models
+from apps.libraries.inputs import (
+    DocumentChunk,
+    DocumentInput,
+    DocumentsWrite,
+    DocumentUpdate,
+    check_chunk_count,
+    named_models,
+)
 from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
 from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import sql
@@ -48,10 +54,7 @@ def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str
     Raises NotFound (library), Conflict (an id in use, or another embedding model), Invalid, and what the embedding
     provider raises.
     """
-    total, limit = sum(len(document.chunks) for document in write.documents), settings.LIMITS.chunks_per_write
-    if total > limit:
-        detail = f"must have at most {limit} chunks in all, not {total} (limit VECTORDB_MAX_CHUNKS_PER_WRITE)"
-        raise Invalid.at("/documents", detail)
+    check_chunk_count(sum(len(document.chunks) for document in write.documents))
     pointers = [f"/documents/{i}" for i in range(len(write.documents))]
     return _create(library_id, write.documents, pointers, named_models(write))
 

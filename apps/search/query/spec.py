@@ -1,6 +1,6 @@
 """What a query may say: one strict model, parsed once from the request."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from django.conf import settings
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
@@ -129,7 +129,12 @@ class QuerySpec(Input):
             json_schema_extra=_show_search_parameters,
         ),
     ]
-    include: tuple[Include, ...] = Field(("text", "metadata"), description="What to show of each chunk.")
+    include: tuple[Include, ...] = Field(
+        ("text", "metadata"),
+        description="What to show of each chunk.",
+        max_length=len(get_args(Include)),
+        fail_fast=True,
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "QuerySpec":
@@ -165,9 +170,9 @@ class QueryBatch(Input):
 
     vector_key = "vector"
 
-    queries: Annotated[
-        list[QuerySpec], BoundedList(settings.LIMITS.queries_per_batch, "VECTORDB_MAX_QUERIES_PER_BATCH")
-    ] = Field(description="The queries; one that is refused refuses all.")
+    queries: Annotated[list[QuerySpec], BoundedList(settings.LIMITS.queries_per_batch)] = Field(
+        description="The queries; one that is refused refuses all."
+    )
 
     @model_validator(mode="after")
     def _check_cost(self) -> "QueryBatch":
