@@ -110,11 +110,13 @@ def test_beside_a_server_all_libraries_are_rebuilt_as_configured_and_verified(se
         assert 0.8 < float(found[1]) <= 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("command", ["rebuild_index", "verify_index"])
 def test_a_library_that_is_not_there_is_reported(server: Server, command: str) -> None:
     assert_refused(server.manage(command, "rwos"), "There is no library 'rwos'.")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("option", "value"), [("--k", "0"), ("--sample", "-1"), ("--sample", "many")])
 def test_numbers_that_make_no_sense_are_refused(server: Server, option: str, value: str) -> None:
     ended = server.manage("verify_index", f"{option}={value}")

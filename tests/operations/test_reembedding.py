@@ -20,8 +20,8 @@ from apps.embeddings.services import embed
 from tests.server import ROOT, Server, serving, until
 
 MODELS = ("hashing-64", "hashing-128")
-ROWS, ROWS_PER_WRITE = 4000, 2000
-CRASHES = 8
+ROWS, ROWS_PER_WRITE = 2500, 1250
+CRASHES = 4
 PATH = "/libraries/notes"
 
 
@@ -169,6 +169,7 @@ def test_beside_a_server_the_command_waits_for_its_maintenance(running: Server) 
         assert_is_of(client, "hashing-96")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("library", "provider", "model", "sentence"),
     [

@@ -133,14 +133,15 @@ def test_a_port_in_use_is_told(folder: Path) -> None:
 @pytest.mark.sqlite
 def test_the_database_lies_in_the_folder_whatever_its_name(tmp_path: Path) -> None:
     """Also where the name looks like a part of a URL."""
-    for name in ("vec#one", "vec#two", "vec?mode=memory", "c++", "50%25", "my%20data", "file:vec", ":memory:", "vec;é"):
+    names = ("vec#one", "vec?mode=memory", "c++ 50%25;é", "file:vec", ":memory:")
+    for name in names:
         folder = tmp_path / name
         made = Server(folder).manage("migrate")
         assert made.returncode == 0, made.stderr
         with closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
             assert database.execute("SELECT count(*) FROM vectordb_library").fetchone() == (0,)
         assert {path.name for path in folder.iterdir()} == {"secret_key", "vectordb.sqlite3"}
-    assert len(list(tmp_path.iterdir())) == 9
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
 @pytest.mark.sqlite
