@@ -1,4 +1,4 @@
-"""What can go wrong when text is embedded.
+"""What can go wrong when text is embedded. Messages are whole sentences for people, and hold no API key.
 
 EmbeddingError
 ├── UnknownProvider   no provider has this name                                    the request's fault
@@ -6,9 +6,6 @@ EmbeddingError
 ├── TextRefused       the provider takes no such text, for example one too long    the request's fault
 ├── NotInstalled      the provider needs a package; `.command` installs it         the installation's fault
 └── ProviderFailed    no answer, a refusal, or an answer that cannot be used       the provider's fault
-
-Every message is a whole sentence for people, and holds no API key. No traceback shows the error of a provider's own
-library that one of these errors stands for.
 """
 
 from collections.abc import Iterable

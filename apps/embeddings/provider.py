@@ -1,8 +1,7 @@
 """The interface of every provider: texts in, vectors out. A provider does not check, retry or wait: `services` does.
 
-A new provider is one module in `providers` and one line in `registry`. Its package is imported at the top of the
-module, which is itself imported at first use. To construct a provider is quick, calls nobody on the network and loads
-no model: it may be done just to see whether a name can be used.
+A new provider is one module in `providers` and one line in `registry`. To construct one is quick, calls nobody on the
+network and loads no model: it may be done just to see whether a name can be used.
 """
 
 from abc import ABC, abstractmethod

@@ -1,8 +1,6 @@
-"""Providers by name. A new one is one module in `providers` and one line here.
+"""Providers by name. The module of one, and the package it needs, are imported when it is first asked for.
 
-The module of a provider, and the package it needs, are imported when the provider is first asked for. Providers are
-cached, one for each model and process. A forked child makes its own: neither connections nor the threads of a numeric
-library survive a fork.
+Providers are cached, one for each model and process; a forked child makes its own.
 """
 
 import importlib

@@ -1,12 +1,11 @@
 """`embed`: texts to vectors that can be stored and searched, or an error that says why not.
 
-What always holds of the result: one vector a text, in order, all of the model's one dimension, float32, finite,
-bounded, none of them zero (a zero vector has no cosine), whoever wrote the provider.
+What always holds: one vector a text, in order, of the model's one dimension, float32, finite, bounded, none of them
+zero.
 
-A failure that may pass is tried again: after the time that the provider named, or else after a wait that doubles each
-time and is up to a half shorter by chance, so that many clients do not come back together. No attempt and no wait
-begins that the overall time-out has no room for. The libraries of providers do not retry: their waits know nothing of
-that time-out, past which the server would replace the worker.
+A failure that may pass is tried again, after the time that the provider named or a wait that doubles, less up to a half
+by chance. No attempt and no wait begins that the overall time-out has no room for; the libraries of providers do not
+retry, as they know nothing of that time-out.
 """
 
 import logging

@@ -1,16 +1,12 @@
-"""Splits a text into chunks that a model reads whole, at the highest boundary that fits: between paragraphs, else
-sentences, else words, else characters as people see them. The library semantic-text-splitter finds the boundaries.
+"""Splits a text into chunks at the highest boundary that fits, by the library semantic-text-splitter.
 
-What always holds: a chunk is a part of the text as it stands, without white space at its ends. Chunks come in order,
-the whole text but white space is in them, and equal texts are split alike. A chunk has at most `max_tokens` tokens,
-unless a single character has more, at most 16 characters a token, be they white space or one endless word, and at most
-`max_characters`. It begins with at most `overlap` tokens of the one before: as many whole sentences or words as fit.
-Where text is inserted or deleted, chunks change only until the boundaries meet again, a few chunks on.
+What always holds: a chunk is a part of the text as it stands, without white space at its ends; all but white space is
+in some chunk; equal texts are split alike. docs/api.md says how long chunks and overlaps are.
 
-The library measures the rest of a text again for each chunk, so that the time for one endless word is quadratic. It
-therefore gets the text in windows of a few chunks: the last chunk of one, which the window's end has cut, is where the
-next begins, so the chunks are those of the whole text. With estimated tokens, a MiB takes 0.5 s of prose, 3 s of other
-text, and some 10 s of the worst with half of each chunk overlapping; the interpreter's lock is held throughout.
+The library measures the rest of a text again for each chunk, so that one endless word takes quadratic time. It
+therefore gets windows of a few chunks: the last chunk of one, which the window's end has cut, is where the next begins,
+so the chunks are those of the whole text. A MiB takes 0.5 s of prose, 10 s of the worst text; the interpreter's lock is
+held.
 """
 
 import re

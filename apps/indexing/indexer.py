@@ -1,13 +1,11 @@
-"""Keeps the index files of all libraries in shape. One process does, beside the request workers, which never build.
+"""Keeps the index files of all libraries in shape, in one process beside the request workers.
 
     tick              reads what changed, and takes the libraries where something may be due
     maintain_library  asks `merge_policy` for the next step: rebuild, seal, announce or merge
     commit            writes the manifest, and announces it to all processes
 
-Rows that are in no file are *sealed* into a segment that is quick to build. *Merges* then make one segment of others:
-of the configured type, without dead rows, or of several. They run in threads while sealing goes on, one slow and one
-quick at a time, never two on the same segment. The result of a merge that could not be committed, as on a full disk, is
-kept and committed later.
+Merges run in threads while sealing goes on, one slow and one quick at a time, never two on the same segment. The result
+of one that could not be committed, as on a full disk, is kept and committed later.
 """
 
 import contextlib

@@ -1,10 +1,7 @@
 """What is due for a library's index files. Only this module decides it: maintenance acts on it, statistics show it.
 
-Rows that are in no file are *sealed* when there are many of them, or fewer and the library is quiet. A library of few
-rows needs no files; a library with files gets all of its rows into them once it is very quiet.
-
-Merging is tiered by a factor of four, so a row is rewritten about log4(n) times while rows are written. A quiet library
-is merged further, as far as building its index is quick.
+Rows in no file are *sealed* when there are many, or the library is quiet. Merging is tiered by a factor of four, so a
+row is rewritten about log4(n) times; a quiet library is merged further, as far as building its index is quick.
 
 `idle` is for how many seconds nobody has written to the library; infinity tells what is due in the end.
 """

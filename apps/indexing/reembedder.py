@@ -1,8 +1,4 @@
-"""Moves libraries to other embedding models, in a thread beside the queries: what `maintain` does for /reembed.
-
-Which steps there are, and what holds after each, is in `apps.libraries.services.reembedding`. Costs a walk over the
-library's keys for each attempt to switch, and memory for the texts and vectors of one page.
-"""
+"""Moves libraries to other embedding models, by the steps of `apps.libraries.services.reembedding`."""
 
 import logging
 import threading
@@ -132,7 +128,7 @@ class Reembedder:
             # Texts written since the page was read must not make the pass endless.
             if len(page) < size or not services.is_current(move):
                 return
-            after, size = page[-1].key, min(2 * size, full_size)
+            after, size = page[-1].pk, min(2 * size, full_size)
 
     def _switch(self, move: Reembedding, passes: int) -> bool:
         """Switch if nothing is missing, or little after some passes; return False if that could not be embedded."""

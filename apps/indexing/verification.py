@@ -1,11 +1,8 @@
 """Whether a library's index has the rows that the database holds, and how near its answers are to exact ones.
 
-Costs the memory of a view that is made of the rows, and twice that of their metadata and words: vectors are compared
-some thousands of rows at a time with the index's files, which are mapped. No snapshot of the database is held while all
-rows are read.
+Costs the memory of a view that is made of the rows, and twice that of their metadata and words.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +18,7 @@ from apps.search.snapshots import open_snapshot
 
 _NO_FILES = "no index files yet"
 _BAD_FILES = "index files cannot be used"
-_ROWS_PER_BLOCK = 2048
-_QUERIES_PER_BLOCK = 16
+_QUERIES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,9 @@ class Report:
     recall: float | None
 
 
-def verify_library(*, library_id: str, sample: int, k: int, policy: LoadingPolicy = DEFAULT_POLICY) -> Report:
+def verify_library(
+    *, library_id: str, sample: int, k: int, policy: LoadingPolicy = DEFAULT_POLICY, rows_at_once: int = 2048
+) -> Report:
     """Open the library's index files and compare what they hold with its rows; raises NotFound.
 
     Recall is that of the k nearest neighbours of `sample` rows, themselves left out. A neighbour counts as found whose
@@ -52,12 +50,16 @@ def verify_library(*, library_id: str, sample: int, k: int, policy: LoadingPolic
     searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
     if current.manifest is None and loading.index_folder(current.state.uid).numbers():
         searched = _BAD_FILES
-    index_rows, true_rows = _Rows(current.view), _Rows(rows)
+    index_rows, true_rows = Rows(current.view), Rows(rows)
     recall = _recall(current.view, rows, true_rows, sample=sample, k=k)
-    places, true_places = _in_both(index_rows, true_rows)
-    faults = _count_faults(index_rows, true_rows, places, true_places)
-    unequal = tuple(_unequal(index_rows.row_data(places), true_rows.row_data(true_places)))
-    return Report(len(true_rows.keys), faults, unequal, searched, recall)
+    # Where the rows are that both have, in the one and in the other.
+    _, places, true_places = np.intersect1d(index_rows.keys, true_rows.keys, return_indices=True)
+    faults = len(index_rows.keys) + len(true_rows.keys) - 2 * len(places)
+    faults += count_differing(index_rows, places, true_rows, true_places, rows_at_once)
+    data, true_data = index_rows.row_data(places), true_rows.row_data(true_places)
+    unequal = {"metadata": data.columns.equals(true_data.columns), "words": data.text.equals(true_data.text)}
+    differing = tuple(name for name, is_equal in unequal.items() if not is_equal)
+    return Report(len(true_rows.keys), faults, differing, searched, recall)
 
 
 def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView, View | None]:
@@ -77,7 +79,7 @@ def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView,
                 return replace(current, state=loaded.state, view=caught_up), loaded.view
 
 
-class _Rows:
+class Rows:
     """The live rows of a view in ascending order of their `keys`, int64 [n]."""
 
     def __init__(self, view: View) -> None:
@@ -93,34 +95,22 @@ class _Rows:
         return row_data_at(self._parts, self._places[rows])
 
 
-def _in_both(index: _Rows, rows: _Rows) -> tuple[Int64, Int64]:
-    """Where the rows are that both have, in the one and in the other."""
-    _, places, true_places = np.intersect1d(index.keys, rows.keys, return_indices=True)
-    return places, true_places
+def count_differing(index: Rows, places: Int64, rows: Rows, true_places: Int64, at_once: int) -> int:
+    """The number of `places` [n] whose vector differs from that at `true_places` [n]; reads some rows `at_once`."""
+    differing = 0
+    for start in range(0, len(places), at_once):
+        some = slice(start, start + at_once)
+        differing += int((index.vectors(places[some]) != rows.vectors(true_places[some])).any(axis=1).sum())
+    return differing
 
 
-def _count_faults(index: _Rows, rows: _Rows, places: Int64, true_places: Int64) -> int:
-    unequal = 0
-    for block in _blocks(len(places), _ROWS_PER_BLOCK):
-        differs = index.vectors(places[block]) != rows.vectors(true_places[block])
-        unequal += int(np.count_nonzero(differs.any(axis=1)))
-    return unequal + len(index.keys) + len(rows.keys) - 2 * len(places)
-
-
-def _unequal(data: SealedRows, true_data: SealedRows) -> Iterator[str]:
-    """What differs, besides vectors, in the rows that both have."""
-    if not data.columns.equals(true_data.columns):
-        yield "metadata"
-    if not data.text.equals(true_data.text):
-        yield "words"
-
-
-def _recall(view: View, rows: View, true_rows: _Rows, *, sample: int, k: int) -> float | None:
+def _recall(view: View, rows: View, true_rows: Rows, *, sample: int, k: int) -> float | None:
     count = len(true_rows.keys)
     chosen = np.random.default_rng(0).choice(count, min(sample, count), replace=False)
     hits = wanted = 0
-    for block in _blocks(len(chosen), _QUERIES_PER_BLOCK):
-        keys, queries = true_rows.keys[chosen[block]].tolist(), true_rows.vectors(chosen[block])
+    for start in range(0, len(chosen), _QUERIES_AT_ONCE):
+        some = chosen[start : start + _QUERIES_AT_ONCE]
+        keys, queries = true_rows.keys[some].tolist(), true_rows.vectors(some)
         found, exact = view.search(queries, k + 1), rows.search(queries, k + 1, exact=True)
         for key, one, other in zip(keys, found, exact, strict=True):
             best = _others(other, key)[:k]
@@ -133,7 +123,3 @@ def _others(hits: Hits, key: int) -> Float32:
     """The scores of all but the row of `key`."""
     others: Float32 = hits.scores[hits.keys != key]
     return others
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, count, size))

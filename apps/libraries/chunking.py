@@ -1,7 +1,6 @@
 """Split documents that come with a text into chunks, by what the library's model counts as tokens.
 
-The metadata of such a chunk stays empty, also of its place in the text: PUT knows a chunk again by equal content, and
-places would change all chunks behind a changed sentence.
+The metadata of such a chunk stays empty: PUT knows a chunk again by equal content.
 """
 
 from collections.abc import Sequence

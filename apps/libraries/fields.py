@@ -1,7 +1,6 @@
-"""The types of a request's fields: ids, vectors, text, metadata, numbers with a limit.
+"""The types of a request's fields: each refuses a value with one sentence, and coerces nothing.
 
-Each is a pydantic type that refuses a value with one sentence, and coerces nothing. An error inside metadata carries
-the `path` to it, which the API appends to the pointer.
+An error inside metadata carries the `path` to it, which the API appends to the pointer.
 """
 
 import secrets

@@ -524,7 +524,7 @@ def test_queries_and_writes_by_text_know_nothing_of_the_switch(api: Api) -> None
     with ThreadPoolExecutor(4) as pool:
         others = [pool.submit(work, number) for work in (ask, write) for number in (1, 2)]
         try:
-            for turn in range(12):
+            for turn in range(6):
                 api.reembed((NEW, OLD)[turn % 2])
                 while Reembedding.objects.exists():
                     Reembedder(SMALL_PAGES).run()

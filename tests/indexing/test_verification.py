@@ -21,15 +21,14 @@ from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import Row
 from apps.engine.storage.view import View
 from apps.engine.vectors import DTYPE, Float32, Mask
-from apps.indexing import verification
 from apps.indexing.indexer import Indexer
-from apps.indexing.verification import verify_library
+from apps.indexing.verification import Report, Rows, count_differing, verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate
 from apps.libraries.models import Change, Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library
-from apps.search.loading import LoadingPolicy
+from apps.search.loading import DEFAULT_POLICY, LoadingPolicy
 from tests.search.chunks import noise, upsert
 from tests.search.database import execute
 
@@ -37,10 +36,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 
 
 @pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def index_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(verification, "_ROWS_PER_BLOCK", 7)
-    monkeypatch.setattr(verification, "_QUERIES_PER_BLOCK", 3)
 
 
 def make(rows: int, dimension: int = 3) -> None:
@@ -50,6 +47,11 @@ def make(rows: int, dimension: int = 3) -> None:
     for first in range(0, rows, 1000):
         upsert({f"c{first + i}": vector for i, vector in enumerate(vectors[first : first + 1000])})
     assert Indexer().run_until_done("a") is None
+
+
+def verify(sample: int = 10, policy: LoadingPolicy = DEFAULT_POLICY) -> Report:
+    """Compare library a, some rows at a time."""
+    return verify_library(library_id="a", sample=sample, k=3, policy=policy, rows_at_once=7)
 
 
 def without_the_log_of(sql: str, *params: object) -> None:
@@ -62,19 +64,19 @@ def without_the_log_of(sql: str, *params: object) -> None:
 def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> None:
     make(50)
     keys = list(Chunk.objects.order_by("pk").values_list("pk", flat=True))
-    assert verify_library(library_id="a", sample=10, k=3).faults == 0
+    assert verify().faults == 0
     other = np.zeros(3, DTYPE).tobytes()
     without_the_log_of("UPDATE vectordb_embedding SET vector = %s WHERE chunk_id IN (%s, %s)", other, keys[0], keys[49])
-    assert verify_library(library_id="a", sample=10, k=3).faults == 2
+    assert verify().faults == 2
     without_the_log_of("DELETE FROM vectordb_embedding WHERE chunk_id = %s", keys[20])
-    report = verify_library(library_id="a", sample=10, k=3)
+    report = verify()
     assert (report.rows, report.faults, report.searched) == (49, 3, "brute_force")
     last = Change.objects.latest("seq").seq
     Embedding.objects.create(chunk_id=keys[20], generation=1, vector=other)
     chunk = Chunk.objects.create(library=Library.objects.get(), public_id="new")
     Embedding.objects.create(chunk=chunk, generation=1, vector=other)
     execute("DELETE FROM vectordb_change WHERE seq > %s", last)
-    report = verify_library(library_id="a", sample=10, k=3)
+    report = verify()
     assert (report.rows, report.faults) == (51, 4)
 
 
@@ -99,9 +101,9 @@ def test_metadata_and_words_that_differ_are_reported(sql: str, unequal: tuple[st
     delete_chunks(library_id="a", ids=["c6"])
     assert Indexer().run_until_done("a") is None
     upsert(noise(["c1", "c24"], seed=3))
-    assert verify_library(library_id="a", sample=5, k=3).unequal == ()
+    assert verify(5).unequal == ()
     without_the_log_of(sql)
-    report = verify_library(library_id="a", sample=5, k=3)
+    report = verify(5)
     assert (report.rows, report.faults, report.unequal) == (24, 0, unequal)
 
 
@@ -138,7 +140,7 @@ def test_recall_is_of_the_other_rows_that_there_are(rows: int, recall: float | N
 
 
 def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state() -> None:
-    make(200)
+    make(100)
     done, failures = threading.Event(), []
 
     def write() -> None:
@@ -146,8 +148,8 @@ def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state() -> No
             step = 0
             while not done.is_set():
                 step += 1
-                upsert(noise([f"c{(step * 37 + i) % 300}" for i in range(10)], seed=step))
-                delete_chunks(library_id="a", ids=[f"c{(step * 53 + i) % 300}" for i in range(5)])
+                upsert(noise([f"c{(step * 37 + i) % 150}" for i in range(10)], seed=step))
+                delete_chunks(library_id="a", ids=[f"c{(step * 53 + i) % 150}" for i in range(5)])
         except BaseException as failure:
             failures.append(failure)
         finally:
@@ -158,7 +160,7 @@ def test_a_library_that_is_written_to_meanwhile_is_compared_in_one_state() -> No
     try:
         revisions = set()
         for _ in range(20):
-            report = verify_library(library_id="a", sample=5, k=3, policy=LoadingPolicy(page_rows=20))
+            report = verify(5, LoadingPolicy(page_rows=20))
             assert (report.faults, report.recall) == (0, 1.0)
             revisions.add(report.rows)
         assert len(revisions) > 1
@@ -201,8 +203,7 @@ def test_comparing_needs_little_memory() -> None:
     )
     tracemalloc.start()
     try:
-        ours, theirs = verification._Rows(one), verification._Rows(other)
-        assert verification._count_faults(ours, theirs, *verification._in_both(ours, theirs)) == 0
+        assert count_differing(Rows(one), keys, Rows(other), keys, 512) == 0
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

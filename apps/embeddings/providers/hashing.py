@@ -1,21 +1,12 @@
-"""Hashed words and parts of words: vectors without a model, without a network, the same everywhere.
+"""Hashed words and parts of words: vectors without a model or a network.
 
-Texts are near one another that share words, or parts of words ("embed", "embedding"), whatever these mean: "car" and
-"automobile" have nothing in common. So a server answers text out of the box; tests use it too.
+The features of a word (NFKC, case folded) are its runs of 4 to 6 characters, where "<" and ">" mark its ends, or all of
+it if it is shorter; 2 and 3 in scripts that put no spaces between words. Each adds 1 to one element of the vector or
+subtracts it, by its hash (Weinberger et al., Feature Hashing for Large Scale Multitask Learning, arXiv:0902.2186),
+times 1 + ln n for a word that occurs n times. Vectors are scaled to unit length.
 
-A word is a run of letters, digits and their marks, in Unicode's form NFKC with case folded. Its features are its runs
-of 4 to 6 characters, where "<" and ">" mark its ends, or all of it if it is shorter; in scripts that put no spaces
-between words, its runs of 2 and 3. So long words, which tend to be rare, weigh more, and "of" next to nothing. A
-feature adds 1 to one element of the vector or subtracts it, by its hash (Weinberger et al., Feature Hashing for Large
-Scale Multitask Learning, arXiv:0902.2186): features that fall on one element cancel as often as they add up, and
-products of vectors are right on average. A word that occurs n times counts 1 + ln n times. The vector is scaled to unit
-length. A text without words is a single word made of its characters.
-
-What always holds: equal texts have equal vectors, bit by bit, alone or in a batch, in any process and on any machine
-whose Unicode tables agree on the characters. All sums are of whole numbers below 2**53, exact in any order; one
-correctly rounded square root and division follow.
-
-Costs some 15 microseconds for 15 words, 25 more where a text comes alone, and 4 more for a word not met lately.
+What always holds: equal texts have equal vectors, bit by bit, in any process and on any machine whose Unicode tables
+agree. All sums are of whole numbers below 2**53, exact in any order; one square root and one division follow.
 """
 
 import math
@@ -31,7 +22,7 @@ from numpy.typing import NDArray
 
 from apps.embeddings.config import Config
 from apps.embeddings.errors import UnknownModel
-from apps.embeddings.provider import Kind, Provider, batches
+from apps.embeddings.provider import Kind, Provider
 from apps.engine.vectors import Float32
 
 _MODEL = re.compile(r"hashing-([1-9][0-9]{1,3})")
@@ -48,15 +39,14 @@ _WITHOUT_SPACES = "\u2e80"
 _COUNT_WEIGHTS = np.array([0] + [round(64 * (1 + math.log(n))) for n in range(1, 1024)], np.float64)
 _SEED = 0x5EED
 _KEPT_WORDS = 1 << 16
-_BLOCK_ELEMENTS = 1 << 19
-_BLOCK_CHARACTERS = 1 << 18
+_BATCH_ELEMENTS = 1 << 19
 
 
 class Hashing(Provider):
     """Models are named after their dimension: hashing-64 to hashing-4096."""
 
     name = "hashing"
-    max_batch = 10_000
+    max_batch_characters = 1 << 18
 
     def __init__(self, model: str, config: Config) -> None:
         named = _MODEL.fullmatch(model)
@@ -69,15 +59,11 @@ class Hashing(Provider):
             raise UnknownModel(self.name, model, remedy)
         super().__init__(model, config)
         self.dimension: int = dimension
+        self.max_batch = _BATCH_ELEMENTS // dimension
 
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension]; documents and queries are treated alike."""
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        done = 0
-        for block in batches(texts, max(1, _BLOCK_ELEMENTS // self.dimension), _BLOCK_CHARACTERS):
-            vectors[done : done + len(block)] = _vectors(block, self.dimension)
-            done += len(block)
-        return vectors
+        return _vectors(texts, self.dimension).astype(np.float32)
 
 
 def words(text: str) -> list[str]:

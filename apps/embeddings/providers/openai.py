@@ -1,7 +1,6 @@
 """OpenAI's embeddings API by OpenAI's own library: also Ollama, vLLM, TEI and other servers that speak it.
 
-Vectors are requested in base64, a third of the size of numbers in JSON; a server that sends numbers all the same is
-understood. Documents and queries are embedded alike: the API does not tell them apart.
+Vectors are requested in base64, a third of the size of numbers; a server that sends numbers all the same is understood.
 """
 
 import base64

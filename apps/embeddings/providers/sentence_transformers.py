@@ -1,12 +1,8 @@
 """Models of the library sentence-transformers on this machine: a name that was downloaded before, or a folder.
 
-What always holds, since a request may name any model:
-- Nothing is downloaded, no code that comes with a model runs, and weights are read from safetensors files only.
-- A model is loaded when it first embeds, in that process, so never before the server forks. Each worker has a copy.
-- One batch is embedded at a time: threads cannot share a tokenizer. PyTorch computes with the threads of the setting,
-  1 by default; several workers use several cores anyway.
-
-A model's own prompts or parts for documents and queries are used. A text longer than the model reads is cut at its end.
+A request may name any model, so nothing is downloaded, no code that comes with a model runs, and weights are read from
+safetensors files only. A model is loaded when it first embeds, so never before the server forks; each worker has a
+copy. One batch is embedded at a time: threads cannot share a tokenizer.
 """
 
 import logging

@@ -1,21 +1,18 @@
 """A library's move to another embedding model: requesting it, calling it off, and the steps that do it.
 
-A second generation of embeddings is made beside the library's current one, and becomes the current one in the
-transaction of `switch_model`. What always holds: an embedding of the new generation is the new model's vector of the
-text that its chunk has. Texts are compared under the library's lock before a vector is stored, and a trigger deletes
-the vector when its text changes. So the work that is left is, at any time, the chunks without such an embedding.
-
-Texts are embedded page by page outside of any transaction, and each page is stored in one of its own. A process that is
-killed at any point leaves whole pages, and the next one goes on with what is missing.
+A second generation of embeddings is made beside the current one, page by page, each embedded outside of any
+transaction, and becomes the current one in the transaction of `switch_model`. What always holds: an embedding of the
+new generation is the new model's vector of the text that its chunk has. Texts are compared under the library's lock
+before a vector is stored, and a trigger deletes the vector when its text changes. So the chunks without one are the
+work that is left, whenever a process was killed.
 """
 
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.embeddings.config import Config, config
@@ -26,7 +23,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
 from apps.libraries.inputs import Reembed
-from apps.libraries.models import Embedding, Library, Reembedding
+from apps.libraries.models import Chunk, Embedding, Library, Reembedding
 from apps.libraries.services import sql
 from apps.libraries.services.embedding import dimension_fault, known_model
 
@@ -39,14 +36,6 @@ WHITE_SPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-
-
-class PendingChunk(NamedTuple):
-    """A chunk that has no embedding in the new generation."""
-
-    key: int
-    public_id: str
-    text: str
 
 
 class ReembeddingFailed(Exception):
@@ -105,19 +94,14 @@ def is_current(move: Reembedding) -> bool:
     return Reembedding.objects.filter(pk=move.pk, generation=move.generation, state=move.state).exists()
 
 
-def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[PendingChunk]:
+def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[Chunk]:
     """The first chunks past the key `after` that have no embedding in the new generation."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT chunk.id, chunk.public_id, chunk.text FROM vectordb_chunk AS chunk"
-            " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
-            " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.chunk_id IS NULL ORDER BY chunk.id LIMIT %s",
-            [move.generation, move.pk, after, limit],
-        )
-        return [PendingChunk(*row) for row in cursor.fetchall()]
+    made = Embedding.objects.filter(chunk=OuterRef("pk"), generation=move.generation)
+    chunks = Chunk.objects.filter(~Exists(made), library=move.pk, pk__gt=after)
+    return list(chunks.order_by("pk").only("public_id", "text")[:limit])
 
 
-def embed_page(move: Reembedding, page: Sequence[PendingChunk]) -> None:
+def embed_page(move: Reembedding, page: Sequence[Chunk]) -> None:
     """Embed and store the texts of `page`, except for those that change meanwhile; nothing if the move is over.
 
     Raises ReembeddingFailed, and what the provider raises.
@@ -161,19 +145,13 @@ def sweep_embeddings(move: Reembedding, *, after: int, limit: int) -> int | None
         library = _lock_library(move)
         if library is None:
             return None
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT DISTINCT chunk.id FROM vectordb_chunk AS chunk"
-                " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id"
-                " WHERE chunk.library_id = %s AND chunk.id > %s AND embedding.generation <> %s"
-                " ORDER BY chunk.id LIMIT %s",
-                [library.pk, after, library.generation, limit],
-            )
-            keys: list[int] = [key for (key,) in cursor.fetchall()]
+        others = Embedding.objects.exclude(generation=library.generation)
+        chunks = Chunk.objects.filter(Exists(others.filter(chunk=OuterRef("pk"))), library=library, pk__gt=after)
+        keys = list(chunks.order_by("pk").values_list("pk", flat=True)[:limit])
         if not keys:
             move.delete()
             return None
-        sql.delete_other_vectors(library, keys)
+        others.filter(chunk__in=keys).delete()
     return keys[-1]
 
 
@@ -209,7 +187,7 @@ def _lock_library(move: Reembedding) -> Library | None:
     return library if is_current(move) else None
 
 
-def _embed(move: Reembedding, chunks: Sequence[PendingChunk], settings: Config) -> Float32:
+def _embed(move: Reembedding, chunks: Sequence[Chunk], settings: Config) -> Float32:
     """The vectors [n, dimension] of the texts of n >= 1 chunks, each different text embedded once."""
     for chunk in chunks:
         if not chunk.text.strip():
@@ -227,11 +205,11 @@ def _embed(move: Reembedding, chunks: Sequence[PendingChunk], settings: Config) 
     return vectors[[texts[chunk.text] for chunk in chunks]]
 
 
-def _store(library: Library, move: Reembedding, chunks: Sequence[PendingChunk], vectors: Float32) -> None:
+def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors: Float32) -> None:
     """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those whose text has changed."""
-    texts = sql.texts_of(library, [chunk.key for chunk in chunks])
-    same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.key) == chunk.text]
-    sql.put_vectors(library, [chunks[i].key for i in same], vectors[same], generation=move.generation)
+    texts = sql.texts_of(library, [chunk.pk for chunk in chunks])
+    same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.pk) == chunk.text]
+    sql.put_vectors(library, [chunks[i].pk for i in same], vectors[same], generation=move.generation)
     if move.dimension is None:
         move.dimension = vectors.shape[1]
         move.save(update_fields=["dimension"])

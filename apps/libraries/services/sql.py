@@ -173,11 +173,6 @@ def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, gene
         )
 
 
-def delete_other_vectors(library: Library, keys: Sequence[int]) -> None:
-    """Delete the embeddings of chunks, by key, that are not of the library's current generation."""
-    _execute("DELETE FROM vectordb_embedding WHERE generation <> %s AND chunk_id", keys, library.generation)
-
-
 def delete_chunks(keys: Sequence[int]) -> int:
     """Delete chunks by key, and return their number. A trigger deletes their embeddings."""
     return _execute("DELETE FROM vectordb_chunk WHERE id", keys)

@@ -17,9 +17,8 @@ from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import is_damaged
-from apps.operations import descriptors
-from apps.operations.locks import maintenance_lock
 from apps.operations.management.base import one_sentence_errors
+from apps.operations.process import maintenance_lock, raise_open_file_limit
 
 _SECONDS_BETWEEN_TRIES = 5.0
 
@@ -43,7 +42,7 @@ class Command(BaseCommand):
 
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        descriptors.raise_open_file_limit()
+        raise_open_file_limit()
         stop = _Stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.ask())

@@ -13,8 +13,8 @@ from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.stats import library_stats
 from apps.libraries.inputs import Reindex
 from apps.libraries.services.libraries import reindex_library
-from apps.operations.locks import maintenance_lock
 from apps.operations.management.base import LibrariesCommand, one_sentence_errors
+from apps.operations.process import maintenance_lock
 from apps.search.cache import views
 from apps.search.loading import index_folder
 from apps.search.snapshots import open_snapshot

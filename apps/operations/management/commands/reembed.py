@@ -13,8 +13,8 @@ from apps.libraries.errors import LibraryError
 from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
 from apps.libraries.services.reembedding import request_reembedding
-from apps.operations.locks import maintenance_lock
 from apps.operations.management.base import one_sentence_errors
+from apps.operations.process import maintenance_lock
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _INTERRUPTED = 130

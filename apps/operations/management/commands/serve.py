@@ -17,8 +17,9 @@ from apps.engine import kernels
 from apps.engine.indexes import registry
 from apps.libraries.dialects import is_damaged
 from apps.libraries.models import Library
-from apps.operations import descriptors, sample
+from apps.operations import sample
 from apps.operations.management.base import sentence_of
+from apps.operations.process import raise_open_file_limit
 
 
 class Command(BaseCommand):
@@ -27,7 +28,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # What is in the data folder is nobody else's business.
         os.umask(0o077)
-        descriptors.raise_open_file_limit()
+        raise_open_file_limit()
         _check_port_is_free()
         if is_damaged():
             call_command("check_database", stdout=self.stdout, stderr=self.stderr)
