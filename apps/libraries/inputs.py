@@ -66,10 +66,14 @@ class LibraryCreate(Input):
     id: NewIdentifier = Field(default_factory=new_id, description="Unique in the server; left out, one is made.")
     name: Name = Field(description="A title for people.")
     description: Text = Field("", description="A text for people.")
-    dimension: Annotated[Dimension | None, NotNull()] = Field(None, description="Components of each vector.")
-    metric: MetricName = Field(Metric.COSINE.value, description="How vectors are compared; fixed from then on.")
-    index_type: IndexType = Field(AUTO, description="`auto` chooses by size and dimension.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
+    dimension: Annotated[Dimension | None, NotNull()] = Field(
+        None, description="Components of each vector; left out, the first vector or model fixes it."
+    )
+    metric: MetricName = Field(
+        Metric.COSINE.value, description="Cosine, inner product or L2 distance; fixed from then on."
+    )
+    index_type: IndexType = Field(AUTO, description="How vectors are searched; `auto` chooses by size and dimension.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
     embedding: NamedModel = Field(None, description="The model that makes vectors of texts.")
     metadata: Metadata = Field({}, description="JSON of your own; the server only stores it.")
 
@@ -81,7 +85,7 @@ class LibraryUpdate(Input):
     description: Text = Field("", description="A text for people.")
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
     index_type: IndexType = Field("", description="Another type of index; it is rebuilt while queries go on.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
@@ -98,15 +102,15 @@ class Reindex(Input):
     """A rebuild of a library's index, also by another type or with other parameters."""
 
     index_type: IndexType = Field("", description="Another type of index; left out, the present one.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index.")
+    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
 
 
 class ChunkContent(Input):
     """The fields that every way to write a chunk has."""
 
-    text: Text = Field("", description="The text; empty if only a vector is written.")
-    embedding: Vector = Field([], description="The vector; left out, the library's model makes one of the text.")
-    metadata: Metadata = Field({}, description="JSON of your own; filters look at it.")
+    text: Text = Field("", description="The text; it may be left out where there is a vector.")
+    embedding: Vector = Field([], description="The vector; left out, the library's model makes one of a new text.")
+    metadata: Metadata = Field({}, description="JSON of your own, replaced as a whole; filters look at it.")
 
 
 def check_chunk_count(count: int) -> None:
@@ -152,7 +156,7 @@ CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write)
 class ChunksWrite(Input):
     """Chunks to write in one transaction: `upsert` replaces or creates, `insert` creates, `update` changes."""
 
-    chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE] = Field(description="Their ids differ.")
+    chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE] = Field(description="The chunks; no id comes twice.")
     embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
     mode: Literal["upsert", "insert", "update"] = Field(
         "upsert",
@@ -185,9 +189,9 @@ class DocumentInput(Input):
     """A document with its chunks, in order, or with a text that is split into them: one of both."""
 
     id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
-    title: Text = Field("", description="A title.")
+    title: Text = Field("", description="A title for people.")
     source: Text = Field("", description="Where it came from, such as a path or URL.")
-    metadata: Metadata = Field({}, description="JSON of your own.")
+    metadata: Metadata = Field({}, description="JSON of your own about the document.")
     text: LongText = Field("", description="A text to split into chunks and to embed; it is not stored itself.")
     chunking: Annotated[Chunking | None, NotNull()] = Field(None, description="How the text is split.")
     chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = Field([], description="The chunks, in order.")
@@ -207,14 +211,14 @@ class DocumentInput(Input):
 class DocumentsWrite(Input):
     """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
 
-    documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="Their ids differ.")
+    documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="The documents; no id comes twice.")
     embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
 
 
 class DocumentUpdate(Input):
     """The fields of a document to change; the others stay, and so do its chunks."""
 
-    title: Text = Field("", description="A title.")
+    title: Text = Field("", description="A title for people.")
     source: Text = Field("", description="Where it came from, such as a path or URL.")
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
 

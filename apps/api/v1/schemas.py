@@ -54,7 +54,7 @@ class Library(Timestamps):
     name: str = Field(description="A title for people.")
     description: str = Field(description="A text for people; empty by default.")
     dimension: int | None = Field(description="Components of a vector; null until the first vector or model fixes it.")
-    metric: MetricName = Field(description="How vectors are compared.")
+    metric: MetricName = Field(description="By what vectors are compared: cosine, inner product or L2 distance.")
     index_type: str = Field(description="The type of index that was asked for; `auto` lets the server choose.")
     index_params: dict[str, Any] = Field(description="Parameters of the index that differ from its defaults.")
     embedding: Embedding | None = Field(description="The model that makes vectors of texts; null if there is none.")
@@ -71,7 +71,7 @@ class Segment(Output):
     kind: str = Field(description="The type of its index.")
     rows: Count = Field(description="Chunks in it that exist as they are there.")
     rows_dead: Count = Field(description="Chunks in it that were deleted or replaced since; maintenance removes them.")
-    bytes: Count = Field(description="Its size.")
+    bytes: Count = Field(description="Its size in bytes.")
 
 
 class Index(Output):
@@ -87,7 +87,7 @@ class Index(Output):
     rows_pending: Count = Field(description="Chunks that are in no such segment yet; they are scanned.")
     rows_tail: Count = Field(description="Chunks in memory that are in no segment at all.")
     rows_dead: Count = Field(description="Deleted or replaced chunks that still take room in segments.")
-    bytes: Count = Field(description="The size of all segments and of the chunks in memory.")
+    bytes: Count = Field(description="The size of all segments and of the chunks in memory, in bytes.")
     built_at: Timestamp | None = Field(description="When the files in use were written; null without a dimension.")
     segments: list[Segment] = Field(description="The parts that the index consists of.")
 
@@ -109,9 +109,9 @@ class Reembedding(Output):
 class Stats(Output):
     """What a library holds, and the state of its index, all of one moment."""
 
-    documents: Count = Field(description="How many documents there are.")
-    chunks: Count = Field(description="How many chunks there are.")
-    revision: Count = Field(description="Increases with every change of a chunk.")
+    documents: Count = Field(description="How many documents the library has.")
+    chunks: Count = Field(description="How many chunks the library has.")
+    revision: Count = Field(description="The state of the library; every change of a chunk increases it.")
     index: Index = Field(description="The index, as the answering worker uses it.")
     reembedding: Reembedding | None = Field(description="The move to another embedding model; null if there is none.")
 
@@ -122,7 +122,7 @@ class ResultDocument(Output):
     id: str = Field(description="Its id, unique in the library.")
     title: str = Field(description="Its title; empty by default.")
     source: str = Field(description="Where it came from, such as a path or URL; empty by default.")
-    metadata: dict[str, Any] = Field(description="JSON of your own.")
+    metadata: dict[str, Any] = Field(description="JSON of your own about the document.")
 
 
 class Document(ResultDocument, Timestamps):
@@ -145,7 +145,7 @@ class DocumentsCreated(Output):
     """New documents."""
 
     ids: list[str] = Field(description="Their ids, in the order of the request.")
-    documents: list[DocumentCreated] = Field(description="The documents, likewise.")
+    documents: list[DocumentCreated] = Field(description="The documents, in the order of the request.")
 
 
 class DocumentReplaced(Output):
@@ -230,12 +230,16 @@ class Result(Output):
     distance: float = Field(
         description="Lower is better: 1 - cosine, minus the inner product, or L2; by words or both minus the score."
     )
-    vector_rank: int | None = Field(None, description="In mode hybrid: the rank by vector, from 1; null if not ranked.")
-    lexical_rank: int | None = Field(None, description="In mode hybrid: the rank by words, likewise.")
+    vector_rank: int | None = Field(None, description="In mode hybrid: the rank by vector, from 1; null past 100.")
+    lexical_rank: int | None = Field(None, description="In mode hybrid: the rank by words, from 1; null past 100.")
     text: str | SkipJsonSchema[None] = Field(None, description="The chunk's text, where `include` asks for it.")
-    metadata: dict[str, Any] | SkipJsonSchema[None] = Field(None, description="The chunk's metadata, likewise.")
-    embedding: list[float] | None = Field(None, description="The chunk's vector, likewise; null if it has none.")
-    document: ResultDocument | None = Field(None, description="The chunk's document, likewise; null if it has none.")
+    metadata: dict[str, Any] | SkipJsonSchema[None] = Field(
+        None, description="The chunk's metadata, where `include` asks for it."
+    )
+    embedding: list[float] | None = Field(None, description="Its vector, where `include` asks for it; null for none.")
+    document: ResultDocument | None = Field(
+        None, description="Its document, where `include` asks for it; null for none."
+    )
 
 
 class QueryMeta(Output):

@@ -59,10 +59,10 @@ class Hybrid(Input):
     """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
 
     rrf_k: Annotated[int, BoundedInt(1, 10_000, "of reciprocal rank fusion")] = Field(
-        60, description="Larger favours chunks that both find; smaller the first ranks of either."
+        60, description="A larger one favours chunks found by both, a smaller one the first ranks of either."
     )
-    vector_weight: float = Field(1.0, ge=0, le=1000, description="Of the rank by vector; 0 leaves that side out.")
-    lexical_weight: float = Field(1.0, ge=0, le=1000, description="Of the rank by words; 0 leaves that side out.")
+    vector_weight: float = Field(1.0, ge=0, le=1000, description="The weight of ranks by vector; 0 leaves them out.")
+    lexical_weight: float = Field(1.0, ge=0, le=1000, description="The weight of ranks by words; 0 leaves them out.")
 
 
 _EVENLY = Hybrid()
@@ -101,7 +101,9 @@ class QuerySpec(Input):
     vector: Vector = Field("", description="Find the chunks nearest to this vector, of the library's dimension.")
     text: Text = Field("", description="Find by this text: by its vector, by its words, or by both, as `mode` says.")
     chunk_id: Identifier = Field("", description="Find the chunks that are like this one, which is left out itself.")
-    k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(10, description="How many results.")
+    k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(
+        10, description="How many results to return."
+    )
     offset: Annotated[int, BoundedInt(0, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = Field(
         0, description="How many results to pass over, for the next page."
     )
@@ -110,7 +112,7 @@ class QuerySpec(Input):
     filter_mode: Literal["auto", "pre", "post"] = Field(
         "auto", description="`pre` scans all that match, `post` looks among the k nearest only, `auto` chooses."
     )
-    mode: Mode = Field("vector", description="By vectors, by words (`lexical`), or by both, fused by rank.")
+    mode: Mode = Field("vector", description="Find by vectors, by words (`lexical`), or by both, fused by rank.")
     hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY, description="How mode hybrid weighs both sides.")]
     group_by: Literal["document"] | None = Field(
         None, description="`document` finds the k best documents; null does not group."
