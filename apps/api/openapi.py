@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
 
 from apps.api.errors import CONTENT_TYPE
+from apps.api.v1.examples import SAMPLE
 from apps.api.v1.schemas import Health, Output, Problem, Readiness
 from apps.libraries.fields import Identifier, Input
 
@@ -144,6 +145,8 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
                     parameter["schema"] = identifier
                     parameter["description"] = f"The {parameter['name'].removesuffix('_id')}'s id, percent-encoded."
                     has.add("path")
+                    if operation["tags"] == ["query"]:
+                        parameter["example"] = SAMPLE
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = operation["operationId"] != "reindex"
                 has.add("body")

@@ -19,7 +19,7 @@ class ApiView(APIView):
 
     `parameters` is the type of `query`. With `has_etag`, writes take `if_match`. `example_bodies` are bodies by method,
     for the schema and the browsable API, whose page links to the paths `below` this one. The schema has `sample_bodies`
-    instead where there are some: by name, for the sample.
+    instead where there are some, by name.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters

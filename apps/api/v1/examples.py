@@ -1,7 +1,7 @@
 """Bodies that show the shape of a request, in the schema and behind the empty forms of the browsable API.
 
 They are harmless where they are sent as they are: what they write has ids of its own and replaces nothing, and what
-they delete is only what they wrote. Queries of the sample have an answer from it.
+they delete is only what they wrote.
 """
 
 from typing import Any, TypeAlias
@@ -45,21 +45,23 @@ DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 QUERY: Body = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}
 QUERIES: Body = {"queries": [{"vector": [1.0, 0.0, 0.0], "k": 1}, {"chunk_id": "example-1", "k": 2}]}
 
-_DOG = "n02084071"
+SAMPLE = "handbook-sample"
+# By the library that answers them, of those that are shipped, and what they show.
 SAMPLE_QUERIES: dict[str, Body] = {
-    "Like a chunk": {"chunk_id": _DOG, "k": 5, "include": ["text"]},
-    "By words": {"text": "domestic animal", "mode": "lexical", "k": 5},
-    "By words, with a filter": {
-        "text": "domestic dog",
+    "handbook-sample: by meaning and by words": {"text": "what if the power goes out?", "mode": "hybrid", "k": 3},
+    "handbook-sample: by meaning": {"text": "what if the power goes out?", "k": 3, "include": ["text", "document"]},
+    "handbook-sample: by words": {"text": '"embedding model" vectors', "mode": "lexical", "k": 3},
+    "handbook-sample: the best documents": {"text": "how to copy the data", "group_by": "document", "group_size": 2},
+    "handbook-sample: results unlike each other": {"text": "search", "mmr": {"lambda": 0.5, "fetch_k": 20}, "k": 5},
+    "wordnet-sample: by words, with a filter": {
+        "text": "small dog",
         "mode": "lexical",
-        "filter": {"topic": "noun.animal", "synonyms": {"$gte": 2}, "words": {"$ne": "dog"}},
+        "filter": {"topic": "noun.animal", "synonyms": {"$gte": 2}},
     },
-    "By vector and by words": {"chunk_id": _DOG, "mode": "hybrid", "hybrid": {"rrf_k": 5}},
-    "Unlike each other": {"chunk_id": _DOG, "mmr": {"lambda": 0.5, "fetch_k": 50}, "k": 5},
-    "The second page": {"chunk_id": _DOG, "k": 10, "offset": 10},
+    "wordnet-sample: like a chunk": {"chunk_id": "n02084071", "k": 5, "include": ["text"]},
 }
 SAMPLE_BATCHES: dict[str, Body] = {
-    "By words and like a chunk": {
-        "queries": [{"text": "domestic animal", "mode": "lexical", "k": 3}, {"chunk_id": _DOG, "k": 3}]
+    "handbook-sample: by meaning, and by words": {
+        "queries": [{"text": "what if the power goes out?", "k": 3}, {"text": "backup", "mode": "lexical", "k": 3}]
     }
 }
