@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import from_json
 
 from apps.libraries.errors import Fault, Invalid, pointer
-from apps.libraries.fields import validation_error
+from apps.libraries.fields import NotNull, validation_error
 from apps.libraries.selectors import Page, PageKey
 from apps.search.query.spec import Filter
 
@@ -92,18 +92,17 @@ class PageParameters(Parameters):
 class ChunkParameters(Parameters):
     """What to show of a chunk."""
 
-    include: Annotated[
-        Literal["embedding"] | None,
-        WithJsonSchema({"type": "string", "enum": ["embedding"], "description": "`embedding` shows vectors too."}),
-    ] = None
+    include: Annotated[Literal["embedding"] | None, NotNull()] = Field(
+        None, description="`embedding` shows vectors too."
+    )
 
 
 class ChunkPageParameters(PageParameters, ChunkParameters):
     """A page of a library's chunks."""
 
-    document_id: Annotated[
-        str | None, WithJsonSchema({"type": "string", "description": "Only the chunks of this document, by position."})
-    ] = None
+    document_id: Annotated[str | None, NotNull()] = Field(
+        None, description="Only the chunks of this document, by position."
+    )
     filter: Annotated[
         Filter,
         BeforeValidator(_parse_json),

@@ -15,7 +15,6 @@ from vectordb_client.models import (
     ChunksWrite,
     DocumentInput,
     Embedding,
-    GetChunkInclude,
     LibraryCreate,
     LibraryCreateIndexType,
     LibraryUpdate,
@@ -59,7 +58,7 @@ chunks = [
 written = ok(write_chunks.sync("python", client=client, body=ChunksWrite(chunks=chunks)))
 assert (written.ids, written.created) == (["apple", "rose", "pear"], 3)
 
-rose = ok(get_chunk.sync("python", "rose", client=client, include=GetChunkInclude.EMBEDDING))
+rose = ok(get_chunk.sync("python", "rose", client=client, include="embedding"))
 assert isinstance(rose.embedding, list)
 assert rose.document_id is None
 

@@ -3,13 +3,12 @@
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from drf_spectacular.utils import extend_schema_view
 from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN, operation
+from apps.api.openapi import operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond, with_etag
@@ -113,11 +112,6 @@ class Chunk(ApiView):
         return Response(status=204)
 
 
-# In the schema, `/chunks/count` is no chunk.
-_POST_ONLY = extend_schema_view(get=HIDDEN, patch=HIDDEN, delete=HIDDEN)
-
-
-@_POST_ONLY
 class ChunkGet(Chunk):
     """Chunks by their ids. `get` stays a valid id for the other methods."""
 
@@ -133,7 +127,6 @@ class ChunkGet(Chunk):
         return respond({"items": items, "missing": missing})
 
 
-@_POST_ONLY
 class ChunkDelete(Chunk):
     """Deletes chunks by their ids, or by a filter. `delete` stays a valid id for the other methods."""
 
@@ -147,7 +140,6 @@ class ChunkDelete(Chunk):
         return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
 
 
-@_POST_ONLY
 class ChunkCount(Chunk):
     """Counts chunks. `count` stays a valid id for the other methods."""
 
@@ -159,7 +151,6 @@ class ChunkCount(Chunk):
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
 
 
-@_POST_ONLY
 class ChunkFacets(Chunk):
     """Counts the values of a field. `facets` stays a valid id for the other methods."""
 

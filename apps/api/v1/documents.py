@@ -3,12 +3,11 @@
 from dataclasses import asdict
 from urllib.parse import urlencode
 
-from drf_spectacular.utils import extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import HIDDEN, operation
+from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
@@ -91,7 +90,6 @@ class Document(ApiView):
         return {"its chunks": f"{chunks}?{urlencode({'document_id': self.kwargs['document_id']})}"}
 
 
-@extend_schema_view(get=HIDDEN, put=HIDDEN, patch=HIDDEN, delete=HIDDEN)
 class DocumentBatch(Document):
     """Many documents in one transaction. `batch` stays a valid id for the other methods."""
 
