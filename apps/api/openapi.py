@@ -87,7 +87,7 @@ class AutoSchema(_AutoSchema):
 
 
 class _JsonSchema(GenerateJsonSchema):
-    """Shows a request's default where to send it says the same as to leave the field out, and none of an answer."""
+    """Shows the defaults of requests, but for empty ones, which only mark a field as left out; answers have none."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -112,7 +112,9 @@ class QuerySpec(Input):
     filter_mode: Literal["auto", "pre", "post"] = Field(
         "auto", description="`pre` scans all that match, `post` looks among the k nearest only, `auto` chooses."
     )
-    mode: Mode = Field("vector", description="Find by vectors, by words (`lexical`), or by both, fused by rank.")
+    mode: Mode = Field(
+        "vector", description="Find by vectors, by words (`lexical`), or by both (`hybrid`), fused by rank."
+    )
     hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY, description="How mode hybrid weighs both sides.")]
     group_by: Literal["document"] | None = Field(
         None, description="`document` finds the k best documents; null does not group."
