@@ -4,11 +4,13 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from django.db import close_old_connections, connection, transaction
+from django.db import close_old_connections, connection
+from django.db.models import Count
 
 from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries.dialects import dialect_of, note_if_damaged
+from apps.libraries.models import Change, Chunk
 from apps.search import loading
 from apps.search.snapshots import open_snapshot
 
@@ -50,42 +52,20 @@ def prune_changes(policy: IndexingPolicy = DEFAULT_POLICY) -> int:
     chunks. Each step is a short transaction, so that writers need not wait.
     """
     pruned = 0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT library_key FROM vectordb_change GROUP BY library_key HAVING count(*) > %s", [policy.keep_changes]
-        )
-        for (library_key,) in cursor.fetchall():
-            keep, sealed = policy.keep_changes, _sealed_seq(library_key)
-            if sealed is None:
-                cursor.execute("SELECT count(*) FROM vectordb_chunk WHERE library_id = %s", [library_key])
-                keep = max(keep, cursor.fetchone()[0])
-            cursor.execute(
-                "SELECT min(seq) FROM"
-                " (SELECT seq FROM vectordb_change WHERE library_key = %s ORDER BY seq DESC LIMIT %s) AS kept",
-                [library_key, keep],
-            )
-            (oldest,) = cursor.fetchone()
-            if oldest is not None:  # the library was not deleted just now
-                pruned += _delete_below(library_key, oldest if sealed is None else min(oldest, sealed), policy)
+    logs = Change.objects.values("library_key").annotate(entries=Count("*")).filter(entries__gt=policy.keep_changes)
+    for library_key in logs.values_list("library_key", flat=True):
+        with open_snapshot() as snapshot:
+            states = snapshot.libraries([library_key])
+        keep, sealed = policy.keep_changes, loading.sealed_position(states[0]) if states else None
+        if sealed is None:
+            keep = max(keep, Chunk.objects.filter(library=library_key).count())
+        log = Change.objects.filter(library_key=library_key)
+        oldest = log.order_by("-seq").values_list("seq", flat=True)[keep - 1 : keep].first()
+        if oldest is None:
+            continue  # it is short enough, or the library was deleted just now
+        unused = log.filter(seq__lt=oldest if sealed is None else min(oldest, sealed)).order_by("seq").values("seq")
+        removed = policy.prune_batch
+        while removed == policy.prune_batch:
+            removed, _ = Change.objects.filter(seq__in=unused[: policy.prune_batch]).delete()
+            pruned += removed
     return pruned
-
-
-def _sealed_seq(library_key: int) -> int | None:
-    """The number of the log's entry as of which the library's newest index files are."""
-    with open_snapshot() as snapshot:
-        states = snapshot.libraries([library_key])
-    return loading.sealed_position(states[0]) if states else None
-
-
-def _delete_below(library_key: int, seq: int, policy: IndexingPolicy) -> int:
-    deleted, removed = 0, policy.prune_batch
-    while removed == policy.prune_batch:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
-                "DELETE FROM vectordb_change WHERE seq IN"
-                " (SELECT seq FROM vectordb_change WHERE library_key = %s AND seq < %s ORDER BY seq LIMIT %s)",
-                [library_key, seq, policy.prune_batch],
-            )
-            removed = cursor.rowcount
-        deleted += removed
-    return deleted

@@ -27,9 +27,6 @@ _ROWS_AT_A_TIME = 100
 
 # Where a row is in the order of a list: its key, in a document its position and its key; none before all rows.
 PageKey: TypeAlias = tuple[int, ...]
-_Order: TypeAlias = tuple[str, ...]
-_BY_CREATION: _Order = ("id",)
-_BY_POSITION: _Order = ("place", "id")
 # A chunk without a position, which no service leaves in a document, comes last.
 _PLACE = Coalesce("position", 2**31)
 
@@ -174,17 +171,17 @@ def chunks(
 ) -> Page:
     """Chunks behind `after`, those of one document, by position, if it is named; raises NotFound for the library,
     Invalid for the document and for too large a page."""
-    rows, order = _chunk_rows(embedding).filter(library=library_row(library_id)), _BY_CREATION
+    rows = _chunk_rows(embedding).filter(library=library_row(library_id))
     if document_id is not None:
         check_document(library_id=library_id, document_id=document_id)
-        rows, order = rows.filter(document__public_id=document_id), _BY_POSITION
-    return _page(rows, limit, after, lambda row: _chunk_data(row, embedding), order)
+        rows = rows.filter(document__public_id=document_id)
+    return _page(rows, limit, after, lambda row: _chunk_data(row, embedding), by_position=document_id is not None)
 
 
 def chunk_places(*, library_key: int, document_id: str, using: str) -> list[PageKey]:
     """Positions and keys of a document's chunks, by position, read from the database connection `using`."""
     found = Chunk.objects.using(using).filter(library=library_key, document__public_id=document_id)
-    return list(found.annotate(place=_PLACE).order_by(*_BY_POSITION).values_list(*_BY_POSITION))
+    return list(found.annotate(place=_PLACE).order_by("place", "id").values_list("place", "id"))
 
 
 def check_document(*, library_id: str, document_id: str) -> None:
@@ -316,11 +313,12 @@ def _page(
     limit: int,
     after: PageKey,
     data: Callable[[Any], dict[str, Any]],
-    order: _Order = _BY_CREATION,
+    by_position: bool = False,
 ) -> Page:
-    check_page_key(after, by_position=order == _BY_POSITION)
-    if order == _BY_POSITION:
-        rows = rows.annotate(place=_PLACE)
+    check_page_key(after, by_position=by_position)
+    order = ["id"]
+    if by_position:
+        rows, order = rows.annotate(place=_PLACE), ["place", "id"]
     if after:
         behind = Q(id__gt=after[-1])
         rows = rows.filter(behind if len(after) == 1 else Q(place__gt=after[0]) | (Q(place=after[0]) & behind))
