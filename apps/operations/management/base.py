@@ -1,7 +1,8 @@
 """What the commands share that work on libraries: one sentence for what failed, and libraries by their ids."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
@@ -38,19 +39,15 @@ class LibrariesCommand(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("library", nargs="*", help="ids of libraries; all, if none is named")
 
-    def libraries(self, named: list[str]) -> list[str]:
-        """The ids that are named, or those of all libraries."""
+    def for_each(self, named: Sequence[str], *acts: Callable[[str], None]) -> None:
+        """Call each of `acts` with the id of every library; raise CommandError for what it refuses. A library that was
+        deleted meanwhile is skipped, unless libraries are named."""
         ids = named or list(Library.objects.order_by("pk").values_list("public_id", flat=True))
         if not ids:
             self.stdout.write("There are no libraries.")
-        return ids
-
-    def for_each(self, ids: Iterable[str], act: Callable[[str], None], *, are_named: bool) -> None:
-        """Call `act` with each id; raise CommandError for what it refuses. A library that was deleted meanwhile is
-        skipped, unless libraries are named."""
-        for library_id in ids:
+        for act, library_id in itertools.product(acts, ids):
             try:
                 act(library_id)
             except LibraryError as error:
-                if are_named or not isinstance(error, NotFound):
+                if named or not isinstance(error, NotFound):
                     raise CommandError(error.detail) from error

@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from django.core.management.base import CommandError
-from tqdm import tqdm
 
 from apps.engine import kernels
 from apps.indexing.indexer import Indexer
@@ -27,11 +26,8 @@ class Command(LibrariesCommand):
 
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        ids, are_named = self.libraries(options["library"]), bool(options["library"])
         kernels.load()
-        self.for_each(ids, _request_rebuild, are_named=are_named)
-        progress = tqdm(ids, desc="rebuilding", unit="library", disable=None)
-        self.for_each(progress, self._build, are_named=are_named)
+        self.for_each(options["library"], _request_rebuild, self._build)
 
     def _build(self, library_id: str) -> None:
         failure = _wait_until_rebuilt(library_id)

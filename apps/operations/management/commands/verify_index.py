@@ -24,7 +24,6 @@ class Command(LibrariesCommand):
 
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        ids = self.libraries(options["library"])
         kernels.load()
         differing: list[str] = []
 
@@ -38,7 +37,7 @@ class Command(LibrariesCommand):
             found = ", ".join(differences) or "equal to the database"
             self.stdout.write(f"{library_id}: {report.rows:,} rows, {found}{recall} ({report.searched})")
 
-        self.for_each(ids, verify, are_named=bool(options["library"]))
+        self.for_each(options["library"], verify)
         if differing:
             raise CommandError(f"The database is right. Rebuild: manage.py rebuild_index {' '.join(differing)}")
 
