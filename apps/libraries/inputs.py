@@ -38,7 +38,9 @@ def _check_index_type(value: str) -> str:
 
 
 IndexType = Annotated[str, AfterValidator(_check_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
-IndexParams = dict[str, Any]
+IndexParams = Annotated[
+    dict[str, Any], Field(description="Parameters of that type of index; docs/indexes.md lists them.")
+]
 Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
 
@@ -56,8 +58,13 @@ class Embedding(Input):
         return EmbeddingModel(self.provider, self.model)
 
 
-# The model of a new library, or the one that a client takes a library to have.
-NamedModel = Annotated[Embedding | None, NotNull()]
+NamedModel = Annotated[
+    Embedding | None,
+    NotNull(),
+    Field(description="The model that the request takes the library to have; 409 if it has another."),
+]
+Title = Annotated[Text, Field(description="A title for people.")]
+Source = Annotated[Text, Field(description="Where it came from, such as a path or URL.")]
 
 
 class LibraryCreate(Input):
@@ -73,7 +80,7 @@ class LibraryCreate(Input):
         Metric.COSINE.value, description="Cosine, inner product or L2 distance; fixed from then on."
     )
     index_type: IndexType = Field(AUTO, description="How vectors are searched; `auto` chooses by size and dimension.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
+    index_params: IndexParams = {}
     embedding: NamedModel = Field(None, description="The model that makes vectors of texts.")
     metadata: Metadata = Field({}, description="JSON of your own; the server only stores it.")
 
@@ -85,11 +92,11 @@ class LibraryUpdate(Input):
     description: Text = Field("", description="A text for people.")
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
     index_type: IndexType = Field("", description="Another type of index; it is rebuilt while queries go on.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
+    index_params: IndexParams = {}
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None
-    embedding: NamedModel = Field(None, description="The model that the library is taken to have; 409 if another.")
+    embedding: NamedModel = None
 
 
 class Reembed(Input):
@@ -102,7 +109,7 @@ class Reindex(Input):
     """A rebuild of a library's index, also by another type or with other parameters."""
 
     index_type: IndexType = Field("", description="Another type of index; left out, the present one.")
-    index_params: IndexParams = Field({}, description="Parameters of that type of index; docs/indexes.md lists them.")
+    index_params: IndexParams = {}
 
 
 class ChunkContent(Input):
@@ -157,7 +164,7 @@ class ChunksWrite(Input):
     """Chunks to write in one transaction: `upsert` replaces or creates, `insert` creates, `update` changes."""
 
     chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE] = Field(description="The chunks; no id comes twice.")
-    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    embedding: NamedModel = None
     mode: Literal["upsert", "insert", "update"] = Field(
         "upsert",
         description="`upsert` creates or replaces, `insert` refuses ids in use, `update` changes what is named.",
@@ -189,13 +196,13 @@ class DocumentInput(Input):
     """A document with its chunks, in order, or with a text that is split into them: one of both."""
 
     id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
-    title: Text = Field("", description="A title for people.")
-    source: Text = Field("", description="Where it came from, such as a path or URL.")
+    title: Title = ""
+    source: Source = ""
     metadata: Metadata = Field({}, description="JSON of your own about the document.")
     text: LongText = Field("", description="A text to split into chunks and to embed; it is not stored itself.")
     chunking: Annotated[Chunking | None, NotNull()] = Field(None, description="How the text is split.")
     chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = Field([], description="The chunks, in order.")
-    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    embedding: NamedModel = None
 
     @model_validator(mode="after")
     def _check_content(self) -> "DocumentInput":
@@ -212,14 +219,14 @@ class DocumentsWrite(Input):
     """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
 
     documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="The documents; no id comes twice.")
-    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    embedding: NamedModel = None
 
 
 class DocumentUpdate(Input):
     """The fields of a document to change; the others stay, and so do its chunks."""
 
-    title: Text = Field("", description="A title for people.")
-    source: Text = Field("", description="Where it came from, such as a path or URL.")
+    title: Title = ""
+    source: Source = ""
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
 
 

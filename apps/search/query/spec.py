@@ -123,7 +123,7 @@ class QuerySpec(Input):
         1, description="The most chunks shown of a document, with `group_by`."
     )
     mmr: Mmr | None = Field(None, description="Choose results that are unlike each other; null does not.")
-    embedding: NamedModel = Field(None, description="The model that the request expects or used; 409 if another.")
+    embedding: NamedModel = None
     exact: bool = Field(False, description="Whether to give the exact answer, whatever the index.")
     search_params: Annotated[
         dict[str, Any],
