@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +41,18 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 
 
 def test_four_segments_of_a_tier_become_one(library: Library) -> None:
-    indexer = Indexer(BUSY)
+    indexer = Indexer(replace(BUSY, seal_changes=8))
     worker = ViewCache()
     for batches in range(1, 65):
-        write(batches * SEAL)
+        write(batches * 8, 8)
         settle(indexer)
         manifest = shown(worker).manifest
         assert manifest is not None
         # Like a number to the base of four: each digit is the number of segments of its tier.
         assert len(manifest.segments) == sum(batches // 4**tier % 4 for tier in range(4))
-    assert live() == [64 * SEAL]
+    assert live() == [64 * 8]
     written = [len(np.load(path)) for path in settings.INDEX_DIR.glob("*/segments/*/keys.npy")]
-    assert sum(written) == 4 * 64 * SEAL, "a row is written once when it is sealed, and once for each of three tiers"
+    assert sum(written) == 4 * 64 * 8, "a row is written once when it is sealed, and once for each of three tiers"
 
 
 def test_a_quiet_library_is_merged_further(library: Library, clock: Clock) -> None:

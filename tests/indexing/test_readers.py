@@ -55,13 +55,13 @@ def test_readers_see_their_snapshot_while_maintenance_works(library: Library) ->
     for reader in readers:
         reader.start()
     try:
-        for step in range(30):
-            write(step * 40 % 700, 60)
-            remove(step * 70 % 700, 20)
+        for step in range(12):
+            write(step * 40 % 300, 60)
+            remove(step * 70 % 300, 20)
             indexer.tick()
-            if step % 7 == 6:
+            if step % 4 == 3:
                 reindex_library(library_id="a", reindex=Reindex())
-            if step % 10 == 9:
+            if step % 5 == 4:
                 # A merge may be writing there.
                 shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
         settle(indexer)

@@ -64,7 +64,7 @@ def test_pruning_looks_at_the_manifest_that_can_be_read(library: Library) -> Non
 def test_sweeping_keeps_what_is_served(library: Library, index_dir: Path) -> None:
     indexer = Indexer(QUIET)
     worker = ViewCache()
-    for first in range(0, 1000, 100):
+    for first in range(0, 500, 100):
         write(first, 100)
         settle(indexer)
         shown(worker)
@@ -77,7 +77,7 @@ def test_sweeping_keeps_what_is_served(library: Library, index_dir: Path) -> Non
     (folder,) = index_dir.iterdir()
     assert [path.name for path in (folder / "manifests").iterdir()] == [str(before.manifest.number)]
     assert {path.name for path in (folder / "segments").iterdir()} == {one.name for one in before.manifest.segments}
-    write(1000, 100)
+    write(500, 100)
     shown(worker)
     settle(indexer)
     shown(worker)
