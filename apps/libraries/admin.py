@@ -21,7 +21,6 @@ from apps.libraries.services.chunks import delete_chunk
 from apps.libraries.services.documents import delete_document
 
 admin.site.site_header = admin.site.site_title = "vectordb"
-admin.site.index_title = "Administration"
 admin.site.site_url = "/api/v1/"
 
 _EXCERPT = 120
@@ -60,7 +59,6 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def delete(self, row: Any) -> None:
         """Delete a row by its service; raise NotFound."""
-        raise NotImplementedError
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         with contextlib.suppress(NotFound):  # deleted meanwhile

@@ -76,7 +76,6 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def write(self, changes: dict[str, Any], if_match: str | None) -> None:
         """Write the changed fields; raise what the service raises."""
-        raise NotImplementedError
 
     def _post_clean(self) -> None:
         """Write, in place of Django's checks of the model: what the service refuses is shown beside what was typed."""
