@@ -80,7 +80,7 @@ def without_zeros(vectors: Float32) -> Float32:
 
 def rows_of(keys: Int64) -> list[Row]:
     """What the rows of `keys` hold besides their vectors."""
-    return [Row(Attributes(f"row-{key}", None, key, b'{"key": %d}' % key), f"row {key}") for key in keys.tolist()]
+    return [Row(Attributes(f"row-{key}", None, key, f'{{"key": {key}}}'), f"row {key}") for key in keys.tolist()]
 
 
 def sealed_rows_of(keys: Int64) -> SealedRows:

@@ -75,27 +75,31 @@ class Not(Filter):
 
 
 @dataclass(frozen=True)
-class OneOf(Filter):
-    """The value at `path`, or a member of it if it is an array, has one of `keys`."""
+class Condition(Filter):
+    """What the value at `path` must be."""
 
     path: str
+
+
+@dataclass(frozen=True)
+class OneOf(Condition):
+    """The value at `path`, or a member of it if it is an array, has one of `keys`."""
+
     keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
-class Between(Filter):
+class Between(Condition):
     """The value at `path` has a key from `low` up to `high`, which is not included."""
 
-    path: str
     low: bytes
     high: bytes
 
 
 @dataclass(frozen=True)
-class Contains(Filter):
+class Contains(Condition):
     """The value at `path` is a string that has the string of `key` in it, or an array that has the scalar of `key`."""
 
-    path: str
     key: bytes
 
     @property
@@ -104,7 +108,7 @@ class Contains(Filter):
         return self.key.startswith(STRING)
 
 
-def conditions(filter: Filter) -> Iterator[Filter]:
+def conditions(filter: Filter) -> Iterator[Condition]:
     """What a filter combines."""
     match filter:
         case And(parts) | Or(parts):
@@ -112,7 +116,7 @@ def conditions(filter: Filter) -> Iterator[Filter]:
                 yield from conditions(part)
         case Not(part):
             yield from conditions(part)
-        case _:
+        case Condition():
             yield filter
 
 

@@ -8,22 +8,55 @@ at each distinct string of the column, `@created_at` at each row. Nothing is com
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from apps.engine.metadata.building import Attributes, build_layout, merge_layouts
+from apps.engine.metadata.building import Attributes, build_layout, build_layouts, merge_layouts
 from apps.engine.metadata.facets import Counts, count_rows
-from apps.engine.metadata.filters import CREATED_AT, OWN_FIELDS, And, Between, Contains, Filter, Not, OneOf, Or
+from apps.engine.metadata.filters import (
+    CREATED_AT,
+    OWN_FIELDS,
+    And,
+    Between,
+    Condition,
+    Contains,
+    Filter,
+    Not,
+    OneOf,
+    Or,
+)
 from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
-from apps.engine.strings import Starts
+from apps.engine.strings import Starts, ranges
 from apps.engine.vectors import Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
+
+
+def evaluate(filter: Filter, rows: int, mask_of: Callable[[Condition], Mask]) -> Mask:
+    """bool [rows]: which rows match; `mask_of` gives a new mask for a condition."""
+    match filter:
+        case And(parts):
+            found = np.ones(rows, np.bool_)
+            for part in parts:
+                found &= evaluate(part, rows, mask_of)
+        case Or(parts):
+            found = np.zeros(rows, np.bool_)
+            for part in parts:
+                found |= evaluate(part, rows, mask_of)
+        case Not(part):
+            found = evaluate(part, rows, mask_of)
+            np.logical_not(found, out=found)
+        case Condition():
+            found = mask_of(filter)
+        case _:
+            raise TypeError(f"{filter!r} is no filter")
+    return found
 
 
 class Columns:
@@ -36,6 +69,11 @@ class Columns:
     def build(cls, rows: Sequence[Attributes]) -> Self:
         """The columns of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
         return cls(build_layout(rows))
+
+    @classmethod
+    def build_each(cls, rows: Sequence[Attributes], paths: Collection[str]) -> list[Self]:
+        """For each of `paths` its column alone. Reads each row once, and no row that lacks them."""
+        return [cls(layout) for layout in build_layouts(rows, paths)]
 
     @classmethod
     def merge(cls, parts: Sequence["Columns"], order: Int64) -> Self:
@@ -58,34 +96,24 @@ class Columns:
     def __len__(self) -> int:
         return len(self._layout.created_at)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Memory or mapped files."""
         return self._layout.nbytes
 
     def mask(self, filter: Filter) -> Mask:
         """bool [n]: which rows match."""
-        match filter:
-            case And(parts):
-                found = np.ones(len(self), np.bool_)
-                for part in parts:
-                    found &= self.mask(part)
-            case Or(parts):
-                found = np.zeros(len(self), np.bool_)
-                for part in parts:
-                    found |= self.mask(part)
-            case Not(part):
-                found = self.mask(part)
-                np.logical_not(found, out=found)
+        return evaluate(filter, len(self), self._mask_of)
+
+    def _mask_of(self, condition: Condition) -> Mask:
+        match condition:
             case OneOf(path, keys):
-                found = self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
+                return self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
             case Between(path, low, high):
-                found = self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
+                return self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
             case Contains(path, key):
-                found = self._contains(path, key)
-            case _:
-                raise TypeError(f"{filter!r} is no filter")
-        return found
+                return self._contains(path, key)
+        raise TypeError(f"{condition!r} is no condition")
 
     def counts(self, path: str, allowed: Mask | None = None) -> Counts:
         """The number of the rows `allowed` [n] (None: all) that have each value of a field.
@@ -197,10 +225,10 @@ def _first_time(bound: bytes) -> int:
 
 def _rows_of(hits: list[int], starts: Starts, rows: UInt32) -> UInt32:
     """The rows of the values `hits`."""
+    if not hits or not len(rows):
+        return rows[:0]
     if len(hits) == 1:
         return rows[int(starts[hits[0]]) : int(starts[hits[0] + 1])]
     which = np.array(hits, np.int64)
     begins = starts[which].astype(np.int64)
-    counts = starts[which + 1].astype(np.int64) - begins
-    ends = np.cumsum(counts)
-    return rows[np.repeat(begins - (ends - counts), counts) + np.arange(int(counts.sum()))]
+    return rows[ranges(begins, starts[which + 1].astype(np.int64) - begins)]

@@ -57,15 +57,13 @@ class Part(ABC):
 
     def matching(self, filter: Filter) -> Mask:
         """The live rows that match."""
-        masks = [block.mask(filter) for block in self.row_data.column_blocks(len(self.keys))]
-        mask = masks[0] if len(masks) == 1 else np.concatenate([np.empty(0, np.bool_), *masks])
-        mask = mask[: len(self.keys)]
+        mask = self.row_data.mask(filter, len(self.keys))
         return mask if self.alive is None else mask & self.alive
 
     def counts(self, field: str, allowed: Mask) -> Iterator[Counts]:
         """The number of allowed rows that have each value of a field, by block."""
         start = 0
-        for block in self.row_data.column_blocks(len(self.keys)):
+        for block in self.row_data.column_blocks(field, len(self.keys)):
             mask = _cut(allowed, start, len(block))
             yield block.counts(field, None if mask.all() else mask)
             start += len(block)

@@ -19,7 +19,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine.array_files import map_array, save_array
-from apps.engine.strings import Strings
+from apps.engine.strings import Strings, ranges, rank
 from apps.engine.text.analyzer import tokenize
 from apps.engine.vectors import Int64, equal_arrays
 
@@ -67,34 +67,27 @@ class InvertedIndex:
     @classmethod
     def build(cls, texts: Sequence[str]) -> Self:
         """Index `texts`, row by row. A text may be empty, and no string is invalid."""
-        numbers: defaultdict[str, int] = defaultdict()
-        numbers.default_factory = numbers.__len__
+        numbers: defaultdict[str, int] = defaultdict(count().__next__)
         tokens, lengths = array("i"), array("i")
         for text in texts:
             found = tokenize(text)
             lengths.append(len(found))
             tokens.extend(map(numbers.__getitem__, found))
-        known = sorted(numbers)
-        ranks = np.empty(len(known), np.int32)
-        ranks[[numbers[word] for word in known]] = np.arange(len(known), dtype=np.int32)
-        numbered = np.frombuffer(tokens, np.int32) if tokens else np.empty(0, np.int32)
-        return cls(_index_tokens([word.encode() for word in known], ranks[numbered], np.array(lengths, np.int32)))
+        words = Strings.of([word.encode() for word in numbers])
+        return cls(_index_tokens(words, np.array(tokens, np.int32), np.array(lengths, np.int32)))
 
     @classmethod
     def merge(cls, parts: Sequence["InvertedIndex"], order: Int64) -> Self:
         """The index of the rows `order`, which are positions in the concatenation of `parts`."""
-        words = [part._words.some(0, len(part._words)) for part in parts]
-        known = sorted(set(chain.from_iterable(words)))
-        numbers = {word: number for number, word in enumerate(known)}
-        tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-        for part, some in zip(parts, words, strict=True):
-            renumbered = np.array([numbers[word] for word in some], np.int32)
-            tokens.append(renumbered[part._arrays.tokens])
-            lengths.append(part._arrays.lengths)
-        all_tokens, all_lengths = np.concatenate(tokens), np.concatenate(lengths)
-        starts = _starts(all_lengths)
-        places = _spans(starts[order], all_lengths[order])
-        return cls(_index_tokens(known, all_tokens[places], all_lengths[order]))
+        words = Strings.concatenate([part._words for part in parts])
+        tokens, lengths, start = [np.empty(0, np.int32)], [np.empty(0, np.int32)], 0
+        for part in parts:
+            tokens.append(part._arrays.tokens + np.int32(start))
+            lengths.append(part.lengths)
+            start += len(part._words)
+        all_lengths = np.concatenate(lengths)
+        places = ranges(_starts(all_lengths)[order], all_lengths[order])
+        return cls(_index_tokens(words, np.concatenate(tokens)[places], all_lengths[order]))
 
     def equals(self, other: "InvertedIndex") -> bool:
         """Whether each row has the same words in both."""
@@ -125,7 +118,7 @@ class InvertedIndex:
     def __len__(self) -> int:
         return len(self._arrays.lengths)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Memory or mapped files."""
         return sum(values.nbytes for values in self._arrays)
@@ -154,7 +147,7 @@ class InvertedIndex:
         if len(holders[0]) * _SPARSE < len(self):
             rows = _in_all(holders)
             rows = rows[self.lengths[rows] >= size]
-            places = _spans(starts[rows], self.lengths[rows] - (size - 1))
+            places = ranges(starts[rows], self.lengths[rows] - (size - 1))
         else:
             # Reading all words one after the other is cheaper than those of many rows here and there.
             first = offsets.pop(0)
@@ -177,9 +170,11 @@ class InvertedIndex:
         return self.rows[first:end]
 
 
-def _index_tokens(known: list[bytes], tokens: Int32, lengths: Int32) -> Postings:
-    """The arrays of rows of `lengths` [n], whose words, row after row, are `tokens`: places in `known`, which ascends.
-    Words of `known` that no row has are left out."""
+def _index_tokens(words: Strings, tokens: Int32, lengths: Int32) -> Postings:
+    """The arrays of rows of `lengths` [n], whose words, row after row, are `tokens`: places in `words`, which may have
+    words twice, and words that no row has."""
+    ranks, places = rank(words)
+    tokens = ranks.astype(np.int32)[tokens]
     rows = max(len(lengths), 1)
     # One sort brings equal words together with their rows ascending, which a sort by word alone would have to be
     # stable for.
@@ -188,17 +183,15 @@ def _index_tokens(known: list[bytes], tokens: Int32, lengths: Int32) -> Postings
     firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
     frequencies = np.diff(firsts, append=len(pairs))
     words_of_pairs, rows_of_pairs = np.divmod(pairs[firsts], rows)
-    counts = np.bincount(words_of_pairs, minlength=len(known))
+    counts = np.bincount(words_of_pairs, minlength=len(places))
     is_used = counts > 0
-    used = [word for word, is_one in zip(known, is_used.tolist(), strict=True) if is_one]
-    if len(used) < len(known):
-        tokens = (np.cumsum(is_used, dtype=np.int32) - 1)[tokens].astype(np.int32)
-    ends = np.array(
-        [list(accumulate(map(len, used), initial=0)), [0, *np.cumsum(counts[is_used]).tolist()]], dtype=np.int64
-    )
+    if not is_used.all():
+        places, counts = places[is_used], counts[is_used]
+        tokens = (np.cumsum(is_used, dtype=np.int32) - 1)[tokens]
+    used = words.take(places)
     return Postings(
-        words=np.frombuffer(b"".join(used), np.uint8),
-        ends=ends,
+        words=used.text,
+        ends=np.array([used.starts, np.append(0, np.cumsum(counts))], np.int64),
         rows=rows_of_pairs.astype(np.int32),
         frequencies=frequencies.astype(np.min_scalar_type(int(frequencies.max(initial=0)))),
         tokens=np.ascontiguousarray(tokens, np.int32),
@@ -219,8 +212,3 @@ def _starts(lengths: Int32) -> Int64:
     """int64 [n]: where each row begins; rows of `lengths` lie one after the other."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return ends - lengths
-
-
-def _spans(starts: Int64, lengths: Int32) -> Int64:
-    """The numbers of all spans, one after the other; span i has `lengths[i]` numbers from `starts[i]` on."""
-    return np.repeat(starts - _starts(lengths), lengths) + np.arange(int(lengths.sum(dtype=np.int64)))

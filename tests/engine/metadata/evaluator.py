@@ -20,7 +20,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def row_of(metadata: Any, i: int = 0, *, document_id: str | None = None, created_at: int = 0) -> Attributes:
     text = metadata if isinstance(metadata, bytes) else orjson.dumps(metadata)
-    return Attributes(f"c-{i}", document_id, created_at, text)
+    return Attributes(f"c-{i}", document_id, created_at, text.decode())
 
 
 def columns_of(*metadata: Any) -> Columns:
