@@ -216,10 +216,14 @@ class DocumentInput(Input):
 
 
 class DocumentsWrite(Input):
-    """Documents to create in one transaction; the limit of chunks per write counts the chunks of all of them."""
+    """Documents to write in one transaction: `insert` creates, `upsert` replaces or creates, as PUT does. The limit of
+    chunks per write counts the chunks of all of them."""
 
     documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="The documents; no id comes twice.")
     embedding: NamedModel = None
+    mode: Literal["insert", "upsert"] = Field(
+        "insert", description="Whether ids must be new, or name documents to replace."
+    )
 
 
 class DocumentUpdate(Input):

@@ -177,3 +177,60 @@ def test_a_refused_put_changes_nothing(
     absent = path.removesuffix("/d") + "/absent"
     assert_refused(client.put(absent, json=body), status, code, pointer)
     assert_refused(client.get(absent), 404, "not_found")
+
+
+def upsert(client: httpx.Client, documents: str, *bodies: dict[str, Any]) -> httpx.Response:
+    return client.post(f"{documents}/batch", json={"mode": "upsert", "documents": list(bodies)})
+
+
+def counts(response: httpx.Response) -> list[tuple[int, ...]]:
+    """How many chunks were created, updated, unchanged and deleted, by document."""
+    assert response.status_code == 200, response.text
+    names = ("created", "updated", "unchanged", "deleted")
+    return [tuple(document[name] for name in names) for document in response.json()["documents"]]
+
+
+def test_a_batch_that_is_sent_twice_changes_nothing(client: httpx.Client, library: str, documents: str) -> None:
+    bodies = ({"id": "1", "title": "One", "chunks": [A, nameless(B)]}, {"id": "2", "chunks": [C, N]})
+    assert counts(upsert(client, documents, *bodies)) == [(2, 0, 0, 0), (2, 0, 0, 0)]
+    before = stored(client, f"{documents}/1") | stored(client, f"{documents}/2")
+    again = upsert(client, documents, *bodies)
+    assert counts(again) == [(0, 0, 2, 0), (0, 0, 2, 0)]
+    assert again.json()["ids"] == ["1", "2"]
+    assert stored(client, f"{documents}/1") | stored(client, f"{documents}/2") == before
+    assert client.get(f"/libraries/{library}/stats").json()["documents"] == 2
+
+
+def test_a_batch_does_for_each_document_what_put_does(client: httpx.Client, documents: str, path: str) -> None:
+    changed = {"id": "d", "title": "New", "chunks": [A | {"text": "changed"}, C]}
+    new = {"id": "new", "chunks": [B]}
+    assert counts(upsert(client, documents, changed, new)) == [(0, 1, 1, 1), (1, 0, 0, 0)]
+    assert client.get(path).json()["title"] == "New"
+    assert list(stored(client, path)) == ["a", "c"]
+    assert list(stored(client, f"{documents}/new")) == ["b"]
+
+
+def test_a_chunk_moves_to_a_later_document_of_the_batch(client: httpx.Client, documents: str, path: str) -> None:
+    moved = upsert(client, documents, {"id": "d", "chunks": [B]}, {"id": "e", "chunks": [A]})
+    assert counts(moved) == [(0, 0, 1, 2), (1, 0, 0, 0)]
+    assert list(stored(client, f"{documents}/e")) == ["a"]
+
+
+def test_a_batch_with_one_bad_document_replaces_none(client: httpx.Client, documents: str, path: str) -> None:
+    client.put(f"{documents}/e", json={"chunks": [N]}).raise_for_status()
+    before = stored(client, path)
+    refused = upsert(client, documents, {"id": "d", "chunks": [A]}, {"id": "f", "chunks": [N]})
+    assert_refused(refused, 409, "conflict", "/documents/1/chunks/0/id")
+    twice = upsert(client, documents, {"id": "d", "chunks": [N]}, {"id": "d", "chunks": [A]})
+    assert_refused(twice, 400, "invalid", "/documents/1/id")
+    assert stored(client, path) == before
+
+
+def test_texts_of_a_batch_are_split_and_embedded_once(client: httpx.Client) -> None:
+    library = f"/libraries/{client.post('/libraries', json={'name': 'Texts'}).json()['id']}"
+    bodies = [{"id": f"{n}", "text": f"Text number {n}.", "metadata": {"n": n}} for n in range(3)]
+    assert counts(upsert(client, f"{library}/documents", *bodies)) == [(1, 0, 0, 0)] * 3
+    before = stored(client, f"{library}/documents/1")
+    bodies[2]["text"] = "Another text."
+    assert counts(upsert(client, f"{library}/documents", *bodies)) == [(0, 0, 1, 0), (0, 0, 1, 0), (1, 0, 0, 1)]
+    assert stored(client, f"{library}/documents/1") == before

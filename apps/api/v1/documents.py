@@ -1,6 +1,5 @@
 """Documents of a library, each with its chunks."""
 
-from dataclasses import asdict
 from urllib.parse import urlencode
 
 from rest_framework.request import Request
@@ -62,15 +61,14 @@ class Document(ApiView):
         description="Unchanged chunks are kept, others replaced, those not named deleted.",
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
-        replaced = services.replace_document(
+        data, is_new = services.replace_document(
             library_id=library_id,
             document_id=document_id,
             document=parse(request, DocumentInput),
             if_match=self.if_match,
         )
-        data = {"id": document_id, **asdict(replaced)}
         path = path_to("libraries", library_id, "documents", document_id)
-        return respond(data, 201, path) if data.pop("is_new") else respond(data)
+        return respond(data, 201, path) if is_new else respond(data)
 
     @operation("update_document", "Change a document's own fields", schemas.Document, DocumentUpdate)
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
@@ -97,11 +95,16 @@ class DocumentBatch(Document):
 
     @operation(
         "create_documents",
-        "Create documents in one transaction",
-        schemas.DocumentsCreated,
+        "Write documents in one transaction",
+        schemas.DocumentsWritten,
         DocumentsWrite,
-        statuses=(201,),
+        statuses=(200, 201),
+        description="Creates them (201), or with `mode: upsert` makes each exactly this, as PUT does (200).",
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
-        documents = services.create_documents(library_id=library_id, write=parse(request, DocumentsWrite))
-        return respond({"ids": [document["id"] for document in documents], "documents": documents}, 201)
+        write = parse(request, DocumentsWrite)
+        is_upsert = write.mode == "upsert"
+        write_all = services.upsert_documents if is_upsert else services.create_documents
+        documents = write_all(library_id=library_id, write=write)
+        data = {"ids": [document["id"] for document in documents], "documents": documents}
+        return respond(data, 200 if is_upsert else 201)

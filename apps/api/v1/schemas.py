@@ -141,13 +141,6 @@ class DocumentCreated(Document):
     chunk_ids: list[str] = Field(description="The ids of its chunks, in order.")
 
 
-class DocumentsCreated(Output):
-    """New documents."""
-
-    ids: list[str] = Field(description="Their ids, in the order of the request.")
-    documents: list[DocumentCreated] = Field(description="The documents, in the order of the request.")
-
-
 class DocumentReplaced(Output):
     """What became of a document's chunks."""
 
@@ -157,6 +150,15 @@ class DocumentReplaced(Output):
     updated: Count = Field(description="Chunks whose id was known and whose content changed.")
     unchanged: Count = Field(description="Chunks that were kept; a new position is no change.")
     deleted: Count = Field(description="Chunks that the document had and the request did not name.")
+
+
+class DocumentsWritten(Output):
+    """The documents of a batch."""
+
+    ids: list[str] = Field(description="Their ids, in the order of the request.")
+    documents: list[DocumentCreated] | list[DocumentReplaced] = Field(
+        description="In the order of the request: new documents, or what became of their chunks where they were upserted."
+    )
 
 
 class Chunk(Timestamps):

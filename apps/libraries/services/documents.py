@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
@@ -31,18 +32,6 @@ from apps.libraries.services.embedding import bind_model, check_vectors, embed_m
 from apps.libraries.services.sql import ChunkRow, StoredChunk
 
 
-@dataclass(frozen=True)
-class ReplaceResult:
-    """What happened to the chunks of a document, their ids in order, and whether the document is new."""
-
-    created: int
-    updated: int
-    unchanged: int
-    deleted: int
-    chunk_ids: list[str]
-    is_new: bool
-
-
 def create_document(*, library_id: str, document: DocumentInput) -> dict[str, Any]:
     """Create a document with its chunks, and return it as the API shows it. Raises as `create_documents`."""
     return _create(library_id, [document], [""], named_models(document))[0]
@@ -54,9 +43,7 @@ def create_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str
     Raises NotFound (library), Conflict (an id in use, or another embedding model), Invalid, and what the embedding
     provider raises.
     """
-    check_chunk_count(sum(len(document.chunks) for document in write.documents))
-    pointers = [f"/documents/{i}" for i in range(len(write.documents))]
-    return _create(library_id, write.documents, pointers, named_models(write))
+    return _create(library_id, write.documents, _pointers(write), named_models(write))
 
 
 @retry_on_change
@@ -71,7 +58,7 @@ def _create(
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
         check_unused("A document", ids, sql.document_keys(library, ids), pointers)
-        _check_chunk_ids(library, content, document_key=None)
+        _check_chunk_ids(library, content.chunks, content.pointers, document_key=None)
         vectors = check_vectors(library, content.vectors, content.pointers)
         created, rows = [], []
         for document in content.documents:
@@ -84,11 +71,10 @@ def _create(
     return created
 
 
-@retry_on_change
 def replace_document(
     *, library_id: str, document_id: str, document: DocumentInput, if_match: str | None = None
-) -> ReplaceResult:
-    """Make the document exactly this.
+) -> tuple[dict[str, Any], bool]:
+    """Make the document exactly this; return what became of its chunks, as the API shows it, and whether it is new.
 
     Chunks match by id, those without an id by equal text, metadata and vector. A matching chunk whose content is equal
     is kept; its position may change. Chunks without a vector keep the stored one of their text, or get one. Raises
@@ -97,34 +83,71 @@ def replace_document(
     """
     if document.is_set("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
-    named = named_models(document)
-    content = _embed_documents(library_id, [document], [""], named, replaced=document_id)
+    document = document.model_copy(update={"id": document_id})
+    return _replace(library_id, [document], [""], named_models(document), if_match)[0]
+
+
+def upsert_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
+    """Make each of the documents exactly this, all or none, in their order. Raises as `replace_document`."""
+    return [data for data, _ in _replace(library_id, write.documents, _pointers(write), named_models(write))]
+
+
+def _pointers(write: DocumentsWrite) -> list[str]:
+    """The pointers of the documents. Raises Invalid where they have too many chunks."""
+    check_chunk_count(sum(len(document.chunks) for document in write.documents))
+    return [f"/documents/{i}" for i in range(len(write.documents))]
+
+
+@retry_on_change
+def _replace(
+    library_id: str,
+    documents: Sequence[DocumentInput],
+    pointers: Sequence[str],
+    named: Mapping[str, EmbeddingModel],
+    if_match: str | None = None,
+) -> list[tuple[dict[str, Any], bool]]:
+    ids = [document.id for document in documents]
+    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
+    content = _embed_documents(library_id, documents, pointers, named, replaces=True)
 
     with transaction.atomic():
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
-        _check_match(if_match, library_id, document_id)
-        row = Document.objects.filter(library=library, public_id=document_id).first()
-        is_new = row is None
-        if row is None:
-            if not is_visible(document_id):
-                raise NotFound(f"There is no document {document_id!r}, and there can be none: an id {INVISIBLE}.")
-            row = Document(library=library, public_id=document_id)
-        _save(row, document)
-        _check_chunk_ids(library, content, document_key=row.pk)
+        if if_match is not None:
+            _check_match(if_match, library_id, *ids)
+        stored = {row.public_id: row for row in Document.objects.filter(library=library, public_id__in=ids)}
         vectors = check_vectors(library, content.vectors, content.pointers)
-        diff = _compare(library, content.chunks, vectors, sql.chunks_of_document(row.pk))
+        replaced = []
+        for document, part in zip(content.documents, _parts(content.documents), strict=True):
+            row = stored.get(document.id)
+            data = _replace_one(library, row, document, content.pointers[part], vectors[part])
+            replaced.append((data, row is None))
+    return replaced
 
-        rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(content.chunks)]
-        sql.delete_chunks([chunk.key for chunk in diff.gone])
-        sql.insert_chunks(library, [rows[i] for i in diff.created], vectors[diff.created])
-        sql.update_chunks([(chunk.key, rows[i]) for i, chunk in diff.updated])
-        sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], vectors[[i for i, _ in diff.updated]])
-        sql.move_chunks([(chunk.key, i) for i, chunk in diff.unchanged if chunk.position != i])
-    chunk_ids = [chunk.id for chunk in content.chunks]
+
+def _replace_one(
+    library: Library, row: Document | None, document: DocumentInput, pointers: Sequence[str], vectors: Float32
+) -> dict[str, Any]:
+    """Make a document, stored as `row` if it exists, exactly this, its chunks having `pointers` and `vectors`."""
+    chunks = document.chunks
+    if row is None:
+        if not is_visible(document.id):
+            raise NotFound(f"There is no document {document.id!r}, and there can be none: an id {INVISIBLE}.")
+        row = Document(library=library, public_id=document.id)
+    _save(row, document)
+    _check_chunk_ids(library, chunks, pointers, document_key=row.pk)
+    diff = _compare(library, chunks, vectors, sql.chunks_of_document(row.pk))
+    rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
+    sql.delete_chunks([chunk.key for chunk in diff.gone])
+    sql.insert_chunks(library, [rows[i] for i in diff.created], vectors[diff.created])
+    sql.update_chunks([(chunk.key, rows[i]) for i, chunk in diff.updated])
+    sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], vectors[[i for i, _ in diff.updated]])
+    sql.move_chunks([(chunk.key, i) for i, chunk in diff.unchanged if chunk.position != i])
+    chunk_ids = [chunk.id for chunk in chunks]
     for i, chunk in diff.unchanged:
         chunk_ids[i] = chunk.public_id
-    return ReplaceResult(len(diff.created), len(diff.updated), len(diff.unchanged), len(diff.gone), chunk_ids, is_new)
+    counts = {name: len(getattr(diff, name)) for name in ("created", "updated", "unchanged")}
+    return {"id": document.id, **counts, "deleted": len(diff.gone), "chunk_ids": chunk_ids}
 
 
 @transaction.atomic
@@ -172,9 +195,11 @@ def _embed_documents(
     documents: Sequence[DocumentInput],
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
-    replaced: str | None = None,
+    *,
+    replaces: bool = False,
 ) -> _Content:
-    """Split the texts of documents, and embed the chunks without a vector, unless the document `replaced` has it."""
+    """Split the texts of documents, and embed the chunks without a vector; if this `replaces` stored documents, unless
+    they have it."""
     library = model = None
     given = [chunk.is_set("embedding") for document in documents for chunk in document.chunks]
     if named or not all(given) or any(document.is_set("text") for document in documents):
@@ -190,13 +215,22 @@ def _embed_documents(
     check_distinct([chunk.id for chunk in chunks], [f"{pointer}/id" for pointer in chunk_pointers])
     missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
     kept: dict[int, Float32] = {}
-    if missing and replaced is not None and library is not None and library.embedding is not None:
-        stored = selectors.embedded_chunks(library=library, document_id=replaced)
-        kept = {i: chunk.embedding for i, chunk in _match_texts(chunks, stored).items() if i in set(missing)}
+    if replaces and missing and library is not None and library.embedding is not None:
+        for document, part in zip(documents, _parts(documents), strict=True):
+            stored = selectors.embedded_chunks(library=library, document_id=document.id)
+            matches = _match_texts(document.chunks, stored)
+            kept |= {part.start + i: match.embedding for i, match in matches.items()}
+        kept = {i: kept[i] for i in missing if i in kept}
     vectors = embed_missing(model, chunks, chunk_pointers, [i for i in missing if i not in kept])
     for i, vector in kept.items():
         vectors[i] = vector
     return _Content(documents, chunks, chunk_pointers, vectors, model)
+
+
+def _parts(documents: Sequence[DocumentInput]) -> list[slice]:
+    """Where the chunks of each document are among those of all."""
+    ends = list(accumulate(len(document.chunks) for document in documents))
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _match_texts(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> dict[int, EmbeddedChunk]:
@@ -232,11 +266,13 @@ def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkR
     return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
 
 
-def _check_chunk_ids(library: Library, content: _Content, document_key: int | None) -> None:
+def _check_chunk_ids(
+    library: Library, chunks: Sequence[DocumentChunk], pointers: Sequence[str], document_key: int | None
+) -> None:
     """Raise Conflict where a chunk that names its id names one in use outside of the document `document_key`."""
-    stored = sql.stored_chunks(library, [chunk.id for chunk in content.chunks if chunk.is_set("id")])
+    stored = sql.stored_chunks(library, [chunk.id for chunk in chunks if chunk.is_set("id")])
     used = {chunk.public_id for chunk in stored.values() if document_key is None or chunk.document_key != document_key}
-    check_unused("A chunk", [chunk.id for chunk in content.chunks], used, content.pointers)
+    check_unused("A chunk", [chunk.id for chunk in chunks], used, pointers)
 
 
 @dataclass(frozen=True)
