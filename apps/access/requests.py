@@ -94,7 +94,9 @@ def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
     could otherwise read and delete everything.
     """
     if not _is_served(host):
-        raise Refused("host_not_allowed", "The request's Host header is not among VECTORDB_ALLOWED_HOSTS.")
+        raise Refused(
+            "host_not_allowed", f"The request's Host header, {host[:100]!r}, is not among VECTORDB_ALLOWED_HOSTS."
+        )
     if method not in _SAFE_METHODS:
         if site and site not in ("same-origin", "none"):
             raise Refused(

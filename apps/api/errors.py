@@ -21,6 +21,7 @@ from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
 from apps.access.requests import Answer, Refused, answer, current_request_id
+from apps.api.hints import known_fields, meant_field, wrapping_field
 from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.engine.errors import is_exhaustion
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
@@ -182,7 +183,7 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, Http404 | drf.NotFound):
         return Problem("not_found", "There is nothing at this path.")
     if isinstance(error, drf.MethodNotAllowed):
-        return Problem("method_not_allowed", str(error.detail))
+        return Problem("method_not_allowed", "This path does not have that method.")
     if isinstance(error, RequestDataTooBig):
         return Problem("body_too_large", "The body is larger than VECTORDB_MAX_BODY_BYTES allows.")
     if isinstance(error, PermissionDenied | drf.PermissionDenied | drf.NotAuthenticated):
@@ -200,12 +201,20 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     request = context["request"]
     allow = getattr(context["view"], "allowed_methods", None)
     if problem.status == 405 and allow:
-        problem = Problem(problem.code, problem.detail, headers={"Allow": ", ".join(allow)})
+        problem = method_problem(request.method, ", ".join(allow))
     renderer = getattr(request, "accepted_renderer", None)
     if renderer is not None and renderer.format == "api":
         body = problem.body(getattr(request, "request_id", ""))
         return Response(body, status=problem.status, headers=dict(problem.headers))
     return response_to(request, problem)
+
+
+def method_problem(method: str | None, allow: str) -> Problem:
+    """The problem of a method that a path does not have; `allow` is the header that lists those it has."""
+    *others, last = [name for name in allow.split(", ") if name not in ("HEAD", "OPTIONS")] or ["no other"]
+    there_are = f"{', '.join(others)} or {last}" if others else last
+    headers = {"Allow": allow} if allow else {}
+    return Problem("method_not_allowed", f"This path has no method {method}; use {there_are}.", headers=headers)
 
 
 def _sentence(error: LibraryError) -> str:
@@ -219,12 +228,18 @@ def _validation_problem(error: ValidationError) -> Problem:
     count = error.error_count()
     if count > _MOST_FAULTS:
         return Problem("invalid", f"The body has {count} faults, too many to list. Send one item alone to see its own.")
-    faults = []
+    faults, unknown = [], set()
     for item in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
         if item["type"] == "json_invalid":
             return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
         context = item.get("ctx", {})
         detail = context.get("detail") or _SENTENCES.get(item["type"])
+        if item["type"] == "extra_forbidden":
+            *place, name = item["loc"]
+            known = known_fields(error.title, place)
+            meant = meant_field(str(name), known)
+            detail = f"is not a known field; {f'try {meant} instead' if meant else 'there are: ' + ', '.join(known)}"
+            unknown |= set() if place else {str(name)}
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
         elif item["type"] == "too_long":
@@ -233,6 +248,8 @@ def _validation_problem(error: ValidationError) -> Problem:
         elif detail is None and ("le" in context or "ge" in context):
             detail = f"must be at most {context['le']:g}" if "le" in context else f"must be at least {context['ge']:g}"
         faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
+    if unknown and (wrapping := wrapping_field(error.title, unknown)):
+        faults = [Fault(f"/{wrapping}", f'is required: a list of such objects, {{"{wrapping}": [{{...}}]}}')]
     first = faults[0]
     more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
     detail = f"{first.pointer or 'The body'} {first.detail}.{more}"

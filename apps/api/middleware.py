@@ -6,7 +6,8 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
-from apps.api.errors import BUG, Problem, problem_of, response_to
+from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
+from apps.api.hints import meant_path
 
 
 class RequestMiddleware:
@@ -25,9 +26,7 @@ class RequestMiddleware:
         else:
             response = self._get_response(request)
         if response.status_code == 405 and (response.streaming or not response.content):
-            allow = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
-            detail = f'Method "{request.method}" not allowed.'
-            response = response_to(request, Problem("method_not_allowed", detail, headers=allow))
+            response = response_to(request, method_problem(request.method, response.headers.get("Allow", "")))
         response.headers[ID_HEADER] = request_id
         for name, value in FIXED_HEADERS.items():
             response.headers.setdefault(name, value)
@@ -52,8 +51,8 @@ def _admit(request: HttpRequest) -> Principal:
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler for a path that leads nowhere."""
     path = request.path
-    is_close = path.startswith("/api/v1/") and path.endswith("/")
-    hint = f" Paths have no slash at the end: try {path.rstrip('/')} instead." if is_close else ""
+    meant = meant_path(path)
+    hint = f" Try {meant} instead." if meant else " /api/docs lists the paths that there are."
     return response_to(request, Problem("not_found", f"There is nothing at {path}.{hint}"))
 
 

@@ -52,6 +52,11 @@ class EmbeddingRequired(Invalid):
 class NotFound(LibraryError):
     """What was named does not exist."""
 
+    @classmethod
+    def library(cls, library_id: str) -> "NotFound":
+        """The error for a library that does not exist; it says how one is made."""
+        return cls(f"There is no library {library_id!r}. POST /api/v1/libraries makes one.")
+
 
 class Conflict(LibraryError):
     """An id is taken, or the present state does not allow the request."""

@@ -52,7 +52,7 @@ def library_row(library_id: str) -> Library:
     """The library; raises NotFound."""
     library = Library.objects.filter(public_id=library_id).first()
     if library is None:
-        raise NotFound(f"There is no library {library_id!r}.")
+        raise NotFound.library(library_id)
     return library
 
 
@@ -114,7 +114,7 @@ def document_row(*, library_id: str, document_id: str) -> Document:
     """The document; raises NotFound, for the library too."""
     found = Document.objects.filter(library=library_row(library_id), public_id=document_id).first()
     if found is None:
-        raise NotFound(f"There is no document {document_id!r} in this library.")
+        raise NotFound(f"There is no document {document_id!r} in this library. PUT at its path makes it.")
     return found
 
 
@@ -143,7 +143,7 @@ def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
 
 def no_chunk(chunk_id: str) -> NotFound:
     """The error for a chunk that does not exist."""
-    return NotFound(f"There is no chunk {chunk_id!r} in this library.")
+    return NotFound(f"There is no chunk {chunk_id!r} in this library. POST to its chunks makes it.")
 
 
 def chunk(*, library_id: str, chunk_id: str, embedding: bool = False) -> dict[str, Any]:

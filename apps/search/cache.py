@@ -118,7 +118,7 @@ class ViewCache:
 def _read_state(snapshot: Snapshot, library_id: str) -> LibraryState:
     state = snapshot.library(library_id)
     if state is None:
-        raise NotFound(f"There is no library {library_id!r}.")
+        raise NotFound.library(library_id)
     return state
 
 

@@ -129,7 +129,7 @@ def test_another_host_is_refused_on_every_path(server: Server, host: str) -> Non
     for path in ("/health", "/api/v1/libraries", "/nope", "/static/nope", "/api/docs"):
         request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
         problem = assert_refused(exchange(server, request), 400, "host_not_allowed")
-        assert "VECTORDB_ALLOWED_HOSTS" in problem["detail"]
+        assert f"{host!r}, is not among VECTORDB_ALLOWED_HOSTS" in problem["detail"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "localhost:1", "127.0.0.1:65535"])
@@ -276,3 +276,86 @@ def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> 
     answer = client.get("/libraries", headers={"Accept": accept})
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/v1/libraries/{id}/search", "/api/v1/libraries/{id}/query"),
+        ("/api/v1/libraries/{id}/chunks/", "/api/v1/libraries/{id}/chunks"),
+        ("/api/v1/collections", "/api/v1/libraries"),
+        ("/v1/libraries/{id}/points", "/api/v1/libraries/{id}/chunks"),
+        ("/libraries", "/api/v1/libraries"),
+        ("/api/v1/librarys/{id}", "/api/v1/libraries/{id}"),
+        ("/api/v1/libraries/{id}/document", "/api/v1/libraries/{id}/documents"),
+    ],
+)
+def test_a_path_that_leads_nowhere_names_the_one_that_is_meant(
+    client: httpx.Client, root: httpx.URL, path: str, meant: str
+) -> None:
+    response = client.get(root.join(path.format(id="some-notes")))
+    problem = assert_refused(response, 404, "not_found")
+    assert problem["detail"].endswith(f" Try {meant.format(id='some-notes')} instead.")
+
+
+def test_another_path_is_told_where_the_paths_are(client: httpx.Client, root: httpx.URL) -> None:
+    problem = assert_refused(client.get(root.join("/wp-login.php")), 404, "not_found")
+    assert problem["detail"] == "There is nothing at /wp-login.php. /api/docs lists the paths that there are."
+
+
+def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client, shared: str) -> None:
+    for method, path, there_are in (
+        ("PUT", f"/libraries/{shared}", "use GET, PATCH or DELETE."),
+        ("GET", f"/libraries/{shared}/query", "use POST."),
+        ("DELETE", "/libraries", "use GET or POST."),
+    ):
+        problem = assert_refused(client.request(method, path), 405, "method_not_allowed")
+        assert problem["detail"] == f"This path has no method {method}; {there_are}"
+
+
+def test_what_does_not_exist_is_told_how_it_is_made(client: httpx.Client, shared: str) -> None:
+    for path, remedy in (
+        ("/libraries/none", "POST /api/v1/libraries makes one."),
+        (f"/libraries/{shared}/documents/none", "PUT at its path makes it."),
+        (f"/libraries/{shared}/chunks/none", "POST to its chunks makes it."),
+    ):
+        assert assert_refused(client.get(path), 404, "not_found")["detail"].endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "detail"),
+    [
+        ("query", {"vector": [1, 0, 0], "top_k": 3}, "/top_k", "try k instead"),
+        ("query", {"query": "apple", "k": 3}, "/query", "try text instead"),
+        ("query", {"vector": [1, 0, 0], "fliter": {}}, "/fliter", "try filter instead"),
+        ("query", {"vector": [1, 0, 0], "hybrid": {"rrfk": 3}}, "/hybrid/rrfk", "try rrf_k instead"),
+        ("query/batch", {"queries": [{"vector": [1, 0, 0], "limit": 3}]}, "/queries/0/limit", "try k instead"),
+        ("chunks", {"chunks": [{"content": "x"}]}, "/chunks/0/content", "try text instead"),
+        ("chunks", {"chunks": [{"vector": [1]}]}, "/chunks/0/vector", "try embedding instead"),
+        ("chunks", {"points": [{"text": "x"}]}, "/points", "try chunks instead"),
+        ("chunks", {"chunks": [{"zzz": 1}]}, "/chunks/0/zzz", "there are: text, embedding, metadata, id, document_id"),
+        ("documents", {"text": "x", "chunking": {"chunk_size": 9}}, "/chunking/chunk_size", "try max_tokens instead"),
+    ],
+)
+def test_an_unknown_field_names_the_one_that_is_meant(
+    client: httpx.Client, shared: str, path: str, body: dict[str, Any], pointer: str, detail: str
+) -> None:
+    response = client.post(f"/libraries/{shared}/{path}", json=body)
+    assert response.status_code == 400
+    faults = {error["pointer"]: error["detail"] for error in response.json()["errors"]}
+    assert faults[pointer] == f"is not a known field; {detail}"
+
+
+@pytest.mark.parametrize(
+    ("path", "item", "field"),
+    [
+        ("chunks", {"id": "a", "text": "An apple", "metadata": {}}, "chunks"),
+        ("documents/batch", {"title": "T", "text": "An apple"}, "documents"),
+        ("query/batch", {"text": "apple", "k": 3}, "queries"),
+    ],
+)
+def test_an_item_that_is_in_no_list_is_recognised(
+    client: httpx.Client, shared: str, path: str, item: dict[str, Any], field: str
+) -> None:
+    problem = assert_refused(client.post(f"/libraries/{shared}/{path}", json=item), 400, "invalid", f"/{field}")
+    assert f'a list of such objects, {{"{field}": [{{...}}]}}' in problem["detail"]

@@ -113,7 +113,7 @@ def test_beside_a_server_all_libraries_are_rebuilt_as_configured_and_verified(se
 @pytest.mark.any_database
 @pytest.mark.parametrize("command", ["rebuild_index", "verify_index"])
 def test_a_library_that_is_not_there_is_reported(server: Server, command: str) -> None:
-    assert_refused(server.manage(command, "rwos"), "There is no library 'rwos'.")
+    assert_refused(server.manage(command, "rwos"), "There is no library 'rwos'. POST /api/v1/libraries makes one.")
 
 
 @pytest.mark.any_database

@@ -54,7 +54,7 @@ def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
         libraries = libraries.select_for_update(no_key=True)
     library = libraries.filter(public_id=public_id).first() if key is None else libraries.filter(pk=key).first()
     if library is None:
-        raise NotFound(f"There is no library {public_id!r}.")
+        raise NotFound.library(public_id)
     announce(library.pk)
     return library
 

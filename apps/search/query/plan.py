@@ -43,7 +43,7 @@ def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedText
     with open_snapshot() as snapshot:
         state = snapshot.library(library_id)
     if state is None:
-        raise NotFound(f"There is no library {library_id!r}.")
+        raise NotFound.library(library_id)
     _check_models(state, specs)
     if state.embedding is None:
         raise EmbeddingRequired(

@@ -1,0 +1,134 @@
+"""What somebody probably meant: the known name beside an unknown field, and the path beside one that leads nowhere."""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any, get_args
+from urllib.parse import quote
+
+from django.urls import Resolver404, resolve
+
+from apps.libraries.fields import Input
+
+# What other servers and their clients call these fields. The first that the place has is meant.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "top_k": ("k",),
+    "topk": ("k",),
+    "n_results": ("k",),
+    "limit": ("k",),
+    "size": ("k", "max_tokens"),
+    "query": ("text",),
+    "q": ("text",),
+    "query_text": ("text",),
+    "content": ("text",),
+    "page_content": ("text",),
+    "document": ("text",),
+    "query_vector": ("vector",),
+    "query_embedding": ("vector",),
+    "embedding": ("vector",),
+    "vector": ("embedding",),
+    "values": ("embedding", "vector"),
+    "model": ("embedding",),
+    "where": ("filter",),
+    "filters": ("filter",),
+    "payload": ("metadata",),
+    "meta": ("metadata",),
+    "with_payload": ("include",),
+    "with_vectors": ("include",),
+    "include_metadata": ("include",),
+    "min_score": ("score_threshold",),
+    "threshold": ("score_threshold",),
+    "search_type": ("mode",),
+    "distance": ("metric",),
+    "space": ("metric",),
+    "dim": ("dimension",),
+    "chunk_size": ("max_tokens",),
+    "chunk_overlap": ("overlap",),
+    "points": ("chunks",),
+    "records": ("chunks",),
+    "vectors": ("chunks",),
+    "items": ("chunks", "documents", "queries"),
+    "url": ("source",),
+}
+_WORDS = {
+    "collections": "libraries",
+    "collection": "libraries",
+    "indexes": "libraries",
+    "points": "chunks",
+    "vectors": "chunks",
+    "records": "chunks",
+    "search": "query",
+    "upsert": "chunks",
+    "add": "chunks",
+}
+_ROUTES = ("libraries", "documents", "chunks", "query", "stats", "reindex", "reembed", "batch", "facets")
+# A longer name is no slip of the pen, and comparing it would take its time.
+_LONGEST = 40
+
+
+def known_fields(model: str, location: Iterable[str | int]) -> list[str]:
+    """The fields of the object at `location` in a body of the request model of that name; none where it is no such."""
+    kinds = [kind for kind in _subclasses(Input) if kind.__name__ == model]
+    for step in location:
+        if isinstance(step, str):
+            kinds = [
+                inner
+                for kind in kinds
+                if step in kind.model_fields
+                for inner in _models_in(kind.model_fields[step].annotation)
+            ]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def meant_field(name: str, known: list[str]) -> str | None:
+    """The one of `known` names that `name` probably stands for."""
+    if len(name) > _LONGEST:
+        return None
+    for other in _FIELDS.get(name.lower(), ()):
+        if other in known:
+            return other
+    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
+
+
+def wrapping_field(model: str, fields: set[str]) -> str | None:
+    """The field of a request model that is a list of objects, if the body's unknown `fields` are those of one item."""
+    for kind in _subclasses(Input):
+        if kind.__name__ == model:
+            for name, field in kind.model_fields.items():
+                for item in _models_in(field.annotation) if field.is_required() else ():
+                    if fields and fields <= item.model_fields.keys():
+                        return name
+    return None
+
+
+def meant_path(path: str) -> str | None:
+    """A path that exists beside `path`, which does not: other words, no slash at the end, the API's prefix."""
+    parts = [part for part in path.split("/") if part]
+    if len(path) > 20 * _LONGEST or not parts:
+        return None
+    if parts[0] == "api":
+        del parts[0]
+    if parts and parts[0] in ("v1", "v2"):
+        del parts[0]
+    # Ids stand at the second and the fourth place.
+    for i in range(0, len(parts), 2):
+        close = get_close_matches(parts[i][:_LONGEST].lower(), _ROUTES, n=1)
+        parts[i] = _WORDS.get(parts[i].lower(), close[0] if close else parts[i])
+    found = "/".join(["/api/v1", *(quote(part, safe="") for part in parts)])
+    try:
+        resolve("/".join(["/api/v1", *parts]))
+    except Resolver404:
+        return None
+    return found if parts and found != path else None
+
+
+def _models_in(annotation: Any) -> Iterator[type[Input]]:
+    if isinstance(annotation, type) and issubclass(annotation, Input):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
+
+
+def _subclasses(kind: type[Input]) -> Iterator[type[Input]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
