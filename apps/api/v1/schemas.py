@@ -157,7 +157,7 @@ class DocumentsWritten(Output):
 
     ids: list[str] = Field(description="Their ids, in the order of the request.")
     documents: list[DocumentCreated] | list[DocumentReplaced] = Field(
-        description="In the order of the request: new documents, or what became of their chunks where they were upserted."
+        description="In the order of the request: new documents, or with upsert what became of their chunks."
     )
 
 
