@@ -96,6 +96,7 @@ _SENTENCES = {
     "bool_type": "must be true or false",
     "list_type": "must be an array",
     "tuple_type": "must be an array",
+    "too_short": "must have at least one item",
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",

@@ -6,7 +6,7 @@ An error inside metadata carries the `path` to it, which the API appends to the 
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import orjson
 from django.conf import settings
@@ -101,24 +101,9 @@ class BoundedInt:
         return value
 
 
-@dataclass(frozen=True)
-class BoundedList:
-    """Annotates a list: of 1 to `maximum` items. Validation stops at the first item past `maximum`, by pydantic's own
-    error `too_long`."""
-
-    maximum: int
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        items = cast(core_schema.ListSchema, handler(source))
-        return core_schema.no_info_after_validator_function(self._check, items | {"max_length": self.maximum})
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"minItems": 1}
-
-    def _check(self, value: list[Any]) -> list[Any]:
-        if not value:
-            raise validation_error("must have at least one item")
-        return value
+def bounded_list(maximum: int) -> Any:
+    """Annotates a list: of 1 to `maximum` items. Validation stops at the first item past `maximum`."""
+    return Field(min_length=1, max_length=maximum)
 
 
 def _check_id(value: str) -> str:

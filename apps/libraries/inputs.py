@@ -10,7 +10,6 @@ from apps.engine.metrics import Metric
 from apps.libraries.errors import Invalid
 from apps.libraries.fields import (
     BoundedInt,
-    BoundedList,
     Fixed,
     Identifier,
     Input,
@@ -23,6 +22,7 @@ from apps.libraries.fields import (
     PlainText,
     Text,
     Vector,
+    bounded_list,
     validation_error,
 )
 from apps.libraries.ids import new_id
@@ -157,7 +157,7 @@ class ChunkUpdate(ChunkContent):
     )
 
 
-CHUNKS_PER_WRITE = BoundedList(settings.LIMITS.chunks_per_write)
+CHUNKS_PER_WRITE = bounded_list(settings.LIMITS.chunks_per_write)
 
 
 class ChunksWrite(Input):

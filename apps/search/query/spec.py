@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from apps.engine.errors import InvalidFilter
 from apps.engine.indexes.registry import AUTO, search_parameters
 from apps.engine.metadata import filters
-from apps.libraries.fields import BoundedInt, BoundedList, Identifier, Input, Text, Vector, validation_error
+from apps.libraries.fields import BoundedInt, Identifier, Input, Text, Vector, bounded_list, validation_error
 from apps.libraries.inputs import NamedModel
 
 Include = Literal["text", "metadata", "embedding", "document"]
@@ -174,7 +174,7 @@ class QueryBatch(Input):
 
     vector_key = "vector"
 
-    queries: Annotated[list[QuerySpec], BoundedList(settings.LIMITS.queries_per_batch)] = Field(
+    queries: Annotated[list[QuerySpec], bounded_list(settings.LIMITS.queries_per_batch)] = Field(
         description="The queries; one that is refused refuses all."
     )
 
