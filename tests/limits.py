@@ -4,7 +4,30 @@ import contextlib
 import errno
 import os
 import resource
+import stat
 from collections.abc import Iterator
+from pathlib import Path
+
+# A command before a command that permissions of files bind, as they do not bind root otherwise. It stays the parent.
+BOUND_BY_PERMISSIONS = (
+    ["sh", "-c", 'setpriv --bounding-set=-dac_override --inh-caps=-dac_override "$0" "$@"; exit $?']
+    if os.geteuid() == 0
+    else []
+)
+
+
+@contextlib.contextmanager
+def make_read_only(folder: Path) -> Iterator[None]:
+    """Let nobody who is bound by permissions write below `folder` during the block."""
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    before = [path.stat().st_mode for path in folders]
+    for path in folders:
+        path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        yield
+    finally:
+        for path, mode in zip(folders, before, strict=True):
+            path.chmod(mode)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 A score is higher for a better row: the cosine, the inner product, or minus the L2 distance.
 
 *Exact* scores are computed row by row in float64 from the stored float32 values and rounded to float32 once. A row is
-added up in one fixed order, by `kernels.scores` and without it: in sixteen lanes, of which numpy adds whole blocks, as
-it does not reorder a sum over an outer axis. So two equal rows get equal scores wherever they lie, and one row gets the
-same score alone or in a batch, on every machine.
+added up in one fixed order, by `kernels.scores` and by numpy until that is loaded: in sixteen lanes, of which numpy
+adds whole blocks, as it does not reorder a sum over an outer axis. So two equal rows get equal scores wherever they
+lie, and one row gets the same score alone or in a batch, on every machine.
 
 *Quick* scores come from a float32 product (BLAS). For any order of summation, with or without fused multiply-add,
     |fl(x.q) - x.q| <= gamma * sum|x_i q_i| <= gamma * |x||q|,   gamma = d*u / (1 - d*u),   u = 2**-24
@@ -27,7 +27,7 @@ _LANES = 16
 _UNIT = 2.0**-24
 _UNDERFLOW = 2.0**-126
 # Below this norm, float32 products may lose their relative accuracy; such rows are always scored exactly.
-TINY_NORM = 1e-18
+_TINY_NORM = 1e-18
 _NO_ROWS = np.empty(0, np.int64)
 
 
@@ -56,6 +56,26 @@ def relative_bound(dimension: int) -> float:
 def underflow_bound(dimension: int) -> float:
     """What underflow in a float32 product of this dimension can add to its error."""
     return 4.0 * dimension * _UNDERFLOW
+
+
+def product_bounds(
+    metric: Metric, products: NDArray[np.float32], norms: NDArray[np.float32], query: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numbers [n] below and above one that orders rows as their exact scores do, from the float32 `products` [n] of
+    rows and `query` [d], and the `norms` [n] of the rows."""
+    lengths, length = norms.astype(np.float64), float(row_norms(query[None])[0])
+    relative, underflow = relative_bound(len(query)), underflow_bound(len(query))
+    if metric is Metric.EUCLIDEAN:
+        # 2xq - |x|^2 orders rows as -|x - q|^2 does.
+        quick = 2.0 * products - lengths * lengths
+        slack = relative * (lengths + length) ** 2 + underflow
+        return quick - slack, quick + slack
+    slack = relative * length * lengths + underflow
+    lower, upper = products - slack, products + slack
+    if metric is Metric.COSINE:
+        lengths[lengths < _TINY_NORM] = np.nan
+        lower, upper = np.nan_to_num(lower / lengths, nan=-np.inf), np.nan_to_num(upper / lengths, nan=np.inf)
+    return lower, upper
 
 
 def row_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

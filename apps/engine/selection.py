@@ -5,13 +5,13 @@ Costs one pass over the scores and a partition of some n/64 of them.
 
 import numpy as np
 
-from apps.engine.vectors import Float32, Int64
+from apps.engine.vectors import Float32, Float64, Int64
 
 _COLUMNS = 64
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def kth_largest_floor(values: Float32, k: int) -> float:
+def kth_largest_floor(values: Float32 | Float64, k: int) -> float:
     """A number that at least k of `values` [n] reach; close to the k-th largest, and cheap to find.
 
     The values are laid out in 64 rows; k of the columns' maxima are k different values, so the k-th largest maximum
@@ -25,7 +25,7 @@ def kth_largest_floor(values: Float32, k: int) -> float:
     return float(np.partition(values, len(values) - k)[len(values) - k])
 
 
-def candidates(lower: Float32, upper: Float32, k: int) -> Int64:
+def candidates(lower: Float32 | Float64, upper: Float32 | Float64, k: int) -> Int64:
     """Positions of all rows that may be among the k best, ties included, where row i's score lies in
     [lower[i], upper[i]]. Rows with an upper bound of -inf are never among them."""
     floor = max(kth_largest_floor(lower, k), _LOWEST)

@@ -267,7 +267,9 @@ class Indexer:
             if library.merge_failure is not None and not library.merge_failure.is_of(state):
                 library.merge_failure = None
                 index_folder(state.uid).note_failure(None)
-            self.running[is_slow] = Merge(current.state, inputs, is_slow=is_slow, on_end=self._on_merge_end)
+            self.running[is_slow] = Merge(
+                current.state, inputs, self._policy, is_slow=is_slow, on_end=self._on_merge_end
+            )
         return True
 
     def _finish_merges(self) -> bool:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from apps.engine.storage.manifest import SegmentRecord
 from apps.engine.storage.segment import Segment
 from apps.indexing.merge_policy import target
+from apps.indexing.policy import IndexingPolicy
 from apps.search import loading
 from apps.search.snapshots import LibraryState
 
@@ -28,22 +29,28 @@ class Merge:
     """
 
     def __init__(
-        self, state: LibraryState, inputs: Sequence[Segment], *, is_slow: bool, on_end: Callable[[], None]
+        self,
+        state: LibraryState,
+        inputs: Sequence[Segment],
+        policy: IndexingPolicy,
+        *,
+        is_slow: bool,
+        on_end: Callable[[], None],
     ) -> None:
-        self.state, self.inputs, self.is_slow = state, tuple(inputs), is_slow
+        self.state, self.inputs, self.is_slow, self._policy = state, tuple(inputs), is_slow, policy
         self.is_cancelled = False
         self.not_before = 0.0
         self.future: Future[tuple[Segment, SegmentRecord]] = Future()
         self.future.add_done_callback(lambda _: on_end())
         self._rows, self._dimension = sum(segment.live for segment in inputs), inputs[0].matrix.dimension
-        self._target = target(state, self._rows, self._dimension)
+        self._target = target(state, self._rows, self._dimension, policy)
         # A daemon: the process does not wait for it when it ends. What it has written by then is swept later.
         threading.Thread(target=self._run, name="merge", daemon=True).start()
 
     def matches(self, state: LibraryState) -> bool:
         """Whether the library, which is in `state` now, needs what this makes."""
         is_same = (state.vector_identity, state.rebuild) == (self.state.vector_identity, self.state.rebuild)
-        return is_same and target(state, self._rows, self._dimension) == self._target
+        return is_same and target(state, self._rows, self._dimension, self._policy) == self._target
 
     def cancel(self) -> None:
         """Let the thread end as soon as it can; the result is dropped."""

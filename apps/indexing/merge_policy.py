@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from apps.engine import kernels
 from apps.engine.indexes.base import NO_PARAMS, Params
-from apps.engine.indexes.registry import AUTO, chosen_kind, index_type
+from apps.engine.indexes.registry import AUTO, BRUTE_FORCE, chosen_kind, index_type
 from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.manifest import Manifest
 from apps.engine.storage.segment import Segment
@@ -100,34 +101,39 @@ def merge_candidates(index: IndexStatus, idle: float, policy: IndexingPolicy) ->
     for segment in segments:
         dead = segment.rows - segment.live
         is_sparse = dead >= policy.dead_rows and dead >= policy.dead_fraction * segment.rows
-        if is_sparse or not matches_config(segment, state):
+        if is_sparse or not matches_config(segment, state, policy):
             return [segment]
     if idle < policy.quiet_seconds or len(segments) < 2:
         return []
     largest, *others = sorted(segments, key=lambda segment: segment.live, reverse=True)
     rows = sum(segment.live for segment in segments)
-    kind, _ = target(state, rows, largest.dimension)
+    kind, _ = target(state, rows, largest.dimension, policy)
     factor = policy.tier if index_type(kind).slow_to_build else policy.quiet_tier
     if (rows - largest.live) * factor >= largest.live:
         return [largest, *others]
     return others if len(others) > 1 else []
 
 
-def target(state: LibraryState, rows: int, dimension: int) -> tuple[str, Params]:
-    """The index type and build parameters that a segment of `rows` rows of the library should have."""
-    return chosen_kind(state.index_type, rows, dimension), NO_PARAMS if state.index_type == AUTO else state.params
+def target(state: LibraryState, rows: int, dimension: int, policy: IndexingPolicy) -> tuple[str, Params]:
+    """The index type and build parameters that a segment of `rows` rows of the library should have, as far as they can
+    be had: without compiled code it is scanned."""
+    if kernels.are_missing():
+        return BRUTE_FORCE, NO_PARAMS
+    kind = chosen_kind(state.index_type, rows, dimension, policy.auto)
+    return kind, NO_PARAMS if state.index_type == AUTO else state.params
 
 
-def matches_config(segment: SegmentSummary, state: LibraryState) -> bool:
-    """Whether a segment has the index type and parameters that the library is configured for."""
-    kind, params = target(state, segment.rows, segment.dimension)
-    return segment.kind == kind and (state.index_type == AUTO or segment.params == params)
+def matches_config(segment: SegmentSummary, state: LibraryState, policy: IndexingPolicy) -> bool:
+    """Whether a segment has the index type and parameters that the library is configured for, or no others can be
+    had."""
+    kind, params = target(state, segment.rows, segment.dimension, policy)
+    return kernels.are_missing() or (segment.kind == kind and (state.index_type == AUTO or segment.params == params))
 
 
 def is_slow_merge(state: LibraryState, segments: Sequence[SegmentSummary], policy: IndexingPolicy) -> bool:
     """Whether building the index of the segments' rows takes minutes rather than seconds."""
     rows = sum(segment.live for segment in segments)
-    kind, _ = target(state, rows, segments[0].dimension)
+    kind, _ = target(state, rows, segments[0].dimension, policy)
     return rows >= policy.slow_rows and index_type(kind).slow_to_build
 
 

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from apps.engine.indexes.registry import AUTO_THRESHOLDS, AutoThresholds
+
 
 @dataclass(frozen=True)
 class IndexingPolicy:
     """Numbers of rows and of changes, seconds, and bytes."""
 
+    auto: AutoThresholds = AUTO_THRESHOLDS
     # Changes that are sealed at once; fewer once nobody has written to the library for `quiet_seconds`.
     seal_changes: int = 4096
     quiet_seal_changes: int = 1000

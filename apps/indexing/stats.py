@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
-from apps.engine.indexes.registry import chosen_kind, index_type
+from apps.engine import kernels
+from apps.engine.indexes.registry import index_type
 from apps.engine.storage.index_folder import IndexFolder
-from apps.indexing.merge_policy import matches_config, next_step, read_status, summarize
+from apps.indexing.merge_policy import matches_config, next_step, read_status, summarize, target
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
@@ -34,7 +35,7 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
         "documents": documents,
         "chunks": chunks,
         "revision": state.position.seq,
-        "index": _index(current, is_building),
+        "index": _index(current, is_building, policy),
         "reembedding": reembedding,
     }
 
@@ -48,17 +49,18 @@ def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, p
     return next_step(read_status(snapshot, current, folder), inf, policy) is not None
 
 
-def _index(current: LoadedView, is_building: bool) -> dict[str, Any]:
+def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> dict[str, Any]:
     state, view = current.state, current.view
     failure = index_folder(state.uid).failure()
     rows = 0 if view is None else len(view)
-    kind = chosen_kind(state.index_type, rows, state.dimension or 0)
-    indexed = sum(segment.live for segment in summarize(view) if matches_config(segment, state))
+    kind, _ = target(state, rows, state.dimension or 0, policy)
+    warning = kernels.MISSING if kernels.are_missing() else index_type(kind).warning(state.dimension or 0)
+    indexed = sum(segment.live for segment in summarize(view) if matches_config(segment, state, policy))
     return {
         "kind": kind,
         "state": "failed" if failure else "building" if is_building else "ready",
         "error": failure,
-        "warning": index_type(kind).warning(state.dimension or 0),
+        "warning": warning,
         "rows_indexed": indexed,
         "rows_pending": rows - indexed,
         "rows_tail": 0 if view is None else view.tail.live,

@@ -1,6 +1,5 @@
 """The compiled functions give what numpy gives, bit for bit, whatever the data and the processor."""
 
-import importlib
 import os
 import platform
 import subprocess
@@ -178,40 +177,19 @@ def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric:
     assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
 
 
-PROCESSORS = [("generic", "")]
+PROCESSORS = [("native", ""), ("generic", "")]
 if platform.machine() in ("x86_64", "AMD64"):
     PROCESSORS.append(("x86-64-v3", "+avx2"))
 
 
 @pytest.mark.parametrize(("name", "features"), PROCESSORS)
-def test_other_processors_find_the_same(name: str, features: str, tmp_path: Path) -> None:
+def test_code_for_every_processor_gives_the_same(name: str, features: str, tmp_path: Path) -> None:
     # numba compiles for the processor that it is told of.
-    program = "from tests.engine.test_kernels import answers; print(*answers(), sep='\\n')"
-    processor = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    processor = {} if name == "native" else {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     cache = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
-    printed = subprocess.run(
-        [sys.executable, "-c", program],
+    subprocess.run(
+        [sys.executable, "-m", "tests.engine.processor"],
         cwd=Path(__file__).parents[2],
         env={**os.environ, **processor, **cache},
-        capture_output=True,
-        text=True,
         check=True,
-    ).stdout
-    assert printed.splitlines() == answers()
-
-
-def answers() -> list[str]:
-    """What scans with one query and with five find, and the bits of the scores."""
-    # No other kernel is needed, and compiling them all would take longer.
-    scan = importlib.import_module("apps.engine.kernels.byte_scan").search
-    nothing = np.empty(0, np.int64), np.empty(0, np.bool_)
-    rng = np.random.default_rng(0)
-    vectors, queries = storable(rng.standard_normal((3000, 200))), storable(rng.standard_normal((5, 200)))
-    found = []
-    for metric in Metric:
-        codes = ByteCodes.build(vectors, metric)
-        for some in (queries, queries[:1]):
-            positions, scores = np.empty((len(some), 20), np.int64), np.empty((len(some), 20), np.float32)
-            scan(metric.number, *codes, vectors, some, *nothing, positions, scores)
-            found.append(f"{positions.tolist()} {scores.tobytes().hex()}")
-    return found
+    )

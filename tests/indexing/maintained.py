@@ -106,9 +106,9 @@ def pending(library_id: str = "a") -> int:
     return len(current.view) - sum(segment.live for segment in current.view.segments if segment.name)
 
 
-def index_stats(library_id: str = "a") -> dict[str, Any]:
+def index_stats(library_id: str = "a", policy: IndexingPolicy = POLICY) -> dict[str, Any]:
     """The statistics of a library's index."""
-    return dict(library_stats(library_id=library_id, policy=POLICY)["index"])
+    return dict(library_stats(library_id=library_id, policy=policy)["index"])
 
 
 def newest_files(library: Library) -> list[Path]:

@@ -1,8 +1,10 @@
 """A merge that takes long holds up nothing else, and is cancelled when nobody needs it any more."""
 
+from dataclasses import replace
+
 import pytest
 
-from apps.engine.indexes import registry
+from apps.engine.indexes.registry import AutoThresholds
 from apps.indexing.indexer import Indexer
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import LibraryUpdate, Reindex
@@ -104,13 +106,14 @@ def test_a_few_rows_are_not_slow_to_index_whatever_the_type(slow_library: Librar
     settle(indexer)
 
 
-def test_segments_of_a_library_are_merged_beside_its_slow_build(
-    slow_library: Library, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def slow_from(rows: int) -> AutoThresholds:
+    """What makes `auto` take the slow type from so many rows on."""
+    return AutoThresholds(tree_dimensions=0, by_rows=((rows, "slow"),))
+
+
+def test_segments_of_a_library_are_merged_beside_its_slow_build(slow_library: Library, slow: type[Slow]) -> None:
     """Under `auto` only the largest segment is of a type that is slow to build."""
-    indexer = Indexer(BUSY)
-    monkeypatch.setattr(registry, "_BY_ROWS", ((5 * SEAL, "slow"),))
-    monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
+    indexer = Indexer(replace(BUSY, auto=slow_from(5 * SEAL)))
     execute("UPDATE vectordb_library SET index_type = 'auto'")
     write(0, 5 * SEAL)
     tick_until(indexer, lambda: slow.builds, "a build has begun")
@@ -163,12 +166,9 @@ def test_other_parameters_that_are_configured_during_a_slow_build_are_begun_when
     assert (index_stats()["rows_indexed"], index_stats()["state"]) == (SEAL, "ready")
 
 
-def test_a_build_that_is_still_needed_goes_on(
-    slow_library: Library, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    indexer = Indexer(QUIET)
-    monkeypatch.setattr(registry, "_BY_ROWS", ((SEAL, "slow"),))
-    monkeypatch.setattr(registry, "_FEW_DIMENSIONS", 0)
+def test_a_build_that_is_still_needed_goes_on(slow_library: Library, slow: type[Slow]) -> None:
+    policy = replace(QUIET, auto=slow_from(SEAL))
+    indexer = Indexer(policy)
     begin_slow_merge(indexer)
     execute("UPDATE vectordb_library SET index_type = 'auto'")
     update_library(library_id="a", update=LibraryUpdate(name="Renamed"))
@@ -176,7 +176,7 @@ def test_a_build_that_is_still_needed_goes_on(
         indexer.tick()
     slow.may_end.set()
     settle(indexer)
-    assert (slow.builds, slow.cancelled, index_stats()["rows_indexed"]) == (1, 0, SEAL)
+    assert (slow.builds, slow.cancelled, index_stats(policy=policy)["rows_indexed"]) == (1, 0, SEAL)
 
 
 @pytest.mark.parametrize("has_checkpoints", [True, False])

@@ -10,12 +10,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import psutil
 import pytest
 
+from apps.engine import kernels
+from apps.operations.sample import EXAMPLE_ID
+from tests.limits import BOUND_BY_PERMISSIONS, make_read_only
 from tests.server import ROOT, Server, is_alive, serving, until
 
 pytestmark = pytest.mark.any_database
@@ -70,12 +74,18 @@ def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> N
     )
 
 
-def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A new checkout, where nothing is compiled."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     shutil.copy(ROOT / "manage.py", checkout)
     for package in ("apps", "vectordb"):
         shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return checkout
+
+
+def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, checkout: Path) -> None:
     server = Server(folder, checkout, VECTORDB_SAMPLE=1, VECTORDB_LOG_LEVEL="info")
     try:
         server.start()
@@ -86,6 +96,32 @@ def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, tmp_
         assert compiler.nice() == 19
         assert server.stop() == 0
         assert not is_alive(compiler)
+    finally:
+        if server.process is not None:
+            server.kill()
+        server.drop_database()
+
+
+def test_an_installation_that_cannot_compile_scans_and_says_so_once(folder: Path, checkout: Path) -> None:
+    server = Server(folder, checkout, VECTORDB_SAMPLE=1)
+    try:
+        with make_read_only(checkout):
+            server.start(BOUND_BY_PERMISSIONS)
+            with server.client() as client:
+                [library] = client.get("/libraries").json()["items"]
+                path = f"/libraries/{library['id']}"
+                client.post(f"{path}/reindex", json={"index_type": "hnsw"}).raise_for_status()
+
+                def index() -> dict[str, Any]:
+                    return dict(client.get(f"{path}/stats").json()["index"])
+
+                until(lambda: index()["state"] == "ready" and index()["segments"][0]["bytes"], "it is sealed")
+                answer = client.post(f"{path}/query", json={"chunk_id": EXAMPLE_ID, "k": 3}).json()
+                assert (index()["kind"], index()["rows_pending"], index()["error"]) == ("brute_force", 0, None)
+                assert index()["warning"] == kernels.MISSING
+            assert server.stop() == 0
+        assert answer["meta"] | {"index": "brute_force", "exact": True, "plan": "exact scan"} == answer["meta"]
+        assert server.log.read_text().count(kernels.MISSING) == 1
     finally:
         if server.process is not None:
             server.kill()

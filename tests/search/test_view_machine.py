@@ -16,8 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from apps.engine.indexes import hnsw, lsh, quantized, registry
-from apps.engine.indexes.registry import AUTO, INDEX_TYPES
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, AutoThresholds
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from apps.indexing.indexer import Indexer
@@ -37,6 +36,7 @@ from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
 from tests.indexing.maintained import Clock, damage, settle
+from tests.search import small_indexes
 from tests.search.views import live_rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -47,7 +47,14 @@ ROWS_PER_WRITE = 2000
 MANY = 4000
 QUERIES, K = 8, 10
 # What maintenance and a process do with files and views, for few rows already.
-POLICY = IndexingPolicy(seal_changes=200, quiet_seal_changes=20, slow_rows=200, dead_rows=32, keep_changes=50)
+POLICY = IndexingPolicy(
+    auto=AutoThresholds(by_rows=((2000, "hnsw"), (800, "quantized"))),
+    seal_changes=200,
+    quiet_seal_changes=20,
+    slow_rows=200,
+    dead_rows=32,
+    keep_changes=50,
+)
 LOADING = loading.LoadingPolicy(page_rows=300, max_replay=400, compact_rows=32)
 # The types that may miss a row.
 APPROXIMATE = ("lsh", "quantized", "hnsw")
@@ -62,13 +69,8 @@ counts = st.sampled_from([2500, 250, 60, 7, 1, 0, MANY])
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is done for few rows already, and each example has files of its own."""
     monkeypatch.setattr(settings, "INDEX_DIR", tmp_path / "index")
-    monkeypatch.setattr(lsh, "_SCAN_SIZE", 200 * DIMENSION)
-    monkeypatch.setattr(hnsw, "_FEWEST_NODES", 150)
-    monkeypatch.setattr(hnsw, "_WALK_COST", 1)
-    # Of rows of few dimensions, a short list of the best by their codes holds fewer than a build usually wants.
-    monkeypatch.setattr(quantized, "_FEWEST", 640)
-    monkeypatch.setattr(quantized, "_ENOUGH", 0.9)
-    monkeypatch.setattr(registry, "_BY_ROWS", ((2000, "hnsw"), (800, "quantized")))
+    for kind, place in small_indexes.TYPES.items():
+        monkeypatch.setitem(INDEX_TYPES, kind, place)
 
 
 def new_cache() -> ViewCache:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
+from apps.engine import kernels
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.vectors import Float32, Mask
@@ -53,6 +56,7 @@ class VectorIndex(ABC):
     search_parameters: ClassVar[tuple[Parameter, ...]] = ()
     # Whether building takes minutes where other types take seconds, so that rows are merged into an index less often.
     slow_to_build: ClassVar[bool] = False
+    needs_kernels: ClassVar[bool] = True
     # Above this dimension the type does not suit; None where it always does.
     many_dimensions: ClassVar[int | None] = None
 
@@ -81,20 +85,40 @@ class VectorIndex(ABC):
         )
 
     @classmethod
-    @abstractmethod
     def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
         """Index the rows of `matrix`, which the index keeps for its exact searches.
 
-        Types that are slow to build call `checkpoint` every few seconds. Raises InvalidParameter like `check_params`.
+        Types that are slow to build call `checkpoint` every few seconds. All types but `brute_force` need the kernels.
+        Raises InvalidParameter like `check_params`, RuntimeError without the kernels.
         """
+        cls.check_params(params)
+        if cls.needs_kernels and not kernels.are_loaded():
+            raise RuntimeError(f"an index of the type {cls.kind} is built by compiled code, which is not loaded")
+        return cls._build(matrix, params, checkpoint)
 
+    @classmethod
     @abstractmethod
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
+        """As `build`, of parameters that are checked."""
+
     def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
         """The k nearest rows to each of `queries` [m, d].
 
         `allowed` [n] limits the search to its true rows; all false means no results, None means all rows. At least
         min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts.
+        Where an exact search of the matrix costs less, and until the kernels are loaded, that answers.
         """
+        count = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        allowed = None if allowed is None or count == len(self) else np.ascontiguousarray(allowed)
+        found = None
+        if count and kernels.are_loaded():
+            found = self._search(np.ascontiguousarray(queries), k, allowed, count, params)
+        return self.matrix.search(queries, k, allowed) if found is None else found
+
+    @abstractmethod
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+        """As `search`, of contiguous arrays; `count` rows are allowed, at least one, and `allowed` is None if all are.
+        None where an exact search of the matrix costs less."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

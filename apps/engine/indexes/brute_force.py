@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Self
 
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, VectorIndex, no_checkpoint
-from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.base import Checkpoint, Params, VectorIndex
+from apps.engine.indexes.matrix import Matrix
 from apps.engine.vectors import Float32, Mask
 
 
@@ -12,14 +12,14 @@ class BruteForce(VectorIndex):
     """Compares a query with every allowed row. Exact for every metric."""
 
     kind = "brute_force"
+    needs_kernels = False
 
     @classmethod
-    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        cls.check_params(params)
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
         return cls(matrix)
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        return self.matrix.search(queries, k, allowed)
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> None:
+        """Leave all to the matrix."""
 
     def save(self, folder: Path) -> None:
         """Write nothing: the matrix is all there is."""

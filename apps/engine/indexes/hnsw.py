@@ -34,7 +34,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
 from apps.engine.indexes.calibration import Calibration
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.faiss_library import count_compared, library, metric_number, read, round_up, write
@@ -46,7 +46,6 @@ from apps.engine.vectors import Float32, Int64, Mask
 
 _M, _EF_CONSTRUCTION, _EF = 16, 128, 128
 _LARGEST_EF = 4096
-_FEWEST_NODES = 1000
 _CODES_FROM_DIMENSION = 64
 # Rows that are farther from the origin than this multiple of their distance from each other get bytes as codes, which
 # err half as much as bfloat16 then, and under cosine are walked by L2. Nearer, as embeddings are, inner products of
@@ -56,9 +55,8 @@ _ROWS_PER_STEP = 512
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
-# One kept row of a walk costs what an exact search needs for 48 rows in sequence, or a fifth of them gathered; of an
-# 8-bit copy, for 150 gathered.
-_WALK_COST = 48
+# A walk beside an exact search among some rows: gathered, a row costs what five in sequence do, and of an 8-bit copy a
+# kept row of a walk what 150 gathered ones do.
 _GATHER_COST = 5
 _WALK_COST_OF_COPY = 150
 # The least number of kept rows that are scored exactly; 4 k are, if that is more.
@@ -75,6 +73,10 @@ class Hnsw(VectorIndex):
 
     kind = "hnsw"
     slow_to_build = True
+    # A graph has at least so many nodes.
+    fewest_nodes = 1000
+    # One kept row of a walk costs what an exact search needs for so many rows in sequence.
+    walk_cost = 48
     build_parameters = (
         Parameter("m", 4, 64, f"{_M}", "links per row and level, twice as many on the ground level"),
         Parameter("ef_construction", 8, 1024, f"{_EF_CONSTRUCTION}", "how many rows a walk keeps while linking a row"),
@@ -94,36 +96,29 @@ class Hnsw(VectorIndex):
         self._graph = graph
 
     @classmethod
-    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        cls.check_params(params)
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
+        """Make the graph, set its default `ef` to what calibration requires, and drop it where that does not pay."""
         index = cls(matrix, None)
-        if len(matrix) >= _WALK_COST * _EF:
-            index._build_graph(params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION), checkpoint)
+        calibration = Calibration.draw(matrix) if index._pays(_EF, len(matrix)) else None
+        if calibration is None or not calibration.separable:
+            return index
+        m, ef_construction = params.get("m", _M), params.get("ef_construction", _EF_CONSTRUCTION)
+        index._graph = _Graph.build(matrix, m, ef_construction, cls.fewest_nodes, checkpoint)
+        while index._graph is not None:
+            if not index._pays(index._graph.ef, len(matrix)):
+                index._graph = None
+                break
+            found = index.search(calibration.queries, calibration.k, params={"ef": index._graph.ef})
+            if calibration.recall(found.scores) >= _ENOUGH:
+                break
+            index._graph.ef *= 2
         return index
 
-    def _build_graph(self, m: int, ef_construction: int, checkpoint: Checkpoint) -> None:
-        """Make the graph, set its default `ef` to what calibration requires, and drop it where that does not pay."""
-        calibration = Calibration.draw(self.matrix)
-        if calibration.separable:
-            self._graph = _Graph.build(self.matrix, m, ef_construction, checkpoint)
-        while self._graph is not None:
-            if not self._pays(self._graph.ef, len(self)):
-                self._graph = None
-            else:
-                found = self.search(calibration.queries, calibration.k, params={"ef": self._graph.ef})
-                if calibration.recall(found.scores) >= _ENOUGH:
-                    return
-                self._graph.ef *= 2
-
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        rows = len(self)
-        count = rows if allowed is None else int(np.count_nonzero(allowed))
-        if count == rows:
-            allowed = None
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
         graph = self._graph
-        if graph is None or not count:
-            return self.matrix.search(queries, k, allowed)
-        first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * rows // count
+        if graph is None:
+            return None
+        first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * len(self) // count
 
         def search(block: Float32, kept: int) -> Candidates:
             length = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
@@ -147,7 +142,7 @@ class Hnsw(VectorIndex):
         """Whether a walk that keeps `kept` rows costs less than an exact search among `count` rows."""
         if count < len(self) and self.matrix.codes is not None:
             return _WALK_COST_OF_COPY * kept <= count
-        return _WALK_COST * kept <= min(len(self), _GATHER_COST * count)
+        return self.walk_cost * kept <= min(len(self), _GATHER_COST * count)
 
     def save(self, folder: Path) -> None:
         about = None if self._graph is None else self._graph.save(folder)
@@ -175,8 +170,10 @@ class _Graph:
         self.ef = ef
 
     @classmethod
-    def build(cls, matrix: Matrix, m: int, ef_construction: int, checkpoint: Checkpoint) -> Self | None:
-        """The graph of all rows; None where there are too few different ones."""
+    def build(
+        cls, matrix: Matrix, m: int, ef_construction: int, fewest_nodes: int, checkpoint: Checkpoint
+    ) -> Self | None:
+        """The graph of all rows; None where fewer than `fewest_nodes` differ."""
         faiss = library()
         normalizer = Normalizer.fit(matrix, round_up(matrix.dimension, _WIDTH_STEP))
         corners = _corners(normalizer, matrix.vectors)
@@ -192,7 +189,7 @@ class _Graph:
         index.hnsw.efConstruction = ef_construction
         storage = faiss.downcast_index(index.storage)
         duplicates = Duplicates.find(storage.sa_encode(block) for block in normalizer.row_blocks(matrix.vectors))
-        if duplicates.count < _FEWEST_NODES:
+        if duplicates.count < fewest_nodes:
             return None
         # A few at a time, so that the build can be ended. It takes no longer for that, and finds as much.
         for block in normalizer.row_blocks(matrix.vectors, duplicates.representatives()):

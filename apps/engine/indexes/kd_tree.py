@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
@@ -66,8 +66,7 @@ class KdTree(VectorIndex):
         self._tree = tree
 
     @classmethod
-    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        cls.check_params(params)
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
         rows = _unit_vectors(matrix.vectors) if matrix.metric is Metric.COSINE else matrix.vectors
         levels = 0
         while -(-len(rows) >> levels) > params.get("leaf_size", _LEAF_SIZE):
@@ -76,22 +75,14 @@ class KdTree(VectorIndex):
         points, boxes = _build_leaves(rows[order], levels)
         return cls(matrix, Tree(points, order.astype(np.int32), boxes))
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        mask = _ALL
-        if allowed is not None:
-            count = int(np.count_nonzero(allowed))
-            is_few = count * count < _SCAN_COST * k * len(self)
-            if is_few or (count < len(self) and self.matrix.dimension > self.many_dimensions):
-                return self.matrix.search(queries, k, allowed)
-            if count < len(self):
-                mask = np.ascontiguousarray(allowed)
-        kernel = kernels.get("kd_tree")
-        if not kernel:
-            return self.matrix.search(queries, k, allowed)
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+        is_few = count * count < _SCAN_COST * k * len(self)
+        if allowed is not None and (is_few or self.matrix.dimension > self.many_dimensions):
+            return None
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
-        given = np.ascontiguousarray(queries), mask
-        kernel.search(self.matrix.metric.number, self.matrix.vectors, *self._tree, *given, positions, scores, compared)
+        given = self.matrix.vectors, *self._tree, queries, _ALL if allowed is None else allowed
+        kernels.get("kd_tree").search(self.matrix.metric.number, *given, positions, scores, compared)
         return Neighbors(positions, scores, compared, proven=np.ones(m, np.bool_), scanned=np.zeros(m, np.bool_))
 
     def save(self, folder: Path) -> None:

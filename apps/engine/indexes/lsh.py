@@ -24,7 +24,7 @@ Angles must order rows as scores do, so a metric is brought to distances, and di
 
 Costs 64 + 4 * tables bytes a row, and some 3 microseconds a row to build. No BLAS goes into a signature, whose sums
 depend on where a row lies: equal rows have equal signatures, and a query has the same answer alone and in a batch,
-before saving and after. Until the kernels are loaded, all rows are compared.
+before saving and after.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Float64, Mask
@@ -64,8 +64,6 @@ _MASK_POWER = 6
 _SCAN_SHARE = 5
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
-# Rows with no more elements than this in all are searched exactly, which takes some 0.1 ms.
-_SCAN_SIZE = 1 << 19
 _BLOCK_SIZE = 1 << 20
 
 
@@ -95,6 +93,8 @@ class Lsh(VectorIndex):
     """
 
     kind = "lsh"
+    # Rows with no more elements than this in all are searched exactly, which takes some 0.1 ms.
+    scan_size = 1 << 19
     build_parameters = (
         Parameter("tables", 1, 128, str(_TABLES), "hash tables: more of them find more, for 4 bytes a row each"),
         Parameter(
@@ -132,8 +132,7 @@ class Lsh(VectorIndex):
             raise InvalidParameter("bits", f"times tables must be at most {SIGNATURE_BITS}, not {bits} * {tables}")
 
     @classmethod
-    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        cls.check_params(params)
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
         vectors = matrix.vectors
         n, d = vectors.shape
         tables = params.get("tables", min(_TABLES, SIGNATURE_BITS // params.get("bits", 1)))
@@ -142,7 +141,8 @@ class Lsh(VectorIndex):
         size = max(SIGNATURE_BITS, 1 << (d + 1).bit_length())
         signs = np.random.default_rng(params.get("seed", 0)).choice(np.array([-1, 1], np.float32), (_ROUNDS, size))
         frame, factors, extras = _fit_frame(vectors, matrix.metric)
-        signatures = _sign_rows(vectors, factors, extras, frame, signs)
+        signatures = np.empty((n, SIGNATURE_BITS // 64), np.uint64)
+        kernels.get("lsh").fill_signatures(vectors, factors, extras, frame, signs, signatures)
         starts = np.zeros((tables, (1 << bits) + 1), np.int32)
         rows = np.empty((tables, n), np.int32)
         for table in range(tables):
@@ -151,15 +151,14 @@ class Lsh(VectorIndex):
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
         return cls(matrix, Arrays(frame, signs, signatures, starts, rows))
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        count = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        effort, kernel = self.effort(params, count, k), kernels.get("lsh")
-        if effort is None or not kernel:
-            return self.matrix.search(queries, k, allowed)
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+        effort = self.effort(params, count, k)
+        if effort is None:
+            return None
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)
-        given = np.ascontiguousarray(queries), self._all if allowed is None else _pack(allowed), *effort
-        kernel.search(self.matrix.metric.number, self.matrix.vectors, *self.arrays, *given, positions, scores, compared)
+        given = self.matrix.vectors, *self.arrays, queries, self._all if allowed is None else _pack(allowed), *effort
+        kernels.get("lsh").search(self.matrix.metric.number, *given, positions, scores, compared)
         false = np.zeros(m, np.bool_)
         return Neighbors(positions, scores, compared, proven=false, scanned=false)
 
@@ -183,7 +182,7 @@ class Lsh(VectorIndex):
         """What a search for the k best of `count` allowed rows costs: the number of buckets of a table to look into, 0
         for all rows; of rows in them; and of rows to score exactly. None where an exact search is as quick."""
         n, tables, buckets = len(self), len(self.arrays.rows), self.arrays.starts.shape[1] - 1
-        if count * self.matrix.dimension <= _SCAN_SIZE or count * _SCAN_SHARE < n:
+        if count * self.matrix.dimension <= self.scan_size or count * _SCAN_SHARE < n:
             return None
         usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * n / count)
         scored = max(k, params.get("shortlist", usual))
@@ -224,38 +223,6 @@ def _fit_frame(vectors: Float32, metric: Metric) -> tuple[Float64, Float64, Floa
         low, middle = np.quantile(np.sqrt(lengths), [0.1, 0.5])
         frame[d + 1] = middle - low
     return frame, factors, extras
-
-
-def _sign_rows(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Words:
-    signatures = np.empty((len(vectors), SIGNATURE_BITS // 64), np.uint64)
-    if kernel := kernels.get("lsh"):
-        kernel.fill_signatures(vectors, factors, extras, frame, signs, signatures)
-        return signatures
-    step = max(1, _BLOCK_SIZE // signs.shape[1])
-    for start in range(0, len(vectors), step):
-        part = slice(start, start + step)
-        signatures[part] = signatures_of(project(vectors[part], factors[part], extras[part], frame, signs))
-    return signatures
-
-
-def project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
-    """Signed distances [n, 512] of the points that stand for `vectors` [n, d] from the hyperplanes."""
-    d, size = vectors.shape[1], signs.shape[1]
-    points = np.zeros((len(vectors), size), np.float32)
-    points[:, :d] = vectors * factors[:, None] - frame[:d]
-    points[:, d] = extras - frame[d]
-    points[:, d + 1] = frame[d + 1]
-    for signs_of_round in signs:
-        points *= signs_of_round
-        for _ in range(size.bit_length() - 1):
-            even, odd = points[:, ::2], points[:, 1::2]
-            points = np.concatenate([even + odd, even - odd], axis=1)
-    return points[:, :SIGNATURE_BITS]
-
-
-def signatures_of(projections: Float32) -> Words:
-    """Signatures [n, 8] of `projections` [n, 512]: which are positive."""
-    return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
 
 
 def table_keys(signatures: Words, table: int, bits: int) -> NDArray[np.uint16]:

@@ -1,17 +1,13 @@
 """The rows that an index is built over, with what an exact search needs; and that search.
 
-The search runs in one of three ways, which give the same answers to the last bit:
+It runs in one of three ways, which give the same answers to the last bit:
 
 - A large matrix has an 8-bit copy. Compiled code scans the copy and scores exactly the rows that its bound does not
   decide (`byte_codes`, `kernels.byte_scan`).
 - Rows without a copy, as those of a view's tail, are read once by compiled code that decides by a float32 product
   (`kernels.exact_scan`).
-- Until the kernels are loaded, a float32 product of all rows gives scores within a proven bound (`metrics`), a few
-  passes of numpy find the rows that the bound does not decide, and these are scored.
-
-The copy takes 1 byte per element, rounded up to 128 dimensions, and 16 per row. On 117,659 rows of 384 dimensions one
-query takes 1 ms and reads half of the copy, each of 32 takes 0.3 ms; numpy's product and argpartition take 6 ms. A
-mask costs what its rows cost. Where all scores are equal within the bound, all rows are scored.
+- Until the kernels are loaded, numpy multiplies all rows in float32, and rows that the bound of `metrics` does not
+  decide are scored exactly. Whatever the type of its index, a matrix is searched this way then.
 """
 
 from dataclasses import dataclass
@@ -23,14 +19,12 @@ import numpy as np
 from apps.engine import kernels, selection
 from apps.engine.array_files import map_array, save_array
 from apps.engine.indexes.byte_codes import ByteCodes
-from apps.engine.metrics import TINY_NORM, Metric, exact_scores, relative_bound, row_norms, underflow_bound
+from apps.engine.metrics import Metric, exact_scores, product_bounds, row_norms
 from apps.engine.vectors import Float32, Int64, Mask
 
-_BLOCK_SCORES = 1 << 23
-# Below this share of allowed rows, gathering them costs less than scoring all.
-_GATHER_SHARE = 8
-# The same for a scan of the copy, which looks at a mask only where a row may be among the best.
-_GATHER_CODES_SHARE = 2
+# Below this share of allowed rows, gathering them costs less than scanning the whole copy, where the mask is looked at
+# only if a row may be among the best.
+_GATHER_SHARE = 2
 # Below this dimension a row of the copy would be longer than the row; below this number of rows it saves nothing.
 _CODED_DIMENSION, _CODED_ROWS = 32, 512
 _NO_ROWS, _ALL = np.empty(0, np.int64), np.empty(0, np.bool_)
@@ -129,8 +123,8 @@ class Matrix:
         queries = np.ascontiguousarray(queries, np.float32)
         if not count:
             positions, scores = np.empty((m, 0), np.int64), np.empty((m, 0), np.float32)
-        elif not kernels.get("byte_scan"):
-            positions, scores = self._search_by_numpy(queries, count, allowed, order)
+        elif not kernels.are_loaded():
+            positions, scores = self._search_by_product(queries, count, allowed, order)
         elif self.codes is None or order is not None:
             positions, scores = self._search_vectors(queries, count, allowed, order)
         else:
@@ -145,7 +139,7 @@ class Matrix:
     def _search_codes(self, queries: Float32, k: int, allowed: Mask | None) -> tuple[Int64, Float32]:
         """Positions and scores [m, k] of the k best rows; at least k rows are allowed."""
         assert self.codes is not None
-        if allowed is not None and np.count_nonzero(allowed) * _GATHER_CODES_SHARE < len(self):
+        if allowed is not None and np.count_nonzero(allowed) * _GATHER_SHARE < len(self):
             return self.codes.search(self.vectors, self.metric, queries, k, rows=np.flatnonzero(allowed))
         return self.codes.search(self.vectors, self.metric, queries, k, allowed=_ALL if allowed is None else allowed)
 
@@ -160,65 +154,18 @@ class Matrix:
         kernel.search(self.metric.number, self.vectors, self.norms, queries, rows, order, positions, scores)
         return positions, scores
 
-    def _search_by_numpy(
+    def _search_by_product(
         self, queries: Float32, k: int, allowed: Mask | None, order: Int64 | None
     ) -> tuple[Int64, Float32]:
         """The same, by numpy."""
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        vectors, norms, rows = self.vectors, self.norms, None
-        if allowed is not None and np.count_nonzero(allowed) * _GATHER_SHARE < len(self):
-            rows = np.flatnonzero(allowed)
-            vectors, norms, allowed = vectors[rows], norms[rows], None
-        step = max(1, _BLOCK_SCORES // len(vectors))
-        for start in range(0, len(queries), step):
-            block = queries[start : start + step]
-            for i, (query, products) in enumerate(zip(block, block @ vectors.T, strict=True), start):
-                candidates = _possible_rows(self.metric, products, norms, query, k, allowed)
-                exact = exact_scores(self.metric, vectors, query, candidates)
-                if rows is not None:
-                    candidates = rows[candidates]
-                chosen = selection.best(exact, candidates if order is None else order[candidates], k)
-                positions[i], scores[i] = candidates[chosen], exact[chosen]
+        rows = None if allowed is None else np.flatnonzero(allowed)
+        vectors, norms = (self.vectors, self.norms) if rows is None else (self.vectors[rows], self.norms[rows])
+        for i, query in enumerate(queries):
+            lower, upper = product_bounds(self.metric, vectors @ query, norms, query)
+            undecided = selection.candidates(lower, upper, k)
+            exact = exact_scores(self.metric, vectors, query, undecided)
+            undecided = undecided if rows is None else rows[undecided]
+            chosen = selection.best(exact, undecided if order is None else order[undecided], k)
+            positions[i], scores[i] = undecided[chosen], exact[chosen]
         return positions, scores
-
-
-def _possible_rows(
-    metric: Metric, products: Float32, norms: Float32, query: Float32, k: int, allowed: Mask | None
-) -> Int64:
-    """Positions of all rows that may be among the k best, from the float32 `products` [n] of rows and `query`.
-
-    `products` is overwritten.
-    """
-    if k >= len(products):
-        return np.arange(len(products)) if allowed is None else np.flatnonzero(allowed)
-    dimension = len(query)
-    wide = query.astype(np.float64)
-    query_norm = float(np.sqrt((wide * wide).sum()))
-    relative, underflow = relative_bound(dimension), underflow_bound(dimension)
-    if metric is Metric.COSINE:
-        # Divided by the row's norm and not by the query's: the quick scores are |query| times the cosine. One slack
-        # serves all rows, so the interval is shifted by it and its lower end needs no array of its own.
-        tiny = np.flatnonzero(norms < TINY_NORM)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            lower = np.divide(products, norms, out=products)
-        upper = lower + _round_up(2 * (relative * query_norm + underflow / TINY_NORM))
-        lower[tiny], upper[tiny] = -np.inf, np.inf
-    elif metric is Metric.DOT:
-        slack = norms * _round_up(relative * query_norm) + _round_up(underflow)
-        lower, upper = products - slack, products + slack
-    else:
-        # 2xq - |x|^2 orders rows as -|x - q|^2 does.
-        quick = 2 * products - norms * norms
-        reach = norms + _round_up(query_norm)
-        slack = reach * reach * _round_up(relative) + _round_up(underflow)
-        lower, upper = quick - slack, quick + slack
-    if allowed is not None:
-        lower[~allowed] = -np.inf
-        upper[~allowed] = -np.inf
-    return selection.candidates(lower, upper, k)
-
-
-def _round_up(value: float) -> np.float32:
-    """A float32 above `value`: rounding a bound down would break it, by a lot where float32 is denormal."""
-    above: np.float32 = np.nextafter(np.float32(value), np.float32(np.inf))
-    return above

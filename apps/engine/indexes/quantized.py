@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Parameter, Params, VectorIndex, no_checkpoint
+from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
 from apps.engine.indexes.calibration import Calibration
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.faiss_library import library, metric_number, read, round_up, write
@@ -39,14 +39,12 @@ from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
-_FEWEST = 2000
 _PIECES = (4, 2, 1)
 _TRAINING_ROWS = 4096
 _ITERATIONS = 10
 _SEED = 1234
 
-# The short-list: the share that calibration must find, and the range of lengths.
-_ENOUGH = 0.998
+# The range of lengths of the short-list.
 _SHORTEST = 64
 _GOOD_LENGTH = 512
 _LONGEST = 2048
@@ -65,6 +63,10 @@ class Quantized(VectorIndex):
     """
 
     kind = "quantized"
+    # Fewer different rows are searched exactly.
+    fewest_rows = 2000
+    # The share of true neighbours that the short-list of a calibration must hold.
+    enough = 0.998
     build_parameters = (
         Parameter(
             "piece",
@@ -89,20 +91,35 @@ class Quantized(VectorIndex):
         self._codes = codes
 
     @classmethod
-    def build(cls, matrix: Matrix, params: Params = NO_PARAMS, checkpoint: Checkpoint = no_checkpoint) -> Self:
-        cls.check_params(params)
-        pieces: Sequence[int] = (params["piece"],) if "piece" in params else _PIECES
-        return cls(matrix, _choose_codes(matrix, pieces) if len(matrix) >= _FEWEST else None)
+    def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
+        pieces = (params["piece"],) if "piece" in params else _PIECES
+        return cls(matrix, cls._choose_codes(matrix, pieces) if len(matrix) >= cls.fewest_rows else None)
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
-        rows = len(self)
-        count = rows if allowed is None else int(np.count_nonzero(allowed))
-        if count == rows:
-            allowed = None
-        codes = self._codes
+    @classmethod
+    def _choose_codes(cls, matrix: Matrix, pieces: Sequence[int]) -> "_ProductCodes | None":
+        """Codes of the first of `pieces` whose short-list is short, or else of those with the shortest; None where no
+        list of a thirty-second of the rows finds enough."""
+        duplicates = Duplicates.find(Normalizer.fit(matrix, matrix.dimension).row_blocks(matrix.vectors))
+        calibration = Calibration.draw(matrix)
+        if duplicates.count < cls.fewest_rows or not calibration.separable:
+            return None
+        longest = min(_LONGEST, duplicates.count // 32)
+        chosen: _ProductCodes | None = None
+        for piece in pieces:
+            codes = _ProductCodes.train(matrix, duplicates, piece)
+            ranks = calibration.ranks(duplicates, codes.search(calibration.queries, longest)[0])
+            needed = int(ranks[int(cls.enough * (len(ranks) - 1))]) + 1
+            codes.list_length = max(_SHORTEST, needed)
+            if needed <= longest and (chosen is None or codes.list_length < chosen.list_length):
+                chosen = codes
+                if codes.list_length <= _GOOD_LENGTH:
+                    break
+        return chosen
+
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+        rows, codes, is_whole = len(self), self._codes, "rescore" in params
         if codes is None:
-            return self.matrix.search(queries, k, allowed)
-        is_whole = "rescore" in params
+            return None
 
         def search(block: Float32, length: int) -> Candidates:
             # A list is not full where few different rows are allowed, or all look alike to the query.
@@ -217,24 +234,3 @@ class _ProductCodes:
         # faiss packs rows by 32 and keeps the position of each, of 8 bytes.
         packed = round_up(self.duplicates.count, 32)
         return packed * int(self._index.code_size) + 8 * self.duplicates.count + self.duplicates.pairs.nbytes
-
-
-def _choose_codes(matrix: Matrix, pieces: Sequence[int]) -> _ProductCodes | None:
-    """Codes of the first of `pieces` whose short-list is short, or else of those with the shortest; None where no list
-    of a thirty-second of the rows finds enough."""
-    duplicates = Duplicates.find(Normalizer.fit(matrix, matrix.dimension).row_blocks(matrix.vectors))
-    calibration = Calibration.draw(matrix)
-    if duplicates.count < _FEWEST or not calibration.separable:
-        return None
-    longest = min(_LONGEST, duplicates.count // 32)
-    chosen: _ProductCodes | None = None
-    for piece in pieces:
-        codes = _ProductCodes.train(matrix, duplicates, piece)
-        ranks = calibration.ranks(duplicates, codes.search(calibration.queries, longest)[0])
-        needed = int(ranks[int(_ENOUGH * (len(ranks) - 1))]) + 1
-        codes.list_length = max(_SHORTEST, needed)
-        if needed <= longest and (chosen is None or codes.list_length < chosen.list_length):
-            chosen = codes
-            if codes.list_length <= _GOOD_LENGTH:
-                break
-    return chosen

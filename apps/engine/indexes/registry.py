@@ -3,6 +3,7 @@
 A type's module is imported when the type is first asked for: some of them load a library of their own.
 """
 
+from dataclasses import dataclass
 from pkgutil import resolve_name
 
 from apps.engine.errors import InvalidParameter
@@ -17,11 +18,22 @@ INDEX_TYPES = {
     "hnsw": "apps.engine.indexes.hnsw:Hnsw",
 }
 
-# What `auto` takes, by the measurements in docs/benchmarks.md. In few dimensions a tree is exact and quickest; else a
-# whole scan is, of 8-bit codes while rows are few and of 4-bit codes then, until a graph looks at so few rows that its
-# long build pays.
-_FEW_DIMENSIONS, _TREE_FROM = 8, 1000
-_BY_ROWS = ((500_000, "hnsw"), (20_000, "quantized"))
+
+@dataclass(frozen=True)
+class AutoThresholds:
+    """What `auto` takes, by the measurements in docs/benchmarks.md.
+
+    In few dimensions a tree is exact and quickest; else a whole scan is, of 8-bit codes while rows are few and of 4-bit
+    codes then, until a graph looks at so few rows that its long build pays. `by_rows` has the least number of rows for
+    a type, descending.
+    """
+
+    tree_dimensions: int = 8
+    tree_rows: int = 1000
+    by_rows: tuple[tuple[int, str], ...] = ((500_000, "hnsw"), (20_000, "quantized"))
+
+
+AUTO_THRESHOLDS = AutoThresholds()
 
 
 def index_type(name: str) -> type[VectorIndex]:
@@ -39,13 +51,13 @@ def import_all() -> None:
         index_type(name)
 
 
-def chosen_kind(name: str, rows: int, dimension: int) -> str:
+def chosen_kind(name: str, rows: int, dimension: int, thresholds: AutoThresholds = AUTO_THRESHOLDS) -> str:
     """The type of an index over `rows` rows in a library of the type `name`, which may be `auto`."""
     if name != AUTO:
         return name
-    if dimension <= _FEW_DIMENSIONS and rows >= _TREE_FROM:
+    if dimension <= thresholds.tree_dimensions and rows >= thresholds.tree_rows:
         return "kd_tree"
-    return next((kind for least, kind in _BY_ROWS if rows >= least), BRUTE_FORCE)
+    return next((kind for least, kind in thresholds.by_rows if rows >= least), BRUTE_FORCE)
 
 
 def check_params(name: str, params: dict[str, object]) -> None:

@@ -25,8 +25,6 @@ import numpy as np
 from apps.engine import kernels
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.metrics import exact_scores
-from apps.engine.selection import best
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 _FIRST_CHECK, _CHECK_STEP = 64, 32
@@ -107,29 +105,17 @@ def rerank(
 
     A list ends at its first -1, and then was too short. `allowed` [n] limits what may be found. `rough` [m, length] are
     the scores of the lists, in a unit in which exact scores are multiplied by `factors` [m] (and are minus the square
-    of that under euclidean). Without them, or without kernels, lists are read to their end, and are long enough if they
-    are full.
+    of that under euclidean). Without them, lists are read to their end, and are long enough if they are full.
     """
     m, length = representatives.shape
     positions, scores, enough = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.bool_)
     checks, errors = _checks(0 if rough is None else length)
     rough = _NO_SCORES if rough is None else rough
-    if kernel := kernels.get("rerank"):
-        plain = np.ascontiguousarray
-        lists = plain(queries), factors, plain(representatives), plain(rough), duplicates.pairs
-        mask = _ALL if allowed is None else allowed
-        kernel.rerank(matrix.metric.number, matrix.vectors, *lists, mask, checks, errors, positions, scores, enough)
-    else:
-        # Without kernels, whole lists are read.
-        positions.fill(-1)
-        scores.fill(-np.inf)
-        for i, query in enumerate(queries):
-            rows, _ = duplicates.expand(representatives[i, representatives[i] >= 0])
-            rows = rows if allowed is None else rows[allowed[rows]]
-            exact = exact_scores(matrix.metric, matrix.vectors, query, rows)
-            chosen = best(exact, rows, k)
-            positions[i, : len(chosen)], scores[i, : len(chosen)] = rows[chosen], exact[chosen]
-    return positions, scores, enough if kernel and len(checks) else representatives[:, -1] >= 0
+    plain = np.ascontiguousarray
+    lists = plain(queries), factors, plain(representatives), plain(rough), duplicates.pairs
+    given = *lists, _ALL if allowed is None else allowed, checks, errors
+    kernels.get("rerank").rerank(matrix.metric.number, matrix.vectors, *given, positions, scores, enough)
+    return positions, scores, enough if len(checks) else representatives[:, -1] >= 0
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Compiled functions for what numpy cannot do in one pass, each with a numpy twin in the module that uses it.
+"""Compiled functions for what numpy cannot do in one pass.
 
 scores         exact scores of rows, as `metrics.exact_scores` computes them
 exact_scan     the k nearest rows, by float32 products
@@ -11,13 +11,14 @@ bm25           scores of texts
 json_numbers   arrays of numbers in JSON text
 heap           the best rows so far
 intrinsics     instructions that numba cannot emit
+jit            decorators, and short names of types
 cache          compiling once per machine
 cache_locator  where numba keeps what it compiled
 
 They are compiled by numba, with signatures written out, and kept in its cache. `load` takes some tenths of a second,
 and about a minute more on a machine that has yet to compile them. Nothing imports them but `load`, so that a process
-may start without numba; who uses a kernel calls `get` and takes the numpy way where it returns None. They release the
-interpreter's lock, start no threads, and survive a fork.
+may start without numba. Until then every search for vectors is an exact scan by numpy (`Matrix.search`), and no index
+is built that needs them. They release the interpreter's lock, start no threads, and survive a fork.
 
 `python -m apps.engine.kernels` compiles all of them. numba's cache lies beside this file, where Python keeps its own
 compiled code; it is code, and trusted as that is.
@@ -29,18 +30,37 @@ from typing import Any
 
 from apps.engine.kernels import cache
 
+MISSING = (
+    "The compiled search functions are missing on this machine, and the installation is read-only or they cannot be "
+    "compiled: every search is an exact scan, and no other index is built. Run `python -m apps.engine.kernels` as the "
+    "owner of the installation, and restart the server."
+)
+
 _modules: dict[str, Any] = {}
+_has_failed = False
 
 
 def get(name: str) -> Any:
-    """The module of compiled functions called `name`; None where it would have to be compiled first."""
+    """The module of compiled functions called `name`; None while they are not loaded."""
     return _modules.get(name)
 
 
+def are_loaded() -> bool:
+    """Whether the compiled functions are there."""
+    return bool(_modules)
+
+
+def are_missing() -> bool:
+    """Whether this process has tried to load them, and they can be neither found nor compiled."""
+    return _has_failed and not _modules
+
+
 def load() -> None:
-    """Import the kernels, compiled first if need be; where they cannot be compiled, numpy goes on in their place."""
+    """Import the kernels, compiled first if need be."""
+    global _has_failed
     if not _modules and cache.compile_once():
         _modules.update({name: importlib.import_module(f"{__name__}.{name}") for name in cache.NAMES})
+    _has_failed = not _modules
 
 
 def load_in_background() -> threading.Thread:
@@ -51,5 +71,5 @@ def load_in_background() -> threading.Thread:
 
 
 def unload() -> None:
-    """Let numpy serve until the next `load`."""
+    """Do without them until the next `load`."""
     _modules.clear()

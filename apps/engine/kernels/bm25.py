@@ -1,22 +1,21 @@
 """Adding up of BM25; `apps.engine.text.bm25` says what that is, and has the same in numpy."""
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-from apps.engine.kernels.intrinsics import read_only
+from apps.engine.kernels import jit
 
-_ROWS = read_only(types.int32, 1)
-_SPANS = read_only(types.int64, 2)
-_MASK = read_only(types.boolean, 1)
+_ROWS, _SPANS = jit.INTS_32, jit.read_only(jit.INT, 2)
+_WEIGHTS = jit.REALS, jit.INTS_32, jit.REAL, jit.REAL, jit.REAL
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _norm(length, average, k1, b):
     """What BM25 adds to the frequency below the line, for a row of that many words."""
     return (np.float64(length) * b / average + (1.0 - b)) * k1
 
 
-@njit(types.void(_ROWS, _SPANS, _MASK, types.int64[::1]), cache=True, nogil=True)
+@jit.kernel(types.void(_ROWS, _SPANS, jit.FLAGS, jit.COUNTS))
 def count_alive(rows, spans, alive, counts):
     """Write to `counts` [words] the number of live rows of each word; `spans` [words, 2] says where these lie
     in `rows`."""
@@ -27,26 +26,11 @@ def count_alive(rows, spans, alive, counts):
         counts[word] = living
 
 
-@njit(
-    [
-        types.int64(
-            _ROWS,
-            read_only(frequency, 1),
-            _SPANS,
-            read_only(types.float64, 1),
-            read_only(types.int32, 1),
-            types.float64,
-            types.float64,
-            types.float64,
-            _MASK,
-            types.float64[::1],
-            types.int64[::1],
-        )
+@jit.kernel(
+    *(
+        types.int64(_ROWS, jit.read_only(frequency, 1), _SPANS, *_WEIGHTS, jit.FLAGS, types.float64[::1], jit.COUNTS)
         for frequency in (types.uint8, types.uint16, types.uint32)
-    ],
-    cache=True,
-    nogil=True,
-    error_model="numpy",
+    )
 )
 def add_scores(rows, frequencies, spans, idf, lengths, average, k1, b, allowed, scores, found):
     """Add the scores of the rows of all words to `scores` [n], which are zeros, and write to `found` which rows have

@@ -4,13 +4,10 @@ A row of a plane is w bytes of two 4-bit numbers, as `byte_codes` packs them; a 
 of the unpacked numbers. The product of both is a sum of whole numbers, exact in int32: a 4-bit number times a code is
 1,905 at most, so a row would need more than a million dimensions to overflow.
 
-These functions are written in LLVM's intermediate code, as `intrinsics` explains. From a plain loop over bytes numba
-makes `vpdpwssd`, which multiplies int16: 17 ns a row of 384 dimensions, where `vpdpbusd` on bytes takes 4. LLVM does
-not choose `vpdpbusd` for 4-bit numbers by itself. The test of bounds in plain numba costs 19% of a batch's time, totals
-by LLVM's own reduction 18% (docs/indexes.md, "Compiled code").
-
-What checks that the code is right: tests/engine/test_kernels.py compares whole searches with exact scores of all rows,
-on data of every kind, and compiles for a processor with AVX2 only and for one with neither, which must find the same.
+They are written in LLVM's intermediate code, as `intrinsics` explains: numba alone takes four times as long for the
+products, and a fifth longer for a batch of queries with the test of bounds or the totals in its way (docs/indexes.md,
+"Compiled code"). tests/engine/test_kernels.py compares them with numpy, as compiled for this processor, for one with
+AVX2 only and for one with neither.
 """
 
 from typing import Any
@@ -191,4 +188,4 @@ def find_passing(
         passing = builder.fcmp_ordered(">=", bound, floor)
         return builder.zext(builder.bitcast(passing, ir.IntType(GROUP)), ir.IntType(64))
 
-    return types.int64(products, which, numbers, at, query, bounds), generate
+    return types.uint64(products, which, numbers, at, query, bounds), generate

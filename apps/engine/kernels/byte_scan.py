@@ -12,12 +12,15 @@ Rows are taken in chunks, so that a batch reads each from memory once.
 import numpy as np
 from numba import njit, types
 
+from apps.engine.kernels import jit
 from apps.engine.kernels.byte_products import GROUP, QUERIES, find_passing, multiply_four, row_product
 from apps.engine.kernels.exact_scan import threshold
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch, read_only
+from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
+# The arrays of a `ByteCodes`.
+_COPY = jit.read_only(types.uint8, 3), jit.VECTORS, jit.REALS, jit.REALS
 _CHUNK = 512
 # The number of rows ahead that a single query asks for.
 _AHEAD = 64
@@ -25,7 +28,7 @@ _AHEAD = 64
 _NORM, _SHIFT, _ALONG, _REACH, _STEP, _COARSE, _FINE = range(7)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _length(values):
     total = 0.0
     for value in values:
@@ -33,7 +36,7 @@ def _length(values):
     return np.sqrt(total)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _prepare(metric, queries, wide, mean, longest, codes, prepared, lanes):
     """Fill `codes` [m, w] int8 and `prepared` [m, 7] from `queries` [m, d] and `wide`, the same in float64.
 
@@ -77,7 +80,7 @@ def _prepare(metric, queries, wide, mean, longest, codes, prepared, lanes):
         prepared[j, _COARSE], prepared[j, _FINE] = lost - 112 * step * total, lost - 120 * step * total
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _refine(plane, numbers, row, product, codes, query, j):
     """The closer bound on a row, from its products with the coarse plane and with the fine one, `plane`."""
     product = 16 * product + row_product(plane, row, codes, j)
@@ -144,29 +147,13 @@ def _settle(matrix, asked, waiting, best, j, left, count, floor, final):
     return left, count, floor
 
 
-@njit(types.int64(types.int64, types.int64), cache=True, nogil=True)
+@jit.kernel(types.int64(jit.INT, jit.INT))
 def capacity(k, rows):
     """The number of rows that may wait on a query, 20 bytes each."""
     return 1024 + min(64 * k, rows)
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.uint8, 3),
-        read_only(types.float32, 2),
-        read_only(types.float64, 1),
-        read_only(types.float64, 1),
-        read_only(types.float32, 2),
-        read_only(types.float32, 2),
-        read_only(types.int64, 1),
-        read_only(types.boolean, 1),
-        types.int64[:, ::1],
-        types.float32[:, ::1],
-    ),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.void(jit.INT, *_COPY, jit.VECTORS, jit.VECTORS, jit.INTS, jit.FLAGS, *jit.ANSWERS))
 def search(metric, planes, numbers, mean, longest, vectors, queries, rows, allowed, positions, found):
     """Write to `positions` and `found` [m, k] the k best rows for each of `queries` [m, d].
 
@@ -230,7 +217,7 @@ def search(metric, planes, numbers, mean, longest, vectors, queries, rows, allow
                     bits = find_passing(products, j - first, fields, group, query, sixteen)
                     while bits:
                         i = lowest_bit(bits)
-                        bits &= bits - 1
+                        bits &= bits - np.uint64(1)
                         row = here[group + i]
                         if len(allowed) == 0 or allowed[row]:
                             place = left[j]

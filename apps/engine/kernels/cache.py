@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -30,7 +31,7 @@ os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_
 def is_complete() -> bool:
     """Whether all kernels are compiled, for this machine."""
     try:
-        return _STAMP.read_text() == _fingerprint()
+        return _STAMP.read_text() == fingerprint()
     except OSError:
         return False
 
@@ -64,12 +65,9 @@ def compile_here() -> None:
 
     threading.Thread(target=end_with_input, daemon=True).start()
     os.nice(19)
-    # numba looks at a function's own file only: code of another module that was compiled into it may be out of date.
-    for cached in _STAMP.parent.glob("*.nb[ci]"):
-        cached.unlink(missing_ok=True)
     for name in NAMES:
         importlib.import_module(f"apps.engine.kernels.{name}")
-    _STAMP.write_text(_fingerprint())
+    _STAMP.write_text(fingerprint())
 
 
 def _compile_apart(lock: IO[str]) -> None:
@@ -85,16 +83,15 @@ def _compile_apart(lock: IO[str]) -> None:
         start_new_session=True,  # the terminal's Ctrl-C is for the server, with which this ends
     ) as process:
         status = process.wait()
-    if status:
-        logger.warning("the search kernels could not be compiled (exit status %d); queries are slower", status)
-    else:
+    if not status:
         logger.info("the search kernels are compiled, in %.0f s", time.monotonic() - began)
 
 
-def _fingerprint() -> str:
-    """What the cached code depends on."""
+@cache
+def fingerprint() -> str:
+    """What the cached code depends on: sources, numba, Python and the processor."""
     found = hashlib.sha256()
-    for source in sorted(_FOLDER.glob("*.py")):
+    for source in sorted(_FOLDER.glob("[!_]*.py")):
         found.update(source.read_bytes())
     found.update(f"{importlib.metadata.version('numba')} {platform.python_version()} {_processor()}".encode())
     return found.hexdigest()

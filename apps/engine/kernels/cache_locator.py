@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from numba.core.caching import InTreeCacheLocator
 
+from apps.engine.kernels.cache import fingerprint
+
 
 class BesideSource(InTreeCacheLocator):
     """Beside the source, whether or not this process may write there: numba's own class wants to, even to read."""
@@ -12,3 +14,8 @@ class BesideSource(InTreeCacheLocator):
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Self:
         return cls(py_func, py_file)
+
+    def get_source_stamp(self) -> str:
+        """What cached code must agree with: the content of all sources, which are compiled into each other, in place of
+        the time of a function's own."""
+        return fingerprint()

@@ -5,8 +5,9 @@ a few, and these are scored exactly. A row of 384 floats in the cache takes some
 import numpy as np
 from numba import njit, types
 
+from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, read_only
+from apps.engine.kernels.intrinsics import borrow
 from apps.engine.kernels.scores import COSINE, DOT, LANES, norm, score
 
 _CHUNK = 256
@@ -14,7 +15,7 @@ _CHUNK = 256
 _GROUP = 32
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def threshold(metric, worst, query_norm, dimension):
     """A row whose exact score is `worst` or better has x.q / |x| (cosine), x.q (dot; but for the rounding of a float64
     sum) or -|x - q|^2 / 2 (euclidean) at or above this number."""
@@ -30,7 +31,7 @@ def threshold(metric, worst, query_norm, dimension):
     return -0.5 * below * below * (1 + 4 * slack)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _limits(metric, worst, query_norm, dimension):
     """Numbers (a, b, c): a row whose exact score is `worst` or better, whose L2 norm in float32 is n and whose product
     with the query in float32 is p, has p + (a * n + b) * n + c >= 0."""
@@ -57,20 +58,7 @@ def _quick_product(vectors, row, query):
     return total
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.float32, 2),
-        read_only(types.float32, 1),
-        read_only(types.float32, 2),
-        read_only(types.int64, 1),
-        read_only(types.int64, 1),
-        types.int64[:, ::1],
-        types.float32[:, ::1],
-    ),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.void(jit.INT, jit.VECTORS, jit.FLOATS, jit.VECTORS, jit.INTS, jit.INTS, *jit.ANSWERS))
 def search(metric, vectors, norms, queries, rows, order, positions, found):
     """Write to `positions` and `found` [m, k] the k best for each of `queries` [m, d] of the rows of `vectors` [n, d]
     with L2 norms `norms` [n]: of those at `rows`, or of all where that is empty."""

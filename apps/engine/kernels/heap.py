@@ -5,10 +5,11 @@ A better row has a higher score or, at the same score, a lower rank: its number 
 """
 
 import numpy as np
-from numba import njit
+
+from apps.engine.kernels import jit
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _is_worse(found, rows, order, one, other):
     if found[one] != found[other]:
         return found[one] < found[other]
@@ -17,13 +18,13 @@ def _is_worse(found, rows, order, one, other):
     return rows[one] > rows[other]
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _swap(found, rows, one, other):
     found[one], found[other] = found[other], found[one]
     rows[one], rows[other] = rows[other], rows[one]
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _sink(found, rows, order, count):
     """Put the top of the heap of `count` rows where it belongs."""
     place = 0
@@ -37,7 +38,7 @@ def _sink(found, rows, order, count):
         place = child
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def heap_push(found, rows, order, count, value, row):
     """Take `row` into the heap of the `count` best so far if it is one of them; return their number now."""
     if count < len(rows):
@@ -58,7 +59,7 @@ def heap_push(found, rows, order, count, value, row):
     return count
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def heap_sort(found, rows, order, count):
     """Turn the heap of `count` rows into a list, best first, and mark the places behind them as empty."""
     for last in range(count - 1, 0, -1):

@@ -1,5 +1,5 @@
-"""Instructions that numba cannot emit from Python code. Each function here writes one as LLVM's intermediate code (IR),
-from which numba's compiler makes machine code.
+"""Instructions that numba cannot emit from Python code, written as LLVM's intermediate code (IR), from which numba's
+compiler makes machine code; and two that it does.
 
 An `@intrinsic` is called when a kernel is compiled. It gets numba types, and returns the signature of the call and a
 function `generate` that appends instructions where the call stands: `builder.add(x, y)` appends an addition and returns
@@ -9,9 +9,12 @@ its result. Arrays are structures with a pointer `data`, a `shape` and `strides`
 from typing import Any
 
 import llvmlite.ir as ir
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from apps.engine.kernels import jit
 
 
 @intrinsic
@@ -29,13 +32,6 @@ def borrow(typing_context: Any, array: types.Array) -> Any:
     return array(array), generate
 
 
-def _append_prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
-    """Append the instruction that asks for the cache line of `pointer`."""
-    how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, to be kept in all caches, data
-    function = ir.FunctionType(ir.VoidType(), [pointer.type, *(number.type for number in how)])
-    builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), [pointer, *how])
-
-
 @intrinsic
 def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any:
     """Ask for the cache lines in which row `row` of `array` lies, without waiting for them. The row need not exist: the
@@ -50,36 +46,26 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
         begin = builder.gep(builder.bitcast(matrix.data, cgutils.voidptr_t), [builder.mul(stride, arguments[1])])
         first, step = (ir.Constant(stride.type, number) for number in (0, 64))
         with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
-            _append_prefetch(builder, builder.gep(begin, [place]))
+            pointer = builder.gep(begin, [place])
+            how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # read it, keep it in all caches, data
+            function = ir.FunctionType(ir.VoidType(), [pointer.type, *(number.type for number in how)])
+            builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), [pointer, *how])
         return context.get_dummy_value()
 
     return types.void(array, row), generate
 
 
-@intrinsic
-def prefetch_line(typing_context: Any, array: types.Array, row: types.Integer) -> Any:
-    """The same, for the first cache line of the row only."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
-        stride = cgutils.unpack_tuple(builder, matrix.strides)[0]
-        begin = builder.bitcast(matrix.data, cgutils.voidptr_t)
-        _append_prefetch(builder, builder.gep(begin, [builder.mul(stride, arguments[1])]))
-        return context.get_dummy_value()
-
-    return types.void(array, row), generate
+@jit.inline
+def count_bits(word):
+    """The number of bits of the uint64 `word` that are set, as sums of ever wider fields. LLVM knows this form, and
+    makes it the processor's own instruction where it has one, for eight words at once."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-@intrinsic
-def lowest_bit(typing_context: Any, word: types.Integer) -> Any:
-    """The number of the lowest bit of `word` that is set; `word` is not zero."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), True))
-
-    return types.int64(word), generate
-
-
-def read_only(dtype: types.Type, dimensions: int) -> types.Array:
-    """The type of a C-contiguous array that is only read; arrays that may be written pass for it too."""
-    return types.Array(dtype, dimensions, "C", readonly=True)
+@jit.inline
+def lowest_bit(word):
+    """The number of the lowest bit of the uint64 `word` that is set; 64 where none is."""
+    return np.int64(count_bits(~word & (word - np.uint64(1))))

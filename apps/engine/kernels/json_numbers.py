@@ -9,9 +9,10 @@ another way.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+from apps.engine.kernels import jit
+
 _EXACT_POWER, _LARGEST_POWER = 22, 60
 _POWERS = np.array([float(f"1e{power}") for power in range(_LARGEST_POWER + 1)])
 
@@ -20,18 +21,14 @@ _MINUS, _PLUS, _POINT, _ZERO, _NINE = 45, 43, 46, 48, 57
 _SMALL_E, _LARGE_E = 101, 69
 
 
-@njit(types.int64(_BYTES, types.int64), cache=True, nogil=True, inline="never")
+@jit.kernel(types.int64(jit.BYTES, jit.INT))
 def _after_space(text, at):
     while at < len(text) and (text[at] == 32 or 9 <= text[at] <= 10 or text[at] == 13):
         at += 1
     return at
 
 
-@njit(
-    types.UniTuple(types.int64, 2)(_BYTES, types.int64, types.float32[::1], types.int64),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.UniTuple(jit.INT, 2)(jit.BYTES, jit.INT, types.float32[::1], jit.INT))
 def read_array(text, at, out, start):
     """Read the numbers of the array that opens before `at` into `out` from `start` on.
 
@@ -102,11 +99,7 @@ def read_array(text, at, out, start):
         at += 1
 
 
-@njit(
-    types.int64(_BYTES, _BYTES, types.float32[::1], types.int64[:, ::1]),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.int64(jit.BYTES, jit.BYTES, types.float32[::1], types.int64[:, ::1]))
 def read_arrays(text, key, out, found):
     """Read every array of numbers that is the value of `key` in the JSON `text`, at whatever depth.
 

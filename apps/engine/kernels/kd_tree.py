@@ -9,19 +9,21 @@ Most of the time goes into the costs of a leaf's rows, of which the few within t
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import read_only
 from apps.engine.kernels.scores import COSINE, DOT, EUCLIDEAN, LANES, norm, score
 
+# The arrays of a `Tree`.
+_TREE = jit.read_only(types.float32, 3), jit.INTS_32, jit.read_only(types.float32, 3)
 _ROUNDING = 2.0**-53
 # The float32 point of a unit vector and the float64 one of the query are off by less than this together: half an ulp
 # in each element of the one makes 2**-24, and float64 very little.
 _OFF = 2.0**-23
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _slack(metric, boxes, point):
     """More than what the float64 sums in two costs, or in a cost and an exact score, can err by: a part of them or,
     under dot, of sum |q_j| max |x_j|, where terms may cancel."""
@@ -34,7 +36,7 @@ def _slack(metric, boxes, point):
     return slack * reach
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _limit(metric, worst, slack):
     """The most that a row may cost, as computed here, whose exact score is `worst` or better.
 
@@ -53,7 +55,7 @@ def _limit(metric, worst, slack):
     return distance * distance * (1.0 + slack)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _box_cost(metric, boxes, node, point):
     """The cost of a node, by the box of its rows."""
     cost = 0.0
@@ -67,7 +69,7 @@ def _box_cost(metric, boxes, node, point):
     return cost
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _fill_costs(metric, points, leaf, point, costs):
     """Costs of all `points` [leaves, d, width] of a leaf; the inner loops run over rows, which makes them vectors."""
     for i in range(points.shape[2]):
@@ -83,23 +85,7 @@ def _fill_costs(metric, points, leaf, point, costs):
                 costs[i] += difference * difference
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.float32, 2),
-        read_only(types.float32, 3),
-        read_only(types.int32, 1),
-        read_only(types.float32, 3),
-        read_only(types.float32, 2),
-        read_only(types.boolean, 1),
-        types.int64[:, ::1],
-        types.float32[:, ::1],
-        types.int64[::1],
-    ),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@jit.kernel(types.void(jit.INT, jit.VECTORS, *_TREE, jit.VECTORS, jit.FLAGS, *jit.ANSWERS, jit.COUNTS))
 def search(metric, vectors, points, order, boxes, queries, allowed, positions, scores, compared):
     """Find the k nearest of `vectors` to each of `queries` [m, d] among those `allowed` [n], or all where it is empty.
 

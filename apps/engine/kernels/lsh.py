@@ -1,4 +1,4 @@
-"""Search by locality-sensitive hashing; `lsh.py` says what the arrays hold, and does the same with numpy.
+"""Search by locality-sensitive hashing; `indexes/lsh.py` says what the arrays hold.
 
 For each query: its projections; the buckets to look into, table by table; the set of their rows, one bit each, so that
 rows come out once and in ascending order; the Hamming distances of their signatures; exact scores of those at the least
@@ -7,41 +7,36 @@ are asked for ahead.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch, prefetch_line, read_only
+from apps.engine.kernels.intrinsics import borrow, count_bits, lowest_bit, prefetch
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
+# The arrays of the index, after the vectors.
+_ROWS = jit.read_only(types.int32, 2)
+_ARRAYS = jit.REALS, jit.VECTORS, jit.read_only(types.uint64, 2), _ROWS, _ROWS
+_WORDS = jit.read_only(types.uint64, 1)
 WORDS = 8
 _ONE = np.uint64(1)
-# As in `lsh.py`.
+# A query that is longer than the rows by this factor is at one distance from all of them, in float32.
 _FAR = 2.0**30
 # Elements of four bytes in a cache line, and how far ahead of their use buckets and rows are asked for.
 _LINE, _BUCKETS_AHEAD, _SIGNATURES_AHEAD, _ROWS_AHEAD = 16, 8, 16, 4
 
 
-@njit(nogil=True, forceinline=True)
-def _count_bits(word):
-    """The number of bits of `word` that are set, as sums of ever wider fields. LLVM knows this form, and makes it the
-    processor's own instruction where it has one, for eight words at once."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _distance(signatures, row, signature):
     """The number of bits in which a row of `signatures` [n, 8] and `signature` [8] differ."""
     total = np.uint64(0)
     # A constant number of words would be unrolled, and then not made vectors.
     for word in range(signatures.shape[1]):
-        total += _count_bits(signatures[row, word] ^ signature[word])
+        total += count_bits(signatures[row, word] ^ signature[word])
     return np.int64(total)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _fill_point(vectors, row, factor, extra, frame, point):
     """Fill `point` with the centred and lifted point that stands for a row of `vectors` [n, d]; see `lsh.py`."""
     d = vectors.shape[1]
@@ -52,7 +47,7 @@ def _fill_point(vectors, row, factor, extra, frame, point):
     point[d + 1] = np.float32(frame[d + 1])
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _rotate(point, signs, spare):
     """`point` after rounds of `signs` and a Hadamard transform; both arrays [size] are written to, one is the answer.
 
@@ -72,7 +67,7 @@ def _rotate(point, signs, spare):
     return point
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _fill_signature(projections, signature):
     """Write to `signature` [8] which of the first 512 `projections` are positive."""
     for word in range(WORDS):
@@ -82,18 +77,7 @@ def _fill_signature(projections, signature):
         signature[word] = bits
 
 
-@njit(
-    types.void(
-        read_only(types.float32, 2),
-        read_only(types.float64, 1),
-        read_only(types.float64, 1),
-        read_only(types.float64, 1),
-        read_only(types.float32, 2),
-        types.uint64[:, ::1],
-    ),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.void(jit.VECTORS, *[jit.REALS] * 3, jit.VECTORS, types.uint64[:, ::1]))
 def fill_signatures(vectors, factors, extras, frame, signs, signatures):
     """Fill `signatures` [n, 8] with those of `vectors` [n, d], whose rows have `factors` and `extras` [n]."""
     point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
@@ -102,7 +86,7 @@ def fill_signatures(vectors, factors, extras, frame, signs, signatures):
         _fill_signature(_rotate(point, signs, spare), signatures[row])
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):
     """Fill `flips` [probes] with the sets of bits whose `margins` [bits] have the least sums, ascending; return their
     number. One bit after another is added to copies of the sets so far, and both ascending lists are merged.
@@ -132,7 +116,7 @@ def _fill_probes(margins, order, sums, flips, spare_sums, spare_flips):
     return count
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _name_rows(starts, rows, buckets, probed, named):
     """Set the bits in `named` of all rows in the first `probed` [tables] of the `buckets` [tables, probes]."""
     named[:] = 0
@@ -142,14 +126,14 @@ def _name_rows(starts, rows, buckets, probed, named):
             bucket = buckets[table, i]
             if i + _BUCKETS_AHEAD < probed[table]:
                 ahead = np.int64(starts[table, buckets[table, i + _BUCKETS_AHEAD]])
-                prefetch_line(entries, ahead)
-                prefetch_line(entries, ahead + _LINE)
+                prefetch(entries, ahead)
+                prefetch(entries, ahead + _LINE)
             for at in range(starts[table, bucket], starts[table, bucket + 1]):
                 row = np.uint64(entries[at])
                 named[row >> np.uint64(6)] |= _ONE << (row & np.uint64(63))
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _compare(named, allowed, signature, signatures, seen, distances, counts):
     """Write the rows whose bits are in both `named` and `allowed` to `seen`, their distances from `signature` to
     `distances`, and to `counts` the number at each distance; return their number."""
@@ -163,14 +147,14 @@ def _compare(named, allowed, signature, signatures, seen, distances, counts):
     counts[:] = 0
     for i in range(count):
         if i + _SIGNATURES_AHEAD < count:
-            prefetch_line(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]))
+            prefetch(signatures, np.int64(seen[i + _SIGNATURES_AHEAD]))
         distance = _distance(signatures, np.int64(seen[i]), signature)
         distances[i] = distance
         counts[distance] += 1
     return count
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _nearest_codes(seen, distances, counts, count, size):
     """Move the `size` rows at the least distances to the front of `seen`, of the last distance those that come first;
     return their number."""
@@ -188,28 +172,7 @@ def _nearest_codes(seen, distances, counts, count, size):
     return chosen
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.float32, 2),
-        read_only(types.float64, 1),
-        read_only(types.float32, 2),
-        read_only(types.uint64, 2),
-        read_only(types.int32, 2),
-        read_only(types.int32, 2),
-        read_only(types.float32, 2),
-        read_only(types.uint64, 1),
-        types.int64,
-        types.int64,
-        types.int64,
-        types.int64[:, ::1],
-        types.float32[:, ::1],
-        types.int64[::1],
-    ),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@jit.kernel(types.void(jit.INT, jit.VECTORS, *_ARRAYS, jit.VECTORS, _WORDS, *[jit.INT] * 3, *jit.ANSWERS, jit.COUNTS))
 def search(
     metric, vectors, frame, signs, signatures, starts, rows, queries, allowed, probes, held, size, places, scores, met
 ):

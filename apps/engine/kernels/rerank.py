@@ -1,42 +1,27 @@
-"""Exact scores of lists of rows, as far as needed; `indexes.rerank` says what that is, and has the same in numpy."""
+"""Exact scores of lists of rows, as far as needed; `indexes.rerank` says what that is."""
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, prefetch, read_only
+from apps.engine.kernels.intrinsics import borrow, prefetch
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
+# Queries, factors, representatives, rough scores, duplicates.
+_PAIRS = jit.read_only(jit.INT, 2)
+_LISTS = jit.VECTORS, jit.REALS, _PAIRS, jit.VECTORS, _PAIRS
 _AHEAD = 8
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _scale(metric, value, factor):
     """An exact score in the unit of rough ones."""
     wide = np.float64(value) * factor
     return -wide * wide if metric == EUCLIDEAN else wide
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.float32, 2),
-        read_only(types.float32, 2),
-        read_only(types.float64, 1),
-        read_only(types.int64, 2),
-        read_only(types.float32, 2),
-        read_only(types.int64, 2),
-        read_only(types.boolean, 1),
-        read_only(types.int64, 1),
-        read_only(types.float64, 1),
-        types.int64[:, ::1],
-        types.float32[:, ::1],
-        types.boolean[::1],
-    ),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@jit.kernel(types.void(jit.INT, jit.VECTORS, *_LISTS, jit.FLAGS, jit.INTS, jit.REALS, *jit.ANSWERS, types.boolean[::1]))
 def rerank(
     metric, vectors, queries, factors, representatives, rough, pairs, allowed, checks, errors, positions, found, enough
 ):

@@ -11,9 +11,10 @@ An exact score of 384 dimensions takes 50 ns (dot) to 100 ns (cosine) of a row i
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-from apps.engine.kernels.intrinsics import prefetch, read_only
+from apps.engine.kernels import jit
+from apps.engine.kernels.intrinsics import prefetch
 
 COSINE, DOT, EUCLIDEAN = 0, 1, 2
 LANES = 16
@@ -30,7 +31,7 @@ def _make_sum(term: Callable[[float, float], float]) -> Callable[..., float]:
     load that waits for it; eight terms at a time make that cheap.
     """
 
-    @njit(nogil=True, forceinline=True)
+    @jit.inline
     def add_up(vectors, row, query, lanes):
         dimension = vectors.shape[1]
         whole = dimension // LANES * LANES
@@ -63,17 +64,17 @@ def _make_sum(term: Callable[[float, float], float]) -> Callable[..., float]:
     return add_up
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _product(x, q):
     return x * q
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _square(x, q):
     return x * x
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def _squared_difference(x, q):
     return (x - q) * (x - q)
 
@@ -83,13 +84,13 @@ _sum_squares = _make_sum(_square)
 _sum_squared_differences = _make_sum(_squared_difference)
 
 
-@njit(nogil=True, forceinline=True)
+@jit.inline
 def norm(vectors, row, query, lanes):
     """|x| of row `row` of `vectors` [n, d] float32; `query` [d] float64 is not used."""
     return np.sqrt(_sum_squares(vectors, row, query, lanes))
 
 
-@njit(nogil=True, error_model="numpy", forceinline=True)
+@jit.inline
 def score(metric, vectors, row, query, query_norm, lanes):
     """The exact score of a row, float32; `query_norm` is that of `query` [d] float64, for the cosine."""
     if metric == EUCLIDEAN:
@@ -102,17 +103,7 @@ def score(metric, vectors, row, query, query_norm, lanes):
     return np.float32(found) + np.float32(0.0)
 
 
-@njit(
-    types.void(
-        types.int64,
-        read_only(types.float32, 2),
-        read_only(types.float32, 2),
-        read_only(types.int64, 1),
-        types.float32[::1],
-    ),
-    cache=True,
-    nogil=True,
-)
+@jit.kernel(types.void(jit.INT, jit.VECTORS, jit.VECTORS, jit.INTS, types.float32[::1]))
 def scores(metric, vectors, query, positions, found):
     """Write to `found` [m] the exact scores against `query` [1, d] of the rows at `positions` [m], or of all rows where
     that is empty."""
@@ -125,7 +116,7 @@ def scores(metric, vectors, query, positions, found):
         found[i] = score(metric, vectors, row, wide, query_norm, lanes)
 
 
-@njit(types.void(read_only(types.float32, 2), types.float64[::1]), cache=True, nogil=True)
+@jit.kernel(types.void(jit.VECTORS, types.float64[::1]))
 def norms(vectors, found):
     """Write to `found` [n] the L2 norms of all rows."""
     lanes, unused = np.empty(LANES), np.empty(vectors.shape[1])

@@ -1,13 +1,13 @@
-"""Locality-sensitive hashing by numpy, the twin of `apps.engine.kernels.lsh`."""
+"""Locality-sensitive hashing by numpy, what `apps.engine.kernels.lsh` is compared with."""
 
 import numpy as np
 
 from apps.engine import selection
 from apps.engine.indexes.base import NO_PARAMS, Params
-from apps.engine.indexes.lsh import Int32, Lsh, project, signatures_of, table_keys
+from apps.engine.indexes.lsh import SIGNATURE_BITS, Int32, Lsh, Words, table_keys
 from apps.engine.indexes.matrix import Neighbors
 from apps.engine.metrics import Metric, exact_scores, row_norms
-from apps.engine.vectors import Float32, Mask
+from apps.engine.vectors import Float32, Float64, Mask
 
 # A query that is longer than the rows by this factor is at one distance from all of them, in float32.
 FAR = 2.0**30
@@ -36,6 +36,26 @@ def search(index: Lsh, queries: Float32, k: int, allowed: Mask | None = None, pa
         best = selection.best(exact, nearest, k)
         positions[i], scores[i], compared[i] = nearest[best], exact[best], len(rows)
     return Neighbors(positions, scores, compared, proven=np.zeros(m, np.bool_), scanned=np.zeros(m, np.bool_))
+
+
+def project(vectors: Float32, factors: Float64, extras: Float64, frame: Float64, signs: Float32) -> Float32:
+    """Signed distances [n, 512] of the points that stand for `vectors` [n, d] from the hyperplanes."""
+    d, size = vectors.shape[1], signs.shape[1]
+    points = np.zeros((len(vectors), size), np.float32)
+    points[:, :d] = vectors * factors[:, None] - frame[:d]
+    points[:, d] = extras - frame[d]
+    points[:, d + 1] = frame[d + 1]
+    for signs_of_round in signs:
+        points *= signs_of_round
+        for _ in range(size.bit_length() - 1):
+            even, odd = points[:, ::2], points[:, 1::2]
+            points = np.concatenate([even + odd, even - odd], axis=1)
+    return points[:, :SIGNATURE_BITS]
+
+
+def signatures_of(projections: Float32) -> Words:
+    """Signatures [n, 8] of `projections` [n, 512]: which are positive."""
+    return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
 
 
 def project_queries(index: Lsh, queries: Float32) -> Float32:

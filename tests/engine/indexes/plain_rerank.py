@@ -1,4 +1,4 @@
-"""Exact scores of lists of rows, as far as needed, by numpy: the twin of `apps.engine.kernels.rerank`."""
+"""Exact scores of lists of rows, as far as needed, by numpy: what `apps.engine.kernels.rerank` is compared with."""
 
 from collections.abc import Sequence
 

@@ -16,6 +16,7 @@ from apps.engine.indexes.registry import AUTO, INDEX_TYPES, index_type
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
+from tests.engine.numpy_only import numpy_only
 
 ROWS, DIMENSION, K = 16_000, 64, 10
 EXACT = ("brute_force", "kd_tree")
@@ -173,6 +174,28 @@ def test_nothing_that_the_caller_gives_is_written_to(kind: str, metric: Metric) 
     index.search(queries, K, given[2])
     for array, copy in zip(given, before, strict=True):
         assert np.array_equal(array, copy)
+
+
+@every_type
+@every_metric
+def test_until_the_kernels_are_loaded_all_rows_are_compared(kind: str, metric: Metric) -> None:
+    vectors, queries, index = built(kind, metric)
+    expected = Matrix(vectors, metric)
+    for allowed in (None, np.arange(ROWS) % 3 > 0):
+        with numpy_only():
+            found = index.search(queries, K, allowed)
+        assert found.scanned.all()
+        assert same(found, expected.search(queries, K, allowed))
+
+
+@every_type
+def test_an_index_that_needs_the_kernels_is_not_built_without_them(kind: str) -> None:
+    with numpy_only():
+        if kind == "brute_force":
+            assert len(build(kind, embeddings(10, 3), Metric.DOT)) == 10
+        else:
+            with pytest.raises(RuntimeError, match=f"{kind} is built by compiled code"):
+                build(kind, embeddings(10, 3), Metric.DOT)
 
 
 @every_type

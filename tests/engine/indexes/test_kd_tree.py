@@ -30,7 +30,6 @@ from tests.engine.data import (
     storable,
     without_zeros,
 )
-from tests.engine.numpy_only import numpy_only
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,13 +50,13 @@ def assert_exact(found: Neighbors, problem: Problem) -> None:
     assert_k_best(replace(found, compared=np.full(len(problem.queries), rows)), problem)
 
 
-@bounded(400)
+@bounded(150)
 @given(problem=problems(), leaf_size=st.sampled_from([8, 9, 32, 100]))
 def test_the_answer_is_the_k_best(problem: Problem, leaf_size: int) -> None:
     assert_exact(search(problem, leaf_size), problem)
 
 
-@bounded(200)
+@bounded(100)
 @given(
     metric=metrics,
     kind=st.sampled_from(KINDS),
@@ -171,17 +170,6 @@ def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed
         assert alone.positions[0].tolist() == together.positions[i].tolist()
         assert alone.scores[0].tobytes() == together.scores[i].tobytes()
         assert alone.compared[0] == together.compared[i]
-
-
-@bounded(60)
-@given(problem=problems())
-def test_the_answer_is_the_same_with_and_without_kernels(problem: Problem) -> None:
-    compiled = search(problem)
-    with numpy_only():
-        plain = search(problem)
-    assert plain.exact
-    assert plain.positions.tolist() == compiled.positions.tolist()
-    assert plain.scores.tobytes() == compiled.scores.tobytes()
 
 
 @bounded(60)

@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from apps.engine import kernels
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes import lsh
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.lsh import Lsh
 from apps.engine.indexes.matrix import Matrix, Neighbors
@@ -22,7 +20,6 @@ from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
 from tests.engine.data import Problem, bounded, problems
 from tests.engine.indexes import plain_lsh
-from tests.engine.numpy_only import numpy_only
 
 ROWS, DIMENSION = 12_000, 96
 
@@ -165,18 +162,13 @@ def test_rows_that_are_all_equal_are_found_in_order(metric: Metric) -> None:
     assert found.positions.tolist() == [list(range(10))] * 2
 
 
-@contextmanager
-def whatever_it_costs() -> Iterator[None]:
-    """Hash also where a scan would cost less."""
-    usual = lsh._SCAN_SIZE
-    lsh._SCAN_SIZE = 0
-    try:
-        yield
-    finally:
-        lsh._SCAN_SIZE = usual
+class AlwaysHashing(Lsh):
+    """Hashes also where a scan would cost less."""
+
+    scan_size = 0
 
 
-@bounded(200)
+@bounded(80)
 @given(
     problem=problems(),
     tables=st.integers(1, 32),
@@ -185,17 +177,15 @@ def whatever_it_costs() -> Iterator[None]:
     given_probes=st.one_of(st.none(), st.integers(1, 100)),
     shortlist=st.integers(1, 60),
 )
-def test_awkward_data_have_sound_answers_with_and_without_kernels(
+def test_awkward_data_have_sound_answers_and_those_of_plain_hashing(
     problem: Problem, tables: int, bits: int, seed: int, given_probes: int | None, shortlist: int
 ) -> None:
     vectors, queries, metric, k = problem.vectors, problem.queries, problem.metric, problem.k
     params = {"tables": tables, "bits": bits, "seed": seed}
     search_params = {"shortlist": shortlist} | ({} if given_probes is None else {"probes": given_probes})
-    with whatever_it_costs():
-        found = Lsh.build(Matrix(vectors, metric), params).search(queries, k, problem.allowed, search_params)
-        with numpy_only():
-            plain_index = Lsh.build(Matrix(vectors, metric), params)
-            plain = plain_lsh.search(plain_index, queries, k, problem.allowed, search_params)
+    index = AlwaysHashing.build(Matrix(vectors, metric), params)
+    found = index.search(queries, k, problem.allowed, search_params)
+    plain = plain_lsh.search(index, queries, k, problem.allowed, search_params)
     assert_sound(found, vectors, metric, queries, k, problem.allowed)
     assert same(found, plain)
 
@@ -207,21 +197,19 @@ def test_a_query_that_lies_on_all_planes_gets_one_answer(probes: int) -> None:
     vectors, query = np.concatenate([half, -half]), np.zeros((1, 1024), np.float32)
     index = Lsh.build(Matrix(vectors, Metric.EUCLIDEAN))
     found = index.search(query, 10, params={"probes": probes})
-    with numpy_only():
-        assert same(plain_lsh.search(index, query, 10, params={"probes": probes}), found)
+    assert same(plain_lsh.search(index, query, 10, params={"probes": probes}), found)
     assert_sound(found, vectors, Metric.EUCLIDEAN, query, 10)
 
 
 @bounded(40)
 @given(problem=problems())
 def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem) -> None:
-    with whatever_it_costs():
-        index = Lsh.build(Matrix(problem.vectors, problem.metric))
-        together = index.search(problem.queries, problem.k, problem.allowed, {"shortlist": 1})
-        for i in range(len(problem.queries)):
-            alone = index.search(problem.queries[i : i + 1], problem.k, problem.allowed, {"shortlist": 1})
-            assert alone.positions.tolist() == together.positions[i : i + 1].tolist()
-            assert alone.scores.tobytes() == together.scores[i : i + 1].tobytes()
+    index = AlwaysHashing.build(Matrix(problem.vectors, problem.metric))
+    together = index.search(problem.queries, problem.k, problem.allowed, {"shortlist": 1})
+    for i in range(len(problem.queries)):
+        alone = index.search(problem.queries[i : i + 1], problem.k, problem.allowed, {"shortlist": 1})
+        assert alone.positions.tolist() == together.positions[i : i + 1].tolist()
+        assert alone.scores.tobytes() == together.scores[i : i + 1].tobytes()
 
 
 def test_the_same_seed_gives_the_same_answers(vectors: Float32, queries: Float32) -> None:
@@ -338,5 +326,4 @@ def test_recall_does_not_fall_with_the_number_of_rows_asked_for() -> None:
         assert recall(found, vectors, Metric.COSINE, queries, k) >= floor
         assert found.compared.mean() < most * len(vectors)
         alone = index.search(queries[:2], k)
-        with numpy_only():
-            assert same(plain_lsh.search(index, queries[:2], k), alone)
+        assert same(plain_lsh.search(index, queries[:2], k), alone)

@@ -1,4 +1,4 @@
-"""Lists are read as far as they must be, and equally far by kernels and by numpy."""
+"""Lists are read as far as they must be, and equally far by a plain loop over arrays."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,6 @@ from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32, Int64, Mask
 from tests.engine.data import bounded, metrics, seeds
 from tests.engine.indexes import plain_rerank
-from tests.engine.numpy_only import numpy_only
 
 K = 10
 
@@ -92,17 +91,6 @@ def test_lists_are_read_as_far_as_by_numpy(
     plain = lists.read(allowed, whole=whole, function=plain_rerank.rerank)
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("share", [None, 0.01, 0.5])
-def test_without_kernels_lists_are_read_whole(share: float | None) -> None:
-    lists = Lists(Metric.DOT, 6)
-    allowed = None if share is None else np.random.default_rng(6).random(600) < share
-    compiled = lists.read(allowed, whole=True)
-    with numpy_only():
-        for whole in (False, True):
-            for one, other in zip(lists.read(allowed, whole=whole), compiled, strict=True):
-                np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("metric", Metric)

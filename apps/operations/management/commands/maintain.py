@@ -1,6 +1,7 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -19,6 +20,8 @@ from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import is_damaged
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_TRIES = 5.0
 
@@ -97,6 +100,8 @@ def _load_kernels(stop: _Stop) -> None:
     loading = kernels.load_in_background()
     while loading.is_alive() and not stop.asked:
         stop.wait(0.1)
+    if kernels.are_missing():
+        logger.warning(kernels.MISSING)
 
 
 def _maintain(stop: _Stop) -> None:

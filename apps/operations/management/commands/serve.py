@@ -43,11 +43,6 @@ class Command(BaseCommand):
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
         if kernels.cache.is_complete():
             kernels.load()
-        elif not kernels.cache.is_writable():
-            self.stderr.write(
-                "Warning: the search kernels are not compiled for this machine, and this installation is read-only, so "
-                "queries are slower. Run `python -m apps.engine.kernels` as its owner."
-            )
         registry.import_all()
         try:
             load_before_fork(settings.EMBEDDINGS.default[0])
