@@ -38,7 +38,7 @@ def rows_of_any_magnitude(draw: st.DrawFn) -> Float32:
     return matrix
 
 
-@bounded(300)
+@bounded(120)
 @given(matrix=rows_of_any_magnitude(), metric=metrics)
 def test_exact_scores_are_the_same_bits_with_and_without_kernels(matrix: Float32, metric: Metric) -> None:
     places = np.array([len(matrix) - 1, 0, 0])
@@ -61,7 +61,7 @@ def test_every_dimension_is_added_up_in_the_same_order(dimension: int) -> None:
         assert norms.tobytes() == row_norms(matrix).tobytes()
 
 
-@bounded(100)
+@bounded(60)
 @given(problem=problems(), seed=seeds)
 def test_rows_without_a_copy_are_ranked_the_same_in_any_order_of_ties(problem: Problem, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(problem.vectors))
@@ -73,7 +73,7 @@ def test_rows_without_a_copy_are_ranked_the_same_in_any_order_of_ties(problem: P
     assert compiled.scores.tobytes() == plain.scores.tobytes()
 
 
-@bounded(300)
+@bounded(120)
 @given(problems())
 def test_a_scan_of_the_copy_finds_the_k_best(problem: Problem) -> None:
     codes = ByteCodes.build(problem.vectors, problem.metric)
@@ -177,15 +177,15 @@ def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric:
     assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
 
 
-PROCESSORS = [("native", ""), ("generic", "")]
+PROCESSORS = [("generic", "")]
 if platform.machine() in ("x86_64", "AMD64"):
     PROCESSORS.append(("x86-64-v3", "+avx2"))
 
 
 @pytest.mark.parametrize(("name", "features"), PROCESSORS)
-def test_code_for_every_processor_gives_the_same(name: str, features: str, tmp_path: Path) -> None:
+def test_code_for_other_processors_gives_the_same(name: str, features: str, tmp_path: Path) -> None:
     # numba compiles for the processor that it is told of.
-    processor = {} if name == "native" else {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    processor = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     cache = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     subprocess.run(
         [sys.executable, "-m", "tests.engine.processor"],

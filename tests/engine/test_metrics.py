@@ -38,7 +38,7 @@ def norm(vector: Float32) -> float:
     return math.sqrt(math.fsum(value * value for value in vector.tolist()))
 
 
-@bounded(200)
+@bounded(80)
 @given(pairs())
 def test_a_dot_score_is_the_inner_product(pair: tuple[Float32, Float32]) -> None:
     row, query = pair
@@ -48,7 +48,7 @@ def test_a_dot_score_is_the_inner_product(pair: tuple[Float32, Float32]) -> None
     assert abs(score(Metric.DOT, row, query) - true) <= abs(true) * 2.0**-23 + lost + 2.0**-149
 
 
-@bounded(200)
+@bounded(80)
 @given(pairs())
 def test_a_cosine_score_is_the_cosine(pair: tuple[Float32, Float32]) -> None:
     row, query = pair
@@ -59,7 +59,7 @@ def test_a_cosine_score_is_the_cosine(pair: tuple[Float32, Float32]) -> None:
     assert abs(found - true) <= abs(true) * 2.0**-23 + len(row) * 2.0**-50
 
 
-@bounded(200)
+@bounded(80)
 @given(pairs())
 def test_a_euclidean_score_is_minus_the_distance(pair: tuple[Float32, Float32]) -> None:
     row, query = pair
@@ -67,7 +67,7 @@ def test_a_euclidean_score_is_minus_the_distance(pair: tuple[Float32, Float32]) 
     assert abs(score(Metric.EUCLIDEAN, row, query) - true) <= abs(true) * 2.0**-23 + 2.0**-149
 
 
-@bounded(100)
+@bounded(40)
 @given(pairs())
 def test_a_vector_is_as_near_to_itself_as_can_be(pair: tuple[Float32, Float32]) -> None:
     row, _ = pair

@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from apps.engine import kernels
-from apps.operations.sample import EXAMPLE_ID
 from tests.limits import BOUND_BY_PERMISSIONS, make_read_only
 from tests.server import ROOT, Server, is_alive, serving, until
 
@@ -108,15 +107,15 @@ def test_an_installation_that_cannot_compile_scans_and_says_so_once(folder: Path
         with make_read_only(checkout):
             server.start(BOUND_BY_PERMISSIONS)
             with server.client() as client:
-                [library] = client.get("/libraries").json()["items"]
-                path = f"/libraries/{library['id']}"
+                path = "/libraries/wordnet-sample"
                 client.post(f"{path}/reindex", json={"index_type": "hnsw"}).raise_for_status()
 
                 def index() -> dict[str, Any]:
                     return dict(client.get(f"{path}/stats").json()["index"])
 
                 until(lambda: index()["state"] == "ready" and index()["segments"][0]["bytes"], "it is sealed")
-                answer = client.post(f"{path}/query", json={"chunk_id": EXAMPLE_ID, "k": 3}).json()
+                [chunk] = client.get(f"{path}/chunks?limit=1").json()["items"]
+                answer = client.post(f"{path}/query", json={"chunk_id": chunk["id"], "k": 3}).json()
                 assert (index()["kind"], index()["rows_pending"], index()["error"]) == ("brute_force", 0, None)
                 assert index()["warning"] == kernels.MISSING
             assert server.stop() == 0

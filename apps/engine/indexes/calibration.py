@@ -22,9 +22,7 @@ _LARGEST = 2.0**100
 class Calibration:
     """Queries [m, dimension] like those to come, and `floors` [m], the exact score of the `k`-th best row of each.
 
-    The queries lie half-way between two rows drawn at random. Rows themselves would be too easy: each is its own
-    nearest neighbour. On sentence embeddings, neighbours of half-way points are as hard to tell apart by 4-bit codes as
-    those of held-out sentences, and harder to reach in a graph.
+    The queries lie half-way between two rows drawn at random; rows themselves are their own nearest neighbours.
 
     `separable` says whether rows differ by more than a ten-thousandth of their length. Where they do not, calibration
     proves nothing: all rows score alike from between them, and float32 cannot tell them apart from elsewhere.

@@ -1,30 +1,12 @@
 """Approximate search in a graph of neighbours, built and walked by faiss: HNSW (Malkov, Yashunin, Efficient and robust
 approximate nearest neighbor search using hierarchical navigable small world graphs, 2018).
 
-Each row is linked to some of its near ones on a ground level and, ever more sparsely, on levels above. A search walks
-down from the top, keeps the `ef` best rows that it met on the ground, and costs some ef * m comparisons: it grows with
-log(n), where a scan grows with n.
+A walk keeps the `ef` best nodes that it met, by codes of the graph's own, and costs some ef * m comparisons; the rows
+of these nodes are then scored exactly. docs/indexes.md says what codes there are, and what is done about duplicates,
+filters and graphs that lead nowhere.
 
-The graph has codes of its own, bfloat16, which err by a 512th of a value. Where rows lie together far from the origin,
-that is too coarse, and codes are bytes between the least and the greatest value of each dimension. There, unit vectors
-are compared by L2, which orders them as their inner product does: an error of a code then counts in proportion to how
-far row and query are apart, and not to how long they are. Below 64 dimensions codes are float32, which costs little
-there. They are not a second copy of the rows but what the walk reads instead of them: half of the memory, and faster
-for it, at the same recall. Only proposed rows are read from the matrix, for their exact scores. faiss could be made to
-walk over the matrix itself; but cosine needs unit rows, which the matrix need not have. Codes and links are mapped from
-their file, so processes share them.
-
-What could go wrong with a graph, and what is done:
-- Rows of equal codes would link to each other and to nothing else. They are one node, and a node yields all its rows.
-- A filter is applied to what the walk kept, which is widened by n / allowed and, where too few are left, again by 4.
-  (faiss's own filter ends the walk by the same rule whatever it found: recall 0.33 among the 6% of the rows that are of
-  one topic.) Where a walk would cost more than an exact search among the allowed rows, it is that, as it is for a
-  matrix of few rows.
-- Links can lead nowhere. A calibration at build doubles the default `ef` until recall is 0.93, and
-  where that does not help there is no graph, but an exact search.
-
-Costs at 384 dimensions and m = 16: 0.9 KB per row in the file, and 12 bytes per row in each process. The build takes
-one thread some 0.3 ms per row; the same rows give the same graph.
+Costs at 384 dimensions and m = 16: 0.9 KB per row in the file, which is mapped, and 12 bytes per row in each process.
+The build takes one thread some 0.3 ms per row; the same rows give the same graph.
 """
 
 import json
@@ -66,9 +48,7 @@ _SHORTEST = 32
 class Hnsw(VectorIndex):
     """A walk in a graph that keeps `ef` rows, then their exact scores.
 
-    `compared` counts the codes that the walks for a query looked at, as faiss counts them, some `ef` * m a walk; those
-    that a mask does not allow are among them. Where the answer comes from an exact search, the rows that this looked at
-    are counted too.
+    `compared` counts the codes that the walks for a query looked at, allowed or not, as faiss counts them.
     """
 
     kind = "hnsw"

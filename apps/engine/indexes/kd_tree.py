@@ -1,19 +1,14 @@
-"""A k-d tree: exact search that looks at few rows where there are few dimensions.
+"""A k-d tree: exact search that looks at few rows where there are few dimensions (Friedman, Bentley and Finkel, An
+algorithm for finding best matches in logarithmic expected time, 1977).
 
-Each node halves its rows at the median of the dimension in which they are spread widest (Friedman, Bentley and Finkel,
-An algorithm for finding best matches in logarithmic expected time, 1977). The halves differ by one row at most, also
-where values are equal, so the tree is complete whatever the data: n rows make 2**levels leaves of 16 to 32, node i,
-counted from 1, has the children 2i and 2i + 1, and leaf i holds the rows i*n >> levels to (i+1)*n >> levels of an
-order. Nothing is linked.
+Each node halves its rows at the median of the dimension in which they are spread widest. The halves differ by one row
+at most, so the tree is complete whatever the data: n rows make 2**levels leaves of 16 to 32, node i, counted from 1,
+has the children 2i and 2i + 1, and leaf i holds the rows i*n >> levels to (i+1)*n >> levels of an order.
 
-The points of the tree are the rows themselves or, under cosine, their unit vectors, for which the L2 distance orders as
-the cosine does; under dot a box bounds x.q as well as |x - q|. A node has the box of its own rows, not of its cell:
-where rows are clustered or q lies outside, that leaves out up to ten times as many. Scores are the exact ones of the
-stored rows, and `kernels/kd_tree.py` shows that what is left out scores below the k-th best. Until the kernels are
-loaded, all rows are compared.
+The points of the tree are the rows themselves or, under cosine, their unit vectors. A node has the box of its own rows,
+not of its cell. `kernels/kd_tree.py` shows that what is left out scores below the k-th best.
 
-Costs 1.3 to 1.6 copies of the rows. It is built by a partition of all rows per level: 0.06 s for 100,000 x 3. Of
-100,000 evenly spread rows a query compares 130 in 3 dimensions, 2,600 in 8, 50,000 in 16, and nearly all from 20 on.
+Costs 1.3 to 1.6 copies of the rows. It is built by a partition of all rows per level: 0.06 s for 100,000 x 3.
 """
 
 from pathlib import Path
@@ -76,8 +71,9 @@ class KdTree(VectorIndex):
         return cls(matrix, Tree(points, order.astype(np.int32), boxes))
 
     def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
-        is_few = count * count < _SCAN_COST * k * len(self)
-        if allowed is not None and (is_few or self.matrix.dimension > self.many_dimensions):
+        if allowed is not None and (
+            count * count < _SCAN_COST * k * len(self) or self.matrix.dimension > self.many_dimensions
+        ):
             return None
         m = len(queries)
         positions, scores, compared = np.empty((m, k), np.int64), np.empty((m, k), np.float32), np.empty(m, np.int64)

@@ -1,26 +1,10 @@
-"""Locality-sensitive hashing with random hyperplanes: approximate search that looks at a part of the rows.
+"""Locality-sensitive hashing with random hyperplanes: approximate search that looks at a part of the rows (Charikar,
+Similarity estimation techniques from rounding algorithms, 2002).
 
-A hyperplane cuts space in two, and two vectors are on one side of it the more often, the smaller the angle between them
-(Charikar, Similarity estimation techniques from rounding algorithms, 2002). On which side of 512 of them a row is makes
-its *signature*. Each *table* takes some bits of it as the number of a *bucket*. A query looks into the buckets it is
-nearest to in each table: its own, then those beyond the hyperplanes that it is closest to (Lv et al., Multi-probe LSH,
-2007), where a set of flipped bits costs the sum of the query's distances from their hyperplanes. The rows found are
-compared by the Hamming distance of their signatures, which estimates the angle, and the nearest are scored exactly.
-
-The hyperplanes come from a random rotation, three rounds of random signs and a Hadamard transform (Andoni et al.,
-Practical and optimal LSH for angular distance, 2015), which costs d log d instead of 512 d. Up to 510 dimensions they
-are a tight frame, and estimate angles better than independent ones: over sentence embeddings of 384 dimensions, a
-short-list of 100 rows does what 200 do with those. The signs come from the build parameter `seed`.
-
-Angles must order rows as scores do, so a metric is brought to distances, and distances to angles:
-- under cosine rows and queries become unit vectors, and the cosine orders as their distance does;
-- under dot rows are shortened to length 1 or less (by a length that one row in a thousand exceeds; those are cut to 1)
-  and get one more element that makes the length 1; queries become unit vectors with a zero there; |x - q|**2 is then
-  2 - 2 x.q (Neyshabur and Srebro, On symmetric and asymmetric LSHs for inner product search, 2015);
-- the mean of the rows is subtracted from rows and queries: embeddings lie in a narrow cone about their mean, which
-  planes through the origin hardly cut;
-- one element more, the same for all, moves the planes off the mean as far as the lengths about it differ (the median
-  less the tenth percentile), for direction alone does not tell rows of different lengths apart.
+On which side of 512 hyperplanes a row is makes its *signature*. Each *table* takes some bits of it as the number of a
+*bucket*. A query looks into the buckets that it is nearest to in each table (Lv et al., Multi-probe LSH, 2007). The
+rows found are compared by the Hamming distance of their signatures, and the nearest are scored exactly. docs/indexes.md
+says where the hyperplanes come from, and how scores become angles.
 
 Costs 64 + 4 * tables bytes a row, and some 3 microseconds a row to build. No BLAS goes into a signature, whose sums
 depend on where a row lies: equal rows have equal signatures, and a query has the same answer alone and in a batch,
@@ -86,11 +70,7 @@ class Arrays(NamedTuple):
 
 
 class Lsh(VectorIndex):
-    """Compares a query's signature with those of the rows that hash tables name. Approximate.
-
-    `compared` counts these rows; those that are scored exactly are among them. Where all rows that are allowed are
-    scored, because they are few or the short-list takes them all, the answer is exact.
-    """
+    """Compares a query's signature with those of the rows that hash tables name, which `compared` counts."""
 
     kind = "lsh"
     # Rows with no more elements than this in all are searched exactly, which takes some 0.1 ms.

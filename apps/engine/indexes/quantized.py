@@ -1,25 +1,12 @@
-"""Approximate search by a scan of all rows in 4-bit product codes, then exact scores of a short-list.
+"""Approximate search by a scan of all rows in 4-bit product codes, then exact scores of a short-list (Jegou, Douze,
+Schmid, Product quantization for nearest neighbor search, 2011; the scan is faiss's fast-scan, after Andre, Kermarrec,
+Le Scouarnec, Cache locality is not enough, 2015).
 
-A row is cut into pieces of 4, 2 or 1 dimensions; each piece is replaced by the number of the nearest of 16 centroids
-that k-means found for its place (Jegou, Douze, Schmid, Product quantization for nearest neighbor search, 2011). A query
-makes one table of 16 one-byte scores per piece, which fits into a register, so that one instruction looks up the pieces
-of 32 rows or more (Andre, Kermarrec, Le Scouarnec, Cache locality is not enough, 2015; faiss calls it fast-scan). The
-rows that score best by their codes are scored exactly.
-
-How long that short-list must be depends on the data and on the query. A calibration at build finds a length that holds
-998 of 1,000 true neighbours. At search the list is read as far as `rerank` finds necessary; where rows behind its end
-may still be among the k best, the list is made longer, and in the end the search is exact. On sentence embeddings that
-happens to 1 query in 100, mostly to queries unlike any row.
-
-Pieces of 4 dimensions need the fewest bytes; where their list would be long, pieces of 2 are tried, and of 1. Rows that
-4 bits cannot tell apart at any width are searched exactly (few dimensions, tight clusters, a few rows that dwarf all
-others), and so are fewer than 2,000 different rows, where that is faster. Training takes a seeded sample: the same rows
-give the same index.
+A calibration at build chooses the pieces and the length of the short-list, or no codes at all; docs/indexes.md says
+how. Training takes a seeded sample: the same rows give the same index.
 
 Costs 1/8 to 1/2 byte per dimension and 8 bytes per row, in the memory of each process (faiss does not map such codes),
-and one pass over them per query. For 117,659 x 384 sentence embeddings it takes pieces of 4: 6.6 MB. Pieces of 2 find
-the same rows with a third of the short-list, in the same time while the codes are in the processor's cache, and in half
-as much again when they are not, as is usual between two requests.
+and one pass over them per query.
 """
 
 import json
@@ -58,8 +45,7 @@ _KIND = "IndexIVFPQFastScan"
 class Quantized(VectorIndex):
     """A whole scan of small codes, then exact scores of `rescore` rows.
 
-    `compared` counts the rows whose codes are scanned, which is all of them whatever the mask; where no code is looked
-    at, but all rows that the mask allows, it counts these.
+    `compared` counts the rows whose codes are scanned, which is all of them whatever the mask.
     """
 
     kind = "quantized"

@@ -2,15 +2,9 @@
 for.
 
 A list holds *representatives*, rows that stand for themselves and their duplicates (`duplicates`), best first by rough
-scores, as codes give them. It is read from the top. After 64 representatives, after every 32 more, and at its end, the
-errors of the rough scores so far tell how much better than its rough score a later row may be. Stop when the k-th score
-beats the next rough score by 3.5 standard errors (2.75 at the list's end, whose length a calibration found sufficient).
-
-The mean and the variance of the errors are those of the second half of what was read, as they are more like those of
-later rows: the first half has more rows that rough scores rate too low.
-
-Costs some 0.4 microseconds a row of 384 dimensions that is not in the processor's cache. Of lists of 243 rows, sentence
-embeddings have 128 read in the median.
+scores, as codes give them. It is read from the top, until the k-th score beats what the errors of the rough scores so
+far let a later row reach; docs/indexes.md has the rule. Costs some 0.4 microseconds a row of 384 dimensions that is not
+in the processor's cache.
 
 Codes and graphs only propose rows. What is reported is `metrics.exact_scores` of the stored rows, ties by ascending
 position, so an approximate index can miss a row and never misjudges one.
@@ -56,27 +50,26 @@ def search_lists(
     length: int,
     pays: Callable[[int], bool],
     search: Callable[[Float32, int], Candidates],
-) -> Neighbors:
+) -> Neighbors | None:
     """What `search` finds for `queries` [m, d] in lists of `length`, then, for those whose list was too short, in lists
-    four times as long, and so on while a length `pays`; and what an exact search of `matrix` finds then.
+    four times as long, and so on while a length `pays`; and what an exact search of `matrix` finds then. None where the
+    first length does not pay.
 
     `compared` is the sum over all attempts, but no more than the number of rows.
     """
     if not pays(length):
-        return matrix.search(queries, k, allowed)
+        return None
     positions, scores, compared, enough = _search_in_blocks(search, queries, length)
     proven, scanned = np.zeros((2, len(queries)), np.bool_)
     left = (~enough).nonzero()[0]
-    while len(left):
-        length *= _GROWTH
-        if not pays(length):
-            found = matrix.search(queries[left], k, allowed)
-            positions[left], scores[left], more = found.positions, found.scores, found.compared
-            proven[left], scanned[left], enough = found.proven, found.scanned, np.ones(len(left), np.bool_)
-        else:
-            positions[left], scores[left], more, enough = _search_in_blocks(search, queries[left], length)
+    while len(left) and pays(length := length * _GROWTH):
+        positions[left], scores[left], more, enough = _search_in_blocks(search, queries[left], length)
         compared[left] = np.minimum(compared[left] + more, len(matrix))
         left = left[~enough]
+    if len(left):
+        found = matrix.search(queries[left], k, allowed)
+        positions[left], scores[left], proven[left], scanned[left] = found.positions, found.scores, found.proven, True
+        compared[left] = np.minimum(compared[left] + found.compared, len(matrix))
     return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
 
 

@@ -11,12 +11,13 @@ Rows are taken in chunks, so that a batch reads each from memory once.
 
 import numpy as np
 from numba import njit, types
+from numba.cpython.unsafe.numbers import trailing_zeros
 
 from apps.engine.kernels import jit
 from apps.engine.kernels.byte_products import GROUP, QUERIES, find_passing, multiply_four, row_product
 from apps.engine.kernels.exact_scan import threshold
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, lowest_bit, prefetch
+from apps.engine.kernels.intrinsics import borrow, prefetch
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
 # The arrays of a `ByteCodes`.
@@ -216,7 +217,7 @@ def search(metric, planes, numbers, mean, longest, vectors, queries, rows, allow
                     query = (step, offset, along, reach, floors[j])
                     bits = find_passing(products, j - first, fields, group, query, sixteen)
                     while bits:
-                        i = lowest_bit(bits)
+                        i = np.int64(trailing_zeros(bits))
                         bits &= bits - np.uint64(1)
                         row = here[group + i]
                         if len(allowed) == 0 or allowed[row]:

@@ -1,5 +1,5 @@
 """Instructions that numba cannot emit from Python code, written as LLVM's intermediate code (IR), from which numba's
-compiler makes machine code; and two that it does.
+compiler makes machine code.
 
 An `@intrinsic` is called when a kernel is compiled. It gets numba types, and returns the signature of the call and a
 function `generate` that appends instructions where the call stands: `builder.add(x, y)` appends an addition and returns
@@ -9,12 +9,9 @@ its result. Arrays are structures with a pointer `data`, a `shape` and `strides`
 from typing import Any
 
 import llvmlite.ir as ir
-import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-from apps.engine.kernels import jit
 
 
 @intrinsic
@@ -53,19 +50,3 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
         return context.get_dummy_value()
 
     return types.void(array, row), generate
-
-
-@jit.inline
-def count_bits(word):
-    """The number of bits of the uint64 `word` that are set, as sums of ever wider fields. LLVM knows this form, and
-    makes it the processor's own instruction where it has one, for eight words at once."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@jit.inline
-def lowest_bit(word):
-    """The number of the lowest bit of the uint64 `word` that is set; 64 where none is."""
-    return np.int64(count_bits(~word & (word - np.uint64(1))))

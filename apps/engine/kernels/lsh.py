@@ -8,10 +8,11 @@ are asked for ahead.
 
 import numpy as np
 from numba import types
+from numba.cpython.unsafe.numbers import trailing_zeros
 
 from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.intrinsics import borrow, count_bits, lowest_bit, prefetch
+from apps.engine.kernels.intrinsics import borrow, prefetch
 from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
 
 # The arrays of the index, after the vectors.
@@ -27,12 +28,22 @@ _LINE, _BUCKETS_AHEAD, _SIGNATURES_AHEAD, _ROWS_AHEAD = 16, 8, 16, 4
 
 
 @jit.inline
+def _count_bits(word):
+    """The number of bits of the uint64 `word` that are set, as sums of ever wider fields. LLVM knows this form, and
+    makes it the processor's own instruction where it has one, for eight words at once."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+@jit.inline
 def _distance(signatures, row, signature):
     """The number of bits in which a row of `signatures` [n, 8] and `signature` [8] differ."""
     total = np.uint64(0)
     # A constant number of words would be unrolled, and then not made vectors.
     for word in range(signatures.shape[1]):
-        total += count_bits(signatures[row, word] ^ signature[word])
+        total += _count_bits(signatures[row, word] ^ signature[word])
     return np.int64(total)
 
 
@@ -141,7 +152,7 @@ def _compare(named, allowed, signature, signatures, seen, distances, counts):
     for word in range(len(named)):
         left = named[word] & allowed[word]
         while left:
-            seen[count] = (word << 6) + lowest_bit(left)
+            seen[count] = (word << 6) + np.int64(trailing_zeros(left))
             left &= left - _ONE
             count += 1
     counts[:] = 0

@@ -58,6 +58,20 @@ def signatures_of(projections: Float32) -> Words:
     return np.packbits(projections > 0.0, axis=1, bitorder="little").view(np.uint64)
 
 
+def row_signatures(index: Lsh) -> Words:
+    """The signatures [n, 8] of the index's rows."""
+    vectors, metric, frame = index.matrix.vectors, index.matrix.metric, index.arrays.frame
+    norms = row_norms(vectors)
+    factors, extras = np.full(len(norms), frame[-1]), np.zeros(len(norms))
+    with np.errstate(divide="ignore"):
+        if metric is Metric.COSINE:
+            factors = 1.0 / norms
+        elif metric is Metric.DOT:
+            factors = np.minimum(factors, 1.0 / norms)
+            extras = np.sqrt(np.maximum(0.0, 1.0 - (norms * factors) ** 2))
+    return signatures_of(project(vectors, factors, extras, frame, index.arrays.signs))
+
+
 def project_queries(index: Lsh, queries: Float32) -> Float32:
     """Projections [m, 512] of `queries` [m, d]."""
     frame, norms = index.arrays.frame, row_norms(queries)

@@ -49,13 +49,13 @@ def search(problem: Problem) -> Neighbors:
     )
 
 
-@bounded(250)
+@bounded(100)
 @given(problems())
 def test_the_answer_is_the_k_best(problem: Problem) -> None:
     assert_k_best(search(problem), problem)
 
 
-@bounded(60)
+@bounded(30)
 @given(
     metric=metrics,
     kind=st.sampled_from(KINDS),
@@ -125,7 +125,7 @@ def test_zero_vectors_are_ranked_like_others(metric: Metric) -> None:
     assert found.positions.tolist() == ([[0, 1, 2], [3, 0, 2]] if metric is Metric.DOT else [[0, 2, 1], [0, 2, 3]])
 
 
-@bounded(60)
+@bounded(30)
 @given(problem=problems(), seed=seeds)
 def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed: int) -> None:
     others = np.random.default_rng(seed).standard_normal((4, problem.queries.shape[1])).astype(np.float32)
@@ -138,7 +138,7 @@ def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed
         assert alone.scores[0].tobytes() == together.scores[i].tobytes()
 
 
-@bounded(60)
+@bounded(30)
 @given(problem=problems(masked=False), copies=st.integers(1, 30), seed=seeds)
 def test_equal_rows_tie_bit_for_bit_wherever_they_lie(problem: Problem, copies: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -165,7 +165,7 @@ def test_equal_rows_have_one_score_however_many_there_are(metric: Metric, dimens
     assert len(scores) == 1
 
 
-@bounded(60)
+@bounded(30)
 @given(problem=problems(masked=False), share=st.sampled_from([0.0, 0.01, 0.12, 0.13, 0.5, 0.99, 1.0]), seed=seeds)
 def test_a_mask_is_a_search_among_its_rows_only(problem: Problem, share: float, seed: int) -> None:
     allowed = np.random.default_rng(seed).random(len(problem.vectors)) < share
@@ -308,7 +308,7 @@ def test_what_was_saved_of_other_rows_is_refused(rows: tuple[int, int], tmp_path
         Matrix.load(tmp_path, np.ones(rows, np.float32), Metric.DOT)
 
 
-@bounded(60)
+@bounded(30)
 @given(
     kind=st.sampled_from(KINDS),
     metric=metrics,

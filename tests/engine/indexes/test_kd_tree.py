@@ -158,7 +158,7 @@ def test_a_mask_is_no_reason_to_compare_more_than_it_allows() -> None:
     assert found.compared.mean() < 500
 
 
-@bounded(60)
+@bounded(30)
 @given(problem=problems(), seed=seeds)
 def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed: int) -> None:
     others = np.random.default_rng(seed).standard_normal((4, problem.queries.shape[1])).astype(np.float32)
@@ -172,7 +172,7 @@ def test_a_query_has_the_same_answer_alone_and_in_a_batch(problem: Problem, seed
         assert alone.compared[0] == together.compared[i]
 
 
-@bounded(60)
+@bounded(30)
 @given(problem=problems())
 def test_scores_are_those_of_every_other_index(problem: Problem) -> None:
     found = search(problem)
@@ -181,7 +181,7 @@ def test_scores_are_those_of_every_other_index(problem: Problem) -> None:
         assert scores[: len(rows)].tobytes() == exact_scores(problem.metric, problem.vectors, query, rows).tobytes()
 
 
-@bounded(40)
+@bounded(15)
 @given(problem=problems())
 def test_nothing_that_the_caller_gives_is_written_to(problem: Problem) -> None:
     given_arrays = [array for array in (problem.vectors, problem.queries, problem.allowed) if array is not None]

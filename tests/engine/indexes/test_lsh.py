@@ -186,6 +186,7 @@ def test_awkward_data_have_sound_answers_and_those_of_plain_hashing(
     index = AlwaysHashing.build(Matrix(vectors, metric), params)
     found = index.search(queries, k, problem.allowed, search_params)
     plain = plain_lsh.search(index, queries, k, problem.allowed, search_params)
+    assert np.array_equal(index.arrays.signatures, plain_lsh.row_signatures(index))
     assert_sound(found, vectors, metric, queries, k, problem.allowed)
     assert same(found, plain)
 
