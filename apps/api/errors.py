@@ -229,7 +229,7 @@ def _validation_problem(error: ValidationError) -> Problem:
     count = error.error_count()
     if count > _MOST_FAULTS:
         return Problem("invalid", f"The body has {count} faults, too many to list. Send one item alone to see its own.")
-    faults, unknown = [], set()
+    faults, unknown = [], frozenset[str]()
     for item in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
         if item["type"] == "json_invalid":
             return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
@@ -240,7 +240,7 @@ def _validation_problem(error: ValidationError) -> Problem:
             known = known_fields(error.title, place)
             meant = meant_field(str(name), known)
             detail = f"is not a known field; {f'try {meant} instead' if meant else 'there are: ' + ', '.join(known)}"
-            unknown |= set() if place else {str(name)}
+            unknown |= frozenset() if place else {str(name)}
         if detail is None and "expected" in context:
             detail = f"must be one of {context['expected']}"
         elif item["type"] == "too_long":
@@ -248,6 +248,8 @@ def _validation_problem(error: ValidationError) -> Problem:
             detail += f" (limit {_LIST_LIMITS[item['loc'][-1]]})" if item["loc"][-1] in _LIST_LIMITS else ""
         elif detail is None and ("le" in context or "ge" in context):
             detail = f"must be at most {context['le']:g}" if "le" in context else f"must be at least {context['ge']:g}"
+        if not item["loc"] and (wrapping := wrapping_field(error.title)):
+            detail = f'must be an object with a list, {{"{wrapping}": [{{...}}]}}'
         faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
     if unknown and (wrapping := wrapping_field(error.title, unknown)):
         faults = [Fault(f"/{wrapping}", f'is required: a list of such objects, {{"{wrapping}": [{{...}}]}}')]

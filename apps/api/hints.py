@@ -89,13 +89,14 @@ def meant_field(name: str, known: list[str]) -> str | None:
     return next(iter(get_close_matches(name.lower(), known, n=1)), None)
 
 
-def wrapping_field(model: str, fields: set[str]) -> str | None:
-    """The field of a request model that is a list of objects, if the body's unknown `fields` are those of one item."""
+def wrapping_field(model: str, fields: frozenset[str] = frozenset()) -> str | None:
+    """The field of a request model that is a list of objects which may have all these `fields`; None if there is none.
+    A body that has them itself is one item of that list."""
     for kind in _subclasses(Input):
         if kind.__name__ == model:
             for name, field in kind.model_fields.items():
                 for item in _models_in(field.annotation) if field.is_required() else ():
-                    if fields and fields <= item.model_fields.keys():
+                    if fields <= item.model_fields.keys():
                         return name
     return None
 

@@ -357,5 +357,6 @@ def test_an_unknown_field_names_the_one_that_is_meant(
 def test_an_item_that_is_in_no_list_is_recognised(
     client: httpx.Client, shared: str, path: str, item: dict[str, Any], field: str
 ) -> None:
-    problem = assert_refused(client.post(f"/libraries/{shared}/{path}", json=item), 400, "invalid", f"/{field}")
-    assert f'a list of such objects, {{"{field}": [{{...}}]}}' in problem["detail"]
+    for body, pointer in ((item, f"/{field}"), ([item], "")):
+        problem = assert_refused(client.post(f"/libraries/{shared}/{path}", json=body), 400, "invalid", pointer)
+        assert problem["detail"].endswith(f', {{"{field}": [{{...}}]}}.')
