@@ -33,6 +33,7 @@ from apps.indexing.merge_policy import (
     next_step,
     read_status,
     sealed_segments,
+    status_of,
 )
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.indexing.state import Failure, MaintenanceState, failure_after
@@ -194,12 +195,11 @@ class Indexer:
         newest = max(folder.numbers(), default=0)
         with open_snapshot() as snapshot:
             if not (state.manifest_number or state.rebuild or newest):
-                return IndexStatus(state, None, 0, snapshot.count_changes(state.key, 0), ())
+                return read_status(snapshot, state, None, 0, (), self._policy)
             is_newest = known is not None and known.number == state.manifest_number == newest
             if known is not None and is_newest and folder.damage() is None and library.has_files():
-                unsealed = snapshot.count_changes(state.key, known.seq)
-                return IndexStatus(state, known, newest, unsealed, self._free(library))
-            index = read_status(snapshot, self._open(snapshot, library), folder)
+                return read_status(snapshot, state, known, newest, self._free(library), self._policy)
+            index = status_of(snapshot, self._open(snapshot, library), folder, self._policy)
         # A manifest was announced that was here, and is not any more. One that never was here is another host's.
         is_lost = index.newest < index.state.manifest_number == library.greatest
         return replace(index, segments=self._free(library), is_lost=is_lost)

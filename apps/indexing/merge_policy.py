@@ -42,6 +42,7 @@ class SegmentSummary:
     dimension: int
     rows: int
     live: int
+    row_data_bytes: int
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class IndexStatus:
     """What decides which step is due for a library.
 
     `manifest` is the one in use; `newest` is the greatest number of a manifest in the folder, 0 where there is none;
-    `unsealed` counts the changes since `manifest`. `is_lost` says that the manifest that was announced last is gone.
+    `unsealed` counts the changes since `manifest`; `is_large` says that they are sealed for their size, though they are
+    few. `is_lost` says that the manifest that was announced last is gone.
     """
 
     state: LibraryState
     manifest: Manifest | None
     newest: int
     unsealed: int
+    is_large: bool
     segments: tuple[SegmentSummary, ...]
     is_lost: bool = False
 
@@ -65,12 +68,26 @@ class IndexStatus:
         return self.state.rebuild > (0 if self.manifest is None else self.manifest.rebuild)
 
 
-def read_status(snapshot: Snapshot, current: LoadedView, folder: IndexFolder) -> IndexStatus:
+def read_status(
+    snapshot: Snapshot,
+    state: LibraryState,
+    manifest: Manifest | None,
+    newest: int,
+    segments: tuple[SegmentSummary, ...],
+    policy: IndexingPolicy,
+) -> IndexStatus:
+    """The status of a library in `state`, whose other fields are known."""
+    since = 0 if manifest is None else manifest.seq
+    unsealed = snapshot.count_changes(state.key, since)
+    is_few = 0 < unsealed < policy.seal_changes
+    is_large = is_few and snapshot.measure_changes(state.key, since) >= policy.seal_characters
+    return IndexStatus(state, manifest, newest, unsealed, is_large, segments)
+
+
+def status_of(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, policy: IndexingPolicy) -> IndexStatus:
     """The status of a library whose view is open."""
-    manifest = current.manifest
-    unsealed = snapshot.count_changes(current.state.key, 0 if manifest is None else manifest.seq)
     newest = max(folder.numbers(), default=0)
-    return IndexStatus(current.state, manifest, newest, unsealed, summarize(current.view))
+    return read_status(snapshot, current.state, current.manifest, newest, summarize(current.view), policy)
 
 
 def next_step(index: IndexStatus, idle: float, policy: IndexingPolicy) -> Step | None:
@@ -94,7 +111,7 @@ def merge_candidates(index: IndexStatus, idle: float, policy: IndexingPolicy) ->
     state, segments = index.state, index.segments
     tiers: defaultdict[int, list[SegmentSummary]] = defaultdict(list)
     for segment in segments:
-        tiers[_tier(segment.live, policy)].append(segment)
+        tiers[_tier(segment, policy)].append(segment)
     for _, members in sorted(tiers.items()):
         if len(members) >= policy.tier:
             return members
@@ -145,18 +162,19 @@ def sealed_segments(view: View | None) -> list[Segment]:
 def summarize(view: View | None) -> tuple[SegmentSummary, ...]:
     """Summaries of the view's sealed segments."""
     return tuple(
-        SegmentSummary(one.name, one.kind, one.params, one.matrix.dimension, len(one.keys), one.live)
+        SegmentSummary(
+            one.name, one.kind, one.params, one.matrix.dimension, len(one.keys), one.live, one.row_data.nbytes
+        )
         for one in sealed_segments(view)
     )
 
 
 def _needs_seal(index: IndexStatus, idle: float, policy: IndexingPolicy) -> bool:
-    threshold = _seal_threshold(index.state, idle, policy)
     if index.is_lost or index.newest > (0 if index.manifest is None else index.manifest.number):
         return True  # there are newer files, and they cannot be used; or there are none any more
     if index.manifest is None and index.state.manifest_number:
         return index.unsealed > 0
-    return index.unsealed >= threshold
+    return index.is_large or index.unsealed >= _seal_threshold(index.state, idle, policy)
 
 
 def _seal_threshold(state: LibraryState, idle: float, policy: IndexingPolicy) -> int:
@@ -168,9 +186,12 @@ def _seal_threshold(state: LibraryState, idle: float, policy: IndexingPolicy) ->
     return policy.quiet_seal_changes
 
 
-def _tier(rows: int, policy: IndexingPolicy) -> int:
+def _tier(segment: SegmentSummary, policy: IndexingPolicy) -> int:
+    """0 for what one seal makes, by rows or by size, and one more for each merge."""
+    seals = max(segment.rows / policy.seal_changes, segment.row_data_bytes / policy.seal_characters)
+    seals *= segment.live / segment.rows
     tier = 0
-    while rows >= policy.seal_changes * policy.tier:
-        rows //= policy.tier
+    while seals >= policy.tier:
+        seals /= policy.tier
         tier += 1
     return tier

@@ -7,11 +7,13 @@ from apps.engine.indexes.registry import AUTO_THRESHOLDS, AutoThresholds
 
 @dataclass(frozen=True)
 class IndexingPolicy:
-    """Numbers of rows and of changes, seconds, and bytes."""
+    """Numbers of rows, of changes and of characters, seconds, and bytes."""
 
     auto: AutoThresholds = AUTO_THRESHOLDS
     # Changes that are sealed at once; fewer once nobody has written to the library for `quiet_seconds`.
     seal_changes: int = 4096
+    # Characters of text and metadata in fewer changes that are sealed at once, too: each worker would read them.
+    seal_characters: int = 8 << 20
     quiet_seal_changes: int = 1000
     quiet_seconds: float = 5.0
     very_quiet_seconds: float = 60.0

@@ -7,7 +7,7 @@ from typing import Any
 from apps.engine import kernels
 from apps.engine.indexes.registry import index_type
 from apps.engine.storage.index_folder import IndexFolder
-from apps.indexing.merge_policy import matches_config, next_step, read_status, summarize, target
+from apps.indexing.merge_policy import matches_config, next_step, status_of, summarize, target
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
@@ -46,7 +46,7 @@ def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, p
         return False
     if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
         return True
-    return next_step(read_status(snapshot, current, folder), inf, policy) is not None
+    return next_step(status_of(snapshot, current, folder, policy), inf, policy) is not None
 
 
 def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> dict[str, Any]:

@@ -126,6 +126,17 @@ class Snapshot:
         )
         return int(count)
 
+    def measure_changes(self, library_key: int, since: int) -> int:
+        """The number of characters of text and metadata in the chunks that these entries name."""
+        metadata = self.dialect.json_text("chunk.metadata")
+        [(size,)] = self.rows(
+            f"SELECT sum(length(chunk.text) + length({metadata})) FROM vectordb_change AS change"
+            " JOIN vectordb_chunk AS chunk ON chunk.id = change.chunk_key"
+            " WHERE change.library_key = %s AND change.seq > %s",
+            [library_key, since],
+        )
+        return int(size or 0)
+
     def library_keys(self) -> set[int]:
         """The keys of all libraries."""
         return {key for (key,) in self.rows("SELECT id FROM vectordb_library")}

@@ -3,7 +3,7 @@
 import pytest
 
 from apps.indexing.indexer import Indexer
-from apps.indexing.merge_policy import is_rebuilt, read_status
+from apps.indexing.merge_policy import is_rebuilt, status_of
 from apps.libraries.inputs import LibraryCreate, Reindex
 from apps.libraries.models import Library
 from apps.libraries.services.libraries import create_library, reindex_library
@@ -82,7 +82,7 @@ def has_been_rebuilt() -> bool:
     """Whether library a has been rebuilt as it was asked for."""
     with open_snapshot() as snapshot:
         current = ViewCache().current(snapshot, "a")
-        return is_rebuilt(read_status(snapshot, current, loading.index_folder(current.state.uid)), POLICY)
+        return is_rebuilt(status_of(snapshot, current, loading.index_folder(current.state.uid), POLICY), POLICY)
 
 
 def test_a_rebuild_is_done_though_rows_are_written_all_the_time() -> None:

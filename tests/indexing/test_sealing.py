@@ -9,7 +9,9 @@ from django.conf import settings
 from apps.engine.metadata.filters import parse_filter
 from apps.indexing.indexer import Indexer
 from apps.indexing.verification import verify_library
+from apps.libraries.inputs import ChunksWrite
 from apps.libraries.models import Chunk, Library
+from apps.libraries.services.chunks import upsert_chunks
 from apps.search.cache import ViewCache
 from tests.indexing.maintained import (
     BUSY,
@@ -43,6 +45,39 @@ def test_rows_are_sealed_when_there_are_many(library: Library) -> None:
     write(SEAL + 1, SEAL - 1)
     settle(indexer)
     assert (live(), pending()) == ([SEAL], SEAL - 1)
+
+
+def write_large(first: int, characters: int) -> None:
+    """Write four rows of so many characters together."""
+    size = (characters - 4 * len('{"a":""}')) // 4 - len("text")
+    chunks = [
+        {"id": f"c{i}", "text": "text", "embedding": [i, 1, 1], "metadata": {"a": str(i).ljust(size, "x")}}
+        for i in range(first, first + 4)
+    ]
+    upsert_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
+
+
+@pytest.mark.parametrize("index_type", ["brute_force", "auto"])
+def test_few_rows_are_sealed_when_they_are_large(index_type: str) -> None:
+    make_library(index_type=index_type)
+    indexer = Indexer(replace(BUSY, seal_characters=4_000))
+    write_large(0, 3_996)
+    settle(indexer)
+    assert (live(), pending()) == ([], 4)
+    write_large(4, 100)
+    settle(indexer)
+    assert (live(), pending()) == ([8], 0)
+    write_large(8, 4_000)
+    settle(indexer)
+    assert (live(), pending()) == ([8, 4], 0)
+
+
+def test_large_rows_are_written_again_in_larger_and_larger_merges_only(library: Library) -> None:
+    indexer = Indexer(replace(BUSY, seal_characters=4_000))
+    for turn in range(21):
+        write_large(4 * turn, 4_000)
+        settle(indexer)
+    assert sorted(live()) == [4, 16, 64]
 
 
 @pytest.mark.parametrize(("index_type", "least"), [("brute_force", 1), ("auto", SEAL_WHEN_QUIET)])
@@ -98,7 +133,7 @@ def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_fo
     if quiet_seconds:
         # Too few changes to be sealed while a library is written to; then enough of them. The database is read again.
         write(5000, SEAL // 2, "b")
-        assert bytes_read(indexer.tick) < size // 8
+        assert bytes_read(indexer.tick) < size // 6
         write(6000, SEAL // 2, "b")
         settle(indexer)
         assert (live("b"), pending("b")) == ([4000, SEAL], 0)

@@ -6,10 +6,11 @@ when a query first asks: of their texts, and of the fields that it names, not of
 costs next to nothing. Rows may be appended behind those that a view looks at, which disturbs no view; only the one
 thread that catches a library up appends.
 
-In memory, blocks are made of some megabytes at a time and kept. Making one takes little memory, and a request that ends
-early loses no more than one. Small blocks are merged, so that each is at least four times as large
-as the next: a query after every single row that was added costs some log(n) times the making of a row, and it searches
-some log(n) blocks. The columns of fields that were asked for first are freed when all take more memory than the rows.
+In memory, blocks are made of some megabytes at a time and kept. Whatever is written, making one takes little memory,
+and a request that ends early loses no more than one. Small blocks are merged, so that each is at least four times as
+large as the next: a query after every single row that was added costs some log(n) times the making of a row, and it
+searches some log(n) blocks. The columns of fields that were asked for first are freed when all take more memory than
+the rows.
 """
 
 import threading

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 
 from apps.engine import kernels
 from apps.indexing.indexer import Indexer
-from apps.indexing.merge_policy import is_rebuilt, read_status
+from apps.indexing.merge_policy import is_rebuilt, status_of
 from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.stats import library_stats
 from apps.libraries.inputs import Reindex
@@ -54,7 +54,7 @@ def _wait_until_rebuilt(library_id: str) -> str | None:
         with open_snapshot() as snapshot:
             current = views.current(snapshot, library_id)
             folder = index_folder(current.state.uid)
-            index = read_status(snapshot, current, folder)
+            index = status_of(snapshot, current, folder, DEFAULT_POLICY)
         # Rows that are written meanwhile are not what this waits for.
         if (failure := folder.failure()) or current.view is None or is_rebuilt(index, DEFAULT_POLICY):
             return failure
