@@ -20,6 +20,8 @@ PROVIDERS = {
     "openai": "OpenAI",
     "cohere": "Cohere",
 }
+# The first is in base.txt wherever it need not be compiled.
+_OTHER_COMMANDS = {"wordllama": "python -m pip install wordllama", "sentence_transformers": "make model"}
 
 _lock = threading.Lock()
 
@@ -40,9 +42,8 @@ def provider_type(name: str) -> type[Provider]:
 
 def install_command(name: str) -> str:
     """The command that installs the package of the provider `name`."""
-    if name == "wordllama":
-        # base.txt has it wherever it need not be compiled.
-        return "python -m pip install wordllama"
+    if name in _OTHER_COMMANDS:
+        return _OTHER_COMMANDS[name]
     return f"python -m pip install --require-hashes -r requirements/embeddings-{name.replace('_', '-')}.txt"
 
 

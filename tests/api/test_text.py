@@ -152,7 +152,7 @@ def test_a_provider_that_fails_is_502_and_nothing_is_written(client: httpx.Clien
     ):
         response = client.request(method, f"{path}/{where}", json=body)
         assert_refused(response, 502, "embedding_failed")
-        assert "requirements/embeddings-sentence-transformers" in response.json()["detail"]
+        assert "make model" in response.json()["detail"]
     stats = client.get(f"{path}/stats").json()
     assert (stats["chunks"], stats["documents"], stats["revision"]) == (0, 0, 0)
 
