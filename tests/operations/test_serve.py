@@ -43,7 +43,7 @@ def run_in_shell(command: str) -> bytes:
 def test_the_first_start_loads_samples_and_prints_lines_that_work(folder: Path) -> None:
     with serving(folder, VECTORDB_SAMPLE=1) as server, server.client() as client:
         said = server.log.read_text()
-        assert f"This data folder is new: {folder}" in said
+        assert f"This is a new database: {folder}/" in said
         by_meaning, by_words = (orjson.loads(run_in_shell(line))["results"] for line in printed_commands(server))
         assert by_meaning[0]["document_id"] == "durability"
         assert len(by_words) == 3
@@ -56,7 +56,7 @@ def test_the_first_start_loads_samples_and_prints_lines_that_work(folder: Path) 
         assert sum(document["chunk_count"] for document in documents) > len(documents) > 10
         assert client.get("/libraries/handbook-sample").json()["embedding"]["provider"] == "wordllama"
     with serving(folder) as server:
-        assert server.log.read_text().count("This data folder is new") == 1
+        assert server.log.read_text().count("This is a new database") == 1
 
 
 def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> None:

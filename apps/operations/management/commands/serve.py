@@ -15,7 +15,7 @@ from apps.embeddings.errors import NotInstalled
 from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
 from apps.engine.indexes import registry
-from apps.libraries.dialects import is_damaged
+from apps.libraries.dialects import database_name, is_damaged
 from apps.libraries.models import Library
 from apps.operations import sample
 from apps.operations.management.base import sentence_of
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             call_command("check_database", stdout=self.stdout, stderr=self.stderr)
         try:
             if not connection.introspection.table_names():
-                self.stdout.write(f"This data folder is new: {settings.DATA_DIR}")
+                self.stdout.write(f"This is a new database: {database_name()}")
             call_command("migrate", verbosity=0, interactive=False)
             if settings.LOAD_SAMPLE and not Library.objects.exists():
                 call_command("load_sample", stdout=self.stdout)
