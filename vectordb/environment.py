@@ -148,6 +148,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_METADATA_DEPTH": (16, _whole(1, 100)),
     "VECTORDB_MAX_BODY_BYTES": (64 << 20, _whole(1024, 1 << 32)),
     "VECTORDB_MAX_BODY_VALUES": (500_000, _whole(10_000, 1 << 28)),
+    "VECTORDB_MAX_REQUEST_COST": (4_000_000, _whole(100_000, 1 << 40)),
     "VECTORDB_MAX_ANSWER_BYTES": (128 << 20, _whole(1 << 20, 1 << 32)),
     "DATABASE_URL": ("", _database_url),
     "SECRET_KEY": ("", _secret),
@@ -170,6 +171,7 @@ class Limits:
     metadata_depth: int
     body_bytes: int
     body_values: int
+    request_cost: int
     answer_bytes: int
 
 

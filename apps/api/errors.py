@@ -35,6 +35,7 @@ from apps.libraries.errors import (
     ModelMismatch,
     NotFound,
     PreconditionFailed,
+    TooSlow,
     pointer,
 )
 
@@ -65,6 +66,7 @@ CODES: dict[str, tuple[int, str]] = {
     "disk_full": (503, "Disk full"),
     "database_unavailable": (503, "Database unavailable"),
     "database_damaged": (503, "Database damaged"),
+    "too_slow": (503, "Took too long"),
     "exhausted": (503, "Out of resources"),
 }
 
@@ -75,6 +77,7 @@ _DOMAIN: dict[type[LibraryError], str] = {
     ModelMismatch: "model_mismatch",
     Conflict: "conflict",
     PreconditionFailed: "precondition_failed",
+    TooSlow: "too_slow",
 }
 
 _FAILURES: dict[Failure, tuple[str, int]] = {
@@ -160,7 +163,8 @@ def problem_of(error: BaseException) -> Problem | None:
         return Problem(error.code, error.detail)
     if isinstance(error, LibraryError):
         code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
-        return Problem(code, error.detail if len(error.faults) != 1 else _sentence(error), error.faults)
+        detail = error.detail if len(error.faults) != 1 else _sentence(error)
+        return Problem(code, detail, error.faults, {"Retry-After": "5"} if code == "too_slow" else {})
     if isinstance(error, TextRefused):
         return Problem("invalid", str(error))
     if isinstance(error, EmbeddingError):

@@ -53,7 +53,7 @@ _PROBLEMS = (
     ("body", "413", "The body is too large."),
     ("body", "415", "The body is not application/json."),
     ("body", "502", "The embedding provider failed; nothing was written."),
-    ("operation", "503", "Busy, disk full, or the database cannot be reached; try again after Retry-After."),
+    ("operation", "503", "Busy, too slow, disk full, or the database cannot be reached; try again after Retry-After."),
     ("operation", "default", "Any other error."),
 )
 _REQUEST_ID = {"description": "The request's id, also in the server's log.", "schema": {"type": "string"}}

@@ -8,6 +8,7 @@ LibraryError
 │   ├── TextChanged      a stored text that changed while the request was embedded
 │   └── ModelMismatch    a request that names another embedding model than the library's
 │       └── ModelChanged   a library whose model changed while the request was embedded
+├── TooSlow              the time of a request is up
 └── PreconditionFailed   the If-Match of a request is not the current ETag
 """
 
@@ -72,6 +73,10 @@ class ModelMismatch(Conflict):
 
 class ModelChanged(ModelMismatch):
     """The library's model changed while the request was embedded; the request may be sent again."""
+
+
+class TooSlow(LibraryError):
+    """The time that a request may take is up."""
 
 
 class PreconditionFailed(LibraryError):

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from apps.engine.metadata.filters import Filter
 from apps.engine.vectors import Int64
 from apps.search.cache import views
+from apps.search.query.budget import RequestBudget
 from apps.search.query.search import Facets, RankedHits, Searcher, SearchRequest
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
@@ -33,16 +34,19 @@ class SearchBackend(Protocol):
 
 
 class OpenLibrary(NamedTuple):
-    """One state of a library: its settings and revision, its rows in the database, and the engine over them."""
+    """One state of a library: its settings and revision, its rows in the database, and the engine over them; and what
+    the request may cost that opened it."""
 
     state: LibraryState
     snapshot: Snapshot
     searcher: SearchBackend
+    budget: RequestBudget
 
 
 @contextmanager
-def open_library(library_id: str) -> Iterator[OpenLibrary]:
-    """The library as it is now, until the block ends. Raises NotFound."""
+def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterator[OpenLibrary]:
+    """The library as it is now, until the block ends; without a `budget`, that of a new request. Raises NotFound."""
+    budget = budget or RequestBudget()
     with open_snapshot() as snapshot:
         loaded = views.current(snapshot, library_id)
-        yield OpenLibrary(loaded.state, snapshot, Searcher(loaded.view))
+        yield OpenLibrary(loaded.state, snapshot, Searcher(loaded.view, budget), budget)

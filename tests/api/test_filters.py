@@ -234,16 +234,3 @@ def test_values_are_counted_of_fields_that_have_some(client: httpx.Client, libra
     for own, value in (("@id", "a"), ("@document_id", None)):
         answer = client.post(f"{path}/facets", json={"field": own}).json()
         assert answer["facets"] == [{"value": value, "count": 1}]
-
-
-def test_the_filters_of_a_batch_are_bounded_together(client: httpx.Client, library: str) -> None:
-    def batch(filters: list[dict[str, Any]]) -> httpx.Response:
-        queries = [{"vector": [1, 0, 0], "filter": filter} for filter in filters]
-        return client.post(f"/libraries/{library}/query/batch", json={"queries": queries})
-
-    different = [{"s": {"$contains": f"{i}"}} for i in range(51)]
-    assert batch(different[:50]).status_code == 200
-    assert batch(different[:1] * 60).status_code == 200
-    assert "51 of them substrings" in assert_refused(batch(different), 400, "invalid", "/queries")["detail"]
-    wide = [{"$or": [{"n": i * 1000 + j} for j in range(1000)]} for i in range(11)]
-    assert "have 11000 conditions" in assert_refused(batch(wide), 400, "invalid", "/queries")["detail"]

@@ -17,6 +17,7 @@ from apps.libraries.models import EmbeddingModel
 from apps.libraries.selectors import check_models, vector_array
 from apps.libraries.vector_input import parse_vectors
 from apps.search.backend import OpenLibrary
+from apps.search.query.budget import PER_TEXT_BYTE
 from apps.search.query.search import SearchRequest
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import LibraryState, open_snapshot
@@ -82,6 +83,7 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
     left_out, text = None, spec.text
     if spec.is_set("chunk_id"):
         left_out, vector, text = _read_chunk(library, spec.chunk_id, at)
+        library.budget.spend(PER_TEXT_BYTE * len(text))
     is_ranking = spec.mmr is None and spec.group_by is None
     return SearchRequest(
         fetch=spec.offset + spec.k if spec.mmr is None else spec.mmr.fetch_k,

@@ -1,12 +1,15 @@
 """From hits to the results that a query asks for: threshold, groups by document, diversity."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from apps.engine.metadata.filters import DOCUMENT_ID, Filter, Not, OneOf
+from apps.engine.metadata.values import key_of
 from apps.engine.vectors import Float32
 from apps.search.backend import OpenLibrary
+from apps.search.query.budget import PER_GROUPED_HIT, price_of_mmr
 from apps.search.query.rows import read_vectors
 from apps.search.query.search import FUSED_RANKS, RankedHits, SearchRequest
 from apps.search.query.spec import EVERYTHING, QuerySpec
@@ -20,43 +23,64 @@ def apply_threshold(hits: RankedHits, spec: QuerySpec) -> RankedHits:
     return hits if spec.score_threshold is None else hits.take(_above_threshold(hits, spec))
 
 
+class _Hit(NamedTuple):
+    key: int
+    score: float
+
+
 def group_by_document(library: OpenLibrary, request: SearchRequest, spec: QuerySpec) -> RankedHits:
     """The best chunks of each of the best documents, at most `group_size` of them, documents in order of their best
     one. A chunk without a document is a group of its own.
 
-    The search is widened until it has met enough documents. Those of which fewer chunks were met are then searched by
-    themselves. Not so in a fused search, whose ranks depend on all documents: there, a group has the chunks of the
-    search that met its best one, and the depths of these searches are fixed.
+    Further searches, each four times as deep, look among the other documents until enough have been met, and those of
+    which fewer chunks were met are then searched by themselves. So the order of documents does not depend on the page.
+
+    A fused search, whose ranks depend on all documents, and one that is filtered afterwards, are widened as a whole. In
+    a fused one a group has the chunks of the search that met its best one, and the depths of these searches are fixed.
     """
     wanted, total = spec.offset + spec.k, library.searcher.count(EVERYTHING)
+    is_whole = request.mode == "hybrid" or request.filter_mode == "post"
     is_fused = request.mode == "hybrid" and spec.group_size > 1
-    first, fetch = (_hits_for(count, spec) for count in (spec.k, wanted))
-    if is_fused:
-        first = fetch = 2 * FUSED_RANKS
-    groups: dict[int, list[int]] = {}
+    first = 2 * FUSED_RANKS if is_fused else _hits_for(spec.k, spec)
+    fetch = _hits_for(wanted, spec) if is_whole and not is_fused else first
+    groups: dict[int, list[_Hit]] = {}
+    rounds: list[RankedHits] = []
+    within: Filter = EVERYTHING
     start = 0
     while True:
         fetch = max(1, min(total, fetch))
-        [hits] = library.searcher.search([request._replace(fetch=fetch, first=first)])
-        places = _above_threshold(hits, spec)
-        documents = _documents_of(library.snapshot, hits.keys[start:])
-        closed = frozenset(groups) if is_fused else frozenset()
-        for place in places[start:]:
-            key = hits.keys[place]
+        [hits] = library.searcher.search(
+            [request._replace(fetch=fetch, first=first if is_whole else None, within=within)]
+        )
+        rounds.append(hits)
+        met = hits.take(_above_threshold(hits, spec)[start:])
+        library.budget.spend(PER_GROUPED_HIT * len(met.keys))
+        documents = _documents_of(library.snapshot, met.keys)
+        closed = frozenset(groups) if is_fused or not is_whole else frozenset()
+        for key, score in zip(met.keys, met.scores, strict=True):
             # Keys of documents and chunks may be equal.
             group = documents[key] or -key
             if group not in closed:
-                groups.setdefault(group, []).append(place)
-        start = len(hits.keys)
-        is_exhausted = fetch >= total or (request.filter_mode != "post" and start < fetch)
-        if len(groups) >= wanted or is_exhausted or len(places) < start:
+                groups.setdefault(group, []).append(_Hit(key, score))
+        is_exhausted = fetch >= total or (request.filter_mode != "post" and len(hits.keys) < fetch)
+        if len(groups) >= wanted or is_exhausted or start + len(met.keys) < len(hits.keys):
             break
+        if is_whole:
+            start = len(hits.keys)
+        else:
+            within = Not(_of_documents(library.snapshot, [group for group in groups if group > 0]))
         fetch *= 4
-    hits = hits._replace(incomplete=False)
-    chosen = {document: found[: spec.group_size] for document, found in list(groups.items())[spec.offset : wanted]}
-    if spec.group_size == 1 or request.mode == "hybrid" or is_exhausted:
-        return hits.take([place for found in chosen.values() for place in found])
-    return _complete_groups(library, request, spec, hits, chosen)
+    chosen = {group: found[: spec.group_size] for group, found in list(groups.items())[spec.offset : wanted]}
+    if spec.group_size > 1 and request.mode != "hybrid" and not (is_exhausted and (is_whole or len(rounds) == 1)):
+        rounds += _complete_groups(library, request, spec, chosen)
+    return rounds[0]._replace(
+        keys=[hit.key for found in chosen.values() for hit in found],
+        scores=[hit.score for found in chosen.values() for hit in found],
+        exact=all(one.exact for one in rounds),
+        scanned=sum(one.scanned for one in rounds),
+        incomplete=False,
+        ranks=hits.ranks,
+    )
 
 
 def _hits_for(groups: int, spec: QuerySpec) -> int:
@@ -65,32 +89,34 @@ def _hits_for(groups: int, spec: QuerySpec) -> int:
 
 
 def _complete_groups(
-    library: OpenLibrary, request: SearchRequest, spec: QuerySpec, hits: RankedHits, groups: dict[int, list[int]]
-) -> RankedHits:
-    """The hits of all groups, by documents; those with too few are completed by a search of their document."""
-    lacking = [document for document, places in groups.items() if document > 0 and len(places) < spec.group_size]
-    within = request._replace(fetch=spec.group_size, filter_mode="pre", first=None)
-    ids = _ids_of_documents(library.snapshot, lacking)
-    found = library.searcher.search([within._replace(document=ids[document]) for document in lacking])
-    completed = dict(zip(lacking, found, strict=True))
-    best = [
-        completed[document].take(_above_threshold(completed[document], spec))
-        if document in completed
-        else hits.take(places)
-        for document, places in groups.items()
-    ]
-    return hits._replace(
-        keys=[key for group in best for key in group.keys],
-        scores=[score for group in best for score in group.scores],
-        exact=hits.exact and all(one.exact for one in found),
-        scanned=hits.scanned + sum(one.scanned for one in found),
-    )
+    library: OpenLibrary, request: SearchRequest, spec: QuerySpec, groups: dict[int, list[_Hit]]
+) -> Iterator[RankedHits]:
+    """Replace the hits of documents that have too few by those of a search of these documents; yield its rounds, which
+    are four times as deep each."""
+    lacking = [group for group, found in groups.items() if group > 0 and len(found) < spec.group_size]
+    fetch = _hits_for(len(lacking), spec)
+    while lacking:
+        within = _of_documents(library.snapshot, lacking)
+        [hits] = library.searcher.search([request._replace(fetch=fetch, filter_mode="pre", first=None, within=within)])
+        yield hits
+        library.budget.spend(PER_GROUPED_HIT * len(hits.keys))
+        documents = _documents_of(library.snapshot, hits.keys)
+        found: dict[int, list[_Hit]] = {group: [] for group in lacking}
+        for place in _above_threshold(hits, spec):
+            members = found[documents[hits.keys[place]] or 0]
+            if len(members) < spec.group_size:
+                members.append(_Hit(hits.keys[place], hits.scores[place]))
+        groups |= found
+        is_exhausted = len(hits.keys) < fetch
+        lacking = [] if is_exhausted else [group for group in lacking if len(found[group]) < spec.group_size]
+        fetch *= 4
 
 
 def mmr(library: OpenLibrary, hits: RankedHits, query: Float32, spec: QuerySpec) -> RankedHits:
     """Results chosen one by one, each for being near the query and unlike those before (Carbonell and Goldstein, 1998);
     likeness is the cosine, whatever the metric."""
     assert spec.mmr is not None
+    library.budget.spend(price_of_mmr(len(hits.keys), spec.offset + spec.k, len(query)))
     candidates = hits.take(_above_threshold(hits, spec)[: spec.mmr.fetch_k])
     if not candidates.keys:
         return candidates
@@ -124,8 +150,10 @@ def _documents_of(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, int | No
     return dict(_select_by_keys(snapshot, "SELECT id, document_id FROM vectordb_chunk WHERE id IN ({})", keys))
 
 
-def _ids_of_documents(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, str]:
-    return dict(_select_by_keys(snapshot, "SELECT id, public_id FROM vectordb_document WHERE id IN ({})", keys))
+def _of_documents(snapshot: Snapshot, keys: Sequence[int]) -> OneOf:
+    """The filter for the chunks of documents."""
+    found = _select_by_keys(snapshot, "SELECT public_id FROM vectordb_document WHERE id IN ({})", keys)
+    return OneOf(DOCUMENT_ID, tuple(key_of(public_id) for (public_id,) in found))
 
 
 def _select_by_keys(snapshot: Snapshot, sql: str, keys: Sequence[int]) -> list[tuple[Any, ...]]:

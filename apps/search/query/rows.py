@@ -18,6 +18,7 @@ from apps.libraries.dialects.base import Dialect
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import vector_array
 from apps.search.backend import OpenLibrary
+from apps.search.query.budget import PER_RESULT
 from apps.search.query.search import RankedHits
 from apps.search.query.spec import QuerySpec
 
@@ -36,6 +37,7 @@ def hydrate(
 ) -> list[list[dict[str, Any]]]:
     """The results of each query, with the fields it asked for. Raises Invalid for too many or too large ones."""
     snapshot, state = library.snapshot, library.state
+    library.budget.spend(PER_RESULT * sum(len(hits.keys) for hits in found))
     columns = _columns(frozenset(chain.from_iterable(spec.include for spec in specs)), snapshot.dialect)
     keys = list(dict.fromkeys(chain.from_iterable(hits.keys for hits in found)))
     is_small = sum(len(hits.keys) for hits in found) <= _ROWS_PER_BLOCK
@@ -43,6 +45,7 @@ def hydrate(
     rows: dict[int, tuple[Any, ...]] = {}
     budget = ResponseBudget()
     for start in range(0, len(keys), _ROWS_PER_BLOCK):
+        library.budget.check_time()
         some = keys[start : start + _ROWS_PER_BLOCK]
         params = [state.generation, *some] if columns.of_generation else some
         read = snapshot.rows(columns.sql.format(", ".join(["%s"] * len(some))), params)

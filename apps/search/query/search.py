@@ -13,12 +13,13 @@ import numpy as np
 
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.registry import BRUTE_FORCE
-from apps.engine.metadata.filters import Filter, parse_filter
+from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
-from apps.search.query.spec import Hybrid, Mode
+from apps.search.query.budget import PER_FETCHED_HIT, PER_FUSED_HIT, RequestBudget, price_of_filters, price_of_words
+from apps.search.query.spec import EVERYTHING, Hybrid, Mode
 
 # The ranks of either side whose scores are added up.
 FUSED_RANKS = 100
@@ -31,8 +32,8 @@ _WORDS = "words"
 class SearchRequest(NamedTuple):
     """The chunks of ranks `offset` to `fetch` by `vector`, by `words` or by both, under a filter.
 
-    `left_out` is the key of a chunk that is no hit. `document` is the id of the only document whose chunks are hits;
-    its chunks are scanned.
+    `left_out` is the key of a chunk that is no hit. `within` is another filter, whose rows are not kept for the next
+    request.
 
     An approximate index finds other rows when it is asked for more of them. So the ranking begins with what a search
     for `first` finds (None: a page, `fetch` - `offset`), and deeper searches continue it, whatever the `offset`.
@@ -48,7 +49,7 @@ class SearchRequest(NamedTuple):
     params: Params
     hybrid: Hybrid
     left_out: int | None = None
-    document: str | None = None
+    within: Filter = EVERYTHING
     offset: int = 0
     first: int | None = None
 
@@ -110,17 +111,20 @@ def _plan_of(kinds: frozenset[str]) -> str:
 
 
 class Searcher:
-    """The embedded engine's answers from one view; None is the view of a library that has no vectors yet."""
+    """The embedded engine's answers from one view; None is the view of a library that has no vectors yet. They are
+    paid from the budget of a request before work begins: a method raises Invalid where it is too small."""
 
-    def __init__(self, view: View | None) -> None:
+    def __init__(self, view: View | None, budget: RequestBudget | None = None) -> None:
         self._view = view
+        self._budget = budget or RequestBudget()
         self._allowed: dict[Filter, _Allowed] = {}
 
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
-        """The hits of each request, in the order of `requests`."""
+        """The hits of each request, in the order of `requests`. Raises TooSlow."""
         view = self._view
         if view is None:
             return [_NO_VECTORS] * len(requests)
+        self._pay(view, requests)
         if len(requests) == 1 and requests[0].mode == "vector":
             return [self._select(view, self._search_vectors(view, requests)[0], requests[0])]
         hits: list[RankedHits] = [_NO_VECTORS] * len(requests)
@@ -128,39 +132,58 @@ class Searcher:
         for i, request in enumerate(requests):
             if request.mode == "vector":
                 depths = _depth(request), request.offset, request.first
-                options = request.filter, request.filter_mode, request.exact, request.document
+                options = request.filter, request.filter_mode, request.exact, request.within
                 groups[*depths, *options, *sorted(request.params.items())].append(i)
             else:
+                self._budget.check_time()
                 search = self._search_words if request.mode == "lexical" else self._search_both
                 hits[i] = self._select(view, search(view, request), request)
         for members in groups.values():
+            self._budget.check_time()
             for i, found in zip(members, self._search_vectors(view, [requests[i] for i in members]), strict=True):
                 hits[i] = self._select(view, found, requests[i])
         return hits
 
     def match(self, filter: Filter) -> Int64:
         """The keys of the chunks that match, ascending."""
-        return np.empty(0, np.int64) if self._view is None else self._view.keys(self._view.matching(filter))
+        if self._view is None:
+            return np.empty(0, np.int64)
+        self._budget.spend(price_of_filters([filter], len(self._view)))
+        return self._view.keys(self._view.matching(filter))
 
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
         if self._view is None:
             return 0
-        return len(self._view) if filter.is_everything else self._allow(self._view, filter).rows
+        if filter.is_everything:
+            return len(self._view)
+        self._budget.spend(price_of_filters([filter], len(self._view)))
+        return self._allow(self._view, filter).rows
 
     def facets(self, field: str, filter: Filter, limit: int) -> Facets:
         """The `limit` most frequent values of a field among the chunks that match."""
         if self._view is None:
             return Facets([], 0, 0)
+        self._budget.spend(price_of_filters([filter], len(self._view)))
         masks = self._view.matching(filter)
         counts, distinct = self._view.facets(field, masks, limit)
         return Facets(counts, distinct, _Allowed.of(masks).rows)
 
-    def _allow(self, view: View, filter: Filter, document: str | None = None) -> _Allowed:
-        """The rows that match, those of one document if it is named."""
-        if document is not None:
-            # Not kept: there may be as many documents as rows.
-            masks, outer = view.matching(parse_filter({"@document_id": document})), self._allow(view, filter).masks
+    def _pay(self, view: View, requests: Sequence[SearchRequest]) -> None:
+        rows = len(view)
+        filters = {request.filter for request in requests if not request.filter.is_everything}.difference(self._allowed)
+        filters |= {request.within for request in requests if request.within is not EVERYTHING}
+        points = price_of_filters(filters, rows) if filters else 0
+        for request in requests:
+            per_hit = PER_FUSED_HIT if request.mode == "hybrid" else PER_FETCHED_HIT
+            points += per_hit * min(request.fetch, rows) + price_of_words(request.words, rows)
+        self._budget.spend(points)
+
+    def _allow(self, view: View, filter: Filter, within: Filter = EVERYTHING) -> _Allowed:
+        """The rows that match both filters."""
+        if within is not EVERYTHING:
+            # Not kept: there may be as many of these filters as rows.
+            masks, outer = view.matching(within), self._allow(view, filter).masks
             if outer is not None:
                 masks = [mask & other for mask, other in zip(masks, outer, strict=True)]
             return _Allowed.of(masks)
@@ -181,6 +204,7 @@ class Searcher:
         first, *deeper = _depths(view, request, exact)
         hits = view.search(vectors, first, exact=exact, params=request.params, allowed=allowed.masks)
         for depth in deeper:
+            self._budget.check_time()
             more = view.search(vectors, depth, exact=exact, params=request.params, allowed=allowed.masks)
             hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
         return [_rank(one, allowed, view) for one in hits]
@@ -228,7 +252,7 @@ class Searcher:
 
     def _allow_before(self, view: View, request: SearchRequest) -> _Allowed:
         """The rows among which is searched: all, where the filter is applied after the search."""
-        return _ALL if request.filter_mode == "post" else self._allow(view, request.filter, request.document)
+        return _ALL if request.filter_mode == "post" else self._allow(view, request.filter, request.within)
 
     def _select(self, view: View, ranked: RankedHits, request: SearchRequest) -> RankedHits:
         """The hits that the request asks for, of the ranking from its beginning."""

@@ -12,6 +12,7 @@ from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
 from apps.search.backend import OpenLibrary, open_library
+from apps.search.query.budget import PER_TEXT_BYTE, RequestBudget
 from apps.search.query.plan import embed_texts, make_requests
 from apps.search.query.rerank import apply_threshold, group_by_document, mmr
 from apps.search.query.rows import hydrate
@@ -37,10 +38,11 @@ def query_batch(*, library_id: str, specs: Sequence[QuerySpec]) -> list[dict[str
 
 def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, Any]]:
     """The answers to queries, which are named by their pointers."""
-    began = time.perf_counter()
+    began, budget = time.perf_counter(), RequestBudget()
+    budget.spend(PER_TEXT_BYTE * sum(len(spec.text) for spec in specs.values()))
     for _ in range(_ATTEMPTS):
         embedded = embed_texts(library_id, specs)
-        with open_library(library_id) as library:
+        with open_library(library_id, budget) as library:
             if embedded.model is not None and embedded.model != library.state.embedding:
                 continue
             requests = make_requests(library, specs, embedded.vectors)
@@ -60,6 +62,7 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     searched = iter(library.searcher.search([request for request, spec in pairs if spec.group_by is None]))
     found = []
     for request, spec in pairs:
+        library.budget.check_time()
         if spec.group_by is not None:
             found.append(group_by_document(library, request, spec))
         elif spec.mmr is not None:

@@ -165,10 +165,6 @@ class QuerySpec(Input):
         return self
 
 
-# In the filters of a batch that differ.
-_MOST_CONDITIONS = 10 * filters.MAX_CONDITIONS
-
-
 class QueryBatch(Input):
     """Queries to answer from one state of the library."""
 
@@ -177,17 +173,3 @@ class QueryBatch(Input):
     queries: Annotated[list[QuerySpec], bounded_list(settings.LIMITS.queries_per_batch)] = Field(
         description="The queries; one that is refused refuses all."
     )
-
-    @model_validator(mode="after")
-    def _check_cost(self) -> "QueryBatch":
-        # Equal filters are evaluated once.
-        distinct = {query.filter for query in self.queries if not query.filter.is_everything}
-        asked = [condition for filter in distinct for condition in filters.conditions(filter)]
-        substrings = sum(isinstance(one, filters.Contains) and one.is_substring for one in asked)
-        if len(asked) > _MOST_CONDITIONS or substrings > filters.MAX_SUBSTRINGS:
-            raise validation_error(
-                f"have {len(asked)} conditions in their different filters, {substrings} of them substrings; a batch "
-                f"may have {_MOST_CONDITIONS} and {filters.MAX_SUBSTRINGS}: send several batches",
-                path=("queries",),
-            )
-        return self
