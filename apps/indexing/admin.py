@@ -34,6 +34,7 @@ class LibraryAdmin(RowAdmin):
     search_help_text = "Part of an id, a name or a description."
     editable = ("public_id", "name", "description", "dimension", "metric", "index_type", "metadata")
     shown = ("document_count", "chunk_count", "embedding", "created_at", "updated_at", "stats")
+    deleted_along = ((Document, "library"), (Chunk, "library"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return super(RowAdmin, self).has_add_permission(request)
@@ -47,9 +48,6 @@ class LibraryAdmin(RowAdmin):
 
     def delete(self, row: Library) -> None:
         delete_library(library_id=row.public_id)
-
-    def deleted_along(self, keys: list[int]) -> list[QuerySet[Any]]:
-        return [Document.objects.filter(library__in=keys), Chunk.objects.filter(library__in=keys)]
 
     @admin.display(description="documents", ordering="document_total")
     def document_count(self, library: Any) -> SafeString:

@@ -38,6 +38,8 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     sortable_by: ClassVar[tuple[str, ...]] = ()
     editable: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]
+    # What the triggers delete along with a row, and by which field; Django does not know of it.
+    deleted_along: ClassVar[tuple[tuple[type[Model], str], ...]] = ()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -69,16 +71,18 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for row in queryset:
             self.delete_model(request, row)
 
-    def deleted_along(self, keys: list[int]) -> list[QuerySet[Any]]:
-        """What the triggers delete along with the rows of `keys`; Django does not know of it."""
-        return []
+    def response_action(self, request: Any, queryset: Any) -> Any:
+        """For the selected rows only, whatever the request says: never for those of all pages."""
+        request.POST = request.POST.copy()
+        request.POST["select_across"] = "0"
+        return super().response_action(request, queryset)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         names, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        for rows in self.deleted_along([row.pk for row in objs]):
-            name = str(rows.model._meta.verbose_name_plural)
-            counts[name] = rows.count()
-            if counts[name] and not request.user.has_perm(f"libraries.delete_{rows.model._meta.model_name}"):
+        for model, field in self.deleted_along:
+            name = str(model._meta.verbose_name_plural)
+            counts[name] = model._default_manager.filter(**{f"{field}__in": [row.pk for row in objs]}).count()
+            if counts[name] and not request.user.has_perm(f"libraries.delete_{model._meta.model_name}"):
                 lacking.add(name)
         return names, counts, lacking, protected
 
@@ -100,12 +104,10 @@ class DocumentAdmin(RowAdmin):
     search_help_text = "The beginning of an id, or words of a title or source."
     editable = ("title", "source", "metadata")
     shown = readonly_fields = ("library", "public_id", "created_at", "updated_at", "chunk_count")
+    deleted_along = ((Chunk, "document"),)
 
     def delete(self, row: Document) -> None:
         delete_document(library_id=row.library.public_id, document_id=row.public_id)
-
-    def deleted_along(self, keys: list[int]) -> list[QuerySet[Any]]:
-        return [Chunk.objects.filter(document__in=keys)]
 
     @admin.display(description="title")
     def excerpt(self, document: Document) -> str:

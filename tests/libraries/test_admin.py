@@ -547,6 +547,8 @@ def test_rows_of_other_pages_are_not_offered_to_be_deleted(admin_client: Client,
     page = admin_client.get(CHUNKS)
     assert len(listed(page)) == 50
     assert "Select all" not in text_of(page)
+    asked = select(admin_client, CHUNKS, Chunk.objects.earliest("pk"), select_across="1")
+    assert "Chunks: 1 " in text_of(asked)
 
 
 @asks_snapshots
