@@ -90,6 +90,13 @@ def row_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return norms
 
 
+def unit_rows(wide: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of `wide` divided by their L2 norms; a row of zeros stays."""
+    norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    units: NDArray[np.float64] = wide / np.where(norms > 0.0, norms, 1.0)
+    return units
+
+
 def exact_scores(
     metric: Metric,
     vectors: NDArray[np.float32],

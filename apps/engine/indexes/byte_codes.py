@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
-from apps.engine.metrics import Metric, row_norms
+from apps.engine.metrics import Metric, unit_rows
 from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 Bytes = NDArray[np.uint8]
@@ -124,10 +124,7 @@ def _centre(vectors: Float32, metric: Metric) -> Float64:
 def _unit_if_cosine(vectors: Float32, metric: Metric) -> Float64:
     """What `vectors` [n, d] stand for, in float64: under cosine, of length one."""
     wide = vectors.astype(np.float64)
-    if metric is Metric.COSINE:
-        norms = row_norms(vectors)
-        wide /= np.where(norms > 0, norms, 1.0)[:, None]
-    return wide
+    return unit_rows(wide) if metric is Metric.COSINE else wide
 
 
 def _encode(vectors: Float32, metric: Metric, mean: Float64) -> tuple[Bytes, Float32, float]:

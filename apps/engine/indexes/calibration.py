@@ -7,8 +7,8 @@ import numpy as np
 
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix
-from apps.engine.indexes.normalize import Normalizer, unit_rows
-from apps.engine.metrics import Metric, exact_scores
+from apps.engine.indexes.normalize import Normalizer
+from apps.engine.metrics import Metric, exact_scores, unit_rows
 from apps.engine.vectors import Float32, Int64
 
 _QUERIES = 128
@@ -61,9 +61,10 @@ class Calibration:
         """Ascending, the place in `proposed` [m, r] (representatives, -1 for none) of each of the m*k true neighbours;
         r for those that are not there."""
         ranks = np.full((len(proposed), self.k), proposed.shape[1], np.int64)
-        for query, candidates, floor, found in zip(self.queries, proposed, self.floors, ranks, strict=True):
-            rows, places = duplicates.expand(candidates[candidates >= 0])
-            scores = exact_scores(self.matrix.metric, self.matrix.vectors, query, rows)
-            neighbors = np.sort(places[scores >= floor])[: self.k]
+        sizes = duplicates.sizes()
+        for query, rows, floor, found in zip(self.queries, proposed, self.floors, ranks, strict=True):
+            rows = rows[rows >= 0]
+            places = np.flatnonzero(exact_scores(self.matrix.metric, self.matrix.vectors, query, rows) >= floor)
+            neighbors = np.repeat(places, sizes[rows[places]])[: self.k]
             found[: len(neighbors)] = neighbors
         return np.sort(ranks, axis=None)

@@ -60,18 +60,9 @@ class Duplicates:
         is_representative[self.pairs[1]] = False
         return np.flatnonzero(is_representative)
 
-    def expand(self, representatives: Int64) -> tuple[Int64, Int64]:
-        """The rows `representatives` and their duplicates, and for each its place in `representatives`."""
-        places = np.arange(len(representatives))
-        if not self.pairs.size:
-            return representatives, places
-        start = np.searchsorted(self.pairs[0], representatives)
-        sizes = np.searchsorted(self.pairs[0], representatives, side="right") - start
-        if not sizes.any():
-            return representatives, places
-        ends = np.cumsum(sizes)
-        duplicates = self.pairs[1, np.arange(ends[-1]) + np.repeat(start - ends + sizes, sizes)]
-        return np.concatenate([representatives, duplicates]), np.concatenate([places, np.repeat(places, sizes)])
+    def sizes(self) -> Int64:
+        """For each row [n], the number of rows that it stands for if it is a representative."""
+        return 1 + np.bincount(self.pairs[0], minlength=self.rows)
 
     def representatives_of(self, allowed: Mask) -> Mask:
         """A mask of rows that is true for representatives that are allowed or have an allowed duplicate."""

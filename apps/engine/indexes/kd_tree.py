@@ -21,7 +21,8 @@ from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
 from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.metrics import Metric, row_norms
+from apps.engine.indexes.normalize import Normalizer
+from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
 _LEAF_SIZE = 32
@@ -31,7 +32,6 @@ _ALL = np.empty(0, np.bool_)
 _SCAN_COST = 2
 # Leaves are as wide as a multiple of the float64 lanes of a processor.
 _LANES = 8
-_BLOCK_SIZE = 1 << 20
 
 
 class Tree(NamedTuple):
@@ -62,7 +62,9 @@ class KdTree(VectorIndex):
 
     @classmethod
     def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
-        rows = _unit_vectors(matrix.vectors) if matrix.metric is Metric.COSINE else matrix.vectors
+        rows = matrix.vectors
+        if matrix.metric is Metric.COSINE and len(rows):
+            rows = np.concatenate(list(Normalizer.fit(matrix, matrix.dimension).row_blocks(rows)))
         levels = 0
         while -(-len(rows) >> levels) > params.get("leaf_size", _LEAF_SIZE):
             levels += 1
@@ -96,17 +98,6 @@ class KdTree(VectorIndex):
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._tree)
-
-
-def _unit_vectors(vectors: Float32) -> Float32:
-    """The rows of `vectors` [n, d] divided by their norms, in float64, then rounded."""
-    norms = row_norms(vectors)
-    units = np.empty(vectors.shape, np.float32)
-    step = max(1, _BLOCK_SIZE // vectors.shape[1])
-    for start in range(0, len(vectors), step):
-        part = slice(start, start + step)
-        units[part] = vectors[part] / norms[part, None]
-    return units
 
 
 def _halve(rows: Float32, levels: int) -> Int64:

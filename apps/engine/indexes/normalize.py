@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from apps.engine.indexes.matrix import Matrix
-from apps.engine.metrics import Metric
+from apps.engine.metrics import Metric, unit_rows
 from apps.engine.vectors import Float32, Float64, Int64
 
 _BLOCK_VALUES = 1 << 21
@@ -68,9 +68,3 @@ class Normalizer:
         padded = np.zeros((len(wide), self.width), np.float32)
         padded[:, : wide.shape[1]] = wide
         return padded
-
-
-def unit_rows(wide: Float64) -> Float64:
-    """Rows of `wide` divided by their L2 norms; a row of zeros stays."""
-    norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return wide / np.where(norms > 0.0, norms, 1.0)

@@ -31,7 +31,7 @@ def rerank(
     enough = representatives[:, -1] >= 0
     for i, query in enumerate(queries):
         full = int(np.count_nonzero(representatives[i] >= 0))
-        rows, places = duplicates.expand(representatives[i, :full])
+        rows, places = expand(duplicates, representatives[i, :full])
         order = np.argsort(places, kind="stable")
         if allowed is not None:
             order = order[allowed[rows[order]]]
@@ -48,6 +48,14 @@ def rerank(
         chosen = best(exact, rows, k)
         positions[i, : len(chosen)], scores[i, : len(chosen)] = rows[chosen], exact[chosen]
     return positions, scores, enough
+
+
+def expand(duplicates: Duplicates, representatives: Int64) -> tuple[Int64, Int64]:
+    """The rows `representatives` and their duplicates, and for each its place in `representatives`."""
+    pairs, places = duplicates.pairs, np.arange(len(representatives))
+    more = [pairs[1, pairs[0] == row] for row in representatives]
+    sizes = [len(rows) for rows in more]
+    return np.concatenate([representatives, *more]), np.concatenate([places, np.repeat(places, sizes)])
 
 
 def count_read(

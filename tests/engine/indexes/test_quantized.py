@@ -126,7 +126,7 @@ def test_copies_of_one_row_push_no_other_out(metric: Metric) -> None:
 @pytest.mark.parametrize("magnitude", [1e15, 1e7, 1e-7, 1e-30, 1e-41])
 @pytest.mark.parametrize("metric", Metric)
 def test_magnitudes_make_no_difference(metric: Metric, magnitude: float) -> None:
-    vectors = storable(embeddings(ROWS, DIMENSION).astype(np.float64) * magnitude)
+    vectors = storable(embeddings(6000, DIMENSION).astype(np.float64) * magnitude)
     index = Quantized.build(Matrix(vectors, metric))
     for query_magnitude in (magnitude, magnitude * 100, 1.0, 1e15, 1e-30):
         queries = storable(QUERIES.astype(np.float64) * query_magnitude)
