@@ -71,11 +71,11 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for row in queryset:
             self.delete_model(request, row)
 
-    def response_action(self, request: Any, queryset: Any) -> Any:
+    def response_action(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """For the selected rows only, whatever the request says: never for those of all pages."""
         request.POST = request.POST.copy()
         request.POST["select_across"] = "0"
-        return super().response_action(request, queryset)
+        return super().response_action(request, *args, **kwargs)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         names, counts, lacking, protected = super().get_deleted_objects(objs, request)
