@@ -36,9 +36,9 @@ def _is_without_tables() -> bool:
     from django.db import connection
 
     try:
-        return "library" not in connection.introspection.table_names()
+        return "vectordb_library" not in connection.introspection.table_names()
     except DatabaseError:
-        return False
+        return connection.vendor == "sqlite" and not os.path.exists(connection.settings_dict["NAME"])
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class Server:
                 try:
                     for _ in range(number):
                         clients.append(stack.enter_context(self.client(limits=httpx.Limits(keepalive_expiry=None))))
-                        clients[-1].get("/libraries").raise_for_status()
+                        clients[-1].get(f"{self.url}/health").raise_for_status()
                 finally:
                     for other in others:
                         other.resume()

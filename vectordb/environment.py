@@ -214,17 +214,6 @@ def sqlite_file(url: str) -> Path:
     return Path(unquote(url.removeprefix("sqlite:///")))
 
 
-def prepare_data_dir(folder: Path) -> None:
-    """Make the data folder, readable by its owner only; raise ImproperlyConfigured where that is impossible."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImproperlyConfigured(
-            f"VECTORDB_DATA_DIR={str(folder)!r} cannot be used: {error.strerror or error}. Name a folder that can be "
-            "created and written."
-        ) from None
-
-
 def secret_key(folder: Path) -> str:
     """The signing key kept in `folder`; made on the first call, once even if several processes start together."""
     path = folder / "secret_key"

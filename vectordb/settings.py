@@ -1,10 +1,13 @@
 """Django settings, made from the environment (`vectordb/environment.py`)."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import environ
+from django.utils.functional import SimpleLazyObject
+from django.utils.log import CallbackFilter
 
 from apps.embeddings.config import Config
 from vectordb import environment
@@ -43,8 +46,8 @@ EMBEDDINGS = Config(
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 
-environment.prepare_data_dir(DATA_DIR)
-SECRET_KEY: str = _values["SECRET_KEY"] or environment.secret_key(DATA_DIR)
+# Made when it is first asked for: only some of the commands sign anything, or have a data folder.
+SECRET_KEY: Any = _values["SECRET_KEY"] or SimpleLazyObject(partial(environment.secret_key, DATA_DIR))
 DEBUG: bool = _values["VECTORDB_DEBUG"]
 ALLOWED_HOSTS: list[str] = _values["VECTORDB_ALLOWED_HOSTS"]
 
@@ -98,8 +101,8 @@ def _databases(url: str) -> dict[str, dict[str, Any]]:
     if not url or url.startswith("sqlite:"):
         file = environment.sqlite_file(url) if url else DATA_DIR / "vectordb.sqlite3"
         options = {"timeout": BUSY_TIMEOUT, "transaction_mode": "IMMEDIATE"}
-        writer = {"ENGINE": "django.db.backends.sqlite3", "NAME": file, "CONN_MAX_AGE": None, "OPTIONS": options}
-        writer["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+        writer = {"ENGINE": "apps.libraries.dialects.sqlite_backend", "NAME": file, "CONN_MAX_AGE": None}
+        writer |= {"OPTIONS": options, "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")}}
         reader = dict(writer) | {"OPTIONS": options | {"transaction_mode": "DEFERRED"}}
     else:
         writer = environ.Env.db_url_config(url) | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
@@ -159,13 +162,16 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
-    "filters": {"request_id": {"()": "apps.access.requests.RequestIdFilter"}},
+    "filters": {
+        "request_id": {"()": "apps.access.requests.RequestIdFilter"},
+        "bugs": {"()": CallbackFilter, "callback": lambda record: getattr(record, "status_code", 500) != 503},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request_id"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
     "loggers": {
         "django": {"level": "WARNING", "propagate": True, "handlers": []},
-        # A refused request is the client's affair, and its answer says why.
-        "django.request": {"level": "ERROR"},
+        # A refused request is the client's affair, and its answer says why. What is unavailable has a line of its own.
+        "django.request": {"level": "ERROR", "filters": ["bugs"]},
         # It tells which of its builds it tries.
         "faiss": {"level": "WARNING"},
         # A line for each request to an embedding provider.

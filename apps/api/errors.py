@@ -25,7 +25,7 @@ from apps.api.hints import known_fields, meant_field, wrapping_field
 from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.engine.errors import is_exhaustion
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
-from apps.libraries.dialects.damage import REMEDY
+from apps.libraries.dialects.damage import DAMAGED, DatabaseUnusable
 from apps.libraries.errors import (
     Conflict,
     EmbeddingRequired,
@@ -84,7 +84,7 @@ _FAILURES: dict[Failure, tuple[str, int]] = {
     Failure.BUSY: ("Other writes held the database {name} for too long; nothing was written. Try again.", 1),
     Failure.FULL: ("The disk of the database {name} is full; nothing was written. Make room, then try again.", 30),
     Failure.UNAVAILABLE: ("The database {name} did not answer, or its files cannot be used. Try again.", 5),
-    Failure.DAMAGED: (f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}", 60),
+    Failure.DAMAGED: (DAMAGED, 60),
 }
 
 # What pydantic's own errors say here; a `validation_error` of `apps.libraries.fields` brings its own sentence.
@@ -179,7 +179,7 @@ def problem_of(error: BaseException) -> Problem | None:
         note_if_damaged(error)
         logger.warning("%s: %s: %s", failure.value, database_name(), error)
         detail, seconds = _FAILURES[failure]
-        detail = detail.format(name=Path(database_name()).name)
+        detail = str(error) if isinstance(error, DatabaseUnusable) else detail.format(name=Path(database_name()).name)
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
     if is_exhaustion(error):
         logger.warning("exhausted: %s", str(error) or type(error).__name__)

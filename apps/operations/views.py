@@ -59,9 +59,9 @@ def _data_dir() -> str:
 
 def _index_dir() -> str:
     """Whether an index file could be written; the disk may be full, or the folder something else."""
-    folder = settings.INDEX_DIR
+    # It is made with its first file.
+    folder = settings.INDEX_DIR if settings.INDEX_DIR.exists() else settings.DATA_DIR
     try:
-        folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * 4096)
             file.flush()

@@ -66,7 +66,8 @@ class Snapshot:
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        # Only Django's own cursor would look whether the server has hung up since the last request.
+        # Only Django's own cursor would look whether the server has hung up since the last request, and whether the
+        # files of SQLite are in place.
         connection.close_if_health_check_failed()
         connection.ensure_connection()
         self._connection = connection

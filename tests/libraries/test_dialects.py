@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, ProgrammingError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.test import Client
 
-from apps.libraries.dialects import Failure, check_database, dialect_of, failure_of, note_if_damaged
+from apps.libraries.dialects import Failure, check_database, create_database, dialect_of, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import forget_damage
 from apps.libraries.models import Change, Chunk, Document, Embedding, Library, Reembedding
 
@@ -246,12 +247,13 @@ def test_an_acknowledged_write_is_on_disk(alias: str) -> None:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Callable[[], BaseDatabaseWrapper]]:
-    """Makes connections, with the settings of `default`, to one database that does not exist yet."""
+    """Makes connections, with the settings of `default`, to one database that is empty yet."""
     made = []
 
     def make() -> BaseDatabaseWrapper:
         database = settings.DATABASES["default"] | {"NAME": str(tmp_path / "fresh.sqlite3")}
         made.append(ConnectionHandler({"default": database})["default"])
+        create_database(made[-1])
         return made[-1]
 
     yield make
@@ -383,6 +385,13 @@ def test_files_that_cannot_be_used_are_told_apart(fresh: Callable[[], BaseDataba
     with pytest.raises(DatabaseError) as failed:
         fresh().ensure_connection()
     assert failure_of(failed.value) is Failure.UNAVAILABLE
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+def test_a_data_folder_that_cannot_be_made_is_refused(settings: Any, below: str) -> None:
+    settings.DATA_DIR = Path(__file__) / below
+    with pytest.raises(ImproperlyConfigured, match=r"VECTORDB_DATA_DIR=.* a folder that can be created and written"):
+        create_database(connection)
 
 
 @pytest.fixture

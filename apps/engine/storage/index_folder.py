@@ -48,6 +48,12 @@ class IndexFolder:
         self._segments = path / "segments"
         self._manifests = path / "manifests"
 
+    def _make(self, folder: Path) -> None:
+        """Make a folder for index files. Raises OSError, also where what all libraries' folders lie in is gone: it may
+        have been moved."""
+        self._failure.parent.parent.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
     def save(self, segment: Segment) -> tuple[Segment, SegmentRecord]:
         """Write a segment that is in memory only; return it under the name of its folder, and its record.
 
@@ -56,6 +62,7 @@ class IndexFolder:
         name = secrets.token_hex(8)
         folder = self._segments / name
         with _remove_on_error(folder):
+            self._make(self._segments)
             segment.save(folder)
             paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             files = {str(path.relative_to(folder)): sync_file(path) for path in paths}
@@ -72,7 +79,8 @@ class IndexFolder:
         Raises OSError; then no manifest is there.
         """
         beside = self._manifests / f".{manifest.number}-{secrets.token_hex(4)}"
-        beside.mkdir(parents=True)
+        self._make(self._manifests)
+        beside.mkdir()
         with _remove_on_error(beside):
             records = []
             for record in manifest.segments:
@@ -164,7 +172,7 @@ class IndexFolder:
         """Record damage for maintenance; return True unless the same is recorded already. Where no file can be written,
         that is never so."""
         try:
-            self._damage.parent.mkdir(parents=True, exist_ok=True)
+            self._make(self._damage.parent)
             with open(self._damage, "x", encoding="utf-8") as file:
                 file.write(reason)
         except FileExistsError:
@@ -202,7 +210,7 @@ class IndexFolder:
             if reason is None:
                 self._failure.unlink(missing_ok=True)
             else:
-                self._failure.parent.mkdir(parents=True, exist_ok=True)
+                self._make(self._failure.parent)
                 # On a full disk there is room for an empty file at least.
                 self._failure.touch()
                 self._failure.write_bytes(orjson.dumps({"reason": reason}))

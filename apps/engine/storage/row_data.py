@@ -106,8 +106,9 @@ class SealedRows(RowData):
 
     def save(self, folder: Path) -> None:
         """Write the files into `folder`, which must not exist."""
+        folder.mkdir()
         for name, block in ((_COLUMNS, self.columns), (_TEXT, self.text)):
-            (folder / name).mkdir(parents=True)
+            (folder / name).mkdir()
             block.save(folder / name)
 
     @classmethod

@@ -81,7 +81,8 @@ class Segment(Part):
     def save(self, folder: Path) -> None:
         """Write the files of the segment, whose row data must be sealed, into `folder`, which must not exist."""
         assert isinstance(self.row_data, SealedRows)
-        (folder / _MATRIX).mkdir(parents=True)
+        folder.mkdir()
+        (folder / _MATRIX).mkdir()
         save_array(folder / _KEYS, self.keys)
         save_array(folder / _VECTORS, self.matrix.vectors)
         self.matrix.save(folder / _MATRIX)

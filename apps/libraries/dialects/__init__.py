@@ -7,11 +7,13 @@ after them: SQLite reads all triggers when a table is renamed, and Django alters
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
-from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
 from apps.libraries.dialects.damage import (
     DatabaseUnusable,
     forget_damage,
@@ -26,7 +28,10 @@ __all__ = [
     "SNAPSHOT_ALIAS",
     "Dialect",
     "Failure",
+    "FilesState",
     "check_database",
+    "create_database",
+    "database_files",
     "database_name",
     "dialect_of",
     "drop_triggers",
@@ -82,6 +87,25 @@ def check_database() -> list[str]:
     else:
         forget_damage()
     return faults
+
+
+def create_database(connection: BaseDatabaseWrapper) -> None:
+    """Make the data folder, readable by its owner only, and the database in it, where they are not there. Nothing else
+    makes them: a folder that was moved away from under a server is not made again. Raises ImproperlyConfigured."""
+    try:
+        settings.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        dialect_of(connection).create(connection)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"VECTORDB_DATA_DIR={str(settings.DATA_DIR)!r} cannot be used: {error.strerror or error}. Name a folder "
+            "that can be created and written."
+        ) from None
+
+
+def database_files() -> FilesState:
+    """Return what became of the database files that this process has open, if any."""
+    connection = connections["default"]
+    return dialect_of(connection).files_state(connection)
 
 
 def prepare_connection(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

@@ -26,6 +26,16 @@ class Failure(Enum):
     DAMAGED = "database_damaged"
 
 
+class FilesState(Enum):
+    """What became of the database files that a process has open."""
+
+    IN_PLACE = "in place"
+    # They may come back, and are used again then.
+    MISSING = "missing"
+    # The process must end: the next one opens what is there.
+    REPLACED = "replaced"
+
+
 class Dialect(ABC):
     """The SQL and settings of one database."""
 
@@ -41,6 +51,14 @@ class Dialect(ABC):
     @abstractmethod
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Set what a new connection needs. Must take no lock that a writer may hold."""
+
+    @abstractmethod
+    def create(self, connection: BaseDatabaseWrapper) -> None:
+        """Make the database where it is a file that is not there. Raises OSError."""
+
+    @abstractmethod
+    def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
+        """Look at the files that this process has open."""
 
     @abstractmethod
     def json_text(self, column: str) -> str:

@@ -15,11 +15,12 @@ from django.db.utils import OperationalError
 from apps.libraries.dialects.base import Failure
 
 REMEDY = "Restore a backup; `manage.py check_database` says what is damaged."
+DAMAGED = f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}"
 _READS = ("SELECT", "PRAGMA", "EXPLAIN")
 
 
 class DatabaseUnusable(OperationalError):
-    """The server itself refuses to use the database, for `failure`."""
+    """The server itself refuses to use the database, for `failure`; the message is for clients."""
 
     def __init__(self, failure: Failure, detail: str) -> None:
         super().__init__(detail)
@@ -53,5 +54,5 @@ def refuse_writes_when_damaged(execute: Callable[..., Any], sql: str, params: An
     # On SQLite it is asked once a transaction: the statement that begins one comes by here too.
     is_asked = connection.vendor != "sqlite" or not connection.in_atomic_block
     if is_asked and not str(sql).lstrip().startswith(_READS) and is_damaged():
-        raise DatabaseUnusable(Failure.DAMAGED, f"It is damaged, so nothing is written to it. {REMEDY}")
+        raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=Path(connection.settings_dict["NAME"]).name))
     return execute(sql, params, many, context)

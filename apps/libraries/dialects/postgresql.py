@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
-from apps.libraries.dialects.base import Dialect, Failure
+from apps.libraries.dialects.base import Dialect, Failure, FilesState
 
 _RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
 
@@ -159,6 +159,13 @@ class PostgreSQLDialect(Dialect):
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCKS + key])
+
+    def create(self, connection: BaseDatabaseWrapper) -> None:
+        """Do nothing: it is made by the server's owner."""
+
+    def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
+        """Return IN_PLACE: PostgreSQL looks after its files."""
+        return FilesState.IN_PLACE
 
     def json_text(self, column: str) -> str:
         return f"{column}::text"

@@ -3,13 +3,15 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
-from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
+from apps.libraries.dialects.sqlite_backend.files import files_of
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
 # Embeddings of other generations than the library's current one are in no answer, so they are not logged.
@@ -138,6 +140,15 @@ class SQLiteDialect(Dialect):
                 cursor.execute(f"PRAGMA {pragma}")
             if connection.alias == SNAPSHOT_ALIAS:
                 cursor.execute("PRAGMA query_only = ON")
+
+    def create(self, connection: BaseDatabaseWrapper) -> None:
+        file = Path(connection.settings_dict["NAME"])
+        # One that is there is not opened: closing it would end SQLite's locks on it.
+        if not file.exists():
+            file.touch()
+
+    def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
+        return files_of(connection).state()
 
     def for_driver(self, sql: str) -> str:
         return sql.replace("%s", "?")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import resource
 from functools import partial
 from typing import Any
@@ -10,7 +11,10 @@ from django.conf import settings
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from apps.libraries.dialects import FilesState, database_files
 from apps.operations.edge.connections import Connection, Room
+
+logger = logging.getLogger(__name__)
 
 
 class _Server(Server):
@@ -44,7 +48,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         await server.serve(self.sockets)
 
     def _tick(self, server: Server) -> None:
-        """Every second, also while the worker ends: show life, and end what takes too long."""
+        """Every second, also while the worker ends: show life, end what takes too long, look at the database files."""
         loop = asyncio.get_running_loop()
         loop.call_later(1, self._tick, server)
         self.notify()
@@ -55,4 +59,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
                 # The server told those that it knew of; one may have been accepted and not been made then.
                 loop.call_soon(connection.shutdown)
         if self.wsgi.answer_overdue():
+            server.should_exit = True
+        if not server.should_exit and database_files() is FilesState.REPLACED:
+            logger.warning("the files of the database were replaced: this worker ends, and another opens what is there")
             server.should_exit = True

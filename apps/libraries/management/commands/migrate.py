@@ -5,10 +5,15 @@ from typing import Any
 from django.core.management.commands import migrate
 from django.db import connections
 
-from apps.libraries.dialects import dialect_of
+from apps.libraries.dialects import create_database, dialect_of
 
 
 class Command(migrate.Command):
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        # Before the system checks, which ask the database what it can do.
+        create_database(connections[options["database"]])
+        return super().execute(*args, **options)
+
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]
         with dialect_of(connection).migration(connection):

@@ -17,7 +17,7 @@ from apps.indexing.indexer import Indexer
 from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
-from apps.libraries.dialects import is_damaged
+from apps.libraries.dialects import FilesState, database_files, is_damaged
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
 
@@ -110,7 +110,11 @@ def _maintain(stop: _Stop) -> None:
     upkeep_at = sweep_at = time.monotonic()
     while not stop.asked:
         now, is_busy = time.monotonic(), False
-        if is_damaged():
+        files = database_files()
+        if files is FilesState.REPLACED:
+            logger.warning("the files of the database were replaced: maintenance ends, and starts on what is there")
+            return
+        if files is FilesState.MISSING or is_damaged():
             stop.wait(policy.tick_seconds)
             continue
         if now >= upkeep_at:

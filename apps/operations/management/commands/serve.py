@@ -40,6 +40,8 @@ class Command(BaseCommand):
                 call_command("load_sample", stdout=self.stdout)
         except DatabaseError as error:
             raise CommandError(sentence_of(error)) from error
+        # It is made now if it was not there: a worker could not say what is wrong with it.
+        assert settings.SECRET_KEY
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
         if kernels.cache.is_complete():
             kernels.load()

@@ -1,0 +1,63 @@
+"""The backend: it creates no database, and uses one only while its files are in place."""
+
+from typing import Any
+from urllib.parse import quote
+
+from django.db.backends.sqlite3 import base
+
+from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
+
+# A query of a fraction of a millisecond does not ask for the files again when another one just has.
+_SECONDS_BETWEEN_CHECKS = 0.01
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection that looks at its files before it is used, before each transaction that may write, and after it."""
+
+    # None while there is no connection.
+    _files: DatabaseFiles | None = None
+
+    def get_connection_params(self) -> dict[str, Any]:
+        # A URI has a mode that creates no file.
+        database = f"file://{quote(files_of(self).database)}?mode=rw"
+        return super().get_connection_params() | {"database": database, "factory": Connection}
+
+    def connect(self) -> None:
+        files = files_of(self)
+        with files.lock:
+            files.before_open()
+            try:
+                super().connect()
+                # Whoever reads has all files open.
+                self.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                files.note_open(self.connection)
+            except BaseException:
+                self.close()
+                raise
+            self._files = files
+
+    def _close(self) -> None:
+        files, self._files = self._files, None
+        if files is None:
+            super()._close()  # type: ignore[misc]
+        else:
+            with files.lock:
+                files.note_close(self.connection)
+                super()._close()  # type: ignore[misc]
+
+    def close_if_health_check_failed(self) -> None:
+        """Raise DatabaseUnusable where the files are not in place. Django calls this before it uses a connection."""
+        # Within a transaction it would come between its end and the return to autocommit.
+        if self._files is not None and self.autocommit:
+            self._files.check(_SECONDS_BETWEEN_CHECKS)
+
+    def _start_transaction_under_autocommit(self) -> None:
+        if self._files is not None:
+            self._files.check()
+        super()._start_transaction_under_autocommit()  # type: ignore[misc]
+
+    def _commit(self) -> None:
+        super()._commit()  # type: ignore[misc]
+        # What was written to files that went away meanwhile must not be acknowledged.
+        if self._files is not None:
+            self._files.check()
