@@ -25,7 +25,7 @@ from apps.api.hints import known_fields, meant_field, wrapping_field
 from apps.embeddings.errors import EmbeddingError, TextRefused
 from apps.engine.errors import is_exhaustion
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
-from apps.libraries.dialects.damage import DAMAGED, DatabaseUnusable
+from apps.libraries.dialects.damage import DAMAGED, FULL, DatabaseUnusable
 from apps.libraries.errors import (
     Conflict,
     EmbeddingRequired,
@@ -82,7 +82,7 @@ _DOMAIN: dict[type[LibraryError], str] = {
 
 _FAILURES: dict[Failure, tuple[str, int]] = {
     Failure.BUSY: ("Other writes held the database {name} for too long; nothing was written. Try again.", 1),
-    Failure.FULL: ("The disk of the database {name} is full; nothing was written. Make room, then try again.", 30),
+    Failure.FULL: (FULL, 30),
     Failure.UNAVAILABLE: ("The database {name} did not answer, or its files cannot be used. Try again.", 5),
     Failure.DAMAGED: (DAMAGED, 60),
 }

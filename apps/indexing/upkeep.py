@@ -4,12 +4,12 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.db.models import Count
 
 from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
-from apps.libraries.dialects import dialect_of, note_if_damaged
+from apps.libraries.dialects import database_name, dialect_of, frees_room, note_if_damaged
 from apps.libraries.models import Change, Chunk
 from apps.search import loading
 from apps.search.snapshots import open_snapshot
@@ -24,7 +24,8 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
         yield
     except TRANSIENT_ERRORS as error:
         note_if_damaged(error)
-        logger.warning("%s failed, and is retried later: %s", what, error)
+        where = f" ({database_name()})" if isinstance(error, DatabaseError) else ""
+        logger.warning("%s failed, and is retried later: %s%s", what, error, where)
         close_old_connections()
 
 
@@ -45,6 +46,7 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
     return is_swept and is_database_done
 
 
+@frees_room
 def prune_changes(policy: IndexingPolicy = DEFAULT_POLICY) -> int:
     """Delete the log's entries that no view needs; return their number.
 

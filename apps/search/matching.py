@@ -7,7 +7,7 @@ from django.db import transaction
 
 from apps.engine.metadata.filters import And, Filter, parse_filter
 from apps.libraries import selectors
-from apps.libraries.dialects import SNAPSHOT_ALIAS
+from apps.libraries.dialects import SNAPSHOT_ALIAS, frees_room
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import Page, PageKey
 from apps.libraries.services import sql
@@ -58,6 +58,7 @@ def list_chunks(
     return Page(items, some[limit - 1] if len(some) > limit else None)
 
 
+@frees_room
 def delete_chunks(*, library_id: str, filter: Filter) -> int:
     """Delete the chunks that match, and return their number. Raises NotFound for the library."""
     # Searched before writers have to wait, and again only if the library has changed meanwhile.

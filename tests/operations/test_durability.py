@@ -201,7 +201,8 @@ class Disk:
                 while file.write(bytes(4096)):
                     pass
         else:
-            self._limit(server, max(file.stat().st_size for file in self._folder.iterdir()))
+            files = [file for file in self._folder.iterdir() if not file.name.endswith("-reserve")]
+            self._limit(server, max(file.stat().st_size for file in files))
 
     def make_room(self, server: Server) -> None:
         """Undo `fill`."""

@@ -4,8 +4,9 @@ Triggers keep the change log and delete what belongs to a deleted row. They are 
 after them: SQLite reads all triggers when a table is renamed, and Django alters a table by making another in its place.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -13,13 +14,14 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
+from apps.libraries.dialects import reserve
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
 from apps.libraries.dialects.damage import (
     DatabaseUnusable,
     forget_damage,
     is_damaged,
     note_damage,
-    refuse_writes_when_damaged,
+    refuse_writes,
 )
 from apps.libraries.dialects.postgresql import PostgreSQLDialect
 from apps.libraries.dialects.sqlite import SQLiteDialect
@@ -36,11 +38,16 @@ __all__ = [
     "dialect_of",
     "drop_triggers",
     "failure_of",
+    "frees_room",
     "install_triggers",
     "is_damaged",
+    "is_full",
     "note_if_damaged",
     "prepare_connection",
 ]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _DIALECTS: dict[str, Dialect] = {"sqlite": SQLiteDialect(), "postgresql": PostgreSQLDialect()}
 
@@ -70,6 +77,28 @@ def note_if_damaged(error: BaseException) -> None:
     """Stop all writes where an error says that the database is damaged."""
     if isinstance(error, DatabaseError) and failure_of(error) is Failure.DAMAGED and not is_damaged():
         note_damage(f"{database_name()}: {error}")
+
+
+def frees_room(delete: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A decorator of deletes: on a full disk, try again in the room of the reserve."""
+
+    @wraps(delete)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with reserve.using_reserve():
+            try:
+                return delete(*args, **kwargs)
+            except DatabaseError as error:
+                connection = connections["default"]
+                if failure_of(error) is not Failure.FULL or not dialect_of(connection).make_room(connection):
+                    raise
+            return delete(*args, **kwargs)
+
+    return run
+
+
+def is_full() -> bool:
+    """Return True while the disk of the database takes nothing but deletes."""
+    return reserve.is_full(connections["default"])
 
 
 def check_database() -> list[str]:
@@ -110,8 +139,8 @@ def database_files() -> FilesState:
 
 def prepare_connection(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     """Receiver of `connection_created`: set what a new connection needs."""
-    if refuse_writes_when_damaged not in connection.execute_wrappers:
-        connection.execute_wrappers.append(refuse_writes_when_damaged)
+    if refuse_writes not in connection.execute_wrappers:
+        connection.execute_wrappers.append(refuse_writes)
     try:
         dialect_of(connection).prepare(connection)
     except DatabaseError:

@@ -145,5 +145,9 @@ class Dialect(ABC):
         """Read all that is stored, and return what is damaged."""
 
     @abstractmethod
+    def make_room(self, connection: BaseDatabaseWrapper) -> bool:
+        """Make what room there can be for deletes on a full disk; return whether to try again."""
+
+    @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do periodic maintenance of the database, in steps that delay no writer for long."""

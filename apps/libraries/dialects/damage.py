@@ -12,10 +12,15 @@ from typing import Any
 from django.conf import settings
 from django.db.utils import OperationalError
 
+from apps.libraries.dialects import reserve
 from apps.libraries.dialects.base import Failure
 
 REMEDY = "Restore a backup; `manage.py check_database` says what is damaged."
 DAMAGED = f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}"
+FULL = (
+    "The disk of the database {name} is full; nothing was written. Make room there, or delete chunks, documents or "
+    "libraries, then try again."
+)
 _READS = ("SELECT", "PRAGMA", "EXPLAIN")
 
 
@@ -48,11 +53,16 @@ def forget_damage() -> None:
     _note().unlink(missing_ok=True)
 
 
-def refuse_writes_when_damaged(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-    """An execute wrapper of Django's: raise DatabaseUnusable for what may write into a damaged database."""
+def refuse_writes(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+    """An execute wrapper of Django's: raise DatabaseUnusable for what may write into a damaged database, and for what
+    may not take the room of its reserve."""
     connection = context["connection"]
+    is_sqlite = connection.vendor == "sqlite"
     # On SQLite it is asked once a transaction: the statement that begins one comes by here too.
-    is_asked = connection.vendor != "sqlite" or not connection.in_atomic_block
-    if is_asked and not str(sql).lstrip().startswith(_READS) and is_damaged():
-        raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=Path(connection.settings_dict["NAME"]).name))
+    is_asked = not is_sqlite or not connection.in_atomic_block
+    if is_asked and not str(sql).lstrip().startswith(_READS):
+        if is_damaged():
+            raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=Path(connection.settings_dict["NAME"]).name))
+        if is_sqlite and not reserve.may_use() and reserve.is_full(connection):
+            raise DatabaseUnusable(Failure.FULL, FULL.format(name=Path(connection.settings_dict["NAME"]).name))
     return execute(sql, params, many, context)

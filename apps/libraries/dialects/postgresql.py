@@ -167,6 +167,10 @@ class PostgreSQLDialect(Dialect):
         """Return IN_PLACE: PostgreSQL looks after its files."""
         return FilesState.IN_PLACE
 
+    def make_room(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return False: PostgreSQL's disk is not ours."""
+        return False
+
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 

@@ -1,5 +1,6 @@
 """SQLite: triggers, snapshots, upkeep."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
+from apps.libraries.dialects import reserve
 from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
 from apps.libraries.dialects.sqlite_backend.files import files_of
 
@@ -106,6 +108,8 @@ _PRAGMAS = (
     "wal_autocheckpoint = 16000",
     "journal_size_limit = 134217728",
     "cache_size = -16384",
+    # Some builds of SQLite write zeros over each page that becomes free: as much WAL as what is deleted.
+    "secure_delete = FAST",
 )
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -167,7 +171,11 @@ class SQLiteDialect(Dialect):
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         # Django alters a table by making another in its place, for which foreign keys must be off. They can be turned
         # off only outside of a transaction.
-        with connection.constraint_checks_disabled(), transaction.atomic(using=connection.alias):
+        with (
+            reserve.using_reserve(),
+            connection.constraint_checks_disabled(),
+            transaction.atomic(using=connection.alias),
+        ):
             yield
 
     def create_trigger(self, name: str) -> str:
@@ -190,15 +198,27 @@ class SQLiteDialect(Dialect):
         cursor.execute("PRAGMA integrity_check")
         return [fault for (fault,) in cursor.fetchall() if fault != "ok"]
 
+    def make_room(self, connection: BaseDatabaseWrapper) -> bool:
+        reserve.empty(connection)
+        with contextlib.suppress(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
+
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
-        """Return free pages to the file system, then checkpoint the WAL without blocking anybody."""
+        """Return free pages to the file system, then checkpoint the WAL without blocking anybody. Where the disk is
+        full, return all there is, and take the reserve's room again."""
+        is_full = reserve.is_full(connection)
         with connection.cursor() as cursor:
+            if is_full:
+                # Steps can use the WAL's room again.
+                cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             while True:
                 cursor.execute("PRAGMA freelist_count")
                 free = cursor.fetchone()[0]
                 cursor.execute("PRAGMA page_count")
                 # A tenth of the file may stay free: it is used again by the next writes.
-                if free < _PAGES_PER_STEP or free * 10 < cursor.fetchone()[0]:
+                is_little = free < _PAGES_PER_STEP or free * 10 < cursor.fetchone()[0]
+                if is_little and not (is_full and free):
                     break
                 # A cursor would stop after one page: the statement yields a row without columns for each.
                 with connection.wrap_database_errors:
@@ -207,4 +227,5 @@ class SQLiteDialect(Dialect):
                 cursor.execute("PRAGMA freelist_count")
                 if cursor.fetchone()[0] >= free:
                     break  # made by another tool, without auto_vacuum; or its free pages are used as fast
-            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_full else 'PASSIVE'})")
+        reserve.fill(connection)

@@ -8,6 +8,7 @@ import numpy as np
 from django.db import transaction
 
 from apps.libraries import selectors
+from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound, TextChanged
 from apps.libraries.fields import AnyVector
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, named_models
@@ -102,6 +103,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         return selectors.chunk(library_id=library_id, chunk_id=chunk_id)
 
 
+@frees_room
 @transaction.atomic
 def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None) -> None:
     """Delete one chunk. Raises NotFound, PreconditionFailed."""
@@ -109,6 +111,7 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
     sql.delete_chunks([_match_chunk(library, chunk_id, if_match).key])
 
 
+@frees_room
 @transaction.atomic
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist, and return their number. Raises NotFound for the library."""

@@ -13,6 +13,7 @@ from django.db import transaction
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.chunking import split_texts
+from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
@@ -164,6 +165,7 @@ def update_document(
     return row
 
 
+@frees_room
 @transaction.atomic
 def delete_document(*, library_id: str, document_id: str, if_match: str | None = None) -> None:
     """Delete a document and its chunks. Raises NotFound, PreconditionFailed."""

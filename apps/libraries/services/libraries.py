@@ -5,6 +5,7 @@ from django.db import IntegrityError, transaction
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.registry import check_params
 from apps.libraries import selectors
+from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, Fault, Invalid, pointer
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate, Reindex, named_models
 from apps.libraries.models import Library
@@ -75,6 +76,7 @@ def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
     return library
 
 
+@frees_room
 @transaction.atomic
 def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""

@@ -17,7 +17,7 @@ from apps.indexing.indexer import Indexer
 from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
-from apps.libraries.dialects import FilesState, database_files, is_damaged
+from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
 
@@ -121,10 +121,12 @@ def _maintain(stop: _Stop) -> None:
             run_upkeep(indexer, policy, is_sweep_due=now >= sweep_at)
             upkeep_at = now + policy.upkeep_seconds
             sweep_at = now + policy.sweep_seconds if now >= sweep_at else sweep_at
-        with retry_later_on_transient_errors("re-embedding"):
-            reembedder.tick()
-        with retry_later_on_transient_errors("building of indexes"):
-            is_busy = indexer.tick(lambda: stop.asked)
+        # On a full disk index files would take the room that deletes need.
+        if not is_full():
+            with retry_later_on_transient_errors("re-embedding"):
+                reembedder.tick()
+            with retry_later_on_transient_errors("building of indexes"):
+                is_busy = indexer.tick(lambda: stop.asked)
         if not is_busy and not stop.asked:
             stop.wait(policy.tick_seconds)
 

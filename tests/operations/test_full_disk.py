@@ -1,0 +1,76 @@
+"""A full disk has a way out by the API: deletes go on, and give their room back."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server import serving, until
+
+pytestmark = pytest.mark.sqlite
+
+
+@pytest.fixture
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A data folder on a disk of 64 MB."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def insert(client: httpx.Client, library: str, name: str, document: str | None = None) -> httpx.Response:
+    """Write 20 chunks of 10 kB."""
+    chunks = [{"id": f"{name}-{i}", "text": "x" * 10_000, "embedding": [i, 1]} for i in range(20)]
+    if document:
+        return client.post(f"/libraries/{library}/documents", json={"id": document, "chunks": chunks})
+    return client.post(f"/libraries/{library}/chunks", json={"chunks": chunks})
+
+
+def fill(disk: Path) -> None:
+    """Leave no room."""
+    with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def assert_full(client: httpx.Client) -> None:
+    refused = insert(client, "large", "late")
+    assert (refused.status_code, refused.json()["code"]) == (503, "disk_full")
+    assert "delete chunks" in refused.json()["detail"]
+
+
+def test_deletes_make_room_on_a_full_disk(small_disk: Path) -> None:
+    reserve, wal = small_disk / "vectordb.sqlite3-reserve", small_disk / "vectordb.sqlite3-wal"
+    with serving(small_disk) as server, server.client() as client:
+        for library in ("small", "large"):
+            client.post("/libraries", json={"id": library, "name": "A", "dimension": 2}).raise_for_status()
+        for number in range(50):
+            insert(client, "large", f"{number}").raise_for_status()
+        insert(client, "small", "a", document="a").raise_for_status()
+        insert(client, "small", "b").raise_for_status()
+        until(lambda: reserve.exists() and reserve.stat().st_size == 2 << 20, "maintenance has made the reserve")
+        fill(small_disk)
+        assert_full(client)
+        until(lambda: wal.stat().st_size == 0, "maintenance gives the room of the WAL back")
+        fill(small_disk)
+
+        for number in range(20):
+            ids = [f"{number}-{i}" for i in range(10)]
+            deleted = client.post("/libraries/large/chunks/delete", json={"ids": ids})
+            assert deleted.json() == {"deleted": 10}
+            assert client.delete(f"/libraries/large/chunks/{number}-19").status_code == 204
+            assert reserve.stat().st_size == 0
+            assert_full(client)
+        assert client.delete("/libraries/small/documents/a").status_code == 204
+        assert client.post("/libraries/small/chunks/count", json={}).json() == {"count": 20}
+        assert client.delete("/libraries/small").status_code == 204
+        assert client.delete("/libraries/large").status_code == 204
+
+        until(lambda: reserve.stat().st_size == 2 << 20, "the room is given back, and the reserve is made again")
+        client.post("/libraries", json={"id": "new", "name": "New"}).raise_for_status()
+        insert(client, "new", "a").raise_for_status()
