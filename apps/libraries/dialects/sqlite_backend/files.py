@@ -89,7 +89,10 @@ class DatabaseFiles:
 
     def state(self) -> FilesState:
         """Look at the files. Where -wal or -shm are lost, move what they hold into the database first."""
-        with self.lock:
+        # An event loop calls this; whoever holds the lock looks at the files, too.
+        if not self.lock.acquire(blocking=False):
+            return FilesState.IN_PLACE
+        try:
             found = self._identities()
             if not self._connections or found == self._opened:
                 return FilesState.IN_PLACE
@@ -97,6 +100,8 @@ class DatabaseFiles:
                 return FilesState.MISSING
             is_lost = found[0] == self._opened[0] and None in found
             return FilesState.MISSING if is_lost and not self._checkpoint() else FilesState.REPLACED
+        finally:
+            self.lock.release()
 
     def _identities(self) -> tuple[_Identity, ...]:
         return tuple(map(_identity, self._paths))
