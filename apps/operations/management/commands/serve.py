@@ -15,7 +15,7 @@ from apps.embeddings.errors import NotInstalled
 from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
 from apps.engine.indexes import registry
-from apps.libraries.dialects import database_name, is_damaged
+from apps.libraries.dialects import create_database, database_name, is_damaged
 from apps.libraries.models import Library
 from apps.operations import sample
 from apps.operations.management.base import sentence_of
@@ -32,6 +32,7 @@ class Command(BaseCommand):
         _check_port_is_free()
         if is_damaged():
             call_command("check_database", stdout=self.stdout, stderr=self.stderr)
+        create_database(connection)
         try:
             if not connection.introspection.table_names():
                 self.stdout.write(f"This is a new database: {database_name()}")
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(sentence_of(error)) from error
         # It is made now if it was not there: a worker could not say what is wrong with it.
-        assert settings.SECRET_KEY
+        bool(settings.SECRET_KEY)
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
         if kernels.cache.is_complete():
             kernels.load()
