@@ -10,7 +10,6 @@ import importlib
 import inspect
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -99,7 +98,4 @@ def _rank(modules: Iterable[str], right: str) -> int:
 
 
 if __name__ == "__main__":
-    # The settings make a data folder, which stays empty.
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["VECTORDB_DATA_DIR"] = folder
-        main()
+    main()
