@@ -18,7 +18,7 @@ from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
 from tests.engine.numpy_only import numpy_only
 
-ROWS, DIMENSION, K = 16_000, 64, 10
+ROWS, DIMENSION, K = 10_000, 64, 10
 EXACT = ("brute_force", "kd_tree")
 # The quickest build that still is a graph.
 PARAMS = {"hnsw": {"ef_construction": 48}}

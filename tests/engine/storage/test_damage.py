@@ -114,7 +114,7 @@ def test_a_damaged_file_is_noticed(original: StoredLibrary, damage: Callable[[Pa
         with pytest.raises(Damaged):
             library.open()
         restore(path, content)
-        assert len(library.open()) == 2
+    assert len(library.open()) == 2
 
 
 def test_a_file_of_another_library_is_noticed(
