@@ -16,6 +16,7 @@ Starts: TypeAlias = NDArray[np.integer[Any]]
 # Of a string that are compared at a time, when there are not few strings.
 _ROUND_BYTES = 7
 _FEW = 256
+_STRINGS_PER_STEP = 1 << 16
 
 
 def starts_of(lengths: Int64 | list[int]) -> Starts:
@@ -59,7 +60,14 @@ class Strings:
     def take(self, places: Int64) -> Self:
         """The strings at `places`."""
         lengths = self.lengths[places]
-        return type(self)(self.text[ranges(self.starts[places].astype(np.int64), lengths)], starts_of(lengths))
+        starts = starts_of(lengths)
+        text = np.empty(starts[-1], np.uint8)
+        # In steps: the numbers of the bytes take eight times the memory of the bytes.
+        for first in range(0, len(places), _STRINGS_PER_STEP):
+            end = min(first + _STRINGS_PER_STEP, len(places))
+            begins = self.starts[places[first:end]].astype(np.int64)
+            text[starts[first] : starts[end]] = self.text[ranges(begins, lengths[first:end])]
+        return type(self)(text, starts)
 
     @property
     def lengths(self) -> Int64:
@@ -114,7 +122,7 @@ def rank(strings: Strings, groups: Int64 | None = None) -> tuple[Int64, Int64]:
     tied = np.arange(count)
     while len(tied):
         digits = _digits(text, begins[tied], left[tied])
-        order = np.lexsort((digits, before[tied]))
+        order = np.lexsort((digits, before[tied])) if before.any() else np.argsort(digits)
         tied, digits = tied[order], digits[order]
         known = before[tied]
         is_group = np.diff(known, prepend=-1) != 0

@@ -1,7 +1,8 @@
 """What is due for a library's index files. Only this module decides it: maintenance acts on it, statistics show it.
 
-Rows in no file are *sealed* when there are many, or the library is quiet. Merging is tiered by a factor of four, so a
-row is rewritten about log4(n) times; a quiet library is merged further, as far as building its index is quick.
+Rows in no file are *sealed* when there are many, they are large, or the library is quiet. Merging is tiered by a factor
+of four, so a row is rewritten about log4(n) times; a quiet library is merged further, as far as building its index is
+quick.
 
 `idle` is for how many seconds nobody has written to the library; infinity tells what is due in the end.
 """

@@ -16,6 +16,7 @@ strings = st.lists(
 
 @bounded(100)
 @example([b""], 1, 0)
+@example([b"same for long a", b"same for long b", b"other for long c", b"other for long d"], 200, 0)
 @given(strings, st.integers(1, 300), st.integers(0, 2))
 def test_ranks_are_those_of_sorted_strings(some: list[bytes], times: int, groups: int) -> None:
     some = some * times

@@ -1,9 +1,8 @@
 """How many rows have each value of a field, and which values are the most frequent.
 
-Rows lie in parts, each with its own values in order. The part with the most values is the base: its counts stay an
-array, and only the values of the other parts, and those that are shown, are looked up by their keys. So a field costs
-a pass over its rows and its values, some nanoseconds each, and some microseconds for each value of the smaller parts.
-Where these have many, a table of all values of the base is made, at a fifth of a microsecond each.
+Rows lie in parts, each with its own values in order. The counts of the part with most values stay an array; only the
+values of the others, and those that are shown, are looked up by their keys. Where these are many, a table of all values
+is made, at a fifth of a microsecond each.
 """
 
 from collections import Counter

@@ -33,7 +33,7 @@ _COLUMNS, _TEXT = "columns", "words"
 # What Python needs for the objects of a row, and for those of a block.
 _ROW_BYTES, _OBJECT_BYTES = 500, 2_000
 # Text or metadata of which a block is made at once; blocks that would be larger together are not merged.
-_SLICE_BYTES, _BLOCK_BYTES = 4 << 20, 8 << 20
+_SLICE_BYTES, _BLOCK_BYTES = 2 << 20, 4 << 20
 _SMALL_ROWS, _SMALL_BYTES = 16, 1 << 16
 # What columns in memory may take in any case.
 _LEAST_BYTES = 1 << 20

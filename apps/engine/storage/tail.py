@@ -1,10 +1,7 @@
 """The rows that are newer than the last segment: an append-only buffer that successive views share.
 
-A tail is the first n rows of the buffer. Appending writes behind them, so it disturbs no view and copies nothing until
-the buffer is full, when its rows move to one twice as large (older tails keep the old one). Only the one thread that
-catches a library up may append.
-
-The buffer holds [capacity, d] float32, one float32 norm and one int64 key per row, and a dict of the live rows' places.
+A tail is the first n rows of the buffer. Appending writes behind them and copies nothing until the buffer is full,
+when its rows move to one twice as large. Only the one thread that catches a library up may append.
 """
 
 from collections.abc import Sequence

@@ -4,9 +4,8 @@ A view never changes after it was made, so any number of threads search it witho
 from this one and the rows that changed, sharing segments and tail; only one thread at a time may call it for the views
 of a library. A key has at most one live row. Rows of a segment lie in ascending order of their keys.
 
-A step costs what changed, plus one byte per row of each mask that it touches. When a quarter of the rows of a part in
-memory are dead its live rows are copied, which keeps the cost of a change constant on average; maintenance does the
-same to segments that have files.
+A step costs what changed, plus a byte per row of each mask that it touches. The live rows of a part in memory are
+copied when a quarter of it is dead; maintenance does the same to segments that have files.
 """
 
 import time

@@ -77,11 +77,11 @@ def test_keys_are_found_however_they_are_written() -> None:
 def test_texts_are_indexed_in_slices_that_are_kept() -> None:
     data = BufferedRows(with_texts(*["a " * (MIB // 4)] * 16))
     blocks = data.text_blocks(16)
-    assert [len(block) for block in blocks] == [8, 8], "of 4 MiB each"
+    assert [len(block) for block in blocks] == [4, 4, 4, 4], "of 2 MiB each"
     for count in (17, 18):
         data.append(with_texts("one more"))
         again = data.text_blocks(count)
-        assert [len(block) for block in again] == [8, 8, count - 16]
+        assert [len(block) for block in again] == [4, 4, 4, 4, count - 16]
         assert all(one is other for one, other in zip(again, blocks, strict=False))
 
 
