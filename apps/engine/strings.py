@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine import kernels
 from apps.engine.vectors import Int64
 
 Starts: TypeAlias = NDArray[np.integer[Any]]
@@ -89,6 +90,17 @@ class Strings:
         """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
         at = bisect_left(self, string, first, last)
         return at if at < last and self[at] == string else None
+
+    def find_each(self, strings: Sequence[bytes], first: int, last: int) -> list[int]:
+        """The places of `strings`, where they are among the strings from `first` up to `last`, which ascend."""
+        kernel = kernels.get("string_search") if len(strings) > 1 else None
+        if kernel is None:
+            return [at for string in strings if (at := self.find(string, first, last)) is not None]
+        wanted = np.frombuffer(b"".join(strings), np.uint8)
+        starts = starts_of(list(map(len, strings))).astype(np.uint64)
+        places = kernel.find_each(self.text, self.starts, first, last, wanted, starts)
+        found: list[int] = places[places >= 0].tolist()
+        return found
 
     def joined(self, first: int, last: int) -> bytes:
         """The same as one string."""

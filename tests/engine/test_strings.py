@@ -1,4 +1,4 @@
-"""Strings are ranked as Python sorts them."""
+"""Strings are ranked as Python sorts them, and found as by its bisection."""
 
 import numpy as np
 from hypothesis import example, given
@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from apps.engine.strings import Strings, rank
 from tests.engine.data import bounded
+from tests.engine.numpy_only import numpy_only
 
 # Beginnings that are alike for several rounds, ends that padding could be taken for, and more strings than are few.
 strings = st.lists(
@@ -27,3 +28,20 @@ def test_ranks_are_those_of_sorted_strings(some: list[bytes], times: int, groups
     assert [distinct[i] for i in ranks.tolist()] == pairs
     assert [pairs[i] for i in equal.tolist()] == distinct
     assert Strings.of(some).take(equal).some(0, len(equal)) == [string for _, string in distinct]
+
+
+@bounded(100)
+@given(strings, strings, st.integers(0, 20), st.integers(0, 20), st.sampled_from([np.uint32, np.uint64]))
+def test_each_string_is_found_where_it_is(
+    held: list[bytes], others: list[bytes], first: int, count: int, kind: type[np.unsignedinteger]
+) -> None:
+    ordered = sorted(set(held))
+    found = Strings.of(ordered)
+    found = Strings(found.text, found.starts.astype(kind))
+    first = min(first, len(ordered))
+    last = min(first + count, len(ordered))
+    wanted = [*ordered, *others, *ordered[:2]]
+    expected = [ordered.index(one) for one in wanted if one in ordered[first:last]]
+    assert found.find_each(wanted, first, last) == expected
+    with numpy_only():
+        assert found.find_each(wanted, first, last) == expected

@@ -9,6 +9,7 @@ lsh            search by hash tables
 rerank         exact scores of what codes propose, as far as needed
 bm25           scores of texts
 json_numbers   arrays of numbers in JSON text
+string_search  places of strings in a sorted list
 heap           the best rows so far
 intrinsics     instructions that numba cannot emit
 jit            decorators, and short names of types

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _STAMP = _FOLDER / "__pycache__" / "compiled"
-NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_numbers")
+NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_numbers", "string_search")
 
 # numba reads this when it is imported.
 os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.BesideSource")

@@ -159,7 +159,7 @@ class Columns:
 
     def _one_of(self, path: str, keys: tuple[bytes, ...]) -> Mask:
         layout, column = self._layout, self._column(path)
-        hits = [hit for key in keys if (hit := layout.values.find(key, *column)) is not None]
+        hits = layout.values.find_each(keys, *column)
         if len(hits) == 1:
             found = self._side_by_side(column, hits[0], hits[0] + 1)
         else:
