@@ -128,10 +128,14 @@ def check_chunk_count(count: int) -> None:
         raise Invalid.at("/documents", detail)
 
 
-class DocumentChunk(ChunkContent):
-    """A chunk as it is written within its document."""
+class _NewChunk(ChunkContent):
+    """A chunk with its id."""
 
     id: NewIdentifier = Field(default_factory=new_id, description="Unique in the library; left out, one is made.")
+
+
+class DocumentChunk(_NewChunk):
+    """A chunk as it is written within its document."""
 
     @model_validator(mode="after")
     def _count(self, info: ValidationInfo) -> "DocumentChunk":
@@ -141,7 +145,7 @@ class DocumentChunk(ChunkContent):
         return self
 
 
-class ChunkInput(DocumentChunk):
+class ChunkInput(_NewChunk):
     """A chunk as it is written alone. Without `embedding`, the library's model makes one of the text."""
 
     document_id: Identifier | None = Field(
