@@ -146,7 +146,7 @@ def test_a_seal_that_fails_is_reported_and_tried_again_later(no_room: Path, cloc
     write(0)
     settle(indexer)
     assert index_stats()["state"] == "failed"
-    assert "directory" in index_stats()["error"]
+    assert "segments" in index_stats()["error"]
     assert (live(), pending()) == ([], SEAL)
     no_room.unlink()
     settle(indexer)

@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from apps.access.requests import Answer, Request
-from apps.access.requests import answer as answer_of
-from apps.api.errors import refuse
-from apps.operations.edge.application import Edge
+import django
+
+django.setup()
+
+from apps.access.requests import Answer, Request  # noqa: E402
+from apps.access.requests import answer as answer_of  # noqa: E402
+from apps.api.errors import refuse  # noqa: E402
+from apps.operations.edge.application import Edge  # noqa: E402
 
 THREADS = 2
 TIMEOUT = 3

@@ -25,6 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("files") / "data") as server:
         with server.client() as client:
             client.post("/libraries", json={"id": "a", "name": "A", "dimension": 2}).raise_for_status()
+        until(lambda: has_all_processes(server), "all processes have started")
         yield server
         assert "Traceback" not in server.log.read_text()
 
@@ -65,6 +66,11 @@ class Writers:
                 else:
                     assert written.status_code == 200
                     self.acknowledged.add(chunk_id)
+
+
+def has_all_processes(server: Server) -> bool:
+    """Whether nobody is starting: who is to maintain is a copy of its parent at first."""
+    return len(server.maintenance()) == 1 and len(server.workers()) == 2
 
 
 def write(client: httpx.Client, chunk_id: str) -> httpx.Response:
@@ -118,7 +124,7 @@ def test_a_folder_that_is_removed_takes_no_write(running: Server, tmp_path: Path
         [maintenance] = running.maintenance()
         maintenance.kill()
         maintenance.wait()
-        until(lambda: len(running.workers()) == 2 and running.maintenance(), "those that were killed are replaced")
+        until(lambda: has_all_processes(running), "those that were killed are replaced")
         assert not writers.acknowledged - begun
     assert_unavailable(running)
     assert not folder.exists()
@@ -135,6 +141,7 @@ def test_a_folder_that_is_removed_takes_no_write(running: Server, tmp_path: Path
 
 
 def test_a_folder_that_is_moved_is_used_again_when_it_is_back(running: Server, tmp_path: Path) -> None:
+    until(lambda: has_all_processes(running), "all processes have started")
     workers, [maintenance] = running.workers(), running.maintenance()
     with running.client() as client:
         write(client, "before").raise_for_status()

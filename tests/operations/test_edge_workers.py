@@ -39,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         cwd=ROOT,
     )
     try:
-        until(lambda: answers(server.url), "gunicorn answers")
+        until(lambda: answers(server.url, process), "gunicorn answers")
         yield server.url
     finally:
         process.terminate()
@@ -47,7 +47,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.drop_database()
 
 
-def answers(url: str) -> bool:
+def answers(url: str, process: "subprocess.Popen[bytes] | None" = None) -> bool:
+    assert process is None or process.poll() is None, "it has ended"
     try:
         return ask(url, "/health").status_code == 200
     except httpx.TransportError:
