@@ -45,7 +45,7 @@ def assert_full(client: httpx.Client) -> None:
 
 
 def test_deletes_make_room_on_a_full_disk(small_disk: Path) -> None:
-    reserve, wal = small_disk / "vectordb.sqlite3-reserve", small_disk / "vectordb.sqlite3-wal"
+    database, reserve, wal = (small_disk / f"vectordb.sqlite3{end}" for end in ("", "-reserve", "-wal"))
     with serving(small_disk) as server, server.client() as client:
         for library in ("small", "large"):
             client.post("/libraries", json={"id": library, "name": "A", "dimension": 2}).raise_for_status()
@@ -53,7 +53,8 @@ def test_deletes_make_room_on_a_full_disk(small_disk: Path) -> None:
             insert(client, "large", f"{number}").raise_for_status()
         insert(client, "small", "a", document="a").raise_for_status()
         insert(client, "small", "b").raise_for_status()
-        until(lambda: reserve.exists() and reserve.stat().st_size == 2 << 20, "maintenance has made the reserve")
+        assert reserve.stat().st_size == 2 << 20
+        until(lambda: database.stat().st_size > 10_000_000, "maintenance has moved the WAL into the database")
         fill(small_disk)
         assert_full(client)
         until(lambda: wal.stat().st_size == 0, "maintenance gives the room of the WAL back")
@@ -74,3 +75,15 @@ def test_deletes_make_room_on_a_full_disk(small_disk: Path) -> None:
         until(lambda: reserve.stat().st_size == 2 << 20, "the room is given back, and the reserve is made again")
         client.post("/libraries", json={"id": "new", "name": "New"}).raise_for_status()
         insert(client, "new", "a").raise_for_status()
+
+
+def test_a_disk_that_writes_have_filled_has_room_for_deletes(small_disk: Path) -> None:
+    with serving(small_disk) as server, server.client() as client:
+        client.post("/libraries", json={"id": "large", "name": "A", "dimension": 2}).raise_for_status()
+        for number in range(320):
+            if insert(client, "large", f"{number}").is_error:
+                break
+        assert_full(client)
+        assert client.delete("/libraries/large").status_code == 204
+        new = {"id": "new", "name": "New"}
+        until(lambda: client.post("/libraries", json=new).is_success, "the room is given back")

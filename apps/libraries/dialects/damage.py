@@ -18,8 +18,8 @@ from apps.libraries.dialects.base import Failure
 REMEDY = "Restore a backup; `manage.py check_database` says what is damaged."
 DAMAGED = f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}"
 FULL = (
-    "The disk of the database {name} is full; nothing was written. Make room there, or delete chunks, documents or "
-    "libraries, then try again."
+    "The disk of the database {name} is full; nothing was written. Make room there, or delete chunks, a few hundred at "
+    "a time, documents or libraries, then try again."
 )
 _READS = ("SELECT", "PRAGMA", "EXPLAIN")
 

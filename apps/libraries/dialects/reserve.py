@@ -2,7 +2,8 @@
 
 The file <database>-reserve takes that room. A delete that finds the disk full empties the file; from then on only
 deletes are written, until maintenance has had the room to fill it again. Nor is anything else written while the disk
-has less room than the WAL takes: the database may have to grow by as much before the WAL's room can be used again.
+has less room than the reserve and twice the WAL: before the WAL's room can be used again the database may have to grow
+by as much, and by what requests and index files under way have yet to write.
 """
 
 import contextlib
@@ -38,10 +39,10 @@ def is_full(connection: BaseDatabaseWrapper) -> bool:
     """Whether nothing but deletes may be written; not where no reserve was ever made."""
     reserve = _path(connection)
     try:
-        if os.stat(reserve).st_size == 0:
-            return True
+        size = os.stat(reserve).st_size
         disk = os.statvfs(reserve)
-        return disk.f_bavail * disk.f_frsize < os.stat(f"{connection.settings_dict['NAME']}-wal").st_size
+        wal = os.stat(f"{connection.settings_dict['NAME']}-wal").st_size
+        return size == 0 or disk.f_bavail * disk.f_frsize < size + 2 * wal
     except OSError:
         return False
 

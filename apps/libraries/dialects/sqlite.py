@@ -116,8 +116,10 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
-# Free pages given back in one short transaction.
+# Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
+# A full disk has room for little WAL.
+_PAGES_PER_STEP_WHEN_FULL = 50
 
 
 class SQLiteDialect(Dialect):
@@ -150,6 +152,7 @@ class SQLiteDialect(Dialect):
         # One that is there is not opened: closing it would end SQLite's locks on it.
         if not file.exists():
             file.touch()
+        reserve.fill(connection)
 
     def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
         return files_of(connection).state()
@@ -208,6 +211,7 @@ class SQLiteDialect(Dialect):
         """Return free pages to the file system, then checkpoint the WAL without blocking anybody. Where the disk is
         full, return all there is, and take the reserve's room again."""
         is_full = reserve.is_full(connection)
+        step = _PAGES_PER_STEP_WHEN_FULL if is_full else _PAGES_PER_STEP
         with connection.cursor() as cursor:
             if is_full:
                 # Steps can use the WAL's room again.
@@ -222,7 +226,7 @@ class SQLiteDialect(Dialect):
                     break
                 # A cursor would stop after one page: the statement yields a row without columns for each.
                 with connection.wrap_database_errors:
-                    connection.connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
+                    connection.connection.executescript(f"PRAGMA incremental_vacuum({step})")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 cursor.execute("PRAGMA freelist_count")
                 if cursor.fetchone()[0] >= free:
