@@ -1,13 +1,18 @@
 """Bodies as bytes: media type, encoding, size, and JSON that breaks off."""
 
+import asyncio
+import gc
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.api.problems import assert_refused
 from tests.api.raw import exchange
-from tests.server import Server
+from tests.server import Server, until
+from vectordb.asgi import application
 
 pytestmark = pytest.mark.any_database
 
@@ -242,3 +247,27 @@ def test_of_a_key_that_comes_twice_the_last_counts_and_nothing_breaks(client: ht
 def test_a_large_body_that_nobody_reads_gets_its_answer(client: httpx.Client, path: str, status: int) -> None:
     answer = client.post(path, content=b" " * (32 << 20), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/libraries", "/api/v1/libraries/none/query", "/api/v1/none"])
+def test_a_body_is_let_go_of_without_the_garbage_collector(path: str) -> None:
+    body = b'{"no field": "' + b"a" * 1000 + b'"}'
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    scope |= {"http_version": "1.1", "server": ("localhost", 80), "state": {"is_gone": lambda: False}}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        asyncio.run(application(scope, receive, send))
+        until(lambda: sys.getrefcount(body) == before, "nothing refers to the body", 5)
+    finally:
+        gc.enable()
+    assert 400 <= sent[0]["status"] < 500

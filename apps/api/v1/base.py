@@ -1,6 +1,7 @@
 """What the endpoints share."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -38,6 +39,11 @@ class ApiView(APIView):
         if request.method in self.allowed_methods:
             self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let go of the body: REST framework's requests refer to themselves, so they live until they are collected."""
+        request._request._body, request._request._stream = b"", BytesIO()
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def links(self) -> dict[str, str]:
         """Where the browsable page leads, by name: to the paths below, the items of a list, and its next page."""

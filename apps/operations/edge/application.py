@@ -104,7 +104,8 @@ class Edge:
     def _run_wsgi(self, request: Request) -> Answer:
         translation: Any = WsgiToAsgiInstance(self.wsgi)  # type: ignore[no-untyped-call]
         translation.scope = request.scope
-        environ = translation.build_environ(request.scope, BytesIO(request.body))
+        stream = BytesIO(request.body)
+        environ = translation.build_environ(request.scope, stream)
         # The body is here, however it came.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(request.body)), ADMITTED: (request.id, request.principal)}
@@ -115,6 +116,8 @@ class Edge:
         finally:
             if hasattr(parts, "close"):
                 parts.close()
+            # What refers to it may wait for the garbage collector; the body must not.
+            stream.close()
         status, headers = started[-1]
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return Answer(int(status[:3]), encoded, body)
