@@ -32,7 +32,8 @@ def parse_parameters(query: QueryDict, model: type[_P]) -> _P:
     pydantic's ValidationError."""
     given = {name: values for name, values in query.lists() if name != "format"}
     unknown = [name for name in given if name not in model.model_fields]
-    faults = [Fault(pointer([name]), "is not a query parameter here") for name in unknown]
+    known = f"there are: {', '.join(model.model_fields)}" if model.model_fields else "there are none"
+    faults = [Fault(pointer([name]), f"is not a query parameter here; {known}") for name in unknown]
     faults += [Fault(pointer([name]), "must be given once") for name, values in given.items() if len(values) > 1]
     if faults:
         raise Invalid("A query parameter is not known, or comes twice.", faults)

@@ -129,3 +129,10 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(
 )
 def test_a_parameter_of_chunks_is_refused_by_name(client: httpx.Client, shared: str, query: str, pointer: str) -> None:
     assert_refused(client.get(f"/libraries/{shared}/chunks?{query}"), 400, "invalid", pointer)
+
+
+@pytest.mark.parametrize(
+    ("path", "known"), [("/libraries?page=2", "there are: limit, cursor"), ("/libraries/none?q=a", "there are none")]
+)
+def test_an_unknown_query_parameter_is_told_what_there_is(client: httpx.Client, path: str, known: str) -> None:
+    assert client.get(path).json()["errors"][0]["detail"] == f"is not a query parameter here; {known}"
