@@ -40,9 +40,11 @@ def is_full(connection: BaseDatabaseWrapper) -> bool:
     reserve = _path(connection)
     try:
         size = os.stat(reserve).st_size
+        if size == 0:
+            return True
         disk = os.statvfs(reserve)
         wal = os.stat(f"{connection.settings_dict['NAME']}-wal").st_size
-        return size == 0 or disk.f_bavail * disk.f_frsize < size + 2 * wal
+        return disk.f_bavail * disk.f_frsize < size + 2 * wal
     except OSError:
         return False
 
