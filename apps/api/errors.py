@@ -177,7 +177,9 @@ def problem_of(error: BaseException) -> Problem | None:
         if failure is None:
             return None
         note_if_damaged(error)
-        logger.warning("%s: %s: %s", failure.value, database_name(), error)
+        if not (isinstance(error, DatabaseUnusable) and failure is Failure.UNAVAILABLE):
+            # Files that are not in place have told so, once and not for each request.
+            logger.warning("%s: %s: %s", failure.value, database_name(), error)
         detail, seconds = _FAILURES[failure]
         detail = str(error) if isinstance(error, DatabaseUnusable) else detail.format(name=Path(database_name()).name)
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})

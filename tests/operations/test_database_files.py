@@ -145,8 +145,12 @@ def test_a_folder_that_is_moved_is_used_again_when_it_is_back(running: Server, t
     workers, [maintenance] = running.workers(), running.maintenance()
     with running.client() as client:
         write(client, "before").raise_for_status()
+        since = len(running.log.read_text())
         running.folder.rename(tmp_path / "elsewhere")
-        assert_unavailable(running)
+        for _ in range(5):
+            assert_unavailable(running)
+        told = [line for line in running.log.read_text()[since:].splitlines() if "WARNING" in line]
+        assert 1 <= len(told) <= len(workers) + 1, "each process tells it once"
         assert not running.folder.exists()
         (tmp_path / "elsewhere").rename(running.folder)
         write(client, "after").raise_for_status()

@@ -100,6 +100,8 @@ def test_a_target_in_absolute_form_is_understood_and_its_host_counts(server: Ser
     assert read_response(connect(server, stack, libraries)).status_code == 200
     without_path = b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert read_response(connect(server, stack, without_path)).status_code < 400
+    hostless = b"GET http://localhost/health HTTP/1.1\r\n\r\n"
+    assert_refused(read_response(connect(server, stack, hostless)), 400, "malformed")
     foreign = b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert_refused(read_response(connect(server, stack, foreign)), 400, "host_not_allowed")
 

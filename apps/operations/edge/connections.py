@@ -231,6 +231,8 @@ class Connection(HttpToolsProtocol):
             # Its clients know no answer before the answer.
             self.expect_100_continue = False
         hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 and (hosts or not is_1_0):
+            raise Refused("malformed", f"The request has {len(hosts)} Host headers; it must have one.")
         if not self.url.startswith(b"/"):
             # The target's own host is the one that counts.
             _, separator, target = self.url.partition(b"://")
@@ -239,8 +241,6 @@ class Connection(HttpToolsProtocol):
             host, _, path = target.partition(b"/")
             self.url = b"/" + path
             self.headers[:] = [*(header for header in self.headers if header[0] != b"host"), (b"host", host)]
-        elif len(hosts) != 1 and (hosts or not is_1_0):
-            raise Refused("malformed", f"The request has {len(hosts)} Host headers; it must have one.")
         if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
             raise Refused("malformed", "The only Transfer-Encoding that is understood is chunked.")
         self._check_size(int(dict(self.headers).get(b"content-length", 0)))

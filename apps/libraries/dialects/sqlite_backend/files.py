@@ -7,6 +7,7 @@ the files anew knows nothing of its locks. So nobody opens a database anew while
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -20,6 +21,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.libraries.dialects.base import Failure, FilesState
 from apps.libraries.dialects.damage import DatabaseUnusable
+
+logger = logging.getLogger(__name__)
 
 # Device and inode; None where there is no file.
 _Identity: TypeAlias = tuple[int, int] | None
@@ -48,6 +51,8 @@ class DatabaseFiles:
         self._connections: WeakSet[Connection] = WeakSet()
         self._opened: tuple[_Identity, ...] = ()
         self._checked = 0.0
+        # What is wrong is told once, until all is right again.
+        self._is_told = False
         # Held while a connection is opened or closed: the last one to be closed takes -wal and -shm away.
         self.lock = threading.RLock()
 
@@ -59,7 +64,7 @@ class DatabaseFiles:
             return
         if self._identities() != self._opened:
             raise self._unusable("were moved, removed or replaced while they were open")
-        self._checked = now
+        self._checked, self._is_told = now, False
 
     def before_open(self) -> None:
         """Raise DatabaseUnusable where a connection would not use the same files as all others. Needs the lock."""
@@ -130,6 +135,11 @@ class DatabaseFiles:
 
     def _unusable(self, what: str) -> DatabaseUnusable:
         name = Path(self.database).name
+        if not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "the files of the database %s %s; until they are back, requests get 503", self.database, what
+            )
         return DatabaseUnusable(Failure.UNAVAILABLE, f"The files of the database {name} {what}. {_REMEDY}")
 
 
