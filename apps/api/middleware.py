@@ -1,13 +1,16 @@
 """Around every request of Django's: its id, its admission, and problem bodies for what fails outside of a view."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
+from rest_framework.request import Request
 
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
 from apps.api.hints import meant_path
+from apps.api.v1.base import ApiView
 
 
 class RequestMiddleware:
@@ -50,10 +53,29 @@ def _admit(request: HttpRequest) -> Principal:
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler for a path that leads nowhere."""
-    path = request.path
-    meant = meant_path(path)
-    hint = f" Try {meant} instead." if meant else " /api/docs lists the paths that there are."
-    return response_to(request, Problem("not_found", f"There is nothing at {path}.{hint}"))
+    response: HttpResponse = _NotFound.as_view()(request)
+    return response
+
+
+class _NotFound(ApiView):
+    """Nothing is here. Go on with:"""
+
+    name = "Not found"
+    http_method_names = []
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {"Vary": "Accept"}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request)
+        meant = meant_path(request.path)
+        hint = f"Try {meant} instead." if meant else "/api/docs lists the paths that there are."
+        raise Problem("not_found", f"There is nothing at {request.path}. {hint}")
+
+    def links(self) -> dict[str, str]:
+        meant = meant_path(self.request.path)
+        return ({meant: meant} if meant else {}) | {"libraries": "/api/v1/libraries", "reference": "/api/docs"}
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -1,5 +1,6 @@
 """How answers are written: JSON for programs, REST framework's pages for people."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,10 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.renderers import BrowsableAPIRenderer as _BrowsableAPIRenderer
 from rest_framework.utils.breadcrumbs import get_breadcrumbs
 
+# An array of numbers as orjson indents it. In a string the newline would be escaped.
+_NUMBERS = re.compile(r"\[\n([\s\d.,e+-]+)\]")
+_MOST_NUMBERS = 12
+
 
 def dumps(data: Any) -> bytes:
     """`data` as JSON; numpy arrays become arrays."""
@@ -17,9 +22,16 @@ def dumps(data: Any) -> bytes:
 
 
 def dumps_indented(data: Any) -> str:
-    """`data` as JSON for people."""
+    """`data` as JSON for people: numbers of an array stand in one line, and of many only the first are shown."""
     # Parsed once more: what is rendered may hold ready-made fragments, which are not indented.
-    return orjson.dumps(orjson.loads(dumps(data)), option=orjson.OPT_INDENT_2).decode()
+    return _NUMBERS.sub(_fold, orjson.dumps(orjson.loads(dumps(data)), option=orjson.OPT_INDENT_2).decode())
+
+
+def _fold(array: re.Match[str]) -> str:
+    numbers = array[1].split()
+    if len(numbers) > _MOST_NUMBERS:
+        numbers = [*numbers[:4], f'"... {len(numbers) - 4} more numbers"']
+    return f"[{' '.join(numbers)}]"
 
 
 class JSONRenderer(BaseRenderer):
@@ -45,10 +57,11 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
         return [(name, quote(url)) for name, url in get_breadcrumbs(request.path)]
 
     def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
-        """The form is empty, so that a click writes nothing. An example of a body shows behind it."""
+        """The form is empty where a click would write. An example of a body shows behind it."""
         form = super().get_raw_data_form(data, view, method, request)
         if form is not None and method in view.example_bodies:
             form.fields["_content"].widget.attrs["placeholder"] = dumps_indented(view.example_bodies[method])
+            form.fields["_content"].initial = view.form_content
         return form
 
 

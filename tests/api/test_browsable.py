@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests.api.problems import assert_refused
 from tests.server import Server
 
 pytestmark = pytest.mark.any_database
@@ -243,7 +244,8 @@ def test_nothing_is_prefilled_and_nothing_is_deleted_without_a_question(browser:
     for url in ("/api/v1/libraries", *(f"{path(full)}{part}" for part in parts)):
         page = Page(browser.get(url))
         assert page.contents, url
-        assert set(page.contents.values()) == {""}, url
+        # Queries write nothing.
+        assert url.endswith(("/query", "/query/batch")) or set(page.contents.values()) == {""}, url
         assert not page.deletes_without_question, url
     assert {"PUT", "PATCH"} <= Page(browser.get(path(full, "documents", "doc"))).contents.keys()
 
@@ -260,6 +262,65 @@ def test_the_examples_work_and_leave_alone_what_is_there(
     assert Page(browser.post(path(full, "chunks"), content=again)).status == 409
     items = client.get(f"/libraries/{full}/chunks").json()["items"]
     assert items[: len(before)] == before
+
+
+def test_a_query_is_one_click_away_and_leads_to_what_it_finds(browser: httpx.Client, full: str) -> None:
+    url = path(full, "query")
+    first = Page(browser.get(url)).contents["POST"]
+    assert json.loads(first)["text"]
+    assert Page(browser.post(url, content=first)).status == 200
+    found = Page(browser.post(url, content=b'{"text": "one", "mode": "lexical"}'))
+    assert found.contents["POST"] == '{"text": "one", "mode": "lexical"}'
+    chunk = Page(browser.get(found.links["first"]))
+    assert chunk.answer["id"] == "first"
+    assert Page(browser.get(chunk.links["its document"])).answer["id"] == "doc"
+    with_vector = Page(browser.get(httpx.URL(found.links["first"]).join(chunk.links["its embedding"])))
+    assert with_vector.answer["embedding"] == [1, 0, 0]
+    refused = Page(browser.post(url, content=b'{"text": "one", "mode": "words"}'))
+    assert (refused.status, refused.contents["POST"]) == (400, '{"text": "one", "mode": "words"}')
+
+
+def test_chunks_read_by_their_ids_lead_to_them(browser: httpx.Client, full: str) -> None:
+    found = Page(browser.post(path(full, "chunks", "get"), json={"ids": ["alone"]}))
+    assert Page(browser.get(found.links["alone"])).status == 200
+
+
+def test_long_vectors_are_folded_for_people_only(browser: httpx.Client, client: httpx.Client) -> None:
+    library = client.post("/libraries", json={"name": "wide", "dimension": 256}).raise_for_status().json()["id"]
+    vector = [0.5, -0.25, 1e-7, 2.0] * 64
+    text = "[\n1,\n2\n]"
+    metadata = {"numbers": [1, 2, 3], "words": [str(i) for i in range(20)]}
+    chunk = {"id": "c", "text": text, "embedding": vector, "metadata": metadata}
+    client.post(f"/libraries/{library}/chunks", json={"chunks": [chunk]}).raise_for_status()
+    url = path(library, "chunks", "c?include=embedding")
+    page, plain = Page(browser.get(url)), client.get(f"/libraries/{library}/chunks/c?include=embedding").json()
+    first, second, third, fourth, rest = page.answer["embedding"]
+    assert ([first, second, third, fourth], rest) == (plain["embedding"][:4], "... 252 more numbers")
+    assert page.answer["metadata"] == metadata
+    assert page.answer["text"] == text
+    assert '"numbers": [1, 2, 3]' in page.text
+    assert len(plain["embedding"]) == 256
+
+
+@pytest.mark.parametrize("wrong", ["/api/v2/collections", "/nothing/here", "/api/v1/libraries/a/nothing"])
+def test_a_wrong_path_is_a_page_with_ways_on(browser: httpx.Client, wrong: str) -> None:
+    page = Page(browser.get(wrong))
+    assert page.status == 404
+    assert wrong in page.answer["detail"]
+    assert {"libraries", "reference"} <= page.links.keys()
+    for name in ("libraries", "reference", *(["/api/v1/libraries"] if "collections" in wrong else [])):
+        assert browser.get(page.links[name]).status_code == 200
+    for method in ("GET", "POST", "DELETE", "OPTIONS"):
+        answer = browser.request(method, wrong, headers={"Accept": "*/*"})
+        assert_refused(answer, 404, "not_found")
+        assert "Allow" not in answer.headers
+        assert answer.headers["Vary"] == "Accept"
+
+
+def test_the_root_leads_to_all_that_the_server_has(browser: httpx.Client) -> None:
+    links = Page(browser.get("/api/v1/")).links
+    for name in ("libraries", "reference", "schema", "health", "ready", "admin"):
+        assert browser.get(links[name], follow_redirects=True).status_code == 200, name
 
 
 def test_what_is_deleted_says_so(browser: httpx.Client, full: str) -> None:

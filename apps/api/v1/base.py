@@ -20,7 +20,8 @@ class ApiView(APIView):
 
     `parameters` is the type of `query`. With `has_etag`, writes take `if_match`. `example_bodies` are bodies by method,
     for the schema and the browsable API, whose page links to the paths `below` this one. The schema has `sample_bodies`
-    instead where there are some, by name.
+    instead where there are some, by name. The page's form holds `form_content`. What an answer lists is in the
+    library's `collection`, or below this path.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
@@ -30,6 +31,8 @@ class ApiView(APIView):
     example_bodies: ClassVar[Mapping[str, Any]] = {}
     sample_bodies: ClassVar[Mapping[str, Any]] = {}
     below: ClassVar[tuple[str, ...]] = ()
+    collection: ClassVar[str] = ""
+    form_content: str = ""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -46,11 +49,14 @@ class ApiView(APIView):
         return super().finalize_response(request, response, *args, **kwargs)
 
     def links(self) -> dict[str, str]:
-        """Where the browsable page leads, by name: to the paths below, the items of a list, and its next page."""
+        """Where the browsable page leads, by name: to the paths below, what the answer lists, and its next page."""
         path = quote(self.request.path.rstrip("/"))
         links = {name: f"{path}/{name}" for name in self.below}
         data = self.response.data or {}
-        links |= {item["id"]: f"{path}/{quote(item['id'], safe='')}" for item in data.get("items", [])}
+        items = [item for item in data.get("items", data.get("results", [])) if "id" in item]
+        if self.collection:
+            path = path_to("libraries", self.kwargs["library_id"], self.collection)
+        links |= {item["id"]: f"{path}/{quote(item['id'], safe='')}" for item in items}
         if data.get("next_cursor"):
             query = self.request.query_params.copy()
             query["cursor"] = data["next_cursor"]

@@ -11,7 +11,7 @@ from apps.api.bodies import parse
 from apps.api.openapi import operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, respond, with_etag
+from apps.api.v1.base import ApiView, path_to, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.fields import BoundedInt, Identifier, Input, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
@@ -94,6 +94,7 @@ class Chunk(ApiView):
     parameters = ChunkParameters
     query: ChunkParameters
     has_etag = True
+    collection = "chunks"
 
     @operation("get_chunk", "Read a chunk", schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
@@ -111,9 +112,17 @@ class Chunk(ApiView):
         services.delete_chunk(library_id=library_id, chunk_id=chunk_id, if_match=self.if_match)
         return Response(status=204)
 
+    def links(self) -> dict[str, str]:
+        data, links = self.response.data, super().links()
+        if data.get("document_id"):
+            links["its document"] = path_to("libraries", self.kwargs["library_id"], "documents", data["document_id"])
+        if "id" in data and "embedding" not in data:
+            links["its embedding"] = "?include=embedding"
+        return links
+
 
 class ChunkGet(Chunk):
-    """Chunks by their ids. `get` stays a valid id for the other methods."""
+    """Chunks by their ids. The id 'get' stays valid for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
 
@@ -128,7 +137,7 @@ class ChunkGet(Chunk):
 
 
 class ChunkDelete(Chunk):
-    """Deletes chunks by their ids, or by a filter. `delete` stays a valid id for the other methods."""
+    """Deletes chunks by their ids, or by a filter. The id 'delete' stays valid for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_DELETE, **Chunk.example_bodies}
 
@@ -141,7 +150,7 @@ class ChunkDelete(Chunk):
 
 
 class ChunkCount(Chunk):
-    """Counts chunks. `count` stays a valid id for the other methods."""
+    """Counts chunks. The id 'count' stays valid for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_COUNT, **Chunk.example_bodies}
 
@@ -152,7 +161,7 @@ class ChunkCount(Chunk):
 
 
 class ChunkFacets(Chunk):
-    """Counts the values of a field. `facets` stays a valid id for the other methods."""
+    """Counts the values of a field. The id 'facets' stays valid for the other methods."""
 
     example_bodies = {"POST": examples.CHUNKS_FACETS, **Chunk.example_bodies}
 

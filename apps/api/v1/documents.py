@@ -42,7 +42,7 @@ class Documents(ApiView):
 
 
 class Document(ApiView):
-    """One document; its chunks are listed with `?document_id=`."""
+    """One document; its chunks are listed with ?document_id=."""
 
     example_bodies = {"PUT": examples.DOCUMENT, "PATCH": examples.DOCUMENT_UPDATE}
     has_etag = True
@@ -89,7 +89,7 @@ class Document(ApiView):
 
 
 class DocumentBatch(Document):
-    """Many documents in one transaction. `batch` stays a valid id for the other methods."""
+    """Many documents in one transaction. The id 'batch' stays valid for the other methods."""
 
     example_bodies = {"POST": examples.DOCUMENTS, **Document.example_bodies}
 

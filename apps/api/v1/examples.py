@@ -42,8 +42,9 @@ DOCUMENTS: Body = {
     ]
 }
 DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
-QUERY: Body = {"vector": [1.0, 0.0, 0.0], "k": 3, "include": ["text", "metadata"]}
-QUERIES: Body = {"queries": [{"vector": [1.0, 0.0, 0.0], "k": 1}, {"chunk_id": "example-1", "k": 2}]}
+# By words, which every library can be asked for.
+QUERY: Body = {"text": "search", "mode": "lexical", "k": 3}
+QUERIES: Body = {"queries": [QUERY, {"text": "animal", "mode": "lexical", "k": 3}]}
 
 SAMPLE = "handbook-sample"
 # By the library that answers them, of those that are shipped, and what they show.

@@ -18,13 +18,17 @@ from apps.libraries.services.reembedding import cancel_reembedding, request_reem
 
 
 class Root(ApiView):
-    """Version 1 of the API. Everything begins with a library."""
+    """Version 1 of the API. Everything begins with a library; the reference has every path, field and answer."""
 
-    below = ("libraries",)
+    name = "API"
 
     @operation("root", "Where to begin", schemas.Root)
     def get(self, request: Request) -> Response:
         return respond({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
+
+    def links(self) -> dict[str, str]:
+        others = {"health": "/health", "ready": "/ready", "admin": "/admin/"}
+        return {"libraries": path_to("libraries"), "reference": "/api/docs", "schema": "/api/schema"} | others
 
 
 class Libraries(ApiView):

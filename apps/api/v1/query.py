@@ -12,7 +12,7 @@ from apps.access import requests
 from apps.access.requests import Answer, Principal
 from apps.api.bodies import json_body
 from apps.api.openapi import operation
-from apps.api.renderers import dumps
+from apps.api.renderers import dumps, dumps_indented
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond
 from apps.api.vector_json import validate
@@ -23,6 +23,8 @@ from apps.search.query.spec import QueryBatch, QuerySpec
 
 _PATH = re.compile(r"/api/v1/libraries/([^/]+)/query(/batch)?")
 _JSON = b"application/json"
+# A longer body is not sent back in the page: views live until they are collected.
+_LARGEST_FORM = 100_000
 
 
 def answer_query(principal: Principal, library_id: str, body: bytes) -> bytes:
@@ -56,12 +58,22 @@ def route(request: requests.Request) -> Answer | None:
 
 
 class _QueryView(ApiView):
-    """What the two endpoints share."""
+    """What the two endpoints share. Queries write nothing, so the page's form is filled: with an example, then with
+    what was sent."""
+
+    collection = "chunks"
 
     def principal(self) -> Principal:
         """Who asks."""
         found: Principal = self.request._request.principal  # type: ignore[attr-defined]
         return found
+
+    def body(self, request: Request) -> bytes:
+        """The request's body."""
+        body = json_body(request)
+        if len(body) <= _LARGEST_FORM:
+            self.form_content = body.decode(errors="replace")
+        return body
 
     def render(self, request: Request, body: bytes) -> HttpResponse:
         """The response that has an answer."""
@@ -75,10 +87,11 @@ class Query(_QueryView):
 
     example_bodies = {"POST": examples.QUERY}
     sample_bodies = examples.SAMPLE_QUERIES
+    form_content = dumps_indented(examples.QUERY)
 
     @operation("query", "Find the nearest chunks", schemas.QueryAnswer, QuerySpec)
     def post(self, request: Request, library_id: str) -> HttpResponse:
-        return self.render(request, answer_query(self.principal(), library_id, json_body(request)))
+        return self.render(request, answer_query(self.principal(), library_id, self.body(request)))
 
 
 class QueryMany(_QueryView):
@@ -86,7 +99,9 @@ class QueryMany(_QueryView):
 
     example_bodies = {"POST": examples.QUERIES}
     sample_bodies = examples.SAMPLE_BATCHES
+    form_content = dumps_indented(examples.QUERIES)
+    name = "Query Batch"
 
     @operation("query_batch", "Answer several queries", schemas.QueryAnswers, QueryBatch)
     def post(self, request: Request, library_id: str) -> HttpResponse:
-        return self.render(request, answer_queries(self.principal(), library_id, json_body(request)))
+        return self.render(request, answer_queries(self.principal(), library_id, self.body(request)))
