@@ -144,6 +144,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_QUERIES_PER_BATCH": (256, _whole(1, 10_000)),
     "VECTORDB_MAX_TEXT_BYTES": (256 << 10, _whole(1, 1 << 28)),
     "VECTORDB_MAX_SPLIT_BYTES": (2 << 20, _whole(1, 1 << 28)),
+    "VECTORDB_MAX_EMBEDDED_BYTES": (8 << 20, _whole(1, 1 << 32)),
     "VECTORDB_MAX_METADATA_BYTES": (64 << 10, _whole(2, 1 << 28)),
     "VECTORDB_MAX_METADATA_DEPTH": (16, _whole(1, 100)),
     "VECTORDB_MAX_BODY_BYTES": (64 << 20, _whole(1024, 1 << 32)),
@@ -167,6 +168,7 @@ class Limits:
     queries_per_batch: int
     text_bytes: int
     split_bytes: int
+    embedded_bytes: int
     metadata_bytes: int
     metadata_depth: int
     body_bytes: int

@@ -181,3 +181,22 @@ def test_vectors_of_a_model_that_tells_its_dimension_late_are_refused_too(servic
     response = send("POST", "/late/chunks", TEXT)
     assert response.status_code == 400
     assert "VECTORDB_MAX_DIMENSION" in response.json()["detail"]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+def test_a_request_has_no_more_text_embedded_than_the_limit(settings: Settings, service: Service) -> None:
+    settings.LIMITS = replace(settings.LIMITS, embedded_bytes=10)
+    chunks = [
+        {"id": "d", "text": "four"},
+        {"id": "e", "text": "a" * 99, "embedding": OWN},
+        {"id": "f", "text": "größe"},
+    ]
+    response = send("POST", "/notes/chunks", {"chunks": chunks})
+    assert response.status_code == 400
+    [fault] = orjson.loads(response.content)["errors"]
+    assert fault["pointer"] == "/chunks/2/text"
+    assert "10 bytes" in fault["detail"]
+    assert "VECTORDB_MAX_EMBEDDED_BYTES" in fault["detail"]
+    assert Client().get(f"{LIBRARIES}/notes/chunks/d").status_code == 404
+    chunks[2]["text"] = "groß"
+    assert send("POST", "/notes/chunks", {"chunks": chunks}).status_code == 200
