@@ -133,6 +133,8 @@ WHITENOISE_AUTOREFRESH = DEBUG
 DATA_UPLOAD_MAX_MEMORY_SIZE = LIMITS.body_bytes
 SESSION_COOKIE_SAMESITE = "Strict"
 CSRF_COOKIE_SAMESITE = "Strict"
+# A reverse proxy with TLS names the scheme, without which Django takes the forms of its own pages for foreign ones.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 CSRF_FAILURE_VIEW = "apps.api.middleware.forbidden"
 
 REST_FRAMEWORK = {

@@ -115,6 +115,17 @@ def test_a_login_without_a_next_page_leads_to_the_first_page() -> None:
         assert Client().post(url, typed, follow=True).redirect_chain == [("/admin/", 302)]
 
 
+@override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"], ALLOWED_HOSTS=["example.com"])
+@pytest.mark.parametrize(("origin", "status"), [("https://example.com", 302), ("https://example.org", 403)])
+def test_a_login_behind_a_proxy_with_tls(origin: str, status: int) -> None:
+    User.objects.create_superuser("somebody", password="a password")
+    client = Client(enforce_csrf_checks=True, headers={"Host": "example.com", "X-Forwarded-Proto": "https"})
+    page = client.get("/admin/login/")
+    typed = {"username": "somebody", "password": "a password", "csrfmiddlewaretoken": page.context["csrf_token"]}
+    headers = {"Origin": origin, "Referer": f"{origin}/admin/login/"}
+    assert client.post("/admin/login/", typed, headers=headers).status_code == status
+
+
 def test_the_first_page_leads_to_everything(admin_client: Client) -> None:
     page = admin_client.get("/admin/")
     for path in (LIBRARIES, DOCUMENTS, CHUNKS):
