@@ -1,10 +1,13 @@
 """Arrays in files of the `.npy` format, read by mapping them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
@@ -19,9 +22,17 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """The array in `path`, mapped and read-only; raises ValueError or OSError for another file."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except EOFError as error:
-        raise ValueError(f"{path.name} is empty") from error
+    """The array in `path`, as `save_array` writes it, mapped and read-only; raises ValueError or OSError for another
+    file.
+
+    numpy's own function reads the header by Python's `ast`, which in Python 3.11 fails now and then where two
+    threads do so at once <https://github.com/python/cpython/issues/106905>.
+    """
+    with open(path, "rb") as file:
+        start = file.read(10)
+        found = _HEADER.fullmatch(file.read(int.from_bytes(start[8:], "little")))
+    if start[:8] != b"\x93NUMPY\x01\x00" or not found:
+        raise ValueError(f"{path.name} is no array")
+    shape = tuple(map(int, found[2].replace(b",", b" ").split()))
+    array = np.memmap(path, found[1].decode(), "r", len(start) + len(found[0]), shape)
     return np.asarray(array)
