@@ -1,4 +1,4 @@
-"""How well questions find the module that answers them: 40 written by hand, over the docstrings of Python's library.
+"""Ask 40 questions, written by hand, over the docstrings of Python's library: is the module found that answers each?
 
 `python -m benchmarks.docstrings` needs no data: the texts are those of the Python that runs it. After `make model`, its
 model is measured too. Each public module is a document of its docstrings, split as the server splits texts; a query

@@ -48,7 +48,7 @@ def test_rows_are_sealed_when_there_are_many(library: Library) -> None:
 
 
 def write_large(first: int, characters: int) -> None:
-    """Write four rows of so many characters together."""
+    """Write four rows that have this many characters together."""
     size = (characters - 4 * len('{"a":""}')) // 4 - len("text")
     chunks = [
         {"id": f"c{i}", "text": "text", "embedding": [i, 1, 1], "metadata": {"a": str(i).ljust(size, "x")}}

@@ -107,7 +107,7 @@ def test_a_few_rows_are_not_slow_to_index_whatever_the_type(slow_library: Librar
 
 
 def slow_from(rows: int) -> AutoThresholds:
-    """What makes `auto` take the slow type from so many rows on."""
+    """The thresholds by which `auto` takes the slow type from this number of rows on."""
     return AutoThresholds(tree_dimensions=0, by_rows=((rows, "slow"),))
 
 

@@ -139,8 +139,8 @@ def test_groups_are_those_of_the_whole_ranking(library: None, filter: dict[str, 
 
 
 def test_few_large_documents_do_not_cost_all_their_rows(settings: Any) -> None:
-    """More groups are asked for than there are, so further searches look among the other documents, of which there are
-    none, and not among all rows."""
+    """The query asks for more groups than there are. The search for more looks only among documents that have no group
+    yet; there are none, so it costs nothing."""
     create_library(create=LibraryCreate(id="a", name="A", dimension=DIMENSION))
     vectors = np.random.default_rng(0).standard_normal((3, 600, DIMENSION)).astype(np.float32)
     documents = [{"chunks": [{"embedding": vector} for vector in some]} for some in vectors.tolist()]

@@ -47,7 +47,7 @@ QUERY: Body = {"text": "search", "mode": "lexical", "k": 3}
 QUERIES: Body = {"queries": [QUERY, {"text": "animal", "mode": "lexical", "k": 3}]}
 
 SAMPLE = "handbook-sample"
-# By the library that answers them, of those that are shipped, and what they show.
+# The names say which sample library answers the query, and what it shows.
 SAMPLE_QUERIES: dict[str, Body] = {
     "handbook-sample: by meaning and by words": {"text": "what if the power goes out?", "mode": "hybrid", "k": 3},
     "handbook-sample: by meaning": {"text": "what if the power goes out?", "k": 3, "include": ["text", "document"]},

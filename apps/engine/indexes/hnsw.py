@@ -53,9 +53,9 @@ class Hnsw(VectorIndex):
 
     kind = "hnsw"
     slow_to_build = True
-    # A graph has at least so many nodes.
+    # The fewest nodes for which a graph is built.
     fewest_nodes = 1000
-    # One kept row of a walk costs what an exact search needs for so many rows in sequence.
+    # How many rows an exact search scores in the time that a walk takes for each row that it keeps.
     walk_cost = 48
     build_parameters = (
         Parameter("m", 4, 64, f"{_M}", "links per row and level, twice as many on the ground level"),

@@ -1,8 +1,8 @@
 """The files of a SQLite database, as this process has them open: are they still the ones at their paths?
 
-Whoever has lost a file must neither write, since nobody would find that again, nor read: another process that opens
-the files anew knows nothing of its locks. So nobody opens a database anew while another process holds it without its
--wal or -shm. Who holds such files moves what its WAL has into the database, and ends.
+A process that has lost a file must not write, since nobody would find that again. It must not read either, since a
+process that opens the files later does not see its locks. For the same reason no process opens the database while
+another holds it without its -wal or -shm. The holder moves its WAL into the database first, and then ends.
 """
 
 import contextlib
