@@ -67,7 +67,7 @@ _LONGEST = 40
 
 def known_fields(model: str, location: Iterable[str | int]) -> list[str]:
     """The fields of the object at `location` in a body of the request model of that name; none where it is no such."""
-    kinds = [kind for kind in _subclasses(Input) if kind.__name__ == model]
+    kinds = _models_named(model)
     for step in location:
         if isinstance(step, str):
             kinds = [
@@ -92,12 +92,10 @@ def meant_field(name: str, known: list[str]) -> str | None:
 def wrapping_field(model: str, fields: frozenset[str] = frozenset()) -> str | None:
     """The field of a request model that is a list of objects which may have all these `fields`; None if there is none.
     A body that has them itself is one item of that list."""
-    for kind in _subclasses(Input):
-        if kind.__name__ == model:
-            for name, field in kind.model_fields.items():
-                for item in _models_in(field.annotation) if field.is_required() else ():
-                    if fields <= item.model_fields.keys():
-                        return name
+    for kind in _models_named(model):
+        for name, field in kind.model_fields.items():
+            if field.is_required() and any(fields <= item.model_fields.keys() for item in _models_in(field.annotation)):
+                return name
     return None
 
 
@@ -127,6 +125,10 @@ def _models_in(annotation: Any) -> Iterator[type[Input]]:
         yield annotation
     for part in get_args(annotation):
         yield from _models_in(part)
+
+
+def _models_named(name: str) -> list[type[Input]]:
+    return [kind for kind in _subclasses(Input) if kind.__name__ == name]
 
 
 def _subclasses(kind: type[Input]) -> Iterator[type[Input]]:

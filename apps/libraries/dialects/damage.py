@@ -61,8 +61,9 @@ def refuse_writes(execute: Callable[..., Any], sql: str, params: Any, many: bool
     # On SQLite it is asked once a transaction: the statement that begins one comes by here too.
     is_asked = not is_sqlite or not connection.in_atomic_block
     if is_asked and not str(sql).lstrip().startswith(_READS):
+        name = Path(connection.settings_dict["NAME"]).name
         if is_damaged():
-            raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=Path(connection.settings_dict["NAME"]).name))
+            raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=name))
         if is_sqlite and not reserve.may_use() and reserve.is_full(connection):
-            raise DatabaseUnusable(Failure.FULL, FULL.format(name=Path(connection.settings_dict["NAME"]).name))
+            raise DatabaseUnusable(Failure.FULL, FULL.format(name=name))
     return execute(sql, params, many, context)

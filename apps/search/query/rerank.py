@@ -55,7 +55,7 @@ def group_by_document(library: OpenLibrary, request: SearchRequest, spec: QueryS
         rounds.append(hits)
         met = hits.take(_above_threshold(hits, spec)[start:])
         library.budget.spend(PER_GROUPED_HIT * len(met.keys))
-        documents = _documents_of(library.snapshot, met.keys)
+        documents = _documents_by_chunk(library.snapshot, met.keys)
         closed = frozenset(groups) if is_fused or not is_whole else frozenset()
         for key, score in zip(met.keys, met.scores, strict=True):
             # Keys of documents and chunks may be equal.
@@ -68,7 +68,7 @@ def group_by_document(library: OpenLibrary, request: SearchRequest, spec: QueryS
         if is_whole:
             start = len(hits.keys)
         else:
-            within = Not(_of_documents(library.snapshot, [group for group in groups if group > 0]))
+            within = Not(_filter_for_documents(library.snapshot, [group for group in groups if group > 0]))
         fetch *= 4
     chosen = {group: found[: spec.group_size] for group, found in list(groups.items())[spec.offset : wanted]}
     if spec.group_size > 1 and request.mode != "hybrid" and not (is_exhausted and (is_whole or len(rounds) == 1)):
@@ -96,11 +96,11 @@ def _complete_groups(
     lacking = [group for group, found in groups.items() if group > 0 and len(found) < spec.group_size]
     fetch = _hits_for(len(lacking), spec)
     while lacking:
-        within = _of_documents(library.snapshot, lacking)
+        within = _filter_for_documents(library.snapshot, lacking)
         [hits] = library.searcher.search([request._replace(fetch=fetch, filter_mode="pre", first=None, within=within)])
         yield hits
         library.budget.spend(PER_GROUPED_HIT * len(hits.keys))
-        documents = _documents_of(library.snapshot, hits.keys)
+        documents = _documents_by_chunk(library.snapshot, hits.keys)
         found: dict[int, list[_Hit]] = {group: [] for group in lacking}
         for place in _above_threshold(hits, spec):
             members = found[documents[hits.keys[place]] or 0]
@@ -146,11 +146,11 @@ def _unit_rows(vectors: Float32) -> Float32:
     return units
 
 
-def _documents_of(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, int | None]:
+def _documents_by_chunk(snapshot: Snapshot, keys: Sequence[int]) -> dict[int, int | None]:
     return dict(_select_by_keys(snapshot, "SELECT id, document_id FROM vectordb_chunk WHERE id IN ({})", keys))
 
 
-def _of_documents(snapshot: Snapshot, keys: Sequence[int]) -> OneOf:
+def _filter_for_documents(snapshot: Snapshot, keys: Sequence[int]) -> OneOf:
     """The filter for the chunks of documents."""
     found = _select_by_keys(snapshot, "SELECT public_id FROM vectordb_document WHERE id IN ({})", keys)
     return OneOf(DOCUMENT_ID, tuple(key_of(public_id) for (public_id,) in found))
