@@ -72,6 +72,8 @@ class Library(models.Model):
     embedding_provider = models.CharField(max_length=64, blank=True, default="", editable=False)
     embedding_model = models.CharField(max_length=EMBEDDING_MODEL_MAX_LENGTH, blank=True, default="", editable=False)
     metadata = ExactJSONField(default=dict, blank=True)
+    # The paths of metadata that no filter looks at.
+    unindexed = ExactJSONField(default=list, blank=True, editable=False)
     generation = models.PositiveIntegerField(default=1, editable=False)
     # The number of the newest manifest of the library, and how often a rebuild of its index was requested.
     manifest = models.BigIntegerField(default=0, editable=False)
@@ -118,6 +120,8 @@ class Document(models.Model):
     title = models.TextField(blank=True, default="")
     source = models.TextField(blank=True, default="")
     metadata = ExactJSONField(default=dict, blank=True)
+    # From then on it is in no answer, and neither are its chunks; null for never.
+    expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -125,7 +129,12 @@ class Document(models.Model):
         db_table = "vectordb_document"
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["library", "public_id"], name="vectordb_document_id_unique")]
-        indexes = [models.Index(fields=["library", "id"], name="vectordb_document_order")]
+        indexes = [
+            models.Index(fields=["library", "id"], name="vectordb_document_order"),
+            models.Index(
+                fields=["expires_at"], condition=models.Q(expires_at__isnull=False), name="vectordb_document_expiry"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.public_id
@@ -140,8 +149,12 @@ class Chunk(models.Model):
     )
     public_id = models.CharField("id", max_length=ID_MAX_LENGTH)
     text = models.TextField(blank=True, default="")
+    # What the embedding model is given instead of the text; null for the text itself.
+    embed_text = models.TextField(null=True, blank=True)
     metadata = ExactJSONField(default=dict, blank=True)
     position = models.PositiveIntegerField(null=True, blank=True)
+    # From then on it is in no answer; null for never.
+    expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -152,6 +165,9 @@ class Chunk(models.Model):
         indexes = [
             models.Index(fields=["library", "id"], name="vectordb_chunk_order"),
             models.Index(fields=["document", "position"], name="vectordb_chunk_of_document"),
+            models.Index(
+                fields=["expires_at"], condition=models.Q(expires_at__isnull=False), name="vectordb_chunk_expiry"
+            ),
         ]
 
     def __str__(self) -> str:
