@@ -28,7 +28,7 @@ from apps.engine.strings import Starts, Strings
 from apps.engine.vectors import Int64, equal_arrays
 
 _HEADER, _BYTES = "columns.json", "columns.npy"
-_FORMAT = 1
+_FORMAT = 2
 _ALIGNMENT = 64
 _DTYPES = {name: np.dtype(name) for name in ("|u1", "<u4", "<u8", "<i8")}
 
