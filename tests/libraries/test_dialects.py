@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,40 @@ def test_each_entry_of_the_log_has_a_token_of_its_own(chunk: Chunk) -> None:
         Chunk.objects.update(position=1)
     tokens = Change.objects.values_list("token", flat=True)
     assert len(set(tokens)) == len(tokens) >= 6
+
+
+@pytest.mark.parametrize(
+    ("change", "is_logged"),
+    [
+        ({"public_id": "renamed"}, True),
+        ({"metadata": {"kind": "note"}}, True),
+        ({"expires_at": datetime(2100, 1, 1, tzinfo=UTC)}, True),
+        ({"title": "Another", "source": "Another"}, False),
+        ({"public_id": "d", "metadata": {}, "expires_at": None}, False),
+    ],
+)
+def test_a_change_of_a_document_that_its_chunks_inherit_is_logged_for_them(
+    chunk: Chunk, change: dict[str, Any], is_logged: bool
+) -> None:
+    assert chunk.document is not None
+    Chunk.objects.create(library=chunk.library, public_id="alone")
+    Document.objects.create(library=chunk.library, public_id="other", metadata={"n": 1})
+    newest = Change.objects.latest("seq").seq
+    Document.objects.filter(pk=chunk.document.pk).update(**change)
+    logged = [(one.library_key, one.chunk_key) for one in Change.objects.filter(seq__gt=newest)]
+    assert logged == [(chunk.library.pk, chunk.pk)] * is_logged
+
+
+@pytest.mark.sqlite
+def test_a_document_that_replaces_another_of_its_key_is_logged_for_its_chunks(chunk: Chunk) -> None:
+    assert chunk.document is not None
+    before = entries()
+    execute(
+        "INSERT OR REPLACE INTO vectordb_document (id, library_id, public_id, title, source, metadata, created_at,"
+        " updated_at) SELECT id, library_id, public_id, title, source, '{\"n\": 2}', created_at, updated_at"
+        " FROM vectordb_document"
+    )
+    assert entries() == before + 1
 
 
 @pytest.mark.parametrize("length", [4, 12, 16])

@@ -302,6 +302,11 @@ def _sql_delete_of_the_document(library_id: str) -> None:
     run_sql(f"DELETE FROM vectordb_document WHERE library_id = {KEY}", library_id)
 
 
+@leads_to({**BEFORE, "a": A._replace(document="renamed"), "b": B._replace(document="renamed")})
+def _sql_update_of_the_document(library_id: str) -> None:
+    run_sql(f"UPDATE vectordb_document SET public_id = 'renamed' WHERE library_id = {KEY}", library_id)
+
+
 @leads_to(None)
 def _sql_delete_of_the_library(library_id: str) -> None:
     run_sql("DELETE FROM vectordb_library WHERE public_id = %s", library_id)

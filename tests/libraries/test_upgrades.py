@@ -22,7 +22,7 @@ from apps.search.query.spec import QuerySpec
 from tests.libraries import upgrades
 from tests.server import Server
 
-COMMITS = ["663240c", "c1b5e67"]
+COMMITS = ["663240c", "c1b5e67", "0e8051a"]
 STATES = ["0001_initial", "0002_index_files", "0003_embedding_model", "0004_reembedding", "0005_table_prefix"]
 NEXT_VERSION = {"libraries": "tests.libraries.upgrades.next_version"}
 
@@ -84,11 +84,8 @@ def migrate_to_state(name: str) -> Any:
 
 def fill(models: Any, state: str) -> None:
     """Create the triggers of an earlier version, and rows that they log."""
-    dialect = dialect_of(connection)
-    with connection.cursor() as cursor:
-        for name in dialect.triggers:
-            sql = dialect.create_trigger(name)
-            cursor.execute(sql if state >= "0005" else sql.replace("vectordb_", ""))
+    triggers = upgrades.triggers(COMMITS[-1])
+    run_script(triggers if state >= "0005" else triggers.replace("vectordb_", ""))
     library, document, chunk, embedding = (
         models.get_model("libraries", name) for name in ("Library", "Document", "Chunk", "Embedding")
     )

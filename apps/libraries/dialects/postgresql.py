@@ -43,6 +43,12 @@ def _log_embedded(rows: str) -> str:
     return _log(rows, "WHERE library.generation = r.generation")
 
 
+# What filters see of a document, and its expiry, are those of its chunks too.
+_CHUNKS_OF_CHANGED = """SELECT chunk.library_id AS library_key, chunk.id AS chunk_key
+        FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id AND (n.public_id <> o.public_id
+            OR n.metadata::text <> o.metadata::text OR n.expires_at IS DISTINCT FROM o.expires_at)
+        JOIN vectordb_chunk AS chunk ON chunk.document_id = n.id"""
+
 # What was made of another text by a model that the library is moving to.
 _FORGET_OTHERS = """
         IF EXISTS (SELECT FROM vectordb_reembedding WHERE library_id IN (SELECT library_id FROM new_rows)) THEN
@@ -95,6 +101,7 @@ _TRIGGERS = {
         _OLD,
         _log_embedded(_chunks_embedded_in("old_rows")),
     ),
+    "vectordb_document_log_update": ("AFTER UPDATE ON vectordb_document", _BOTH, _log(_CHUNKS_OF_CHANGED)),
     "vectordb_document_delete": (
         "AFTER DELETE ON vectordb_document",
         _OLD,

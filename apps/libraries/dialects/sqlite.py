@@ -33,6 +33,10 @@ _FORGET_OTHERS = """
             DELETE FROM vectordb_embedding WHERE chunk_id = NEW.id
             AND generation <> (SELECT generation FROM vectordb_library WHERE id = NEW.library_id);"""
 
+# What filters see of a document, and its expiry, are those of its chunks too.
+_LOG_CHUNKS = f"""
+            {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE document_id = NEW.id;"""
+
 # A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A chunk
 # that is new is logged by its embedding: without one it is in no answer. A library whose vectors are other ones at once
 # gets an entry of no chunk, so that its revision tells.
@@ -82,6 +86,14 @@ _TRIGGERS = {
     "vectordb_embedding_log_delete": f"""
         AFTER DELETE ON vectordb_embedding BEGIN
             {_LOG_EMBEDDED} = OLD.chunk_id AND library.generation = OLD.generation;
+        END""",
+    "vectordb_document_log_replaced": f"""
+        AFTER INSERT ON vectordb_document BEGIN{_LOG_CHUNKS}
+        END""",
+    "vectordb_document_log_update": f"""
+        AFTER UPDATE OF public_id, metadata, expires_at ON vectordb_document
+        WHEN OLD.public_id <> NEW.public_id OR OLD.metadata <> NEW.metadata OR OLD.expires_at IS NOT NEW.expires_at
+        BEGIN{_LOG_CHUNKS}
         END""",
     "vectordb_document_delete": """
         AFTER DELETE ON vectordb_document BEGIN
