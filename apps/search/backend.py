@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.vectors import Int64
 from apps.search.cache import views
@@ -29,8 +30,8 @@ class SearchBackend(Protocol):
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
 
-    def facets(self, field: str, filter: Filter, limit: int) -> Facets:
-        """The `limit` most frequent values of a field among the chunks that match."""
+    def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
+        """A page of the values of a field among the chunks that match."""
 
 
 class OpenLibrary(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import And, Filter, parse_filter
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS, frees_room
@@ -73,11 +74,11 @@ def delete_chunks(*, library_id: str, filter: Filter) -> int:
         return sql.delete_chunks(keys.tolist())
 
 
-def count_values(*, library_id: str, field: str, filter: Filter, limit: int) -> dict[str, Any]:
-    """How often each value of a field occurs among the chunks that match, most frequent first. Raises NotFound,
-    Invalid for too large an answer."""
+def count_values(*, library_id: str, field: str, filter: Filter, page: ValuePage) -> dict[str, Any]:
+    """How often the values of a field on a page occur among the chunks that match. Raises NotFound, Invalid for too
+    large an answer."""
     with open_library(library_id) as library:
-        facets = library.searcher.facets(field, filter, limit)
+        facets = library.searcher.facets(field, filter, page)
     budget = ResponseBudget()
     return {
         "facets": [budget.charge({"value": value, "count": count}) for value, count in facets.counts],

@@ -163,6 +163,26 @@ def test_values_are_counted(client: httpx.Client, filled: str) -> None:
     assert few == {"facets": [{"value": "a", "count": 6}], "values": 2, "chunks": 6}
 
 
+def test_values_are_searched_and_come_page_by_page(client: httpx.Client, filled: str) -> None:
+    path = f"/libraries/{filled}/chunks/facets"
+
+    def values(**body: Any) -> tuple[list[Any], int]:
+        found = client.post(path, json=body).raise_for_status().json()
+        return [one["value"] for one in found["facets"]], found["values"]
+
+    assert values(field="colour", search="RE", order_by="value") == (["green", "red"], 2)
+    assert values(field="colour", order_by="value") == (["blue", "green", "red"], 3)
+    assert values(field="colour", order_by="value", offset=1, limit=1) == (["green"], 3)
+    by_count, total = values(field="colour")
+    assert values(field="colour", offset=2) == (by_count[2:], total)
+    assert values(field="colour", offset=3) == ([], 3)
+    assert values(field="number", search="1") == ([], 0)
+    ids, total = values(field="@id", search="OW-1", order_by="value", limit=3)
+    assert (ids, total > 3) == (["row-1", "row-10", "row-100"], True)
+    for field, value in (("order_by", "name"), ("offset", -1), ("offset", 1_000_001), ("search", 1)):
+        assert_refused(client.post(path, json={"field": "colour", field: value}), 400, "invalid", f"/{field}")
+
+
 def test_what_is_changed_is_found_by_what_it_is_now(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/chunks"
     chunks = [{"id": f"{i}", "embedding": [1, i, 0], "metadata": {"state": "old"}} for i in range(5)]

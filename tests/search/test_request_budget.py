@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from apps.api.errors import problem_of
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import parse_filter
 from apps.libraries.errors import Invalid, TooSlow
 from apps.libraries.inputs import ChunksWrite, DocumentsWrite, LibraryCreate
@@ -91,7 +92,7 @@ def test_what_only_matches_a_filter_pays_for_it(settings: Any, library: None) ->
     doors = (
         lambda: matching.count_chunks(library_id="a", filter=filter),
         lambda: matching.list_chunks(library_id="a", filter=filter, limit=1, after=()),
-        lambda: matching.count_values(library_id="a", field="n", filter=filter, limit=1),
+        lambda: matching.count_values(library_id="a", field="n", filter=filter, page=ValuePage(1)),
         lambda: matching.delete_chunks(library_id="a", filter=filter),
     )
     settings.LIMITS = replace(settings.LIMITS, request_cost=17)

@@ -12,8 +12,9 @@ from apps.api.openapi import operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
+from apps.engine.metadata.facets import ValuePage
 from apps.libraries import selectors
-from apps.libraries.fields import BoundedInt, Identifier, Input, validation_error
+from apps.libraries.fields import BoundedInt, Identifier, Input, Text, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.search import matching as search
@@ -51,13 +52,25 @@ class ChunksCount(Input):
 
 
 class ChunksFacets(Input):
-    """The field whose values are counted, among which chunks, and how many values to show."""
+    """The field whose values are counted, among which chunks, and which values to show."""
 
     field: Annotated[str, AfterValidator(parse_field)] = Field(
         description="The path of a field of metadata, such as topic or author.name; or `@id`, `@document_id`."
     )
     filter: Filter
+    search: Text = Field("", description="Only strings that have this text in them, in upper or lower case.")
+    order_by: Literal["count", "value"] = Field(
+        "count", description="`count` shows the most frequent values first, `value` the least ones."
+    )
     limit: Annotated[int, BoundedInt(1, 1000, "of values")] = Field(50, description="The most values to return.")
+    offset: Annotated[int, BoundedInt(0, 1_000_000, "of values")] = Field(
+        0, description="How many values to pass over, for the next page."
+    )
+
+    @property
+    def page(self) -> ValuePage:
+        """The values to show."""
+        return ValuePage(self.limit, self.offset, by_value=self.order_by == "value", search=self.search)
 
 
 class Chunks(ApiView):
@@ -168,5 +181,5 @@ class ChunkFacets(Chunk):
     @operation("count_values", "Count the values of a field", schemas.Facets, ChunksFacets)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         asked = parse(request, ChunksFacets)
-        found = search.count_values(library_id=library_id, field=asked.field, filter=asked.filter, limit=asked.limit)
+        found = search.count_values(library_id=library_id, field=asked.field, filter=asked.filter, page=asked.page)
         return respond(found)

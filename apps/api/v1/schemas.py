@@ -215,8 +215,8 @@ class Facet(Output):
 class Facets(Output):
     """The values of a field."""
 
-    facets: list[Facet] = Field(description="Values with the number of chunks that have them, most frequent first.")
-    values: Count = Field(description="How many different values there are.")
+    facets: list[Facet] = Field(description="A page of the values, each with the number of chunks that have it.")
+    values: Count = Field(description="How many different values there are; with `search`, how many it finds.")
     chunks: Count = Field(description="How many chunks the filter matches.")
 
 

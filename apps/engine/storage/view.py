@@ -18,7 +18,7 @@ import numpy as np
 from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import BRUTE_FORCE
-from apps.engine.metadata.facets import most_frequent
+from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
 from apps.engine.metrics import Metric
@@ -182,11 +182,11 @@ class View:
         """The keys of rows that `matching` gave, in ascending order."""
         return np.sort(np.concatenate([part.keys[mask] for part, mask in zip(self.parts, allowed, strict=True)]))
 
-    def facets(self, field: str, allowed: Sequence[Mask], limit: int) -> tuple[list[tuple[Scalar, int]], int]:
-        """The `limit` most frequent values of a field among rows that `matching` gave, each with its number of rows;
-        and the number of all values. Values and their order are those of `most_frequent`."""
+    def facets(self, field: str, allowed: Sequence[Mask], page: ValuePage) -> tuple[list[tuple[Scalar, int]], int]:
+        """A page of the values of a field among rows that `matching` gave, each with its number of rows; and the number
+        of all that it is a page of. Values and their order are those of `rank_values`."""
         counts = [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.counts(field, mask)]
-        return most_frequent(counts, limit)
+        return rank_values(counts, page)
 
 
 def _is_sparse(part: Part, compact_rows: int) -> bool:

@@ -9,6 +9,7 @@ from time import monotonic
 
 from django.conf import settings
 
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Contains, Filter, OneOf, conditions
 from apps.engine.text.analyzer import TextQuery
 from apps.libraries.errors import Invalid, TooSlow
@@ -66,6 +67,12 @@ def price_of_filters(filters: Iterable[Filter], rows: int) -> int:
             elif isinstance(condition, Contains) and condition.is_substring:
                 points += PER_SUBSTRING_AND_1000_ROWS * rows // 1000
     return points
+
+
+def price_of_values(page: ValuePage, rows: int) -> int:
+    """The points that it costs to find a page of the values of a field of `rows`, besides counting them."""
+    points = PER_VALUE * page.offset
+    return points + PER_SUBSTRING_AND_1000_ROWS * rows // 1000 if page.search else points
 
 
 def price_of_words(words: TextQuery | None, rows: int) -> int:

@@ -13,12 +13,20 @@ import numpy as np
 
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.registry import BRUTE_FORCE
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
-from apps.search.query.budget import PER_FETCHED_HIT, PER_FUSED_HIT, RequestBudget, price_of_filters, price_of_words
+from apps.search.query.budget import (
+    PER_FETCHED_HIT,
+    PER_FUSED_HIT,
+    RequestBudget,
+    price_of_filters,
+    price_of_values,
+    price_of_words,
+)
 from apps.search.query.spec import EVERYTHING, Hybrid, Mode
 
 # The ranks of either side whose scores are added up.
@@ -77,7 +85,7 @@ class RankedHits(NamedTuple):
 
 
 class Facets(NamedTuple):
-    """The most frequent values of a field with their counts, the number of distinct values, and of chunks matched."""
+    """Values of a field with their counts, the number of values that these are a page of, and of chunks matched."""
 
     counts: list[tuple[Scalar, int]]
     distinct: int
@@ -160,13 +168,13 @@ class Searcher:
         self._budget.spend(price_of_filters([filter], len(self._view)))
         return self._allow(self._view, filter).rows
 
-    def facets(self, field: str, filter: Filter, limit: int) -> Facets:
-        """The `limit` most frequent values of a field among the chunks that match."""
+    def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
+        """A page of the values of a field among the chunks that match."""
         if self._view is None:
             return Facets([], 0, 0)
-        self._budget.spend(price_of_filters([filter], len(self._view)))
+        self._budget.spend(price_of_filters([filter], len(self._view)) + price_of_values(page, len(self._view)))
         masks = self._view.matching(filter)
-        counts, distinct = self._view.facets(field, masks, limit)
+        counts, distinct = self._view.facets(field, masks, page)
         return Facets(counts, distinct, _Allowed.of(masks).rows)
 
     def _pay(self, view: View, requests: Sequence[SearchRequest]) -> None:

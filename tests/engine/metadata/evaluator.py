@@ -10,7 +10,7 @@ import orjson
 from hypothesis import strategies as st
 
 from apps.engine.metadata import Attributes, Columns
-from apps.engine.metadata.facets import most_frequent
+from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import parse_filter
 from apps.engine.vectors import Mask
 
@@ -224,6 +224,6 @@ def plain_facet(given_rows: Sequence[Attributes], path: str) -> list[tuple[Any, 
 
 
 def facet(columns: Columns, path: str, allowed: Mask | None = None) -> list[tuple[Any, int]]:
-    found, distinct = most_frequent([columns.counts(path, allowed)], 1000)
+    found, distinct = rank_values([columns.counts(path, allowed)], ValuePage(1000))
     assert len(found) == distinct
     return found

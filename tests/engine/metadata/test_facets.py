@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.engine.metadata import Attributes, Columns
-from apps.engine.metadata.facets import most_frequent
+from apps.engine.metadata.facets import ValuePage, rank_values
 from tests.engine.data import bounded
 from tests.engine.metadata.evaluator import PATHS, columns_of, facet, plain_facet, rank, rows
 
@@ -25,16 +25,36 @@ def test_facets_count_as_a_plain_loop_does(given_rows: list[Attributes], path: s
     assert [(rank(value), count) for value, count in found] == expected
     assert orjson.loads(orjson.dumps(found)) == [list(one) for one in found]
     for limit in (0, 1, 2, 100):
-        assert most_frequent([columns.counts(path)], limit) == (found[:limit], len(found))
+        assert rank_values([columns.counts(path)], ValuePage(limit)) == (found[:limit], len(found))
     some = [row for row, yes in zip(given_rows, allowed, strict=True) if yes]
     assert [(rank(value), count) for value, count in facet(columns, path, allowed)] == plain_facet(some, path)
     # Rows in several parts are counted as those of one.
     bounds = [len(given_rows) // 3, 2 * len(given_rows) // 3]
     parts = [Columns.build(given_rows[start:end]) for start, end in pairwise([0, *bounds, len(given_rows)])]
     for limit in (0, 1, 2, 100):
-        assert most_frequent([part.counts(path) for part in parts], limit) == (found[:limit], len(found))
+        assert rank_values([part.counts(path) for part in parts], ValuePage(limit)) == (found[:limit], len(found))
     masked = [part.counts(path, mask) for part, mask in zip(parts, np.split(allowed, bounds), strict=True)]
-    assert most_frequent(masked, 100)[0] == facet(columns, path, allowed)
+    assert rank_values(masked, ValuePage(100))[0] == facet(columns, path, allowed)
+
+
+@bounded(100)
+@given(rows, st.sampled_from([*PATHS, "@id"]), st.sampled_from(["", "a", "X", "É", "ss"]), st.integers(0, 5))
+def test_pages_of_values_are_slices_of_all_that_are_found(
+    given_rows: list[Attributes], path: str, search: str, size: int
+) -> None:
+    found = [
+        (value, count)
+        for value, count in plain_facet(given_rows, path)
+        if not search or (value[0] == 4 and search.casefold() in value[1].casefold())
+    ]
+    middle = len(given_rows) // 2
+    counts = [Columns.build(some).counts(path) for some in (given_rows[:middle], given_rows[middle:])]
+    for by_value in (False, True):
+        expected = sorted(found) if by_value else found
+        for offset in range(0, len(expected) + 2, size + 1):
+            page, total = rank_values(counts, ValuePage(size + 1, offset, by_value, search))
+            assert [(rank(value), count) for value, count in page] == expected[offset : offset + size + 1]
+            assert total == len(expected)
 
 
 def test_facets_give_values_as_json_has_them() -> None:

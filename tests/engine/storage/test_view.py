@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.storage.view import View
@@ -231,9 +232,9 @@ def test_equal_vectors_tie_by_key_between_segment_and_tail() -> None:
 def test_values_are_counted_over_segment_and_tail() -> None:
     view = advance(build(numbered(range(10))), numbered([3, 12, 11]), gone=[0])
     some = view.matching(parse_filter({"key": {"$lt": 12}}))
-    assert view.facets("key", some, 3) == ([(1, 1), (2, 1), (3, 1)], 10)
-    assert view.facets("key", some, 100)[0][-1] == (11, 1)
-    assert view.facets("none", some, 3) == ([], 0)
+    assert view.facets("key", some, ValuePage(3)) == ([(1, 1), (2, 1), (3, 1)], 10)
+    assert view.facets("key", some, ValuePage(100))[0][-1] == (11, 1)
+    assert view.facets("none", some, ValuePage(3)) == ([], 0)
 
 
 def test_keys_are_of_64_bits() -> None:
