@@ -7,7 +7,7 @@ details.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -90,7 +91,6 @@ _FAILURES: dict[Failure, tuple[str, int]] = {
 # What pydantic's own errors say here; a `validation_error` of `apps.libraries.fields` brings its own sentence.
 _SENTENCES = {
     "missing": "is required",
-    "extra_forbidden": "is not a known field",
     "string_type": "must be a string",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
@@ -105,8 +105,11 @@ _SENTENCES = {
     "model_attributes_type": "must be an object",
 }
 
+# The same for errors that name a bound, by its name.
+_BOUNDS = {"expected": "must be one of {}", "le": "must be at most {:g}", "ge": "must be at least {:g}"}
+
 # The settings that limit lists, by the lists' names.
-_LIST_LIMITS = dict.fromkeys(("chunks", "documents", "ids"), "VECTORDB_MAX_CHUNKS_PER_WRITE")
+_LIST_LIMITS: dict[int | str, str] = dict.fromkeys(("chunks", "documents", "ids"), "VECTORDB_MAX_CHUNKS_PER_WRITE")
 _LIST_LIMITS["queries"] = "VECTORDB_MAX_QUERIES_PER_BATCH"
 
 
@@ -235,31 +238,49 @@ def _validation_problem(error: ValidationError) -> Problem:
     count = error.error_count()
     if count > _MOST_FAULTS:
         return Problem("invalid", f"The body has {count} faults, too many to list. Send one item alone to see its own.")
-    faults, unknown = [], frozenset[str]()
-    for item in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
-        if item["type"] == "json_invalid":
-            return Problem("malformed", f"The body is not valid JSON: {item['ctx']['error']}.")
-        context = item.get("ctx", {})
-        detail = context.get("detail") or _SENTENCES.get(item["type"])
-        if item["type"] == "extra_forbidden":
-            *place, name = item["loc"]
-            known = known_fields(error.title, place)
-            meant = meant_field(str(name), known)
-            detail = f"is not a known field; {f'try {meant} instead' if meant else 'there are: ' + ', '.join(known)}"
-            unknown |= frozenset() if place else {str(name)}
-        if detail is None and "expected" in context:
-            detail = f"must be one of {context['expected']}"
-        elif item["type"] == "too_long":
-            detail = f"must have at most {context['max_length']} items, not {context['actual_length']}"
-            detail += f" (limit {_LIST_LIMITS[item['loc'][-1]]})" if item["loc"][-1] in _LIST_LIMITS else ""
-        elif detail is None and ("le" in context or "ge" in context):
-            detail = f"must be at most {context['le']:g}" if "le" in context else f"must be at least {context['ge']:g}"
-        if not item["loc"] and (wrapping := wrapping_field(error.title)):
-            detail = f'must be an object with a list, {{"{wrapping}": [{{...}}]}}'
-        faults.append(Fault(pointer((*item["loc"], *context.get("path", ()))), detail or item["msg"]))
+    items = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+    if items[0]["type"] == "json_invalid":
+        return Problem("malformed", f"The body is not valid JSON: {items[0]['ctx']['error']}.")
+    faults = [
+        Fault(pointer((*item["loc"], *item.get("ctx", {}).get("path", ()))), _detail(item, error.title))
+        for item in items
+    ]
+    unknown = frozenset(
+        str(item["loc"][0]) for item in items if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
+    )
     if unknown and (wrapping := wrapping_field(error.title, unknown)):
         faults = [Fault(f"/{wrapping}", f'is required: a list of such objects, {{"{wrapping}": [{{...}}]}}')]
     first = faults[0]
     more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
-    detail = f"{first.pointer or 'The body'} {first.detail}.{more}"
-    return Problem("invalid", detail, tuple(faults))
+    return Problem("invalid", f"{first.pointer or 'The body'} {first.detail}.{more}", tuple(faults))
+
+
+def _detail(item: ErrorDetails, body: str) -> str:
+    """What one error of pydantic says here; `body` names the model of the body."""
+    context = item.get("ctx", {})
+    if item["type"] == "model_type" and not item["loc"] and (wrapping := wrapping_field(body)):
+        return f'must be an object with a list, {{"{wrapping}": [{{...}}]}}'
+    if item["type"] == "extra_forbidden":
+        return _unknown_field(item["loc"], body)
+    if item["type"] == "too_long":
+        return _too_many_items(item["loc"][-1], context)
+    if "detail" in context:
+        return str(context["detail"])
+    if item["type"] in _SENTENCES:
+        return _SENTENCES[item["type"]]
+    for name, sentence in _BOUNDS.items():
+        if name in context:
+            return sentence.format(context[name])
+    return item["msg"]
+
+
+def _unknown_field(location: Sequence[int | str], body: str) -> str:
+    *place, name = location
+    known = known_fields(body, place)
+    meant = meant_field(str(name), known)
+    return f"is not a known field; {f'try {meant} instead' if meant else 'there are: ' + ', '.join(known)}"
+
+
+def _too_many_items(name: int | str, context: Mapping[str, Any]) -> str:
+    limit = f" (limit {_LIST_LIMITS[name]})" if name in _LIST_LIMITS else ""
+    return f"must have at most {context['max_length']} items, not {context['actual_length']}{limit}"

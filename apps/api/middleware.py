@@ -1,6 +1,7 @@
 """Around every request of Django's: its id, its admission, and problem bodies for what fails outside of a view."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from django.db import DatabaseError
@@ -69,13 +70,19 @@ class _NotFound(ApiView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request)
-        meant = meant_path(request.path)
-        hint = f"Try {meant} instead." if meant else "/api/docs lists the paths that there are."
+        hint = f"Try {self.meant} instead." if self.meant else "/api/docs lists the paths that there are."
         raise Problem("not_found", f"There is nothing at {request.path}. {hint}")
 
+    @cached_property
+    def meant(self) -> str | None:
+        """The path that the client probably meant."""
+        return meant_path(self.request.path)
+
     def links(self) -> dict[str, str]:
-        meant = meant_path(self.request.path)
-        return ({meant: meant} if meant else {}) | {"libraries": "/api/v1/libraries", "reference": "/api/docs"}
+        return ({self.meant: self.meant} if self.meant else {}) | {
+            "libraries": "/api/v1/libraries",
+            "reference": "/api/docs",
+        }
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -219,7 +219,9 @@ def test_update_of_an_absent_id_writes_nothing(client: httpx.Client, chunks: str
     body = {"chunks": [{"id": "a"} | change, {"id": "absent"} | change], "mode": "update"}
     assert_refused(client.post(chunks, json=body), 404, "not_found", "/chunks/1/id")
     body["chunks"].append(change)
-    assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id")
+    refusal = client.post(chunks, json=body)
+    assert_refused(refusal, 400, "invalid", "/chunks/2/id")
+    assert refusal.json()["errors"][0]["detail"] == "is required to update a chunk"
     assert read(client, chunks, "a") == before
     assert_refused(client.patch(f"{chunks}/absent", json=change), 404, "not_found")
 
