@@ -1,5 +1,6 @@
 """What somebody probably meant: the known name beside an unknown field, and the path beside one that leads nowhere."""
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -61,6 +62,8 @@ _WORDS = {
     "add": "chunks",
 }
 _ROUTES = ("libraries", "documents", "chunks", "query", "stats", "reindex", "reembed", "batch", "facets")
+# A word, an id, a word, and the rest, which may be an id with slashes.
+_PARTS = re.compile(r"/*(?:api(?:/+|$))?(?:v[12](?:/+|$))?([^/]*)/*([^/]*)/*([^/]*)/?(.*)")
 # A longer name is no slip of the pen, and comparing it would take its time.
 _LONGEST = 40
 
@@ -101,13 +104,9 @@ def wrapping_field(model: str, fields: frozenset[str] = frozenset()) -> str | No
 
 def meant_path(path: str) -> str | None:
     """A path that exists beside `path`, which does not: other words, no slash at the end, the API's prefix."""
-    parts = [part for part in path.split("/") if part]
-    if len(path) > 20 * _LONGEST or not parts:
+    if len(path) > 20 * _LONGEST or (match := _PARTS.fullmatch(path)) is None:
         return None
-    if parts[0] == "api":
-        del parts[0]
-    if parts and parts[0] in ("v1", "v2"):
-        del parts[0]
+    parts = [part for part in match.groups() if part]
     # Ids stand at the second and the fourth place.
     for i in range(0, len(parts), 2):
         close = get_close_matches(parts[i][:_LONGEST].lower(), _ROUTES, n=1)

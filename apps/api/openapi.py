@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, 
 from apps.api.errors import CONTENT_TYPE
 from apps.api.v1.examples import SAMPLE
 from apps.api.v1.schemas import Health, Output, Problem, Readiness
-from apps.libraries.fields import Identifier, Input
+from apps.libraries.fields import Identifier, Input, LibraryIdentifier
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -139,12 +139,14 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
     result["components"]["schemas"] = schemas
     result["paths"] |= _server_paths()
     identifier = TypeAdapter(Identifier).json_schema()
+    library_identifier = TypeAdapter(LibraryIdentifier).json_schema()
     for operations in result["paths"].values():
         for operation in operations.values():
             has = {"operation", *(parameter["name"] for parameter in operation.get("parameters", []))}
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["schema"] = identifier
+                    of_library = parameter["name"] == "library_id"
+                    parameter["schema"] = library_identifier if of_library else identifier
                     parameter["description"] = f"The {parameter['name'].removesuffix('_id')}'s id, percent-encoded."
                     has.add("path")
                     if operation["tags"] == ["query"]:

@@ -54,7 +54,11 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
         return "" if data is None else dumps_indented(data)
 
     def get_breadcrumbs(self, request: Any) -> list[tuple[str, str]]:
-        return [(name, quote(url)) for name, url in get_breadcrumbs(request.path)]
+        """Those of the path percent-encoded, so that an id with slashes is one step."""
+        ids = request.resolver_match.kwargs if request.resolver_match else {}
+        item = ids.get("document_id") or ids.get("chunk_id") or ""
+        crumbs: list[tuple[str, str]] = get_breadcrumbs(quote(request.path.removesuffix(item)) + quote(item, safe=""))
+        return crumbs
 
     def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
         """The form is empty where a click would write. An example of a body shows behind it."""

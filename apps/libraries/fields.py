@@ -28,7 +28,18 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core_schema
 
 from apps.engine.vectors import Float32
-from apps.libraries.ids import INVISIBLE, NEW_PATTERN, PATTERN, RULE, is_id, is_visible
+from apps.libraries.ids import (
+    INVISIBLE,
+    LIBRARY_PATTERN,
+    LIBRARY_RULE,
+    NEW_LIBRARY_PATTERN,
+    NEW_PATTERN,
+    PATTERN,
+    RULE,
+    is_id,
+    is_library_id,
+    is_visible,
+)
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
 _LIMITS = settings.LIMITS
@@ -112,8 +123,14 @@ def _check_id(value: str) -> str:
     return value
 
 
-def _check_new_id(value: str) -> str:
-    if not is_visible(_check_id(value)):
+def _check_library_id(value: str) -> str:
+    if not is_library_id(value):
+        raise validation_error(LIBRARY_RULE)
+    return value
+
+
+def _check_visible(value: str) -> str:
+    if not is_visible(value):
         raise validation_error(INVISIBLE)
     return value
 
@@ -122,10 +139,20 @@ def _id_schema(pattern: str) -> dict[str, JsonValue]:
     return {"minLength": 1, "maxLength": ID_MAX_LENGTH, "pattern": pattern}
 
 
-# The id of something that exists.
+# The id of a document or a chunk that exists, and of one to write; then the same for libraries.
 Identifier = Annotated[str, AfterValidator(_check_id), Field(json_schema_extra=_id_schema(PATTERN))]
-# The id of something to write.
-NewIdentifier = Annotated[str, AfterValidator(_check_new_id), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
+NewIdentifier = Annotated[
+    str, AfterValidator(_check_id), AfterValidator(_check_visible), Field(json_schema_extra=_id_schema(NEW_PATTERN))
+]
+LibraryIdentifier = Annotated[
+    str, AfterValidator(_check_library_id), Field(json_schema_extra=_id_schema(LIBRARY_PATTERN))
+]
+NewLibraryIdentifier = Annotated[
+    str,
+    AfterValidator(_check_library_id),
+    AfterValidator(_check_visible),
+    Field(json_schema_extra=_id_schema(NEW_LIBRARY_PATTERN)),
+]
 
 
 def _check_no_nul(value: str, path: _Path = ()) -> str:

@@ -1,6 +1,7 @@
 """Ids: what may be one, what a client may choose, and what is generated where it does not choose.
 
-Ids that cannot be chosen any more stay ids: what has one can be read and deleted.
+Documents and chunks have the ids that people have, such as paths and URLs; a library's id is one word. Ids that cannot
+be chosen any more stay ids: what has one can be read and deleted.
 """
 
 import os
@@ -10,19 +11,33 @@ import uuid
 
 from apps.libraries.models import ID_MAX_LENGTH
 
-# \s is Unicode's white space; the ranges are Unicode's control characters.
-_NEVER = r"/\s\x00-\x1f\x7f-\x9f"
-_PATTERN = re.compile(rf"(?!\.{{1,2}}$)[^{_NEVER}]{{1,{ID_MAX_LENGTH}}}")
+# Unicode's control characters, and its separators of lines and paragraphs.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 # What comes along unseen when an id is copied: soft hyphen, zero width space, byte order mark, marks of direction.
 _UNSEEN = r"\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 # These make words in Persian and families in emoji, of what is on both sides of them.
 _JOINERS = r"\u200c\u200d"
+# Clients and proxies take such a part of a path for a way through folders.
+_DOTS = frozenset({".", ".."})
 
-PATTERN = rf"^[^{_NEVER}]+$"
-NEW_PATTERN = rf"^[^{_NEVER}{_UNSEEN}{_JOINERS}]([^{_NEVER}{_UNSEEN}]*[^{_NEVER}{_UNSEEN}{_JOINERS}])?$"
-_NEW_PATTERN = re.compile(NEW_PATTERN)
+
+def _pattern(inside: str, ends: str) -> str:
+    """The pattern of texts without the characters `inside`, and without `ends` at both ends."""
+    return f"^[^{inside}{ends}]([^{inside}]*[^{inside}{ends}])?$"
+
+
+# \s is Unicode's white space.
+PATTERN = _pattern(_CONTROLS, r"\s")
+NEW_PATTERN = _pattern(_CONTROLS + _UNSEEN, r"\s" + _JOINERS)
+LIBRARY_PATTERN = _pattern(_CONTROLS + r"/\s", "")
+NEW_LIBRARY_PATTERN = _pattern(_CONTROLS + r"/\s" + _UNSEEN, _JOINERS)
+_PATTERN, _NEW_PATTERN, _LIBRARY_PATTERN = map(re.compile, (PATTERN, NEW_PATTERN, LIBRARY_PATTERN))
 
 RULE = (
+    f"must be a string of 1 to {ID_MAX_LENGTH} characters without control characters and without white space at its "
+    "ends, and no part between slashes may be '.' or '..'"
+)
+LIBRARY_RULE = (
     f"must be a string of 1 to {ID_MAX_LENGTH} characters without '/', white space or control characters, "
     "and neither '.' nor '..'"
 )
@@ -30,8 +45,13 @@ INVISIBLE = "must have no invisible characters, such as a zero width space or a 
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may be an id."""
-    return _PATTERN.fullmatch(text) is not None
+    """Whether `text` may be the id of a document or a chunk."""
+    return len(text) <= ID_MAX_LENGTH and _PATTERN.fullmatch(text) is not None and _DOTS.isdisjoint(text.split("/"))
+
+
+def is_library_id(text: str) -> bool:
+    """Whether `text` may be the id of a library."""
+    return is_id(text) and _LIBRARY_PATTERN.fullmatch(text) is not None
 
 
 def is_visible(text: str) -> bool:

@@ -18,6 +18,7 @@ from apps.libraries.fields import (
     Metadata,
     Name,
     NewIdentifier,
+    NewLibraryIdentifier,
     NotNull,
     PlainText,
     Text,
@@ -70,7 +71,7 @@ Source = Annotated[Text, Field(description="Where it came from, such as a path o
 class LibraryCreate(Input):
     """A new library. Without `dimension`, the first vector written or the embedding model fixes it."""
 
-    id: NewIdentifier = Field(default_factory=new_id, description="Unique in the server; left out, one is made.")
+    id: NewLibraryIdentifier = Field(default_factory=new_id, description="Unique in the server; left out, one is made.")
     name: Name = Field(description="A title for people.")
     description: Text = Field("", description="A text for people.")
     dimension: Annotated[Dimension | None, NotNull()] = Field(

@@ -147,15 +147,18 @@ def test_every_link_of_every_page_leads_somewhere(browser: httpx.Client, full: s
 
 def test_odd_ids_have_links_that_work(browser: httpx.Client, client: httpx.Client) -> None:
     odd = "a?b#c%41&=é<\"'+"
-    quoted = quote(odd, safe="")
+    odder = f"batch//{odd} x/"
+    quoted, inside = quote(odd, safe=""), quote(odder, safe="")
     client.post("/libraries", json={"id": odd, "name": odd, "dimension": 3}).raise_for_status()
-    body = {"id": odd, "title": odd, "chunks": [{"id": odd, "embedding": [1, 0, 0]}]}
+    body = {"id": odder, "title": odd, "chunks": [{"id": odder, "embedding": [1, 0, 0]}]}
     client.post(f"/libraries/{quoted}/documents", json=body).raise_for_status()
-    parts = (["documents", quoted], ["chunks", quoted])
+    parts = (["documents", inside], ["chunks", inside])
     assert {path(quoted, *some) for some in parts} < follow_links(browser, path(quoted))
-    document = Page(browser.get(path(quoted, "documents", quoted)))
+    document = Page(browser.get(path(quoted, "documents", inside)))
+    assert document.links["Documents"] == path(quoted, "documents")
+    assert "Document Batch" not in document.links
     chunks = Page(browser.get(document.links["its chunks"]))
-    assert [item["id"] for item in chunks.answer["items"]] == [odd]
+    assert [item["id"] for item in chunks.answer["items"]] == [odder]
     library = Page(browser.get(document.links["Library"]))
     assert library.answer["id"] == odd
 
@@ -198,7 +201,7 @@ def test_what_is_stored_is_shown_as_text(browser: httpx.Client, client: httpx.Cl
     assert odd not in page.links
     assert "<script>alert" not in response.text
     refused = browser.post(path(library, "query"), content=f'{{"chunk_id": "{odd}"}}'.encode())
-    assert Page(refused).status == 400
+    assert Page(refused).status == 404
     assert "<script>alert" not in refused.text
 
 

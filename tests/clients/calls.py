@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from vectordb_client import Client
-from vectordb_client.api.chunks import get_chunk, list_chunks, write_chunks
+from vectordb_client.api.chunks import delete_chunk, get_chunk, list_chunks, write_chunks
 from vectordb_client.api.documents import create_document, delete_document
 from vectordb_client.api.libraries import create_library, library_stats, update_library
 from vectordb_client.api.query import query
@@ -82,6 +82,11 @@ assert rest.next_cursor is None
 
 document = DocumentInput(id="proverbs", text="A watched pot never boils. Many hands make light work.")
 assert ok(create_document.sync("python", client=client, body=document)).chunk_count == 1
+
+url = "https://example.com/a//b?c=d e#f%2F"
+ok(write_chunks.sync("python", client=client, body=ChunksWrite(chunks=[chunk(url, "A page", "page")])))
+assert ok(get_chunk.sync("python", url, client=client)).id == url
+assert delete_chunk.sync_detailed("python", url, client=client).status_code == HTTPStatus.NO_CONTENT
 
 stats = ok(library_stats.sync("python", client=client))
 assert (stats.documents, stats.chunks, stats.reembedding) == (1, 4, None)

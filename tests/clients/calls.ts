@@ -111,6 +111,18 @@ const document = await ok(
 );
 assert.equal(document.chunk_count, 1);
 
+const url = "https://example.com/a//b?c=d e#f%2F";
+await ok(
+  client.POST("/api/v1/libraries/{library_id}/chunks", {
+    params: { path },
+    body: { chunks: [{ id: url, text: "A page" }], mode: "upsert" },
+  }),
+);
+const page_chunk = { params: { path: { ...path, chunk_id: url } } };
+assert.equal((await ok(client.GET("/api/v1/libraries/{library_id}/chunks/{chunk_id}", page_chunk))).id, url);
+const gone = await client.DELETE("/api/v1/libraries/{library_id}/chunks/{chunk_id}", page_chunk);
+assert.equal(gone.response.status, 204);
+
 const stats = await ok(client.GET("/api/v1/libraries/{library_id}/stats", { params: { path } }));
 assert.deepEqual([stats.documents, stats.chunks, stats.reembedding], [1, 4, null]);
 

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 
 from apps.api.parameters import Parameters, parse_parameters
 from apps.libraries.errors import NotFound
-from apps.libraries.ids import is_id
+from apps.libraries.ids import is_id, is_library_id
 from apps.libraries.selectors import etag
 
 
@@ -37,7 +37,7 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         for name, value in kwargs.items():
-            if not is_id(value):
+            if not (is_library_id(value) if name == "library_id" else is_id(value)):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
         if request.method in self.allowed_methods:
             self.query = parse_parameters(request.query_params, self.parameters)

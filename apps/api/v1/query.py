@@ -16,7 +16,7 @@ from apps.api.renderers import dumps, dumps_indented
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond
 from apps.api.vector_json import validate
-from apps.libraries.ids import is_id
+from apps.libraries.ids import is_library_id
 from apps.libraries.response_budget import ResponseBudget
 from apps.search.query import service
 from apps.search.query.spec import QueryBatch, QuerySpec
@@ -47,7 +47,7 @@ def _sized(data: dict[str, Any]) -> bytes:
 def route(request: requests.Request) -> Answer | None:
     """Answer a query as programs usually make it; None for any other request. Raises as `answer_query`."""
     scope, headers, body = request.scope, request.headers, request.body
-    if scope["method"] != "POST" or (found := _PATH.fullmatch(scope["path"])) is None or not is_id(found[1]):
+    if scope["method"] != "POST" or (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
         return None
     if headers.get(b"content-type") != _JSON or b"content-encoding" in headers or scope["query_string"]:
         return None

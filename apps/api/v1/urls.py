@@ -1,4 +1,7 @@
-"""The paths of version 1. A path that is a word and could be an id keeps the id's methods."""
+"""The paths of version 1. A path that is a word and could be an id keeps the id's methods.
+
+All that comes after `documents/` or `chunks/` is an id, however its slashes were sent: Django gets paths decoded, and
+some proxies decode them earlier. So no path may go on behind an id."""
 
 from django.urls import path
 
@@ -18,11 +21,11 @@ urlpatterns = [
     path(f"{_LIBRARY}/reembed", libraries.Reembed.as_view()),
     path(f"{_LIBRARY}/documents", documents.Documents.as_view()),
     path(f"{_LIBRARY}/documents/batch", documents.DocumentBatch.as_view(), {"document_id": "batch"}),
-    path(f"{_LIBRARY}/documents/<str:document_id>", documents.Document.as_view()),
+    path(f"{_LIBRARY}/documents/<path:document_id>", documents.Document.as_view()),
     path(f"{_LIBRARY}/chunks", chunks.Chunks.as_view()),
     path(f"{_LIBRARY}/chunks/get", chunks.ChunkGet.as_view(), {"chunk_id": "get"}),
     path(f"{_LIBRARY}/chunks/delete", chunks.ChunkDelete.as_view(), {"chunk_id": "delete"}),
     path(f"{_LIBRARY}/chunks/count", chunks.ChunkCount.as_view(), {"chunk_id": "count"}),
     path(f"{_LIBRARY}/chunks/facets", chunks.ChunkFacets.as_view(), {"chunk_id": "facets"}),
-    path(f"{_LIBRARY}/chunks/<str:chunk_id>", chunks.Chunk.as_view()),
+    path(f"{_LIBRARY}/chunks/<path:chunk_id>", chunks.Chunk.as_view()),
 ]
