@@ -17,6 +17,15 @@ BOTH = TEXT | {"vector": VECTOR, "mode": "hybrid"}
 EVEN: dict[str, Any] = {"filter": {"even": True}}
 GROUPS: dict[str, Any] = {"group_by": "document"}
 
+TOPICS: dict[str, Any] = {"group_by": "topic.name"}
+BOOSTS: dict[str, Any] = {
+    "boost": [
+        {"filter": {"even": True}, "weight": 0.05},
+        {"field": "n", "decay": {"half_life": 60, "origin": 200}, "weight": 0.3},
+    ],
+    "depth": 1500,
+}
+
 RANKINGS: dict[str, dict[str, Any]] = {
     "vector": {"vector": VECTOR},
     "filter": {"vector": VECTOR} | EVEN,
@@ -38,6 +47,15 @@ RANKINGS: dict[str, dict[str, Any]] = {
     "groups, threshold": {"vector": VECTOR, "group_size": 2, "score_threshold": 0.2} | GROUPS,
     "groups, hybrid": BOTH | GROUPS,
     "groups of 3, hybrid": BOTH | {"group_size": 3} | GROUPS,
+    "groups by a field": {"vector": VECTOR} | TOPICS,
+    "groups of 3 by a field": {"vector": VECTOR, "group_size": 3} | TOPICS,
+    "groups by a field, by words": TEXT | {"mode": "lexical", "group_size": 2} | TOPICS,
+    "groups by a field, hybrid": BOTH | TOPICS,
+    "boosts": {"vector": VECTOR} | BOOSTS,
+    "boosts, filtered": {"vector": VECTOR} | BOOSTS | EVEN,
+    "boosts by words": TEXT | {"mode": "lexical"} | BOOSTS,
+    "boosts, hybrid, threshold": BOTH | BOOSTS | {"score_threshold": 0.05},
+    "groups, boosts": {"vector": VECTOR, "group_size": 2} | GROUPS | BOOSTS,
     "mmr": {"vector": VECTOR, "mmr": {"lambda": 0.4, "fetch_k": LONG}},
     "mmr, hybrid": BOTH | {"mmr": {"lambda": 0.4, "fetch_k": LONG}},
 }
@@ -52,9 +70,10 @@ def path(client: httpx.Client) -> str:
     vectors = rng.standard_normal((ROWS, DIMENSION)).round(3)
     vectors[50:60] = vectors[0]
     words = [" ".join(f"word{n}" for n in rng.integers(0, 30, 1 + row % 12)) for row in range(ROWS)]
+    topics: list[Any] = [*(f"t{n}" for n in range(31)), ["t0"], ["t0", "t1"], None, {"t": 0}, 1, 1.0, True, "1"]
     chunks = [
         {"id": str(n), "text": f"common {words[n]}" if n % 9 else words[n], "embedding": vector}
-        | {"metadata": {"even": n % 2 == 0}}
+        | {"metadata": {"even": n % 2 == 0, "n": n, "topic": {"name": topics[n % len(topics)]}}}
         for n, vector in enumerate(vectors.tolist())
     ]
     documents = [{"id": f"d{n}", "chunks": chunks[n : ROWS - 50 : DOCUMENTS]} for n in range(DOCUMENTS)]

@@ -1,4 +1,4 @@
-"""What the grouping of results by document keeps in memory. What it finds is in `tests/api/test_text.py`."""
+"""What the grouping of results keeps in memory. What it finds is in `tests/api/test_text.py`."""
 
 import tracemalloc
 from typing import Any
@@ -11,7 +11,7 @@ from apps.libraries.inputs import DocumentsWrite, LibraryCreate
 from apps.libraries.services.documents import create_documents
 from apps.libraries.services.libraries import create_library
 from apps.search.backend import open_library
-from apps.search.query.rerank import group_by_document
+from apps.search.query.groups import search_groups
 from apps.search.query.search import SearchRequest
 from apps.search.query.spec import EVERYTHING, QuerySpec
 
@@ -38,11 +38,11 @@ def test_no_mask_of_each_document_is_kept(filter: dict[str, Any]) -> None:
         ]
         # Once, for what is made when it is first needed.
         for request in requests:
-            group_by_document(library, request, spec)
+            search_groups(library, request, spec)
         tracemalloc.start()
         try:
             for request in requests:
-                hits = group_by_document(library, request, spec)
+                hits = search_groups(library, request, spec)
                 assert len(hits.keys) == 2 * K
             held, _ = tracemalloc.get_traced_memory()
         finally:

@@ -61,6 +61,17 @@ PRICES: dict[str, tuple[dict[str, Any], int]] = {
     "words": ({"vector": "", "text": "the rows", "mode": "lexical", "k": 1}, 15 + 8),
     "fused hits": ({"text": "row", "mode": "hybrid", "k": 3}, 3 * 25 + 3),
     "a phrase": ({"vector": "", "text": '"the rows"', "mode": "lexical", "k": 1}, 15 + 10 + 2 * 15),
+    "boosts": (
+        {
+            "k": 1,
+            "depth": 50,
+            "boost": [
+                {"filter": {"n": 1}, "weight": 1},
+                {"field": "n", "decay": {"half_life": 1, "origin": 0}, "weight": 1},
+            ],
+        },
+        50 * 5 + 10 + 2 * 50 + (10 + 2 + 2),
+    ),
     # Five hits to a group, so as many are fetched as are met.
     "groups": ({"k": 5, "group_by": "document"}, 21 * 7 + 5 * 10),
 }
@@ -176,6 +187,7 @@ def test_the_prices_are_documented() -> None:
         budget.PER_FETCHED_HIT,
         budget.PER_FUSED_HIT,
         budget.PER_GROUPED_HIT,
+        budget.PER_BOOSTED_HIT,
         budget.PER_RESULT,
         budget.PER_TEXT_BYTE,
         budget.PER_VALUE,

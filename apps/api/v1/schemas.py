@@ -232,6 +232,13 @@ class Result(Output):
     distance: float = Field(
         description="Lower is better: 1 - cosine, minus the inner product, or L2; by words or both minus the score."
     )
+    base_score: float | SkipJsonSchema[None] = Field(
+        None, description="With `boost`: the score before it, to which `distance` belongs."
+    )
+    group: Any = Field(
+        None,
+        description="With `group_by` a field of metadata: the chunk's value there; null if it is a group of its own.",
+    )
     vector_rank: int | None = Field(None, description="In mode hybrid: the rank by vector, from 1; null past 100.")
     lexical_rank: int | None = Field(None, description="In mode hybrid: the rank by words, from 1; null past 100.")
     text: str | SkipJsonSchema[None] = Field(None, description="The chunk's text, where `include` asks for it.")
@@ -257,7 +264,9 @@ class QueryMeta(Output):
         None,
         description="With `filter_mode` post: whether matching chunks may be missing, fewer than k being shown.",
     )
-    warning: str | SkipJsonSchema[None] = Field(None, description="Why no score can reach the `score_threshold`.")
+    warning: str | SkipJsonSchema[None] = Field(
+        None, description="Why no score can reach the `score_threshold`, or why a boost added nothing to any candidate."
+    )
 
 
 class QueryAnswer(Output):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from apps.engine.errors import InvalidFilter
-from apps.engine.metadata.values import LAST, MAX_DEPTH, STRING, Scalar, key_of
+from apps.engine.metadata.values import LAST, MAX_DEPTH, STRING, Scalar, key_of, scalar_of
 
 # $and, $or and $not within each other nest no deeper than MAX_DEPTH either.
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one
@@ -123,6 +123,13 @@ def conditions(filter: Filter) -> Iterator[Condition]:
 def parse_filter(raw: object) -> Filter:
     """The filter that `raw`, parsed JSON, stands for; raises InvalidFilter for what is none."""
     return _Parser().filter(raw, (), 0)
+
+
+def parse_time(text: str) -> int:
+    """The microseconds since the epoch of an RFC 3339 text with offset; raises InvalidFilter for another."""
+    microseconds = scalar_of(_Parser().time_key(text, ()))
+    assert isinstance(microseconds, int)
+    return microseconds
 
 
 class _Parser:

@@ -5,15 +5,19 @@ and `@document_id`. A value is found by bisection in its column; ranges and pref
 the rows of values that lie side by side lie side by side too. So a condition costs a search, some microseconds, and a
 write to as many places of a mask as rows match, or as do not where that is most of them. `$contains` of a string looks
 at each distinct string of the column, `@created_at` at each row. Nothing is computed ahead: many threads may read.
+
+The other way round, from a row to its value, takes an array of the column's values by row. It is made when it is first
+needed, some milliseconds for a million rows, and kept for the last few fields that were asked for.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apps.engine.metadata.building import Attributes, build_layout, build_layouts, merge_layouts
 from apps.engine.metadata.facets import Counts, count_rows
@@ -30,12 +34,14 @@ from apps.engine.metadata.filters import (
     Or,
 )
 from apps.engine.metadata.layout import Layout, UInt32
-from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
-from apps.engine.strings import Starts, ranges
+from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, key_of, scalar_of
+from apps.engine.strings import Starts, lengths_of, ranges
 from apps.engine.vectors import Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
+# Fields of which the values are kept by row, 4 bytes for each.
+_FIELDS_BY_ROW = 4
 
 
 def evaluate(filter: Filter, rows: int, mask_of: Callable[[Condition], Mask]) -> Mask:
@@ -64,6 +70,8 @@ class Columns:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        # By path; the one that was made last is the last.
+        self._by_row: dict[str, NDArray[np.signedinteger[Any]]] = {}
 
     @classmethod
     def build(cls, rows: Sequence[Attributes]) -> Self:
@@ -130,6 +138,28 @@ class Columns:
         found = count_rows(layout.first_row[first : last + 1], layout.rows, allowed)
         found += count_rows(layout.first_member[first : last + 1], layout.member_rows, allowed)
         return Counts(layout.values, first, found)
+
+    def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
+        """The key of the value that each of `rows` has at `path`; None where there is none."""
+        if path == CREATED_AT:
+            return [key_of(time) for time in self._layout.created_at[rows].tolist()]
+        values = self._layout.values
+        return [values[i] if i >= 0 else None for i in self._values_by_row(path)[rows].tolist()]
+
+    def _values_by_row(self, path: str) -> NDArray[np.signedinteger[Any]]:
+        """[n]: the number of the value that each row has at `path`; -1 where there is none."""
+        found = self._by_row.get(path)
+        if found is None:
+            layout, (first, last) = self._layout, self._column(path)
+            found = np.full(len(self), -1, np.int32 if len(layout.values) < 1 << 31 else np.int64)
+            starts = layout.first_row[first : last + 1]
+            if first < last:
+                found[layout.rows[int(starts[0]) : int(starts[-1])]] = np.repeat(
+                    np.arange(first, last, dtype=found.dtype), lengths_of(starts)
+                )
+            # Of two threads one makes it for nothing. They replace the dict, so nobody sees it change.
+            self._by_row = dict([*self._by_row.items(), (path, found)][-_FIELDS_BY_ROW:])
+        return found
 
     def _column(self, path: str) -> tuple[int, int]:
         """The range of the values of a column; empty if there is none."""

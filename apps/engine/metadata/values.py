@@ -15,7 +15,12 @@ The types stand in this order, so scalars come first.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Any, TypeAlias
+
+import numpy as np
+
+from apps.engine.vectors import Float64
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -73,3 +78,17 @@ def _number_of(key: bytes) -> int | float:
     if rest != _MIDDLE or (nearest.is_integer() and -(2.0**63) <= nearest < 2.0**64):
         return int(nearest) + int(rest) - _MIDDLE
     return float(nearest)
+
+
+def numbers_of(keys: Sequence[bytes | None]) -> Float64:
+    """float64 [n]: the nearest doubles of the numbers that have `keys`; NaN where there is no key, or another's."""
+    numbers = np.full(len(keys), np.nan)
+    which = [(i, key) for i, key in enumerate(keys) if key is not None and key.startswith(NUMBER)]
+    if which:
+        packed = np.frombuffer(b"".join([key for _, key in which]), np.uint8).reshape(-1, NUMBER_BYTES)
+        first = len(NUMBER)
+        bits = np.ascontiguousarray(packed[:, first : first + _DOUBLE.size]).view(">u8")[:, 0].astype(np.uint64)
+        # As `_number_of` does, which says what the sign's bit means.
+        bits ^= np.where(bits & np.uint64(_SIGN), np.uint64(_SIGN), np.uint64(_ALL))
+        numbers[[i for i, _ in which]] = bits.view(np.float64)
+    return numbers

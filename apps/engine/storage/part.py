@@ -60,6 +60,22 @@ class Part(ABC):
         mask = self.row_data.mask(filter, len(self.keys))
         return mask if self.alive is None else mask & self.alive
 
+    @abstractmethod
+    def places(self, keys: Int64) -> Int64:
+        """int64 [n]: where the live rows of `keys` [n] are; -1 for those that are not here."""
+
+    def values_at(self, field: str, places: Int64) -> list[bytes | None]:
+        """The key of the value (`metadata/values.py`) of a field that each of the rows `places` has; None for none."""
+        found: list[bytes | None] = [None] * len(places)
+        start = 0
+        for block in self.row_data.column_blocks(field, len(self.keys)):
+            here = np.flatnonzero((places >= start) & (places < start + len(block)))
+            if len(here):
+                for i, key in zip(here.tolist(), block.keys_at(field, places[here] - start), strict=True):
+                    found[i] = key
+            start += len(block)
+        return found
+
     def counts(self, field: str, allowed: Mask) -> Iterator[Counts]:
         """The number of allowed rows that have each value of a field, by block."""
         start = 0

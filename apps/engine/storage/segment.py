@@ -125,16 +125,21 @@ class Segment(Part):
             params = {name: value for name, value in params.items() if name in known}
         return self.index.search(queries, k, allowed, params)
 
-    def without(self, keys: Int64) -> "Segment":
-        """This segment, the rows of `keys` dead."""
+    def places(self, keys: Int64) -> Int64:
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found = self.keys[places] == keys
         if self.alive is not None:
             found &= self.alive[places]
-        if not found.any():
+        return np.where(found, places, -1)
+
+    def without(self, keys: Int64) -> "Segment":
+        """This segment, the rows of `keys` dead."""
+        places = self.places(keys)
+        places = places[places >= 0]
+        if not len(places):
             return self
         alive = np.ones(len(self.keys), np.bool_) if self.alive is None else self.alive.copy()
-        alive[places[found]] = False
+        alive[places] = False
         return replace(self, alive=alive)
 
     def copy_live(self) -> "Segment":

@@ -91,6 +91,17 @@ class Tail(Part):
         self.buffer.append(keys, vectors, rows)
         return self._of(self.buffer, alive)
 
+    def places(self, keys: Int64) -> Int64:
+        return np.array([self._place(key) for key in keys.tolist()], np.int64)
+
+    def _place(self, key: int) -> int:
+        place = self.buffer.places.get(key)
+        if place is not None and place < len(self.keys):
+            return place
+        # Not here, or no more in a later tail, which shares the buffer.
+        places = np.flatnonzero((self.keys == key) & self.alive)
+        return int(places[0]) if len(places) else -1
+
     def copy_live(self) -> "Tail":
         """The live rows in a buffer of their own."""
         rows = self.buffer.row_data.select(self.alive)

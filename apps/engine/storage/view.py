@@ -9,7 +9,7 @@ copied when a quarter of it is dead; maintenance does the same to segments that 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -181,6 +181,35 @@ class View:
     def keys(self, allowed: Sequence[Mask]) -> Int64:
         """The keys of rows that `matching` gave, in ascending order."""
         return np.sort(np.concatenate([part.keys[mask] for part, mask in zip(self.parts, allowed, strict=True)]))
+
+    def has(self, keys: Int64, allowed: Sequence[Mask]) -> Mask:
+        """bool [n]: which of the live rows `keys` [n] are among those that `matching` gave."""
+        found = np.zeros(len(keys), np.bool_)
+        for part, which, places in self._locate(keys):
+            found[which] = allowed[part][places]
+        return found
+
+    def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
+        """The key of the value (`metadata/values.py`) of a field that each of the live rows `keys` [n] has; None for
+        none."""
+        found: list[bytes | None] = [None] * len(keys)
+        parts = self.parts
+        for part, which, places in self._locate(keys):
+            for i, key in zip(which.tolist(), parts[part].values_at(field, places), strict=True):
+                found[i] = key
+        return found
+
+    def _locate(self, keys: Int64) -> Iterator[tuple[int, Int64, Int64]]:
+        """The numbers of the parts that hold the live rows `keys`, with the positions in `keys` of those that each
+        holds, and their places in it."""
+        left = np.arange(len(keys))
+        for number, part in enumerate(self.parts):
+            if len(left) and len(part.keys):
+                places = part.places(keys[left])
+                is_here = places >= 0
+                if is_here.any():
+                    yield number, left[is_here], places[is_here]
+                    left = left[~is_here]
 
     def facets(self, field: str, allowed: Sequence[Mask], page: ValuePage) -> tuple[list[tuple[Scalar, int]], int]:
         """A page of the values of a field among rows that `matching` gave, each with its number of rows; and the number

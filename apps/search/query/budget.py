@@ -17,6 +17,7 @@ from apps.libraries.errors import Invalid, TooSlow
 PER_FETCHED_HIT = 5
 PER_FUSED_HIT = 15
 PER_GROUPED_HIT = 2
+PER_BOOSTED_HIT = 1
 PER_RESULT = 10
 PER_TEXT_BYTE = 1
 PER_VALUE = 2

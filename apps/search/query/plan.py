@@ -84,9 +84,9 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
     if spec.is_set("chunk_id"):
         left_out, vector, text = _read_chunk(library, spec.chunk_id, at)
         library.budget.spend(PER_TEXT_BYTE * len(text))
-    is_ranking = spec.mmr is None and spec.group_by is None
+    is_ranking = spec.mmr is None and spec.group_by is None and not spec.boost
     return SearchRequest(
-        fetch=spec.offset + spec.k if spec.mmr is None else spec.mmr.fetch_k,
+        fetch=_candidates(spec),
         mode=spec.mode,
         vector=vector,
         words=None if spec.mode == "vector" else parse_query(text),
@@ -96,9 +96,16 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
         params=spec.search_params,
         hybrid=spec.hybrid,
         left_out=left_out,
-        # Groups and diverse results are made from the beginning of the ranking on.
+        # Groups, boosted and diverse results are made from the beginning of the ranking on.
         offset=spec.offset if is_ranking else 0,
     )
+
+
+def _candidates(spec: QuerySpec) -> int:
+    """How many of the best chunks a query needs to know."""
+    if spec.boost:
+        return spec.depth
+    return spec.offset + spec.k if spec.mmr is None else spec.mmr.fetch_k
 
 
 def _needs_model(spec: QuerySpec) -> bool:

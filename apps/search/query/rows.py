@@ -90,7 +90,12 @@ def _results(
     distance = metric.distance if spec.mode == "vector" else operator.neg
     for key, score in zip(hits.keys, hits.scores, strict=True):
         row = rows[key]
-        result = {"id": row[1], "document_id": row[2], "score": score, "distance": distance(score)}
+        base = score if hits.base_scores is None else hits.base_scores[key]
+        result = {"id": row[1], "document_id": row[2], "score": score, "distance": distance(base)}
+        if hits.base_scores is not None:
+            result["base_score"] = base
+        if hits.groups is not None:
+            result["group"] = hits.groups[key]
         if spec.mode == "hybrid":
             result["vector_rank"], result["lexical_rank"] = hits.ranks[key]
         for field, render in fields:

@@ -66,7 +66,9 @@ class RankedHits(NamedTuple):
     """Hits of one search, best first. `kinds` are the types of index that were searched, `plan` says what was done.
 
     With `incomplete`, rows that match the filter may be missing though fewer than `fetch` were found. For hybrid
-    searches, `ranks` holds the ranks by vector and by words of each key, from 1, or None.
+    searches, `ranks` holds the ranks by vector and by words of each key, from 1, or None. With boosts, `base_scores`
+    holds the score of each key without them; with groups by a field, `groups` holds its value of each key. `warning`
+    says what the query probably did not mean.
     """
 
     keys: list[int]
@@ -77,6 +79,9 @@ class RankedHits(NamedTuple):
     plan: str
     incomplete: bool = False
     ranks: Mapping[int, tuple[int | None, int | None]] = {}
+    base_scores: Mapping[int, float] | None = None
+    groups: Mapping[int, Scalar] | None = None
+    warning: str = ""
 
     def take(self, places: Sequence[int]) -> "RankedHits":
         """The hits at `places`."""
@@ -167,6 +172,22 @@ class Searcher:
             return len(self._view)
         self._budget.spend(price_of_filters([filter], len(self._view)))
         return self._allow(self._view, filter).rows
+
+    def matches(self, filter: Filter, keys: Int64) -> Mask:
+        """bool [n]: which of the chunks `keys` [n] match."""
+        view = self._view
+        if view is None:
+            return np.zeros(len(keys), np.bool_)
+        if filter.is_everything:
+            return np.ones(len(keys), np.bool_)
+        self._budget.spend(price_of_filters([filter], len(view)))
+        # Not kept: a batch may have many of these filters.
+        return view.has(keys, view.matching(filter))
+
+    def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
+        """The value of a field that each of the chunks `keys` [n] has, as its key (`engine/metadata/values.py`); None
+        for none."""
+        return [None] * len(keys) if self._view is None else self._view.values_at(field, keys)
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""

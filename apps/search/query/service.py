@@ -12,9 +12,11 @@ from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
 from apps.search.backend import OpenLibrary, open_library
+from apps.search.query.boosts import add_boosts
 from apps.search.query.budget import PER_TEXT_BYTE, RequestBudget
+from apps.search.query.groups import group_hits, search_groups
 from apps.search.query.plan import embed_texts, make_requests
-from apps.search.query.rerank import apply_threshold, group_by_document, mmr
+from apps.search.query.rerank import apply_threshold, mmr, paginate
 from apps.search.query.rows import hydrate
 from apps.search.query.search import RankedHits, SearchRequest
 from apps.search.query.spec import QuerySpec
@@ -59,12 +61,16 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
 def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequence[QuerySpec]) -> list[RankedHits]:
     """The hits that each query shows. Queries that are one search each are searched together."""
     pairs = list(zip(requests, specs, strict=True))
-    searched = iter(library.searcher.search([request for request, spec in pairs if spec.group_by is None]))
+    at_once = [request for request, spec in pairs if spec.boost or spec.group_by is None]
+    searched = iter(library.searcher.search(at_once))
     found = []
     for request, spec in pairs:
         library.budget.check_time()
-        if spec.group_by is not None:
-            found.append(group_by_document(library, request, spec))
+        if spec.boost:
+            hits = add_boosts(library, next(searched), spec.boost)
+            found.append(paginate(hits, spec) if spec.group_by is None else group_hits(library, hits, spec))
+        elif spec.group_by is not None:
+            found.append(search_groups(library, request, spec))
         elif spec.mmr is not None:
             assert request.vector is not None
             found.append(mmr(library, next(searched), request.vector, spec))
@@ -75,6 +81,10 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
 
 def _highest_score(metric: Metric, spec: QuerySpec) -> float:
     """What no score of the query is above."""
+    return _highest_base_score(metric, spec) + sum(max(boost.weight, 0.0) for boost in spec.boost)
+
+
+def _highest_base_score(metric: Metric, spec: QuerySpec) -> float:
     if spec.mode == "hybrid":
         weights, first = (spec.hybrid.vector_weight, spec.hybrid.lexical_weight), spec.hybrid.rrf_k + 1
         return sum(weight / first for weight in weights)
@@ -97,4 +107,6 @@ def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float
     highest = _highest_score(state.metric, spec)
     if spec.score_threshold is not None and spec.score_threshold > highest:
         meta["warning"] = f"The score_threshold is {spec.score_threshold:g}, and no score is above {highest:.4}."
+    elif hits.warning:
+        meta["warning"] = hits.warning
     return meta

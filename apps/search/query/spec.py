@@ -1,18 +1,23 @@
 """What a query may say: one strict model, parsed once from the request."""
 
-from typing import Annotated, Any, Literal, get_args
+import time
+from math import isfinite
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from django.conf import settings
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.indexes.registry import AUTO, search_parameters
 from apps.engine.metadata import filters
-from apps.libraries.fields import BoundedInt, Identifier, Input, Text, Vector, bounded_list, validation_error
+from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, Text, Vector, bounded_list, validation_error
 from apps.libraries.inputs import NamedModel
 
 Include = Literal["text", "metadata", "embedding", "document"]
 Mode = Literal["vector", "lexical", "hybrid"]
+
+MAX_BOOSTS = 16
+MAX_WEIGHT = 100_000
 
 
 def parse_filter(value: Any) -> filters.Filter:
@@ -55,6 +60,24 @@ def parse_field(value: str) -> str:
     return value
 
 
+def parse_path(value: str) -> str:
+    """The path of a field of metadata or of a chunk's own, as conditions have it."""
+    try:
+        found = filters.parse_filter({value: {"$exists": True}})
+    except InvalidFilter as error:
+        raise validation_error(f"is no path of a field: {error.reason}") from None
+    assert isinstance(found, filters.Condition)
+    return found.path
+
+
+def _parse_group_by(value: str) -> str:
+    """The path of the field; `document` means the document's id, and `\\document` a field of that name."""
+    path = filters.DOCUMENT_ID if value == "document" else parse_path(value)
+    if path == filters.CREATED_AT:
+        raise validation_error("has no groups; use the path of a field")
+    return path
+
+
 class Hybrid(Input):
     """How ranks by vector and by words are fused: each hit scores weight / (rrf_k + rank), summed over both."""
 
@@ -78,6 +101,70 @@ class Mmr(Input):
     fetch_k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(
         50, description="How many nearest chunks to choose from; at least offset + k."
     )
+
+
+class Instant(NamedTuple):
+    """A time, in microseconds since the epoch."""
+
+    microseconds: int
+
+
+def _parse_origin(value: Any) -> float | Instant:
+    if isinstance(value, str):
+        try:
+            return Instant(filters.parse_time(value))
+        except InvalidFilter as error:
+            raise validation_error(error.reason) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise validation_error("must be a finite number, or an RFC 3339 time with an offset")
+    return float(value)
+
+
+class Decay(Input):
+    """What a field adds to the score: 2^(-distance / `half_life`), so 1 at the origin and a half at one half-life from
+    it, on both sides; 0 where the field is missing or of another type than the origin."""
+
+    half_life: float = Field(gt=0, description="The distance that leaves a half; of times, in seconds.")
+    origin: Annotated[
+        float | Instant,
+        BeforeValidator(_parse_origin),
+        Field(default_factory=lambda: Instant(time.time_ns() // 1000)),
+        WithJsonSchema(
+            {
+                "anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}],
+                "description": "Where the distance is 0: a number for numbers, a time for times; left out, now.",
+            }
+        ),
+    ]
+
+
+class Boost(Input):
+    """What is added to the score of some chunks: `weight` for those that match a `filter`, or `weight` times the
+    `decay` of a `field`."""
+
+    filter: Filter
+    field: Annotated[str, AfterValidator(parse_path)] = Field(
+        default_factory=str, description="The field of the decay: a path in the metadata, or `@created_at`."
+    )
+    decay: Annotated[Decay | None, NotNull()] = Field(None, description="How the field's nearness to an origin counts.")
+    weight: float = Field(
+        ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="The most that is added; a negative one lowers the score."
+    )
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> "Boost":
+        if self.is_set("filter") == self.is_set("field"):
+            raise validation_error("needs either a filter, or a field with a decay")
+        if self.is_set("filter"):
+            if self.decay is not None:
+                raise validation_error("is for a field; a filter counts 1 or 0", path=("decay",))
+        elif self.decay is None:
+            raise validation_error('is required with a field, such as {"half_life": 604800}', path=("decay",))
+        elif self.field in (filters.ID, filters.DOCUMENT_ID):
+            raise validation_error("is no number and no time", path=("field",))
+        elif self.field == filters.CREATED_AT and not isinstance(self.decay.origin, Instant):
+            raise validation_error(f"must be a time for {self.field}; left out, it is now", path=("decay", "origin"))
+        return self
 
 
 def _show_search_parameters(schema: dict[str, Any]) -> None:
@@ -116,11 +203,24 @@ class QuerySpec(Input):
         "vector", description="Find by vectors, by words (`lexical`), or by both (`hybrid`), fused by rank."
     )
     hybrid: Annotated[Hybrid, Field(default_factory=lambda: _EVENLY, description="How mode hybrid weighs both sides.")]
-    group_by: Literal["document"] | None = Field(
-        None, description="`document` finds the k best documents; null does not group."
+    group_by: Annotated[str, AfterValidator(_parse_group_by)] | None = Field(
+        None,
+        description="The path of a field: find the k best of its values, such as the k best documents by `document`; "
+        "null does not group.",
     )
     group_size: Annotated[int, BoundedInt(1, 100, "of chunks in a group")] = Field(
-        1, description="The most chunks shown of a document, with `group_by`."
+        1, description="The most chunks shown of a group, with `group_by`."
+    )
+    boost: Annotated[
+        list[Boost],
+        Field(
+            default_factory=list,
+            max_length=MAX_BOOSTS,
+            description="What is added to the scores of the best `depth` chunks, which are then put in order.",
+        ),
+    ]
+    depth: Annotated[int, BoundedInt(1, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = Field(
+        200, description="How many of the best chunks `boost` orders anew; at least offset + k."
     )
     mmr: Mmr | None = Field(None, description="Choose results that are unlike each other; null does not.")
     embedding: NamedModel = None
@@ -160,6 +260,12 @@ class QuerySpec(Input):
             raise validation_error("needs vectors; use mode vector or hybrid", path=("mmr",))
         if self.mmr is not None and self.group_by is not None:
             raise validation_error("cannot be used together with group_by; leave one of them out", path=("mmr",))
+        if self.boost and self.mmr is not None:
+            raise validation_error("cannot be used together with mmr; leave one of them out", path=("boost",))
+        if self.boost and self.depth < self.offset + self.k:
+            raise validation_error(
+                "must be at least offset + k, so that all pages are of one ranking; send a larger one", path=("depth",)
+            )
         if self.mmr is not None and self.mmr.fetch_k < self.offset + self.k:
             raise validation_error("must be at least offset + k", path=("mmr", "fetch_k"))
         return self

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import MAX_SUBSTRINGS, parse_filter
+from apps.engine.metadata.values import key_of, numbers_of
 from tests.engine.data import bounded
 from tests.engine.metadata.evaluator import (
     EPOCH,
@@ -257,3 +258,20 @@ def test_many_threads_may_read() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_values_by_row_are_kept_for_few_fields() -> None:
+    rows = [Attributes(str(n), None, n, f'{{"f{n % 9}": {n}}}') for n in range(90)]
+    columns = Columns.build(rows)
+    for _ in range(2):
+        for field in range(9):
+            found = columns.keys_at(f"f{field}", np.arange(90))
+            assert found == [key_of(n) if n % 9 == field else None for n in range(90)]
+    assert columns.keys_at("absent", np.arange(2)) == [None, None]
+
+
+@pytest.mark.parametrize("number", [0, -0.0, 1, -1, 0.1, -2.5e-300, 1e308, -(2**63), 2**64 - 1, 2**53 + 1])
+def test_numbers_are_read_back_from_their_keys(number: float) -> None:
+    found = numbers_of([key_of("1"), key_of(number), None, key_of(True), key_of(7)])
+    assert found[[1, 4]].tolist() == [float(number), 7]
+    assert np.isnan(found[[0, 2, 3]]).all()

@@ -9,15 +9,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from apps.engine.metadata import Attributes
 from apps.engine.metadata.facets import ValuePage
-from apps.engine.metadata.filters import parse_filter
+from apps.engine.metadata.filters import CREATED_AT, parse_filter
+from apps.engine.metadata.values import key_of, numbers_of
 from apps.engine.metrics import Metric
+from apps.engine.storage.row_data import Row
 from apps.engine.storage.view import View
 from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, Int64
 from tests.engine.data import bounded, ranking, rows_of, seeds, without_zeros
 
 DIMENSION = 3
+NO_KEYS = np.empty(0, np.int64)
 Rows = dict[int, Float32]
 
 
@@ -51,6 +55,7 @@ class Expected:
         self._queries = queries
         self._rankings = [keys[ranking(metric, vectors, query)].tolist() for query in queries]
         self._above = [key for key in keys.tolist() if key >= 1000]
+        self._some = np.random.default_rng(len(keys)).permutation(keys)[:25]
 
     def assert_of(self, view: View) -> None:
         count = len(self._rankings[0])
@@ -62,6 +67,9 @@ class Expected:
                 assert hits.compared == count
         some = view.matching(parse_filter({"key": {"$gte": 1000}}))
         assert view.keys(some).tolist() == self._above
+        assert view.has(self._some, some).tolist() == (self._some >= 1000).tolist()
+        for field in ("key", CREATED_AT):
+            assert numbers_of(view.values_at(field, self._some)).tolist() == self._some.tolist()
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
         assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
@@ -297,3 +305,22 @@ def test_threads_search_old_views_while_new_ones_are_made() -> None:
     assert not failures, failures[0]
     for old, expected in published[::10]:
         expected.assert_of(old)
+
+
+def test_a_value_is_that_of_the_row_as_the_view_knows_it() -> None:
+    """In a segment, in the tail, and where a later view has replaced or deleted the row."""
+    vector = np.ones((1, DIMENSION), np.float32)
+
+    def write(view: View, key: int, metadata: str) -> View:
+        row = Row(Attributes(str(key), None, 0, metadata), "")
+        return view.apply(keys=np.array([key]), vectors=vector, rows=[row], gone=NO_KEYS)
+
+    segment = write(write(build({}), 1, '{"n": 1}'), 2, "{}").flush()
+    assert segment is not None
+    first = View.of(dimension=DIMENSION, metric=Metric.EUCLIDEAN, segments=(segment,), built_at=0.0)
+    second = write(write(first, 3, '{"n": 3.5}'), 1, '{"n": [1]}')
+    third = write(second, 3, '{"n": "3"}').apply(keys=NO_KEYS, vectors=vector[:0], rows=[], gone=np.array([1]))
+    assert first.values_at("n", np.array([1, 2])) == [key_of(1), None]
+    assert second.values_at("n", np.array([3, 2, 1])) == [key_of(3.5), None, key_of([1])]
+    assert third.values_at("n", np.array([3, 2])) == [key_of("3"), None]
+    assert second.has(np.array([1, 3]), second.matching(parse_filter({"n": 1}))).tolist() == [True, False]
