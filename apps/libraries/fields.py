@@ -216,7 +216,8 @@ def _check_json(value: Any, path: _Path = ()) -> None:
             _check_json(item, (*path, key))
 
 
-def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a chunk, document or library. Raises PydanticCustomError where it cannot be stored."""
     try:
         text = orjson.dumps(value)
     except TypeError:
@@ -233,7 +234,7 @@ def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
 
 
 class LargeBody:

@@ -1,5 +1,7 @@
-"""Chunks by filter: counted, listed, deleted, and their values counted; by the same evaluator as queries."""
+"""Chunks by filter: counted, listed, changed, deleted, and their values counted; by the same evaluator as queries."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from apps.libraries.dialects import SNAPSHOT_ALIAS, frees_room
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import Page, PageKey
 from apps.libraries.services import sql
+from apps.libraries.services.metadata import MetadataChange, update_chunks_by_key
 from apps.search.backend import open_library
 
 
@@ -62,16 +65,29 @@ def list_chunks(
 @frees_room
 def delete_chunks(*, library_id: str, filter: Filter) -> int:
     """Delete the chunks that match, and return their number. Raises NotFound for the library."""
+    with _locked_matches(library_id, filter) as keys:
+        return sql.delete_chunks(keys)
+
+
+def update_chunks(*, library_id: str, filter: Filter, change: MetadataChange) -> int:
+    """Change the metadata of the chunks that match, and return their number. Raises NotFound for the library, Invalid
+    where a chunk's metadata would be past a limit."""
+    with _locked_matches(library_id, filter) as keys:
+        return update_chunks_by_key(keys, change)
+
+
+@contextmanager
+def _locked_matches(library_id: str, filter: Filter) -> Iterator[list[int]]:
+    """A transaction with the keys of the chunks that match, to which nobody else writes in the block."""
     # Searched before writers have to wait, and again only if the library has changed meanwhile.
     with open_library(library_id) as before:
         keys = before.searcher.match(filter)
     with transaction.atomic():
-        # Nobody writes to the library between the search and the deletion.
         sql.lock_library(library_id)
         with open_library(library_id) as library:
             if library.state != before.state:
                 keys = library.searcher.match(filter)
-        return sql.delete_chunks(keys.tolist())
+        yield keys.tolist()
 
 
 def count_values(*, library_id: str, field: str, filter: Filter, page: ValuePage) -> dict[str, Any]:

@@ -224,7 +224,16 @@ def test_a_page_offers_its_plain_json(browser: httpx.Client, full: str) -> None:
     assert len(plain.json()["items"]) == 1
 
 
-POST_ONLY = ["query", "query/batch", "chunks/get", "chunks/delete", "chunks/count", "chunks/facets", "documents/batch"]
+POST_ONLY = [
+    "query",
+    "query/batch",
+    "chunks/get",
+    "chunks/delete",
+    "chunks/count",
+    "chunks/facets",
+    "chunks/update",
+    "documents/batch",
+]
 
 
 @pytest.mark.parametrize("part", POST_ONLY)

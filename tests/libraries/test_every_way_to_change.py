@@ -32,6 +32,8 @@ from apps.libraries.models import Chunk, Document, Embedding, Library
 from apps.libraries.services import chunks as chunk_services
 from apps.libraries.services import documents as document_services
 from apps.libraries.services import libraries as library_services
+from apps.libraries.services import metadata as metadata_services
+from apps.libraries.services.metadata import MetadataChange
 from tests.server import Server, serving
 
 # The score of a vector by the inner product with this one tells which vector was compared.
@@ -393,6 +395,12 @@ def _upsert_by_the_services(library_id: str) -> None:
 def _update_by_the_services(library_id: str) -> None:
     update = ChunkUpdate.model_validate({"metadata": {"patched": True}})
     chunk_services.update_chunk(library_id=library_id, chunk_id="a", update=update)
+
+
+@leads_to({**BEFORE, "a": A._replace(metadata={"n": 1, "m": 2}), "c": C._replace(metadata={"n": 3, "m": 2})})
+def _update_of_metadata_by_the_services(library_id: str) -> None:
+    change = MetadataChange({"m": 2}, "set")
+    metadata_services.update_chunks_by_id(library_id=library_id, ids=["a", "c"], change=change)
 
 
 @leads_to({"b": B})

@@ -14,9 +14,10 @@ from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
 from apps.engine.metadata.facets import ValuePage
 from apps.libraries import selectors
-from apps.libraries.fields import BoundedInt, Identifier, Input, Text, validation_error
+from apps.libraries.fields import BoundedInt, Identifier, Input, Metadata, Text, validation_error
 from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
+from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
 from apps.search import matching as search
 from apps.search.query.spec import Filter, parse_field
 
@@ -43,6 +44,30 @@ class ChunksDelete(Input):
         if self.is_set("filter") and self.filter.is_everything:
             raise validation_error("must not be empty; delete the library instead, or name all ids", path=("filter",))
         return self
+
+
+class ChunksUpdate(Input):
+    """A change of the metadata of chunks, which are named by their ids or by a filter."""
+
+    ids: Ids = Field([], description="The chunks' ids; unknown ones are passed over.")
+    filter: Filter
+    metadata: Metadata = Field(description="The metadata to write.")
+    metadata_mode: MetadataMode = Field(
+        "set",
+        description="`set` replaces the top-level keys named, `merge` is a JSON merge patch (RFC 7396), where null "
+        "deletes, `replace` replaces all there is.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ChunksUpdate":
+        if self.is_set("ids") == self.is_set("filter"):
+            raise validation_error("needs exactly one of ids and filter")
+        return self
+
+    @property
+    def change(self) -> MetadataChange:
+        """What to make of each chunk's metadata."""
+        return MetadataChange(self.metadata, self.metadata_mode)
 
 
 class ChunksCount(Input):
@@ -79,7 +104,7 @@ class Chunks(ApiView):
     example_bodies = {"POST": examples.CHUNKS}
     parameters = ChunkPageParameters
     query: ChunkPageParameters
-    below = ("get", "count", "facets", "delete")
+    below = ("get", "count", "facets", "update", "delete")
 
     @operation("list_chunks", "List chunks", schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
@@ -160,6 +185,22 @@ class ChunkDelete(Chunk):
         if delete.is_set("ids"):
             return respond({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
         return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
+
+
+class ChunkUpdateMany(Chunk):
+    """Changes metadata of chunks by ids, or by a filter. The id 'update' stays valid for the other methods."""
+
+    example_bodies = {"POST": examples.CHUNKS_UPDATE, **Chunk.example_bodies}
+    name = "Chunk Update"
+
+    @operation("update_chunks", "Change metadata by ids, or by a filter", schemas.Updated, ChunksUpdate)
+    def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
+        update = parse(request, ChunksUpdate)
+        if update.is_set("ids"):
+            updated = update_chunks_by_id(library_id=library_id, ids=update.ids, change=update.change)
+        else:
+            updated = search.update_chunks(library_id=library_id, filter=update.filter, change=update.change)
+        return respond({"updated": updated})
 
 
 class ChunkCount(Chunk):

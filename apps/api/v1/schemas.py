@@ -193,6 +193,12 @@ class ChunksFound(Output):
     missing: list[str] = Field(description="The ids that no chunk has.")
 
 
+class Updated(Output):
+    """What was changed."""
+
+    updated: Count = Field(description="How many chunks were changed.")
+
+
 class Deleted(Output):
     """What was deleted."""
 

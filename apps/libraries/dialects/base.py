@@ -65,6 +65,10 @@ class Dialect(ABC):
         """Return an expression for a JSON column as text."""
 
     @abstractmethod
+    def to_json(self, text: str) -> str:
+        """Return an expression for JSON, which is stored, of the expression `text`."""
+
+    @abstractmethod
     def for_driver(self, sql: str) -> str:
         """Return `sql`, with %s for parameters, in the parameter style of the driver."""
 

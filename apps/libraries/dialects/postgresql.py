@@ -181,6 +181,9 @@ class PostgreSQLDialect(Dialect):
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 
+    def to_json(self, text: str) -> str:
+        return f"{text}::json"
+
     @contextmanager
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:

@@ -182,6 +182,9 @@ class SQLiteDialect(Dialect):
     def json_text(self, column: str) -> str:
         return column
 
+    def to_json(self, text: str) -> str:
+        return text
+
     @contextmanager
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         # Django alters a table by making another in its place, for which foreign keys must be off. They can be turned

@@ -95,6 +95,18 @@ def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
     return {key: bytes(vector) for key, vector in rows}
 
 
+def chunk_keys(library: Library, public_ids: Sequence[str]) -> list[int]:
+    """The keys of those of the chunks that exist."""
+    statement = "SELECT id FROM vectordb_chunk WHERE library_id = %s AND public_id"
+    return [key for (key,) in _select(statement, public_ids, library.pk)]
+
+
+def metadata_of(keys: Sequence[int]) -> list[tuple[int, str, str]]:
+    """The key, id and metadata, as JSON text, of chunks by their keys."""
+    metadata = dialect_of(connection).json_text("metadata")
+    return list(_select(f"SELECT id, public_id, {metadata} FROM vectordb_chunk WHERE id", keys))
+
+
 def texts_of(library: Library, keys: Sequence[int]) -> dict[int, str]:
     """The texts of those of the chunks that the library has, by key."""
     return dict(_select("SELECT id, text FROM vectordb_chunk WHERE library_id = %s AND id", keys, library.pk))
@@ -147,6 +159,21 @@ def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
             "UPDATE vectordb_chunk SET document_id = %s, text = %s, metadata = %s, position = %s, "
             f"updated_at = {later} WHERE id = %s",
             [(row.document_key, row.text, row.metadata, row.position, now, key) for key, row in rows],
+        )
+
+
+def update_metadata(rows: Sequence[tuple[int, str]]) -> None:
+    """Overwrite the metadata of chunks, given with their keys as JSON text, in one statement: each would cost more by
+    the triggers it fires than a row does."""
+    if not rows:
+        return
+    dialect = dialect_of(connection)
+    values = ", ".join(["(%s, %s)"] * len(rows))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE vectordb_chunk SET metadata = {dialect.to_json('given.column2')}, updated_at = {dialect.later}"
+            f" FROM (VALUES {values}) AS given WHERE id = given.column1",
+            [_now(), *(value for row in rows for value in row)],
         )
 
 

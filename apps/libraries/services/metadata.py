@@ -1,0 +1,84 @@
+"""One change of metadata for many chunks, in steps of a bounded size within one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, assert_never
+
+import orjson
+from django.db import transaction
+from pydantic_core import PydanticCustomError
+
+from apps.libraries.errors import Fault, Invalid, pointer
+from apps.libraries.fields import check_metadata
+from apps.libraries.services import sql
+
+MetadataMode: TypeAlias = Literal["set", "merge", "replace"]
+# Each may have all the metadata that a chunk may have.
+_CHUNKS_PER_STEP = 500
+
+
+@dataclass(frozen=True)
+class MetadataChange:
+    """What to make of the metadata of chunks: `set` replaces the top-level keys named, `merge` merges by RFC 7396,
+    `replace` replaces the whole."""
+
+    metadata: dict[str, Any]
+    mode: MetadataMode
+
+    def apply(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The metadata of a chunk after the change; `before` may be changed."""
+        match self.mode:
+            case "set":
+                return before | self.metadata
+            case "merge":
+                merged: dict[str, Any] = merge_patch(before, self.metadata)
+                return merged
+            case "replace":
+                return self.metadata
+            case other:
+                assert_never(other)
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """`target` after a JSON merge patch (RFC 7396): objects are merged, null deletes, all else replaces. Changes
+    `target`."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = target if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+@transaction.atomic
+def update_chunks_by_id(*, library_id: str, ids: Sequence[str], change: MetadataChange) -> int:
+    """Change the metadata of those of the chunks that exist, and return their number. Raises NotFound for the library,
+    and as `update_chunks_by_key`."""
+    library = sql.lock_library(library_id)
+    return update_chunks_by_key(sql.chunk_keys(library, list(dict.fromkeys(ids))), change)
+
+
+def update_chunks_by_key(keys: Sequence[int], change: MetadataChange) -> int:
+    """Change the metadata of chunks of a library that the caller has locked, and return their number. Raises Invalid
+    where a chunk's metadata would be past a limit."""
+    for start in range(0, len(keys), _CHUNKS_PER_STEP):
+        rows = []
+        for key, public_id, text in sql.metadata_of(keys[start : start + _CHUNKS_PER_STEP]):
+            after = change.apply(orjson.loads(text))
+            try:
+                check_metadata(after)
+            except PydanticCustomError as error:
+                raise _refusal(public_id, error) from None
+            rows.append((key, sql.json_text(after)))
+        sql.update_metadata(rows)
+    return len(keys)
+
+
+def _refusal(public_id: str, error: PydanticCustomError) -> Invalid:
+    context = error.context or {}
+    place = pointer(["metadata", *context["path"]])
+    detail = f"cannot be written: that of the chunk {public_id!r} {context['detail']}"
+    return Invalid("No metadata was changed.", [Fault(place, detail)])
