@@ -26,7 +26,8 @@ _EXTENT = """
     JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
-_ROW = "embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, chunk.text"
+_ROW = """embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
+           chunk.text"""
 
 _PAGE = f"""
     SELECT chunk.id, {_ROW}
@@ -62,13 +63,14 @@ def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension), np.float32)
     rows: list[Row] = []
+    documents: dict[str, str] = {}
     end, last = 0, _BELOW_ALL_KEYS
     statement = _statement(_PAGE, snapshot.dialect)
     # By pages: a client of PostgreSQL would hold all rows at once. Rows are added at the end, perhaps faster than this.
     while count and last != greatest and (page := snapshot.rows(statement, [*params, last, greatest, page_rows])):
         after_page()
         last = page[-1][0]
-        found = _as_arrays(page, state)
+        found = _as_arrays(page, state, documents)
         start, end = end, end + len(found.keys)
         if end > len(keys):
             # Rows were added among these since they were counted; they are few.
@@ -87,22 +89,39 @@ def read_changed(snapshot: Snapshot, state: LibraryState, since: int) -> tuple[S
         _statement(_CHANGED, snapshot.dialect),
         [state.key, since, state.key, state.generation, state.dimension * DTYPE.itemsize],
     )
-    found = _as_arrays([row for row in changed if row[1] is not None], state)
+    found = _as_arrays([row for row in changed if row[1] is not None], state, {})
     return found, np.setdiff1d(np.array([row[0] for row in changed], np.int64), found.keys)
 
 
-def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState) -> StoredRows:
-    """Rows of the database without those that no search could use: they may have been written past the services."""
+def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState, documents: dict[str, str]) -> StoredRows:
+    """Rows of the database without those that no search could use: they may have been written past the services.
+    `documents` has the metadata of documents, which rows share."""
     vectors = np.frombuffer(b"".join([row[1] for row in found]), DTYPE).reshape(len(found), state.dimension or 0)
     fine = usable(vectors, state.metric)
     if not fine.all():
         found, vectors = list(compress(found, fine)), vectors[fine]
     keys = np.array([row[0] for row in found], np.int64)
     rows = [
-        Row(Attributes(id, document_id, _microseconds(created_at), metadata), text)
-        for _, _, id, document_id, created_at, metadata, text in found
+        Row(Attributes(id, document_id, _microseconds(created_at), metadata, _shared(document, documents)), text)
+        for _, _, id, document_id, created_at, metadata, document, text in found
     ]
     return StoredRows(keys, vectors, rows)
+
+
+def _shared(text: str | None, known: dict[str, str]) -> str:
+    """The metadata of a document, as one object for all of its rows."""
+    if text is None:
+        return ""
+    found = known.get(text)
+    if found is None:
+        found = known[text] = _recent(text)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _recent(text: str) -> str:
+    """An equal text of an earlier read, where there was one lately: a document's chunks may be written one by one."""
+    return text
 
 
 @lru_cache(maxsize=4096)
@@ -117,4 +136,6 @@ def _microseconds(moment: str | datetime) -> int:
 
 @lru_cache
 def _statement(sql: str, dialect: Dialect) -> str:
-    return sql.format(metadata=dialect.json_text("chunk.metadata"))
+    return sql.format(
+        metadata=dialect.json_text("chunk.metadata"), document_metadata=dialect.json_text("document.metadata")
+    )

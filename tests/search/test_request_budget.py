@@ -194,6 +194,7 @@ def test_the_prices_are_documented() -> None:
         budget.PER_CONDITION,
         budget.PER_CONDITION_AND_1000_ROWS,
         budget.PER_SUBSTRING_AND_1000_ROWS,
+        budget.PER_FOLDED_SUBSTRING_AND_1000_ROWS,
         budget.PER_PHRASE_WORD_AND_1000_ROWS,
         1,
     ]

@@ -80,7 +80,8 @@ class ChunksFacets(Input):
     """The field whose values are counted, among which chunks, and which values to show."""
 
     field: Annotated[str, AfterValidator(parse_field)] = Field(
-        description="The path of a field of metadata, such as topic or author.name; or `@id`, `@document_id`."
+        description="The path of a field of metadata, such as topic or author.name; `@document.` and the path of a "
+        "field of the document's; or `@id`, `@document_id`."
     )
     filter: Filter
     search: Text = Field("", description="Only strings that have this text in them, in upper or lower case.")

@@ -7,27 +7,29 @@ values, whatever the number of columns.
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from functools import reduce
 from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from apps.engine.metadata.filters import DOCUMENT_ID, ID, OWN_FIELDS
+from apps.engine.metadata.instants import instant_of
 from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, escape_first_key, escape_key, instants_of, split_path
 from apps.engine.metadata.values import FALSE, NULL, TRUE, key_of
 from apps.engine.strings import Starts, Strings, lengths_of, rank, starts_of
 from apps.engine.vectors import Int64
 
 
 class Attributes(NamedTuple):
-    """What filters see of a row. `created_at` is in microseconds since the epoch, UTC; `metadata` is JSON text."""
+    """What filters see of a row. `created_at` is in microseconds since the epoch, UTC; `metadata` is JSON text, and so
+    is `document`, the metadata of its document, empty where it has none."""
 
     id: str
     document_id: str | None
     created_at: int
     metadata: str | bytes
+    document: str | bytes = ""
 
 
 _NOTHING = object()
@@ -46,6 +48,13 @@ class _Column:
         self.name = name
         self.values: defaultdict[str | int | float | bytes, int] = defaultdict(numbers.__next__)
         self.columns: dict[str, _Column] = {}
+
+
+class _Values(NamedTuple):
+    """The numbers of the values of a row, and of the members of its arrays."""
+
+    whole: list[int]
+    members: list[int]
 
 
 class _Reader:
@@ -75,70 +84,148 @@ class _Reader:
             self._member_rows += [row] * len(value)
             self._members += [column.values[one if type(one) is str else _name(one)] for one in value]
 
+    def add_object(self, prefix: str, columns: dict[str, _Column], row: int, found: dict[str, Any]) -> None:
+        """`row` has the object `found` as its metadata, or that of its document: `columns` are those of its keys, and
+        `prefix` begins their names."""
+        pending = [(prefix, columns, found)]
+        while pending:
+            before, columns, found = pending.pop()
+            for key, value in found.items():
+                column = columns.get(key)
+                if column is None:
+                    column = columns[key] = self.column(before + escape_key(key) if before else escape_first_key(key))
+                self.add(column, row, value)
+                if type(value) is dict:
+                    pending.append((f"{column.name}.", column.columns, value))
+
+    def mark(self) -> tuple[int, int]:
+        """How much was added so far."""
+        return len(self._values), len(self._members)
+
+    def values_since(self, mark: tuple[int, int]) -> "_Values":
+        """What was added since, of one row."""
+        return _Values(self._values[mark[0] :], self._members[mark[1] :])
+
+    def repeat(self, row: int, values: "_Values") -> None:
+        """`row` has the same values as another."""
+        self._rows += [row] * len(values.whole)
+        self._values += values.whole
+        self._member_rows += [row] * len(values.members)
+        self._members += values.members
+
     def layout(self, rows: Sequence[Attributes]) -> Layout:
         """The arrays of all that was added of `rows`."""
+        instants = self._number_instants()
         columns = [column for column in self._columns if column.values]
         numbers = [number for column in columns for number in column.values.values()]
         keys = [_key(name) for column in columns for name in column.values]
         places = np.empty(len(numbers), np.int64)
         places[numbers] = np.arange(len(numbers))
+        whole = np.array([self._rows, self._values], np.int64)
+        members = np.array([self._member_rows, self._members], np.int64)
+        if instants:
+            whole, members = (_add_instants(pairs, instants, len(numbers)) for pairs in (whole, members))
         return _make_layout(
             Strings.of([column.name.encode() for column in columns]),
             Strings.of(keys),
             np.repeat(np.arange(len(columns)), [len(column.values) for column in columns]),
-            (np.array(self._rows, np.int64), places[self._values]),
-            (np.array(self._member_rows, np.int64), places[self._members]),
+            (whole[0], places[whole[1]]),
+            (members[0], places[members[1]]),
             np.array([attributes.created_at for attributes in rows], np.int64),
         )
+
+    def _number_instants(self) -> dict[int, int]:
+        """The numbers of instants by those of the strings that name them; they are values of columns of their own."""
+        instants: dict[int, int] = {}
+        for column in list(self._columns):
+            found = [
+                (number, instant)
+                for value, number in column.values.items()
+                if type(value) is str and (instant := instant_of(value)) is not None
+            ]
+            if found:
+                values = self.column(instants_of(column.name)).values
+                instants |= {number: values[instant] for number, instant in found}
+        return instants
 
 
 def build_layout(rows: Sequence[Attributes]) -> Layout:
     """The arrays of `rows`. Metadata that is not the JSON of an object counts as `{}`."""
     reader = _Reader()
-    add, ids, document_ids, top = reader.add, reader.column(ID), reader.column(DOCUMENT_ID), dict[str, _Column]()
+    ids, document_ids = reader.column(ID), reader.column(DOCUMENT_ID)
+    top, document_top = dict[str, _Column](), dict[str, _Column]()
+    # By the metadata of documents: the rows of one have the same values.
+    documents: dict[str | bytes, _Values] = {}
     for row, attributes in enumerate(rows):
-        add(ids, row, attributes.id)
-        add(document_ids, row, attributes.document_id)
-        pending = [("", top, _object(attributes.metadata))]
-        while pending:
-            prefix, columns, found = pending.pop()
-            for key, value in found.items():
-                column = columns.get(key)
-                if column is None:
-                    if "." in key or (not prefix and key.startswith(("@", "$"))):
-                        continue  # no filter's path leads there
-                    column = columns[key] = reader.column(prefix + key)
-                add(column, row, value)
-                if type(value) is dict:
-                    pending.append((f"{column.name}.", column.columns, value))
+        reader.add(ids, row, attributes.id)
+        reader.add(document_ids, row, attributes.document_id)
+        reader.add_object("", top, row, _object(attributes.metadata))
+        text = attributes.document
+        if text:
+            known = documents.get(text)
+            if known is None:
+                start = reader.mark()
+                reader.add_object(DOCUMENT, document_top, row, _object(text))
+                documents[text] = reader.values_since(start)
+            else:
+                reader.repeat(row, known)
     return reader.layout(rows)
 
 
 def build_layouts(rows: Sequence[Attributes], paths: Collection[str]) -> list[Layout]:
-    """The arrays of `rows` with one column only, for each of `paths`; those of `@created_at` have none."""
-    readers = [_Reader() for _ in paths]
-    columns = [reader.column(path) for reader, path in zip(readers, paths, strict=True)]
-    for reader, column in zip(readers, columns, strict=True):
-        if column.name in (ID, DOCUMENT_ID):
+    """For each of `paths`, names of fields, the arrays of `rows` with its column only, and that of its instants; those
+    of `@created_at` have none."""
+    readers = {path: _Reader() for path in paths}
+    own: list[_Wanted] = []
+    documents: list[_Wanted] = []
+    for path, reader in readers.items():
+        column = reader.column(path)
+        if path.startswith(DOCUMENT):
+            documents.append(_Wanted(reader, column, split_path(path[len(DOCUMENT) :])))
+        elif not path.startswith("@"):
+            own.append(_Wanted(reader, column, split_path(path)))
+        elif path in (ID, DOCUMENT_ID):
             for row, attributes in enumerate(rows):
-                reader.add(column, row, attributes.id if column.name == ID else attributes.document_id)
-    wanted = [
-        (reader, column, column.name.split("."), f'"{column.name.partition(".")[0]}"')
-        for reader, column in zip(readers, columns, strict=True)
-        if column.name not in OWN_FIELDS
-    ]
-    for row, attributes in enumerate(rows):
-        text, found = attributes.metadata, None
-        # A row without a key need not be parsed. A key that needs escapes, or has some for nothing, has a backslash.
-        has_no_escapes = isinstance(text, str) and "\\" not in text
-        for reader, column, keys, quoted in wanted:
-            if has_no_escapes and quoted not in text:
-                continue
-            found = _object(text) if found is None else found
-            value = reduce(lambda one, key: one.get(key, _NOTHING) if isinstance(one, dict) else _NOTHING, keys, found)
-            if value is not _NOTHING:
-                reader.add(column, row, value)
-    return [reader.layout(rows) for reader in readers]
+                reader.add(column, row, attributes.id if path == ID else attributes.document_id)
+    for row, attributes in enumerate(rows) if own else ():
+        _add_wanted(own, row, attributes.metadata)
+    known: dict[str | bytes, list[tuple[_Reader, _Values]]] = {}
+    for row, attributes in enumerate(rows) if documents else ():
+        text = attributes.document
+        if text in known:
+            for reader, values in known[text]:
+                reader.repeat(row, values)
+        elif text:
+            starts = [wanted.reader.mark() for wanted in documents]
+            _add_wanted(documents, row, text)
+            found = [(one.reader, one.reader.values_since(start)) for one, start in zip(documents, starts, strict=True)]
+            known[text] = [(reader, values) for reader, values in found if values.whole]
+    return [reader.layout(rows) for reader in readers.values()]
+
+
+class _Wanted:
+    """A field to read of metadata: its keys, and the column that it goes to."""
+
+    __slots__ = ("column", "keys", "quoted", "reader")
+
+    def __init__(self, reader: _Reader, column: _Column, keys: list[str]) -> None:
+        self.reader, self.column, self.keys, self.quoted = reader, column, keys, f'"{keys[0]}"'
+
+
+def _add_wanted(fields: list[_Wanted], row: int, text: str | bytes) -> None:
+    """Add what `row`, with metadata `text`, has of some fields."""
+    found = None
+    # A row without a key need not be parsed. A key that needs escapes, or has some for nothing, has a backslash.
+    has_no_escapes = isinstance(text, str) and "\\" not in text
+    for field in fields:
+        if has_no_escapes and field.quoted not in text:
+            continue
+        found = _object(text) if found is None else found
+        value: Any = found
+        for key in field.keys:
+            value = value.get(key, _NOTHING) if isinstance(value, dict) else _NOTHING
+        if value is not _NOTHING:
+            field.reader.add(field.column, row, value)
 
 
 def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
@@ -191,6 +278,14 @@ def _name(value: Any) -> str | int | float | bytes:
 
 def _key(name: str | int | float | bytes) -> bytes:
     return name if isinstance(name, bytes) else key_of(name)
+
+
+def _add_instants(pairs: Int64, instants: dict[int, int], count: int) -> Int64:
+    """(row, value) pairs [2, n], of values numbered below `count`, and behind them those of rows and instants."""
+    numbers = np.full(count, -1, np.int64)
+    numbers[list(instants)] = list(instants.values())
+    added = np.array([pairs[0], numbers[pairs[1]]])
+    return np.concatenate([pairs, added[:, added[1] >= 0]], axis=1)
 
 
 def _move_pairs(starts: Starts, rows: UInt32, moved: Int64, first: int) -> Int64:

@@ -1,10 +1,11 @@
 """The attributes of n rows, column by column: which rows match a filter, and how many rows have each value.
 
-Immutable; the arrays are those of `layout.py`. A field of metadata, by its dotted path, is a column, and so are `@id`
-and `@document_id`. A value is found by bisection in its column; ranges and prefixes are two places between values; and
-the rows of values that lie side by side lie side by side too. So a condition costs a search, some microseconds, and a
-write to as many places of a mask as rows match, or as do not where that is most of them. `$contains` of a string looks
-at each distinct string of the column, `@created_at` at each row. Nothing is computed ahead: many threads may read.
+Immutable; the arrays are those of `layout.py`. A field of metadata, by its name (`paths.py`), is a column, and so are
+`@id` and `@document_id`. A value is found by bisection in its column; ranges and prefixes are two places between
+values; and the rows of values that lie side by side lie side by side too. So a condition costs a search, some
+microseconds, and a write to as many places of a mask as rows match, or as do not where that is most of them.
+`$contains` of a string looks at each distinct string of the column, `@created_at` at each row. A column's strings that
+are dates are there once more, as instants in a column of their own. Nothing is computed ahead: many threads may read.
 
 The other way round, from a row to its value, takes an array of the column's values by row. It is made when it is first
 needed, some milliseconds for a million rows, and kept for the last few fields that were asked for.
@@ -13,6 +14,7 @@ needed, some milliseconds for a million rows, and kept for the last few fields t
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,18 +24,19 @@ from numpy.typing import NDArray
 from apps.engine.metadata.building import Attributes, build_layout, build_layouts, merge_layouts
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import (
-    CREATED_AT,
-    OWN_FIELDS,
     And,
     Between,
     Condition,
     Contains,
+    ContainsFolded,
     Filter,
+    HasMember,
     Not,
     OneOf,
     Or,
 )
 from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, ID
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, key_of, scalar_of
 from apps.engine.strings import Starts, lengths_of, ranges
 from apps.engine.vectors import Int64, Mask
@@ -119,18 +122,22 @@ class Columns:
                 return self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
             case Between(path, low, high):
                 return self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
+            case HasMember(path, key):
+                return self._has_member(path, key)
             case Contains(path, key):
                 return self._contains(path, key)
+            case ContainsFolded(path, text):
+                return self._contains_folded(path, text)
         raise TypeError(f"{condition!r} is no condition")
 
     def counts(self, path: str, allowed: Mask | None = None) -> Counts:
         """The number of the rows `allowed` [n] (None: all) that have each value of a field.
 
         Values are scalars, null among them, and the scalar members of arrays; a row counts once for each value that
-        it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is a dotted path,
-        `@id` or `@document_id`; raises ValueError for another name of that kind.
+        it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is the name of a
+        field of metadata, the document's too, `@id` or `@document_id`; raises ValueError for another of that kind.
         """
-        if path.startswith(("@", "$")) and (path not in OWN_FIELDS or path == CREATED_AT):
+        if path.startswith(("@", "$")) and path not in (ID, DOCUMENT_ID) and not path.startswith(DOCUMENT):
             raise ValueError(f"{path} is no field whose values are counted")
         first, last = self._column(path)
         layout = self._layout
@@ -210,29 +217,57 @@ class Columns:
             found &= self._layout.created_at < _first_time(high)
         return found
 
-    def _contains(self, path: str, key: bytes) -> Mask:
-        layout, column = self._layout, self._column(path)
-        found = np.zeros(len(self), np.bool_)
-        if key.startswith(STRING):
-            first = bisect_left(layout.values, STRING, *column)
-            last = bisect_left(layout.values, ARRAY, first, column[1])
-            if key == STRING:
-                found = self._side_by_side(column, first, last)
-            elif layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
-                found[_rows_of(self._with_part(key[len(STRING) :], first, last), layout.first_row, layout.rows)] = True
-        hit = layout.values.find(key, *column)
+    def _has_member(self, path: str, key: bytes) -> Mask:
+        layout, found = self._layout, np.zeros(len(self), np.bool_)
+        hit = layout.values.find(key, *self._column(path))
         if hit is not None:
             found[_rows_of([hit], layout.first_member, layout.member_rows)] = True
         return found
 
-    def _with_part(self, part: bytes, first: int, last: int) -> list[int]:
-        """Those of the values from `first` up to `last`, all strings, that have `part`, which is not empty."""
-        keys = self._layout.values
-        text = keys.joined(first, last)
-        if _MANY * text.count(part) > last - first:
-            return [first + i for i, key in enumerate(keys.some(first, last)) if key.find(part, 1) >= 0]
-        starts = keys.starts.data
+    def _contains(self, path: str, key: bytes) -> Mask:
+        found = self._has_member(path, key)
+        if key == STRING:
+            found |= self._between(path, STRING, ARRAY)
+        elif key.startswith(STRING):
+            layout, (first, last) = self._layout, self._strings(path)
+            if layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
+                text = layout.values.joined(first, last)
+                hits = self._with_part(text, key[len(STRING) :], first, last)
+                found[_rows_of(hits, layout.first_row, layout.rows)] = True
+        return found
+
+    def _contains_folded(self, path: str, part: str) -> Mask:
+        layout, (first, last) = self._layout, self._strings(path)
+        found = np.zeros(len(self), np.bool_)
+        text = layout.values.joined(first, last)
+        if text.isascii():
+            # Then lower case is the folded one, of the same length.
+            text = text.lower()
+            hits = self._with_part(text, part.encode(), first, last) if part else list(range(first, last))
+            bounds = (layout.values.starts[first : last + 1] - layout.values.starts[first]).tolist()
+            equal = [i for i in hits if text[bounds[i - first] + 1 : bounds[i - first + 1]] == part.encode()]
+        else:
+            folded = [key[len(STRING) :].decode().casefold() for key in layout.values.some(first, last)]
+            hits = [i for i, string in enumerate(folded, first) if part in string]
+            equal = [i for i in hits if folded[i - first] == part]
+        found[_rows_of(hits, layout.first_row, layout.rows)] = True
+        found[_rows_of(equal, layout.first_member, layout.member_rows)] = True
+        return found
+
+    def _strings(self, path: str) -> tuple[int, int]:
+        """The range of the strings of a column."""
+        first, end = self._column(path)
+        first = bisect_left(self._layout.values, STRING, first, end)
+        return first, bisect_left(self._layout.values, ARRAY, first, end)
+
+    def _with_part(self, text: bytes, part: bytes, first: int, last: int) -> list[int]:
+        """Those of the values from `first` up to `last`, all strings, that have `part`, which is not empty. `text` is
+        these values one after another, in the one or the other case."""
+        starts = self._layout.values.starts.data
         base = starts[first]
+        if _MANY * text.count(part) > last - first:
+            bounds = pairwise((self._layout.values.starts[first : last + 1] - base).tolist())
+            return [first + i for i, (start, end) in enumerate(bounds) if text.find(part, start + 1, end) >= 0]
         found: list[int] = []
         at = text.find(part)
         while at >= 0:

@@ -9,7 +9,8 @@ number    the nearest double, made sortable as an integer of 8 bytes; then the n
           2 bytes (it is zero but for integers beyond 2**53, and at most 1,024 for those of 64 bits)
 string    UTF-8, which sorts as the code points do
 array     for each member the length of its key in 4 bytes and the key
-other     nothing: objects, arrays that have one within, and arrays deeper than an operand can be. They equal nothing.
+opaque    nothing: arrays that have an object within, and arrays deeper than an operand can be. They equal nothing
+object    nothing: objects, which equal nothing either
 
 The types stand in this order, so scalars come first.
 """
@@ -26,7 +27,7 @@ Scalar: TypeAlias = bool | int | float | str | None
 
 MAX_DEPTH = 16  # of arrays within each other
 
-NULL, FALSE, TRUE, NUMBER, STRING, ARRAY, OTHER = (bytes([i]) for i in range(7))
+NULL, FALSE, TRUE, NUMBER, STRING, ARRAY, OPAQUE, OBJECT = (bytes([i]) for i in range(8))
 # Behind all keys, and behind all that begin with a given string: UTF-8 does not use this byte.
 LAST = b"\xff"
 
@@ -46,11 +47,11 @@ def key_of(value: Any, depth: int = MAX_DEPTH) -> bytes:
         return TRUE if value else FALSE
     if isinstance(value, int | float):
         return _key_of_number(value)
-    if isinstance(value, dict) or depth == 0:
-        return OTHER
-    members = [key_of(member, depth - 1) for member in value]
-    if OTHER in members:
-        return OTHER
+    if isinstance(value, dict):
+        return OBJECT
+    members = [key_of(member, depth - 1) for member in value] if depth else [OPAQUE]
+    if OPAQUE in members or OBJECT in members:
+        return OPAQUE
     return ARRAY + b"".join(len(member).to_bytes(4) + member for member in members)
 
 

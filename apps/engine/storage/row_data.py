@@ -25,6 +25,7 @@ import numpy as np
 
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import Condition, Filter, conditions
+from apps.engine.metadata.paths import field_of
 from apps.engine.metadata.table import evaluate
 from apps.engine.text.inverted_index import InvertedIndex
 from apps.engine.vectors import Int64, Mask
@@ -148,6 +149,9 @@ class BufferedRows(RowData):
         """Add rows behind the others."""
         self._rows += rows
         self._bytes += sum(_ROW_BYTES + len(row.text) + len(row.attributes.metadata) for row in rows)
+        # Rows of one document share the text of its metadata.
+        documents = {id(row.attributes.document): len(row.attributes.document) for row in rows}
+        self._bytes += sum(documents.values())
 
     def select(self, mask: Mask) -> list[Row]:
         """Those of the first rows for which `mask` is true."""
@@ -156,16 +160,17 @@ class BufferedRows(RowData):
     def mask(self, filter: Filter, count: int) -> Mask:
         if not count:
             return np.empty(0, np.bool_)
-        columns = self._columns_of({condition.path for condition in conditions(filter)}, count)
+        columns = self._columns_of({field_of(condition.path) for condition in conditions(filter)}, count)
 
         def mask_of(condition: Condition) -> Mask:
-            masks = [block.mask(condition) for block in columns[condition.path].blocks]
+            masks = [block.mask(condition) for block in columns[field_of(condition.path)].blocks]
             return (masks[0] if len(masks) == 1 else np.concatenate(masks))[:count]
 
         return evaluate(filter, count, mask_of)
 
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
-        return self._columns_of({path}, count)[path].blocks
+        field = field_of(path)
+        return self._columns_of({field}, count)[field].blocks
 
     def all_columns(self, count: int) -> Sequence[Columns]:
         return [Columns.build(some) for some in self._attributes(0, count)]
@@ -184,7 +189,8 @@ class BufferedRows(RowData):
         return self._bytes + self._texts.nbytes + sum(blocks.nbytes for blocks in list(self._columns.values()))
 
     def _attributes(self, start: int, count: int) -> Iterator[Sequence[Attributes]]:
-        return _slices([row.attributes for row in self._rows[start:count]], lambda row: len(row.metadata))
+        rows = [row.attributes for row in self._rows[start:count]]
+        return _slices(rows, lambda row: len(row.metadata) + len(row.document))
 
     def _columns_of(self, paths: set[str], count: int) -> dict[str, "_Blocks[Columns]"]:
         """For each of `paths` the column, in blocks of at least the first `count` rows."""

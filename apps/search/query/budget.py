@@ -10,7 +10,7 @@ from time import monotonic
 from django.conf import settings
 
 from apps.engine.metadata.facets import ValuePage
-from apps.engine.metadata.filters import Contains, Filter, OneOf, conditions
+from apps.engine.metadata.filters import Contains, ContainsFolded, Filter, OneOf, conditions
 from apps.engine.text.analyzer import TextQuery
 from apps.libraries.errors import Invalid, TooSlow
 
@@ -24,6 +24,7 @@ PER_VALUE = 2
 PER_CONDITION = 10
 PER_CONDITION_AND_1000_ROWS = 2
 PER_SUBSTRING_AND_1000_ROWS = 50
+PER_FOLDED_SUBSTRING_AND_1000_ROWS = 300
 PER_PHRASE_WORD_AND_1000_ROWS = 15
 PRODUCTS_PER_POINT = 2500
 # Of VECTORDB_REQUEST_TIMEOUT: what a stage takes that began before comes on top, and a worker must not be lost to it.
@@ -67,6 +68,8 @@ def price_of_filters(filters: Iterable[Filter], rows: int) -> int:
                 points += PER_VALUE * len(condition.keys)
             elif isinstance(condition, Contains) and condition.is_substring:
                 points += PER_SUBSTRING_AND_1000_ROWS * rows // 1000
+            elif isinstance(condition, ContainsFolded):
+                points += PER_FOLDED_SUBSTRING_AND_1000_ROWS * rows // 1000
     return points
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.engine.metadata.filters import DOCUMENT_ID, And, Between, Filter, Not, OneOf, Or
+from apps.engine.metadata.filters import And, Between, Filter, Not, OneOf, Or
+from apps.engine.metadata.paths import DOCUMENT_ID
 from apps.engine.metadata.values import ARRAY, LAST, NULL, scalar_of
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_GROUPED_HIT

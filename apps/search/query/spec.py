@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.indexes.registry import AUTO, search_parameters
-from apps.engine.metadata import filters
+from apps.engine.metadata import filters, operands, paths
 from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, Text, Vector, bounded_list, validation_error
 from apps.libraries.inputs import NamedModel
 
@@ -47,17 +47,17 @@ Filter = Annotated[
 
 
 def parse_field(value: str) -> str:
-    """The path of a field whose values can be counted, as filters name fields."""
-    if value == filters.CREATED_AT:
+    """The name of a field whose values can be counted, from its path as filters have it."""
+    if value in (paths.CREATED_AT, paths.TEXT):
         raise validation_error("has no values to count; filter by it instead")
     try:
         filters.parse_filter({value: {"$exists": True}})
     except InvalidFilter:
-        own = f"{filters.ID} or {filters.DOCUMENT_ID}"
+        own = f"{paths.ID} or {paths.DOCUMENT_ID}"
         raise validation_error(
             f"must be the path of a field of metadata, such as topic or author.name, or {own}"
         ) from None
-    return value
+    return paths.field_name(value)
 
 
 def parse_path(value: str) -> str:
@@ -72,8 +72,8 @@ def parse_path(value: str) -> str:
 
 def _parse_group_by(value: str) -> str:
     """The path of the field; `document` means the document's id, and `\\document` a field of that name."""
-    path = filters.DOCUMENT_ID if value == "document" else parse_path(value)
-    if path == filters.CREATED_AT:
+    path = paths.DOCUMENT_ID if value == "document" else parse_path(value)
+    if path == paths.CREATED_AT:
         raise validation_error("has no groups; use the path of a field")
     return path
 
@@ -112,7 +112,7 @@ class Instant(NamedTuple):
 def _parse_origin(value: Any) -> float | Instant:
     if isinstance(value, str):
         try:
-            return Instant(filters.parse_time(value))
+            return Instant(operands.parse_time(value))
         except InvalidFilter as error:
             raise validation_error(error.reason) from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
@@ -160,9 +160,9 @@ class Boost(Input):
                 raise validation_error("is for a field; a filter counts 1 or 0", path=("decay",))
         elif self.decay is None:
             raise validation_error('is required with a field, such as {"half_life": 604800}', path=("decay",))
-        elif self.field in (filters.ID, filters.DOCUMENT_ID):
+        elif self.field in (paths.ID, paths.DOCUMENT_ID):
             raise validation_error("is no number and no time", path=("field",))
-        elif self.field == filters.CREATED_AT and not isinstance(self.decay.origin, Instant):
+        elif self.field == paths.CREATED_AT and not isinstance(self.decay.origin, Instant):
             raise validation_error(f"must be a time for {self.field}; left out, it is now", path=("decay", "origin"))
         return self
 

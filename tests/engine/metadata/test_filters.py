@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from apps.engine.errors import EngineError, InvalidFilter
 from apps.engine.metadata.filters import (
     MAX_CONDITIONS,
-    MAX_IN_VALUES,
-    MAX_SUBSTRINGS,
-    MAX_VALUES,
     OPERATORS,
     OWN_FIELDS,
     And,
@@ -24,6 +21,7 @@ from apps.engine.metadata.filters import (
     Or,
     parse_filter,
 )
+from apps.engine.metadata.operands import MAX_IN_VALUES, MAX_SUBSTRINGS, MAX_VALUES
 from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NULL, NUMBER, STRING, key_of
 from tests.engine.data import bounded
 from tests.server import ROOT
@@ -102,10 +100,11 @@ def test_times_are_instants(text: str, microseconds: int) -> None:
         ("2026-W05-6T12:00:00Z", "takes an RFC 3339 time with an offset"),
         (1_769_860_800, "takes an RFC 3339 time with an offset"),
         (None, "takes an RFC 3339 time with an offset"),
-        ("2026-02-30T12:00:00Z", "is not a time"),
-        ("2026-01-31T25:00:00Z", "is not a time"),
-        ("0000-01-01T00:00:00Z", "is not a time"),
-        ("2026-01-31T12:00:00+24:00", "its offset must be below 24:00"),
+        ("2026-01-31", "takes an RFC 3339 time with an offset"),
+        ("2026-02-30T12:00:00Z", "takes an RFC 3339 time with an offset"),
+        ("2026-01-31T25:00:00Z", "takes an RFC 3339 time with an offset"),
+        ("0000-01-01T00:00:00Z", "takes an RFC 3339 time with an offset"),
+        ("2026-01-31T12:00:00+24:00", "takes an RFC 3339 time with an offset"),
         ("2026-01-31T12:00:00.1234567Z", "has more than six digits"),
     ],
 )

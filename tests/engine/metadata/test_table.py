@@ -16,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apps.engine.metadata import Attributes, Columns
-from apps.engine.metadata.filters import MAX_SUBSTRINGS, parse_filter
+from apps.engine.metadata.filters import parse_filter
+from apps.engine.metadata.operands import MAX_SUBSTRINGS
 from apps.engine.metadata.values import key_of, numbers_of
 from tests.engine.data import bounded
 from tests.engine.metadata.evaluator import (
@@ -70,7 +71,8 @@ def documented() -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(("raw", "metadata", "answer"), documented())
 def test_what_the_document_says_matches(raw: str, metadata: str, answer: str) -> None:
     created_at = (datetime(2026, 1, 31, 12, 0, 0, 500_000, UTC) - EPOCH) // timedelta(microseconds=1)
-    row = row_of(metadata.encode(), 1, created_at=created_at)
+    document = '{"topic": "cats", "author": {"born": "1899-07-21"}, "a.b": [1, 2]}'
+    row = row_of(metadata.encode(), 1, created_at=created_at, document=document)
     expected = {"yes": [0], "no": []}[answer]
     assert matched(Columns.build([row]), orjson.loads(raw)) == expected
     # Among other rows, some of which have the value too.
@@ -180,7 +182,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         b"",
         b"[]",
         b"{}",
-        says.replace(b'"format":1', b'"format":2'),
+        says.replace(b'"format":2', b'"format":1'),
         says.replace(b'"rows"', b'"rose"'),
         says.replace(b"<u4", b"<f4"),
         says.replace(b"<i8", b"<u8"),

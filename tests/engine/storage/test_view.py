@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from apps.engine.metadata import Attributes
 from apps.engine.metadata.facets import ValuePage
-from apps.engine.metadata.filters import CREATED_AT, parse_filter
+from apps.engine.metadata.filters import parse_filter
+from apps.engine.metadata.paths import CREATED_AT
 from apps.engine.metadata.values import key_of, numbers_of
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import Row
