@@ -57,4 +57,6 @@ def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterat
     budget = budget or RequestBudget()
     with open_snapshot() as snapshot:
         loaded = views.current(snapshot, library_id)
-        yield OpenLibrary(loaded.state, snapshot, Searcher(loaded.view, budget), budget)
+        # The one place from which on nothing knows of rows that have expired.
+        view = None if loaded.view is None else loaded.view.at(snapshot.now)
+        yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget), budget)

@@ -5,6 +5,7 @@ never true. A snapshot lives on the read-only connection `snapshot`, and takes n
 not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,8 +63,11 @@ _STATES = """
 class Snapshot:
     """A read transaction; its methods see one state of the database until `renew`.
 
-    Statements go to the driver's connection directly: Django's cursor costs as much as a small statement.
+    `now` is its time, in microseconds since the epoch: what has expired by then is not there. Statements go to the
+    driver's connection directly: Django's cursor costs as much as a small statement.
     """
+
+    now: int
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         # Only Django's own cursor would look whether the server has hung up since the last request, and whether the
@@ -73,7 +77,7 @@ class Snapshot:
         self._connection = connection
         self._driver = connection.connection
         self.dialect = dialect_of(connection)
-        self._run(self.dialect.begin_snapshot)
+        self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +91,7 @@ class Snapshot:
     def renew(self) -> None:
         """Go over to the database's current state."""
         self.close()
-        self._run(self.dialect.begin_snapshot)
+        self._begin()
 
     def close(self) -> None:
         """End the transaction."""
@@ -98,6 +102,10 @@ class Snapshot:
         with self._connection.wrap_database_errors:
             found: list[tuple[Any, ...]] = self._driver.execute(self.dialect.for_driver(sql), params).fetchall()
         return found
+
+    def _begin(self) -> None:
+        self._run(self.dialect.begin_snapshot)
+        self.now = time.time_ns() // 1000
 
     def _run(self, statement: str) -> None:
         with self._connection.wrap_database_errors:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from apps.engine.expiry import NEVER
 from apps.engine.metadata import Attributes
 from apps.engine.storage.row_data import Row
 from apps.engine.vectors import DTYPE, Float32, Int64, usable
@@ -27,7 +28,7 @@ _EXTENT = """
     WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
 
 _ROW = """embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
-           chunk.text"""
+           chunk.expires_at, document.expires_at, chunk.text"""
 
 _PAGE = f"""
     SELECT chunk.id, {_ROW}
@@ -102,8 +103,18 @@ def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState, documents: dic
         found, vectors = list(compress(found, fine)), vectors[fine]
     keys = np.array([row[0] for row in found], np.int64)
     rows = [
-        Row(Attributes(id, document_id, _microseconds(created_at), metadata, _shared(document, documents)), text)
-        for _, _, id, document_id, created_at, metadata, document, text in found
+        Row(
+            Attributes(
+                id,
+                document_id,
+                _microseconds(created_at),
+                metadata,
+                _shared(document, documents),
+                NEVER if own is inherited is None else _expiry(own, inherited),
+            ),
+            text,
+        )
+        for _, _, id, document_id, created_at, metadata, document, own, inherited, text in found
     ]
     return StoredRows(keys, vectors, rows)
 
@@ -122,6 +133,11 @@ def _shared(text: str | None, known: dict[str, str]) -> str:
 def _recent(text: str) -> str:
     """An equal text of an earlier read, where there was one lately: a document's chunks may be written one by one."""
     return text
+
+
+def _expiry(*moments: str | datetime | None) -> int:
+    """The earlier of the times of a chunk and its document, in microseconds since the epoch."""
+    return min(_microseconds(moment) for moment in moments if moment is not None)
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from apps.engine.expiry import NEVER
 from apps.engine.indexes.matrix import Neighbors
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metrics import Metric, exact_scores
@@ -80,7 +81,15 @@ def without_zeros(vectors: Float32) -> Float32:
 
 def rows_of(keys: Int64) -> list[Row]:
     """What the rows of `keys` hold besides their vectors."""
-    return [Row(Attributes(f"row-{key}", None, key, f'{{"key": {key}}}'), f"row {key}") for key in keys.tolist()]
+    return [
+        Row(Attributes(f"row-{key}", None, key, f'{{"key": {key}}}', expires_at=expiry_of(key)), f"row {key}")
+        for key in keys.tolist()
+    ]
+
+
+def expiry_of(key: int) -> int:
+    """When the row of `key` expires: some never do, and some do so at once."""
+    return key // 10 if key % 3 == 1 else NEVER
 
 
 def sealed_rows_of(keys: Int64) -> SealedRows:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from apps.engine.expiry import NEVER, compact
 from apps.engine.metadata.instants import instant_of
 from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, escape_first_key, escape_key, instants_of, split_path
@@ -23,13 +24,15 @@ from apps.engine.vectors import Int64
 
 class Attributes(NamedTuple):
     """What filters see of a row. `created_at` is in microseconds since the epoch, UTC; `metadata` is JSON text, and so
-    is `document`, the metadata of its document, empty where it has none."""
+    is `document`, the metadata of its document, empty where it has none. The row is dead from `expires_at` on
+    (`expiry.py`)."""
 
     id: str
     document_id: str | None
     created_at: int
     metadata: str | bytes
     document: str | bytes = ""
+    expires_at: int = NEVER
 
 
 _NOTHING = object()
@@ -132,6 +135,7 @@ class _Reader:
             (whole[0], places[whole[1]]),
             (members[0], places[members[1]]),
             np.array([attributes.created_at for attributes in rows], np.int64),
+            compact(np.array([attributes.expires_at for attributes in rows], np.int64)),
         )
 
     def _number_instants(self) -> dict[int, int]:
@@ -254,7 +258,15 @@ def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
         (all_whole[0], numbers[all_whole[1]]),
         (all_members[0], numbers[all_members[1]]),
         np.concatenate([np.empty(0, np.int64), *(part.created_at for part in parts)])[order],
+        _merge_expiry(parts, order),
     )
+
+
+def _merge_expiry(parts: Sequence[Layout], order: Int64) -> Int64:
+    if not any(len(part.expires_at) for part in parts):
+        return np.empty(0, np.int64)
+    times = [part.expires_at if len(part.expires_at) else np.full(len(part.created_at), NEVER) for part in parts]
+    return compact(np.concatenate(times)[order])
 
 
 def _object(text: str | bytes) -> dict[str, Any]:
@@ -302,6 +314,7 @@ def _make_layout(
     whole: tuple[Int64, Int64],
     members: tuple[Int64, Int64],
     created_at: Int64,
+    expires_at: Int64,
 ) -> Layout:
     """The arrays of `values`, the keys of columns whose `names` are numbered by `columns`; names, and values of a
     column, may be there twice. `whole` and `members` are pairs of rows and numbers of values. Names without values are
@@ -321,6 +334,7 @@ def _make_layout(
         first_member=first_member,
         member_rows=member_rows,
         created_at=created_at,
+        expires_at=expires_at,
     )
 
 

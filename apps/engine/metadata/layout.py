@@ -8,6 +8,7 @@ rows          uint32
 first_member  [values + 1] likewise the rows that have v as a member of an array
 member_rows   uint32
 created_at    int64 [n], microseconds since the epoch, UTC
+expires_at    int64 [n] likewise (`expiry.py`); empty where no row expires
 
 Byte strings lie one after another in an array of bytes, beside the places where they start. So the number of arrays
 does not depend on the number of columns, and their memory is that of what they hold. In files they are one array of
@@ -47,6 +48,7 @@ class Layout:
     first_member: Starts
     member_rows: UInt32
     created_at: Int64
+    expires_at: Int64
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
@@ -109,10 +111,13 @@ class Layout:
         for starts, count, end in ranges:
             if starts.dtype.kind != "u" or len(starts) != count + 1 or starts[0] != 0 or starts[-1] != end:
                 raise ValueError(f"the arrays in {_BYTES} do not fit each other")
-        typed = ((self.rows, np.uint32), (self.member_rows, np.uint32), (self.created_at, np.int64))
+        times = ((self.created_at, np.int64), (self.expires_at, np.int64))
+        typed = ((self.rows, np.uint32), (self.member_rows, np.uint32), *times)
         texts = ((self.names.text, np.uint8), (self.values.text, np.uint8))
         if any(array.dtype != dtype for array, dtype in (*typed, *texts)):
             raise ValueError(f"an array in {_BYTES} is of another type")
+        if len(self.expires_at) not in (0, len(self.created_at)):
+            raise ValueError(f"the arrays in {_BYTES} do not fit each other")
 
 
 def _align(size: int) -> int:

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine.expiry import NEVER, NONE_EXPIRING, Expiring
 from apps.engine.metadata.building import Attributes, build_layout, build_layouts, merge_layouts
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import (
@@ -106,6 +107,13 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self._layout.created_at)
+
+    @cached_property
+    def expiring(self) -> Expiring:
+        """The rows that expire."""
+        times = self._layout.expires_at
+        places = np.flatnonzero(times != NEVER)
+        return Expiring.of(times[places], places) if len(places) else NONE_EXPIRING
 
     @cached_property
     def nbytes(self) -> int:

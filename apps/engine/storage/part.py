@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine.expiry import Expiring
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metadata.facets import Counts
@@ -45,6 +47,22 @@ class Part(ABC):
     def live(self) -> int:
         """The number of live rows."""
         return len(self.keys) - self.dead
+
+    @cached_property
+    def expiring(self) -> Expiring:
+        """The rows that expire, dead ones too."""
+        return self.row_data.expiring(len(self.keys))
+
+    def at(self, now: int) -> Self:
+        """This part, the rows dead that have expired by `now`."""
+        expired = self.expiring.by(now)
+        if self.alive is not None:
+            expired = expired[self.alive[expired]]
+        if not len(expired):
+            return self
+        alive = np.ones(len(self.keys), np.bool_) if self.alive is None else self.alive.copy()
+        alive[expired] = False
+        return replace(self, alive=alive)
 
     def live_keys(self) -> Int64:
         """The keys of the live rows."""

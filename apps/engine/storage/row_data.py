@@ -15,6 +15,7 @@ the rows.
 
 import threading
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,6 +24,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
+from apps.engine.expiry import NEVER, NONE_EXPIRING, Expiring
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import Condition, Filter, conditions
 from apps.engine.metadata.paths import field_of
@@ -77,6 +79,10 @@ class RowData(ABC):
     def text_blocks(self, count: int) -> Sequence[InvertedIndex]:
         """Texts of the first `count` rows; the last blocks may reach beyond them."""
 
+    @abstractmethod
+    def expiring(self, count: int) -> Expiring:
+        """Those of the first `count` rows that expire."""
+
     @property
     @abstractmethod
     def nbytes(self) -> int:
@@ -101,6 +107,9 @@ class SealedRows(RowData):
 
     def text_blocks(self, count: int) -> Sequence[InvertedIndex]:
         return [self.text]
+
+    def expiring(self, count: int) -> Expiring:
+        return self.columns.expiring
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -138,6 +147,9 @@ class BufferedRows(RowData):
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
         self._rows: list[Row] = []
+        # Places and times of the rows that expire, in order of arrival.
+        self._expiring_places: list[int] = []
+        self._expiry_times: list[int] = []
         self._bytes = 0
         self.append(rows)
         self._lock = threading.Lock()
@@ -147,6 +159,10 @@ class BufferedRows(RowData):
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows behind the others."""
+        for place, row in enumerate(rows, len(self._rows)):
+            if row.attributes.expires_at != NEVER:
+                self._expiry_times.append(row.attributes.expires_at)
+                self._expiring_places.append(place)
         self._rows += rows
         self._bytes += sum(_ROW_BYTES + len(row.text) + len(row.attributes.metadata) for row in rows)
         # Rows of one document share the text of its metadata.
@@ -183,6 +199,13 @@ class BufferedRows(RowData):
                     self._texts.add(InvertedIndex.build(some), start)
                     start += len(some)
         return self._texts.blocks
+
+    def expiring(self, count: int) -> Expiring:
+        places = self._expiring_places
+        end = bisect_left(places, count)
+        if not end:
+            return NONE_EXPIRING
+        return Expiring.of(np.array(self._expiry_times[:end], np.int64), np.array(places[:end], np.int64))
 
     @property
     def nbytes(self) -> int:

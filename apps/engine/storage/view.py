@@ -4,17 +4,22 @@ A view never changes after it was made, so any number of threads search it witho
 from this one and the rows that changed, sharing segments and tail; only one thread at a time may call it for the views
 of a library. A key has at most one live row. Rows of a segment lie in ascending order of their keys.
 
+Rows may expire. `at` gives the view of a time, in which those that have are dead: the same view until the first does,
+and then one that is kept until the next. Nothing is lost by it, so clocks may step back.
+
 A step costs what changed, plus a byte per row of each mask that it touches. The live rows of a part in memory are
 copied when a quarter of it is dead; maintenance does the same to segments that have files.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from apps.engine.expiry import NEVER
 from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import BRUTE_FORCE
@@ -50,6 +55,20 @@ class Hits:
     kinds: frozenset[str]
 
 
+class _Shown(NamedTuple):
+    """A view as it is from `since` on, and before `until`: in microseconds since the epoch."""
+
+    since: int
+    until: int
+    view: "View"
+
+
+class _Memo:
+    """What `View.at` gave last, if anything."""
+
+    shown: _Shown | None = None
+
+
 @dataclass(frozen=True)
 class View:
     """An immutable state of one library; see the head of this module.
@@ -63,6 +82,7 @@ class View:
     tail: Tail
     built_at: float
     compact_rows: int
+    _memo: _Memo = field(default_factory=_Memo, init=False, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -115,6 +135,25 @@ class View:
     def nbytes(self) -> int:
         """Memory and mapped files that this view holds; the tail's buffer is shared with earlier views."""
         return sum(part.nbytes for part in self.parts)
+
+    @cached_property
+    def first_expiry(self) -> int:
+        """When the first row expires; NEVER where none does."""
+        return min(part.expiring.span(-NEVER)[1] for part in self.parts)
+
+    def at(self, now: int) -> "View":
+        """This view without the rows that have expired by `now`, in microseconds since the epoch. Costs a byte per row
+        of the parts that have such rows, once until the next row expires."""
+        if now < self.first_expiry:
+            return self
+        shown = self._memo.shown
+        if shown is None or not shown.since <= now < shown.until:
+            spans = [part.expiring.span(now) for part in self.parts]
+            segments = tuple(segment.at(now) for segment in self.segments)
+            view = replace(self, segments=segments, tail=self.tail.at(now))
+            shown = _Shown(max(since for since, _ in spans), min(until for _, until in spans), view)
+            self._memo.shown = shown
+        return shown.view
 
     def apply(self, *, keys: Int64, vectors: Float32, rows: Sequence[Row], gone: Int64) -> "View":
         """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and `rows` [n], and those of `gone` are

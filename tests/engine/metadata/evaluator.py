@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from hypothesis import strategies as st
 
+from apps.engine.expiry import NEVER
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import OPERATORS, parse_filter
@@ -229,10 +230,17 @@ metadata_texts = st.one_of(
 microseconds = st.sampled_from([0, 1, -1, 1_769_860_800_500_000]) | st.integers(-(10**15), 10**16)
 # Few documents, so that rows share them.
 documents = st.lists(metadata_texts, min_size=1, max_size=2)
+expiries = st.just(NEVER) | microseconds
 rows = documents.flatmap(
     lambda some: st.lists(
         st.builds(
-            Attributes, strings, st.none() | strings, microseconds, metadata_texts, st.sampled_from([b"", *some, *some])
+            Attributes,
+            strings,
+            st.none() | strings,
+            microseconds,
+            metadata_texts,
+            st.sampled_from([b"", *some, *some]),
+            expiries,
         ),
         max_size=12,
     )

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from apps.engine.metadata import Attributes
 from apps.engine.metadata.facets import ValuePage
-from apps.engine.metadata.filters import parse_filter
+from apps.engine.metadata.filters import And, parse_filter
 from apps.engine.metadata.paths import CREATED_AT
 from apps.engine.metadata.values import key_of, numbers_of
 from apps.engine.metrics import Metric
@@ -19,7 +19,7 @@ from apps.engine.storage.row_data import Row
 from apps.engine.storage.view import View
 from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, Int64
-from tests.engine.data import bounded, ranking, rows_of, seeds, without_zeros
+from tests.engine.data import bounded, expiry_of, ranking, rows_of, seeds, without_zeros
 
 DIMENSION = 3
 NO_KEYS = np.empty(0, np.int64)
@@ -55,6 +55,7 @@ class Expected:
         vectors = matrix(rows[key] for key in keys.tolist())
         self._queries = queries
         self._rankings = [keys[ranking(metric, vectors, query)].tolist() for query in queries]
+        self._keys = keys.tolist()
         self._above = [key for key in keys.tolist() if key >= 1000]
         self._some = np.random.default_rng(len(keys)).permutation(keys)[:25]
 
@@ -73,7 +74,8 @@ class Expected:
             assert numbers_of(view.values_at(field, self._some)).tolist() == self._some.tolist()
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
-        assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == sorted(self._rankings[0])
+        assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == self._keys
+        assert [value for value, _ in view.facets("key", view.matching(And(())), ValuePage(count))[0]] == self._keys
 
 
 class ViewMachine(RuleBasedStateMachine):
@@ -151,6 +153,12 @@ class ViewMachine(RuleBasedStateMachine):
     @invariant()
     def the_view_equals_its_rows(self) -> None:
         self.expected.assert_of(self.view)
+
+    @rule(times=st.lists(st.integers(-1, 400), min_size=1, max_size=6))
+    def let_time_pass_and_step_back(self, times: list[int]) -> None:
+        for now in [*times, times[0]]:
+            left = {key: row for key, row in self.rows.items() if expiry_of(key) > now}
+            Expected(self.metric, self.queries, left).assert_of(self.view.at(now))
 
     @invariant()
     def dead_rows_are_few(self) -> None:
@@ -244,6 +252,27 @@ def test_values_are_counted_over_segment_and_tail() -> None:
     assert view.facets("key", some, ValuePage(3)) == ([(1, 1), (2, 1), (3, 1)], 10)
     assert view.facets("key", some, ValuePage(100))[0][-1] == (11, 1)
     assert view.facets("none", some, ValuePage(3)) == ([], 0)
+
+
+def test_a_view_of_a_time_is_kept_until_the_next_row_expires() -> None:
+    view = build(numbered(range(100)))
+    assert view.at(-1) is view
+    # The rows of 1, 4 and 7 expire at 0, those of 10 to 19 at 1.
+    first = view.at(0)
+    assert (len(first), first.dead) == (97, 3)
+    assert view.at(1) is view.at(1) is not first
+    assert (len(view.at(1)), len(view.at(9)), len(view)) == (93, 67, 100)
+    assert view.at(10**9) is view.at(9)
+    assert (len(view.at(0)), view.at(-1)) == (97, view)
+
+
+def test_parts_without_rows_that_expire_are_shared() -> None:
+    view = advance(build(numbered(range(0, 90, 3))), numbered([100, 101]))
+    assert view.at(9) is view
+    after = view.at(10)
+    assert after.segments == view.segments
+    assert (len(after), nearest(after, 100)) == (len(view) - 1, [101])
+    assert build(numbered(range(0, 90, 3))).at(10**15).dead == 0
 
 
 def test_keys_are_of_64_bits() -> None:
