@@ -109,7 +109,7 @@ _SENTENCES = {
 _BOUNDS = {"expected": "must be one of {}", "le": "must be at most {:g}", "ge": "must be at least {:g}"}
 
 # The settings that limit lists, by the lists' names.
-_LIST_LIMITS: dict[int | str, str] = dict.fromkeys(("chunks", "documents", "ids"), "VECTORDB_MAX_CHUNKS_PER_WRITE")
+_LIST_LIMITS: dict[int | str, str] = dict.fromkeys(("chunks", "documents"), "VECTORDB_MAX_CHUNKS_PER_WRITE")
 _LIST_LIMITS["queries"] = "VECTORDB_MAX_QUERIES_PER_BATCH"
 
 

@@ -5,12 +5,13 @@ A cursor is opaque, and stays valid whatever is written meanwhile.
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from django.http import QueryDict
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import from_json
 
+from apps.libraries.chunk_fields import ABOUT_INCLUDE, DEFAULT_INCLUDE, Include, Shown, Vectors
 from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.fields import NotNull, validation_error
 from apps.libraries.selectors import Page, PageKey
@@ -21,7 +22,9 @@ MAX_LIMIT = 500
 
 
 class Parameters(BaseModel):
-    """The query parameters of an endpoint; these are none."""
+    """The query parameters of an endpoint; these are none. Those that are `repeated` are lists."""
+
+    repeated: ClassVar[frozenset[str]] = frozenset()
 
 
 _P = TypeVar("_P", bound=Parameters)
@@ -34,10 +37,16 @@ def parse_parameters(query: QueryDict, model: type[_P]) -> _P:
     unknown = [name for name in given if name not in model.model_fields]
     known = f"there are: {', '.join(model.model_fields)}" if model.model_fields else "there are none"
     faults = [Fault(pointer([name]), f"is not a query parameter here; {known}") for name in unknown]
-    faults += [Fault(pointer([name]), "must be given once") for name, values in given.items() if len(values) > 1]
+    faults += [
+        Fault(pointer([name]), "must be given once")
+        for name, values in given.items()
+        if len(values) > 1 and name not in model.repeated
+    ]
     if faults:
         raise Invalid("A query parameter is not known, or comes twice.", faults)
-    return model.model_validate({name: value for name, [value] in given.items()})
+    return model.model_validate(
+        {name: values if name in model.repeated else values[0] for name, values in given.items()}
+    )
 
 
 def page_data(page: Page) -> dict[str, Any]:
@@ -93,9 +102,20 @@ class PageParameters(Parameters):
 class ChunkParameters(Parameters):
     """What to show of a chunk."""
 
-    include: Annotated[Literal["embedding"] | None, NotNull()] = Field(
-        None, description="`embedding` shows vectors too."
-    )
+    repeated = frozenset(["include"])
+
+    include: Annotated[
+        Include,
+        # Without a name nothing is included.
+        BeforeValidator(lambda names: [] if names == [""] else names),
+        Field(description=f"{ABOUT_INCLUDE} Given once for each; empty for none of them."),
+    ] = DEFAULT_INCLUDE
+    vectors: Vectors = "array"
+
+    @property
+    def shown(self) -> Shown:
+        """What a chunk shows."""
+        return Shown.of(self.include, self.vectors, is_item=True)
 
 
 class ChunkPageParameters(PageParameters, ChunkParameters):

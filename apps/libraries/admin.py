@@ -13,10 +13,10 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.libraries.chunk_fields import vector_array
 from apps.libraries.errors import NotFound
 from apps.libraries.forms import ChunkForm, DocumentForm
 from apps.libraries.models import Chunk, Document, Embedding
-from apps.libraries.selectors import vector_array
 from apps.libraries.services.chunks import delete_chunk
 from apps.libraries.services.documents import delete_document
 

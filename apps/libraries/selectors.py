@@ -1,23 +1,21 @@
-"""Reads, as the dictionaries that the API shows. Lists are by creation, a document's chunks by position; page by page
-by key."""
+"""Reads, as the dictionaries that the API shows. Lists are by creation, page by page by key."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
-from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, TextField
+from django.db import DEFAULT_DB_ALIAS, connection
+from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
 
-from apps.engine.vectors import DTYPE
+from apps.libraries.chunk_fields import DEFAULT_ITEM, Shown, chunk_statement, timestamp, vector_array
+from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
-from apps.libraries.ids import is_id
 from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
 from apps.libraries.response_budget import ResponseBudget
 
@@ -27,8 +25,6 @@ _ROWS_AT_A_TIME = 100
 
 # Where a row is in the order of a list: its key, in a document its position and its key; none before all rows.
 PageKey: TypeAlias = tuple[int, ...]
-# A chunk without a position, which no service leaves in a document, comes last.
-_PLACE = Coalesce("position", 2**31)
 
 
 @dataclass(frozen=True)
@@ -146,58 +142,29 @@ def no_chunk(chunk_id: str) -> NotFound:
     return NotFound(f"There is no chunk {chunk_id!r} in this library. POST to its chunks makes it.")
 
 
-def chunk(*, library_id: str, chunk_id: str, embedding: bool = False) -> dict[str, Any]:
+def chunk(*, library_id: str, chunk_id: str) -> dict[str, Any]:
     """The chunk as the API shows it; raises NotFound, for the library too."""
-    found = _chunk_rows(embedding).filter(library=library_row(library_id), public_id=chunk_id).first()
-    if found is None:
+    [data] = _chunk(library_id, chunk_id, DEFAULT_ITEM)
+    return data
+
+
+def chunk_with_etag(*, library_id: str, chunk_id: str, shown: Shown) -> tuple[dict[str, Any], str]:
+    """What is `shown` of the chunk, and its entity tag, which is the same whatever is shown; raises as `chunk`."""
+    data, whole = _chunk(library_id, chunk_id, shown, DEFAULT_ITEM)
+    return data, etag(whole)
+
+
+def _chunk(library_id: str, chunk_id: str, *ways: Shown) -> list[dict[str, Any]]:
+    """The chunk, shown in several ways."""
+    library = library_row(library_id)
+    statement = chunk_statement(frozenset(name for shown in ways for name in shown.fields), dialect_of(connection))
+    with connection.cursor() as cursor:
+        # In one statement, so that no chunk is seen half old.
+        cursor.execute(f"{statement.sql}chunk.library_id = %s AND chunk.public_id = %s", [library.pk, chunk_id])
+        rows = cursor.fetchall()
+    if not rows:
         raise no_chunk(chunk_id)
-    return _chunk_data(found, embedding)
-
-
-def chunks_by_id(
-    *, library_id: str, ids: Sequence[str], embedding: bool = False
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Those of the chunks that exist, in the order asked, and the ids of those that do not; raises NotFound for the
-    library, Invalid for too large an answer."""
-    budget = ResponseBudget()
-    with _read(_chunk_rows(embedding).filter(library=library_row(library_id), public_id__in=ids)) as rows:
-        stored = {row.public_id: budget.charge(_chunk_data(row, embedding)) for row in rows}
-    found = [stored[public_id] for public_id in ids if public_id in stored]
-    return found, [public_id for public_id in ids if public_id not in stored]
-
-
-def chunks(
-    *, library_id: str, limit: int, after: PageKey, document_id: str | None = None, embedding: bool = False
-) -> Page:
-    """Chunks behind `after`, those of one document, by position, if it is named; raises NotFound for the library,
-    Invalid for the document and for too large a page."""
-    rows = _chunk_rows(embedding).filter(library=library_row(library_id))
-    if document_id is not None:
-        check_document(library_id=library_id, document_id=document_id)
-        rows = rows.filter(document__public_id=document_id)
-    return _page(rows, limit, after, lambda row: _chunk_data(row, embedding), by_position=document_id is not None)
-
-
-def chunk_places(*, library_key: int, document_id: str, using: str) -> list[PageKey]:
-    """Positions and keys of a document's chunks, by position, read from the database connection `using`."""
-    found = Chunk.objects.using(using).filter(library=library_key, document__public_id=document_id)
-    return list(found.annotate(place=_PLACE).order_by("place", "id").values_list("place", "id"))
-
-
-def check_document(*, library_id: str, document_id: str) -> None:
-    """Raise Invalid where a query parameter names no document of the library, NotFound where there is no library."""
-    found = Document.objects.filter(library=library_row(library_id), public_id=document_id)
-    if not is_id(document_id) or not found.exists():
-        raise Invalid.at("/document_id", "names no document of this library")
-
-
-def chunks_by_key(*, keys: Sequence[int], embedding: bool, using: str) -> list[dict[str, Any]]:
-    """The chunks of `keys`, in that order, read from the database connection `using`; Invalid for too large an
-    answer."""
-    budget = ResponseBudget()
-    with _read(_chunk_rows(embedding).using(using).filter(id__in=keys)) as rows:
-        data = {row.pk: budget.charge(_chunk_data(row, embedding)) for row in rows}
-    return [data[key] for key in keys]
+    return [data for shown in ways for _, data in statement.items(rows, shown)]
 
 
 def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
@@ -216,17 +183,7 @@ def count_chunks(*, library_id: str) -> int:
     return Chunk.objects.filter(library=library_row(library_id)).count()
 
 
-def vector_array(blob: bytes | memoryview) -> np.ndarray:
-    """A stored vector as a float32 array."""
-    return np.frombuffer(blob, DTYPE)
-
-
-def timestamp(moment: datetime) -> str:
-    """A time as the API shows it: RFC 3339, UTC, microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _timestamps(row: Library | Document | Chunk) -> dict[str, str]:
+def _timestamps(row: Library | Document) -> dict[str, str]:
     return {"created_at": timestamp(row.created_at), "updated_at": timestamp(row.updated_at)}
 
 
@@ -279,54 +236,21 @@ def _model_text(model: EmbeddingModel) -> str:
     return f"the model {model.model!r} of {model.provider!r}"
 
 
-def _chunk_rows(embedding: bool) -> QuerySet[Chunk]:
-    """Chunks with all that is shown of them, in one statement, so that no chunk is seen half old."""
-    rows = Chunk.objects.annotate(named_document=F("document__public_id"))
-    if embedding:
-        current = Embedding.objects.filter(chunk=OuterRef("pk"), generation=OuterRef("library__generation"))
-        rows = rows.annotate(vector=Subquery(current.values("vector")))
-    return rows
-
-
-def _chunk_data(row: Any, embedding: bool) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "id": row.public_id,
-        "document_id": row.named_document,
-        "text": row.text,
-        "metadata": row.metadata,
-        "position": row.position,
-        **_timestamps(row),
-    }
-    if embedding:
-        data["embedding"] = None if row.vector is None else vector_array(row.vector)
-    return data
-
-
 def check_page_key(after: PageKey, *, by_position: bool) -> None:
     """Raise Invalid for the key of a page of a list in another order."""
     if after and (len(after) == 2) != by_position:
         raise Invalid.at("/cursor", "is of a list in another order; send the next_cursor of the page before")
 
 
-def _page(
-    rows: QuerySet[Any],
-    limit: int,
-    after: PageKey,
-    data: Callable[[Any], dict[str, Any]],
-    by_position: bool = False,
-) -> Page:
-    check_page_key(after, by_position=by_position)
-    order = ["id"]
-    if by_position:
-        rows, order = rows.annotate(place=_PLACE), ["place", "id"]
+def _page(rows: QuerySet[Any], limit: int, after: PageKey, data: Callable[[Any], dict[str, Any]]) -> Page:
+    check_page_key(after, by_position=False)
     if after:
-        behind = Q(id__gt=after[-1])
-        rows = rows.filter(behind if len(after) == 1 else Q(place__gt=after[0]) | (Q(place=after[0]) & behind))
+        rows = rows.filter(pk__gt=after[0])
     budget = ResponseBudget()
-    with _read(rows.order_by(*order)[: limit + 1]) as found:
-        page = [(tuple(getattr(row, name) for name in order), budget.charge(data(row))) for row in islice(found, limit)]
+    with _read(rows.order_by("pk")[: limit + 1]) as found:
+        page = [(row.pk, budget.charge(data(row))) for row in islice(found, limit)]
         is_last = next(found, None) is None
-    return Page([item for _, item in page], None if is_last else page[-1][0])
+    return Page([item for _, item in page], None if is_last else (page[-1][0],))
 
 
 def _read(rows: QuerySet[Any]) -> closing[Any]:

@@ -101,12 +101,12 @@ def test_chunks_by_their_ids_are_refused(client: httpx.Client, kind: str) -> Non
     [
         (f"{PATH}/chunks", {}),
         (f"{PATH}/chunks", {"filter": '{"kind": "wide"}'}),
-        (f"{PATH}/chunks", {"filter": '{"kind": "escaped"}', "include": "embedding"}),
+        (f"{PATH}/chunks", {"filter": '{"kind": "escaped"}', "include": ["text", "embedding"]}),
         (f"{PATH}/documents", {}),
         ("/libraries", {}),
     ],
 )
-def test_a_page_of_a_list_is_refused(client: httpx.Client, path: str, params: dict[str, str]) -> None:
+def test_a_page_of_a_list_is_refused(client: httpx.Client, path: str, params: dict[str, Any]) -> None:
     too_large(client.get(path, params={"limit": 110, **params}))
     answered(client.get(path, params={"limit": 30, **params}), "items", 30)
 

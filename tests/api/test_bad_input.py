@@ -161,11 +161,18 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("PATCH", "{library}/documents/doc", {"source": None}, "/source"),
     *(("POST", "{library}/documents/batch", {"documents": value}, "/documents") for value in ([], *NOT_LISTS)),
     ("POST", "{library}/documents/batch", {"documents": [{"chunks": [CHUNK]}, 5]}, "/documents/1"),
-    *(("POST", "{library}/chunks/get", {"ids": value}, "/ids") for value in ([], "alone", None, {})),
+    *(("POST", "{library}/chunks/get", {"ids": value}, "/ids") for value in NOT_LISTS),
     *(("POST", "{library}/chunks/get", {"ids": ["alone", value]}, "/ids/1") for value in NOT_STRINGS),
-    ("POST", "{library}/chunks/get", {"ids": ["alone"], "include": ["text"]}, "/include/0"),
+    *(
+        ("POST", "{library}/chunks/get", {"ids": ["alone"], "include": ["text", value]}, "/include/1")
+        for value in ("vector", "metadatas", "", "metadata.a\\", "metadata." + "a." * 16, *NOT_STRINGS)
+    ),
+    *(
+        ("POST", "{library}/chunks/get", {"ids": ["alone"], "vectors": value}, "/vectors")
+        for value in ("float", "", *NOT_STRINGS)
+    ),
     ("POST", "{library}/chunks/get", {"ids": ["alone"], "include": "embedding"}, "/include"),
-    *(("POST", "{library}/chunks/delete", {"ids": value}, "/ids") for value in ([], "alone", None, {})),
+    *(("POST", "{library}/chunks/delete", {"ids": value}, "/ids") for value in NOT_LISTS),
     ("POST", "{library}/chunks/delete", {}, ""),
     *(("POST", "{library}/chunks/count", {"filter": value}, "/filter") for value in NOT_OBJECTS),
     *(("POST", "{library}/query/batch", {"queries": value}, "/queries") for value in ([], *NOT_LISTS)),

@@ -304,7 +304,7 @@ def test_long_vectors_are_folded_for_people_only(browser: httpx.Client, client: 
     metadata = {"numbers": [1, 2, 3], "words": [str(i) for i in range(20)]}
     chunk = {"id": "c", "text": text, "embedding": vector, "metadata": metadata}
     client.post(f"/libraries/{library}/chunks", json={"chunks": [chunk]}).raise_for_status()
-    url = path(library, "chunks", "c?include=embedding")
+    url = path(library, "chunks", "c?include=text&include=metadata&include=embedding")
     page, plain = Page(browser.get(url)), client.get(f"/libraries/{library}/chunks/c?include=embedding").json()
     first, second, third, fourth, rest = page.answer["embedding"]
     assert ([first, second, third, fourth], rest) == (plain["embedding"][:4], "... 252 more numbers")

@@ -23,7 +23,9 @@ def write(client: httpx.Client, path: str, *chunks: dict[str, Any], mode: str = 
 
 def read(client: httpx.Client, path: str, chunk_id: str) -> dict[str, Any]:
     """A chunk with its embedding."""
-    chunk: dict[str, Any] = client.get(f"{path}/{chunk_id}?include=embedding").raise_for_status().json()
+    chunk: dict[str, Any] = (
+        client.get(f"{path}/{chunk_id}?include=text&include=metadata&include=embedding").raise_for_status().json()
+    )
     return chunk
 
 
@@ -230,8 +232,6 @@ def test_update_of_an_absent_id_writes_nothing(client: httpx.Client, chunks: str
 def test_an_id_may_come_once_in_a_request(client: httpx.Client, chunks: str, mode: str) -> None:
     body = {"chunks": [{"id": name, "embedding": X} for name in "abab"], "mode": mode}
     assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks/2/id", "/chunks/3/id")
-    for path in (f"{chunks}/get", f"{chunks}/delete"):
-        assert_refused(client.post(path, json={"ids": ["a", "b", "a"]}), 400, "invalid", "/ids/2")
 
 
 def test_chunks_are_read_by_their_ids_in_the_order_asked(client: httpx.Client, chunks: str) -> None:
@@ -243,6 +243,27 @@ def test_chunks_are_read_by_their_ids_in_the_order_asked(client: httpx.Client, c
     assert "embedding" not in answer["items"][0]
     answer = client.post(f"{chunks}/get", json=asked | {"include": ["embedding"]}).json()
     assert answer["items"][0]["embedding"] == X
+
+
+def test_an_id_twice_is_one_and_none_are_nothing(client: httpx.Client, chunks: str) -> None:
+    write(client, chunks, *({"id": name, "embedding": X} for name in "abc"))
+    answer = client.post(f"{chunks}/get", json={"ids": ["c", "no", "a", "c", "no"]}).json()
+    assert ([item["id"] for item in answer["items"]], answer["missing"]) == (["c", "a"], ["no"])
+    assert client.post(f"{chunks}/get", json={"ids": []}).json() == {"items": [], "missing": []}
+    assert client.post(f"{chunks}/delete", json={"ids": []}).json() == {"deleted": 0}
+    assert client.post(f"{chunks}/delete", json={"ids": ["c", "no", "c"]}).json() == {"deleted": 1}
+    assert client.post(f"{chunks}/count", json={}).json() == {"count": 2}
+
+
+def test_as_many_ids_are_read_and_deleted_as_a_filter_takes(client: httpx.Client, chunks: str) -> None:
+    write(client, chunks, {"id": "0", "embedding": X}, {"id": "9999", "embedding": X})
+    ids = {"ids": [str(n) for n in range(10_000)]}
+    answer = client.post(f"{chunks}/get", json=ids).json()
+    assert ([item["id"] for item in answer["items"]], len(answer["missing"])) == (["0", "9999"], 9_998)
+    assert client.post(f"{chunks}/delete", json=ids).json() == {"deleted": 2}
+    for path in (f"{chunks}/get", f"{chunks}/delete"):
+        problem = assert_refused(client.post(path, json={"ids": [*ids["ids"], "x"]}), 400, "invalid", "/ids")
+        assert "10000" in problem["detail"]
 
 
 def test_deleting_answers_204_once_and_404_from_then_on(client: httpx.Client, library: str, chunks: str) -> None:
@@ -270,9 +291,7 @@ def test_a_write_takes_2000_chunks(client: httpx.Client, chunks: str) -> None:
     ids = {"ids": answer["ids"]}
     assert len(client.post(f"{chunks}/get", json=ids).json()["items"]) == 2000
     assert client.post(f"{chunks}/delete", json=ids).json() == {"deleted": 2000}
-    more = ({"chunks": [*many, {"embedding": X}]}, chunks, "/chunks"), ({"ids": [*answer["ids"], "x"]}, "get", "/ids")
-    for body, path, pointer in more:
-        path = path if path == chunks else f"{chunks}/{path}"
-        problem = assert_refused(client.post(path, json=body), 400, "invalid", pointer)
-        assert "2000" in problem["detail"]
-        assert "VECTORDB_MAX_CHUNKS_PER_WRITE" in problem["detail"]
+    body = {"chunks": [*many, {"embedding": X}]}
+    problem = assert_refused(client.post(chunks, json=body), 400, "invalid", "/chunks")
+    assert "2000" in problem["detail"]
+    assert "VECTORDB_MAX_CHUNKS_PER_WRITE" in problem["detail"]

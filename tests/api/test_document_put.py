@@ -38,7 +38,9 @@ def put(client: httpx.Client, path: str, *chunks: dict[str, Any]) -> tuple[list[
 def stored(client: httpx.Client, path: str) -> dict[str, dict[str, Any]]:
     """The document's chunks by id, in order of their positions."""
     library, _, document = path.partition("/documents/")
-    listed = client.get(f"{library}/chunks?document_id={document}&include=embedding").json()["items"]
+    listed = client.get(
+        f"{library}/chunks?document_id={document}&include=text&include=metadata&include=embedding"
+    ).json()["items"]
     assert [chunk["position"] for chunk in sorted(listed, key=lambda c: c["position"])] == list(range(len(listed)))
     return {chunk["id"]: chunk for chunk in sorted(listed, key=lambda c: c["position"])}
 

@@ -122,9 +122,11 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(
         ("document_id=", "/document_id"),
         ("document_id=%00", "/document_id"),
         ("document_id=a%20b", "/document_id"),
-        ("include=text", "/include"),
-        ("include=", "/include"),
-        ("include=embedding,text", "/include"),
+        ("include=vector", "/include/0"),
+        ("include=embedding,text", "/include/0"),
+        ("include=text&include=", "/include/1"),
+        ("vectors=float", "/vectors"),
+        ("vectors=array&vectors=base64", "/vectors"),
     ],
 )
 def test_a_parameter_of_chunks_is_refused_by_name(client: httpx.Client, shared: str, query: str, pointer: str) -> None:

@@ -202,7 +202,8 @@ def test_ranks_by_vector_and_by_words_are_fused(client: httpx.Client, quotes: st
         ({"text": "a", "hybrid": {"rrf_k": 0}}, "/hybrid/rrf_k"),
         ({"text": "a", "hybrid": {"vector_weight": -1}}, "/hybrid/vector_weight"),
         ({"text": "a", "mmr": {"lambda": 2}}, "/mmr/lambda"),
-        ({"text": "a", "mmr": {"fetch_k": 5}}, "/mmr/fetch_k"),
+        ({"text": "a", "mmr": {"fetch_k": 0}}, "/mmr/fetch_k"),
+        ({"text": "a", "mmr": {"fetch_k": 1001}}, "/mmr/fetch_k"),
         ({"text": "a", "mmr": {}, "mode": "lexical"}, "/mmr"),
         ({"text": "a", "mmr": {}, "group_by": "document"}, "/mmr"),
         ({"text": "a", "group_by": "@chunk"}, "/group_by"),
@@ -262,3 +263,18 @@ def test_diverse_results_are_unlike_one_another(client: httpx.Client, library: s
     assert ids(client, path, **query, mmr={"lambda": 0.3}) == ["best", "other"]
     assert ids(client, path, **query, mmr={"lambda": 1}) == ["best", "copy"]
     assert ids(client, path, **query | {"offset": 1, "k": 1}, mmr={"lambda": 0.3}) == ["other"]
+
+
+def test_diverse_results_are_chosen_from_k_at_least_and_the_others_follow(client: httpx.Client, library: str) -> None:
+    path = f"/libraries/{library}"
+    chunks = [{"id": f"{i}", "embedding": [1, i / 50, (i % 3) / 20]} for i in range(12)]
+    client.post(f"{path}/chunks", json={"chunks": chunks}).raise_for_status()
+    query = {"vector": [1, 0, 0], "include": []}
+    plain = ids(client, path, **query, k=12)
+    few, more = {"lambda": 0.1, "fetch_k": 2}, {"lambda": 0.1, "fetch_k": 8}
+    assert ids(client, path, **query, k=8, mmr=few) == ids(client, path, **query, k=8, mmr=more)
+    diverse = ids(client, path, **query, k=4, mmr=few)
+    assert diverse != plain[:4]
+    assert set(diverse) == set(plain[:4])
+    pages = [ids(client, path, **query, k=4, offset=offset, mmr=few) for offset in (0, 4, 8, 2)]
+    assert pages == [diverse, plain[4:8], plain[8:], [*diverse[2:], *plain[4:6]]]

@@ -58,7 +58,7 @@ chunks = [
 written = ok(write_chunks.sync("python", client=client, body=ChunksWrite(chunks=chunks)))
 assert (written.ids, written.created) == (["apple", "rose", "pear"], 3)
 
-rose = ok(get_chunk.sync("python", "rose", client=client, include="embedding"))
+rose = ok(get_chunk.sync("python", "rose", client=client, include=["embedding"]))
 assert isinstance(rose.embedding, list)
 assert rose.document_id is None
 

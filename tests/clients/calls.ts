@@ -24,6 +24,7 @@ const query = {
   group_size: 1,
   exact: false,
   include: ["text", "metadata"],
+  vectors: "array",
 } satisfies Schemas["QuerySpec"];
 
 const library = await ok(
@@ -61,7 +62,7 @@ assert.deepEqual(written, { ids: ["apple", "rose", "pear"], created: 3, updated:
 
 const rose = await ok(
   client.GET("/api/v1/libraries/{library_id}/chunks/{chunk_id}", {
-    params: { path: { ...path, chunk_id: "rose" }, query: { include: "embedding" } },
+    params: { path: { ...path, chunk_id: "rose" }, query: { include: ["embedding"], vectors: "array" } },
   }),
 );
 assert(rose.embedding);

@@ -28,7 +28,7 @@ def send(method: str, path: str, body: Any) -> HttpResponse:
 
 def stored(chunk_id: str) -> tuple[str, list[float]]:
     """The text and the vector of a chunk."""
-    chunk = Client().get(f"{LIBRARIES}/notes/chunks/{chunk_id}?include=embedding").json()
+    chunk = Client().get(f"{LIBRARIES}/notes/chunks/{chunk_id}?include=text&include=embedding").json()
     return chunk["text"], chunk["embedding"]
 
 

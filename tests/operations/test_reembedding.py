@@ -64,7 +64,7 @@ def assert_is_of(client: httpx.Client, name: str) -> None:
     assert model(client) == name
     cursor, items = "", []
     while cursor is not None:
-        query = {"limit": 500, "include": "embedding"} | ({"cursor": cursor} if cursor else {})
+        query = {"limit": 500, "include": ["text", "embedding"]} | ({"cursor": cursor} if cursor else {})
         page = client.get(f"{PATH}/chunks", params=query).raise_for_status().json()
         items += page["items"]
         cursor = page["next_cursor"]

@@ -149,7 +149,7 @@ def stored(server: Server) -> dict[str, Row]:
     cursor = ""
     with server.client() as client:
         while cursor is not None:
-            params = {"limit": 500, "include": "embedding"} | ({"cursor": cursor} if cursor else {})
+            params = {"limit": 500, "include": ["metadata", "embedding"]} | ({"cursor": cursor} if cursor else {})
             page = client.get(f"/libraries/{LIBRARY}/chunks", params=params).raise_for_status().json()
             for item in page["items"]:
                 rows[item["id"]] = Row(item["metadata"]["number"], item["embedding"])

@@ -10,12 +10,13 @@ import pytest
 from apps.api.errors import problem_of
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import parse_filter
+from apps.libraries.chunk_fields import DEFAULT_ITEM
 from apps.libraries.errors import Invalid, TooSlow
 from apps.libraries.inputs import ChunksWrite, DocumentsWrite, LibraryCreate
 from apps.libraries.services.chunks import upsert_chunks
 from apps.libraries.services.documents import create_documents
 from apps.libraries.services.libraries import create_library
-from apps.search import matching
+from apps.search import matching, reading
 from apps.search.query import budget
 from apps.search.query.service import query_batch
 from apps.search.query.spec import QuerySpec
@@ -102,7 +103,7 @@ def test_what_only_matches_a_filter_pays_for_it(settings: Any, library: None) ->
     filter = parse_filter({"n": {"$in": [1, 2, 3]}})
     doors = (
         lambda: matching.count_chunks(library_id="a", filter=filter),
-        lambda: matching.list_chunks(library_id="a", filter=filter, limit=1, after=()),
+        lambda: reading.list_chunks(library_id="a", filter=filter, limit=1, after=(), shown=DEFAULT_ITEM),
         lambda: matching.count_values(library_id="a", field="n", filter=filter, page=ValuePage(1)),
         lambda: matching.delete_chunks(library_id="a", filter=filter),
     )

@@ -13,22 +13,25 @@ from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
 from apps.engine.metadata.facets import ValuePage
+from apps.engine.metadata.operands import MAX_IN_VALUES
 from apps.libraries import selectors
+from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Identifier, Input, Metadata, Text, validation_error
-from apps.libraries.inputs import CHUNKS_PER_WRITE, ChunksWrite, ChunkUpdate
+from apps.libraries.inputs import ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
 from apps.search import matching as search
+from apps.search import reading
 from apps.search.query.spec import Filter, parse_field
 
-Ids = Annotated[list[Identifier], CHUNKS_PER_WRITE]
+# As many as a filter's `$in` takes. An id that comes twice is one.
+Ids = Annotated[list[Identifier], Field(max_length=MAX_IN_VALUES)]
 
 
-class ChunksGet(Input):
+class ChunksGet(ShowingInput):
     """Chunks to read by their ids."""
 
-    ids: Ids = Field(description="The chunks' ids, each once.")
-    include: list[Literal["embedding"]] = Field([], max_length=4, description="`embedding` shows vectors too.")
+    ids: Ids = Field(description="The chunks' ids; none are found where it is empty.")
 
 
 class ChunksDelete(Input):
@@ -109,13 +112,13 @@ class Chunks(ApiView):
 
     @operation("list_chunks", "List chunks", schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
-        page = search.list_chunks(
+        page = reading.list_chunks(
             library_id=library_id,
             filter=self.query.filter,
             limit=self.query.limit,
             after=self.query.cursor,
+            shown=self.query.shown,
             document_id=self.query.document_id,
-            embedding=self.query.include is not None,
         )
         return respond(page_data(page))
 
@@ -137,8 +140,8 @@ class Chunk(ApiView):
 
     @operation("get_chunk", "Read a chunk", schemas.Chunk)
     def get(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        embedding = self.query.include is not None
-        return with_etag(selectors.chunk(library_id=library_id, chunk_id=chunk_id, embedding=embedding))
+        chunk, tag = selectors.chunk_with_etag(library_id=library_id, chunk_id=chunk_id, shown=self.query.shown)
+        return with_etag(chunk, tag=tag)
 
     @operation("update_chunk", "Change a chunk", schemas.Chunk, ChunkUpdate)
     def patch(self, request: Request, library_id: str, chunk_id: str) -> Response:
@@ -156,7 +159,7 @@ class Chunk(ApiView):
         if data.get("document_id"):
             links["its document"] = path_to("libraries", self.kwargs["library_id"], "documents", data["document_id"])
         if "id" in data and "embedding" not in data:
-            links["its embedding"] = "?include=embedding"
+            links["its embedding"] = "?include=text&include=metadata&include=embedding"
         return links
 
 
@@ -168,10 +171,7 @@ class ChunkGet(Chunk):
     @operation("get_chunks", "Read chunks by their ids", schemas.ChunksFound, ChunksGet)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         get = parse(request, ChunksGet)
-        services.check_distinct(get.ids, [f"/ids/{i}" for i in range(len(get.ids))])
-        items, missing = selectors.chunks_by_id(
-            library_id=library_id, ids=get.ids, embedding="embedding" in get.include
-        )
+        items, missing = reading.get_chunks(library_id=library_id, ids=get.ids, shown=get.shown_item)
         return respond({"items": items, "missing": missing})
 
 

@@ -10,6 +10,8 @@ from apps.libraries.inputs import Embedding, MetricName
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
 Item = TypeVar("Item")
+# An array, or the base64 of little-endian float32, as `vectors` says.
+ShownVector = list[float] | str
 
 
 class Output(BaseModel):
@@ -166,11 +168,18 @@ class Chunk(Timestamps):
 
     id: str = Field(description="Its id, unique in the library.")
     document_id: str | None = Field(description="The document that it belongs to; null if it stands alone.")
-    text: str = Field(description="Its text; empty if only a vector was written.")
-    metadata: dict[str, Any] = Field(description="JSON of your own; filters look at it.")
+    text: str | SkipJsonSchema[None] = Field(
+        None, description="Its text, where `include` asks for it; empty if only a vector was written."
+    )
+    metadata: dict[str, Any] | SkipJsonSchema[None] = Field(
+        None, description="JSON of your own, or the parts of it that `include` asks for."
+    )
     position: int | None = Field(description="Its place in its document, from 0; null without a document.")
-    embedding: list[float] | None = Field(
+    embedding: ShownVector | None = Field(
         None, description="Its vector, where `include` asks for it; null if the chunk has none."
+    )
+    document: ResultDocument | None = Field(
+        None, description="Its document, where `include` asks for it; null for none."
     )
 
 
@@ -251,7 +260,7 @@ class Result(Output):
     metadata: dict[str, Any] | SkipJsonSchema[None] = Field(
         None, description="The chunk's metadata, where `include` asks for it."
     )
-    embedding: list[float] | None = Field(None, description="Its vector, where `include` asks for it; null for none.")
+    embedding: ShownVector | None = Field(None, description="Its vector, where `include` asks for it; null for none.")
     document: ResultDocument | None = Field(
         None, description="Its document, where `include` asks for it; null for none."
     )

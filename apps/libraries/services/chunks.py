@@ -116,8 +116,7 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist, and return their number. Raises NotFound for the library."""
     library = sql.lock_library(library_id)
-    check_distinct(ids, [f"/ids/{i}" for i in range(len(ids))])
-    return sql.delete_chunks([chunk.key for chunk in sql.stored_chunks(library, ids).values()])
+    return sql.delete_chunks(sql.chunk_keys(library, list(dict.fromkeys(ids))))
 
 
 def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:

@@ -11,10 +11,11 @@ from apps.engine.indexes.base import check_parameters
 from apps.engine.indexes.registry import search_parameters
 from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, usable
+from apps.libraries.chunk_fields import vector_array
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, NotFound, pointer
 from apps.libraries.fields import AnyVector
 from apps.libraries.models import EmbeddingModel
-from apps.libraries.selectors import check_models, vector_array
+from apps.libraries.selectors import check_models
 from apps.libraries.vector_input import parse_vectors
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_TEXT_BYTE
@@ -98,6 +99,7 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
         left_out=left_out,
         # Groups, boosted and diverse results are made from the beginning of the ranking on.
         offset=spec.offset if is_ranking else 0,
+        first=spec.mmr_ranks,
     )
 
 
@@ -105,7 +107,7 @@ def _candidates(spec: QuerySpec) -> int:
     """How many of the best chunks a query needs to know."""
     if spec.boost:
         return spec.depth
-    return spec.offset + spec.k if spec.mmr is None else spec.mmr.fetch_k
+    return max(spec.offset + spec.k, spec.mmr_ranks or 0)
 
 
 def _needs_model(spec: QuerySpec) -> bool:

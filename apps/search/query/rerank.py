@@ -31,24 +31,26 @@ def paginate(hits: RankedHits, spec: QuerySpec) -> RankedHits:
 
 
 def mmr(library: OpenLibrary, hits: RankedHits, query: Float32, spec: QuerySpec) -> RankedHits:
-    """Results chosen one by one, each for being near the query and unlike those before (Carbonell and Goldstein, 1998);
-    likeness is the cosine, whatever the metric."""
+    """Results chosen one by one from the first ranks, each for being near the query and unlike those before (Carbonell
+    and Goldstein, 1998); likeness is the cosine, whatever the metric. Those of further ranks follow as they are."""
     assert spec.mmr is not None
-    library.budget.spend(price_of_mmr(len(hits.keys), spec.offset + spec.k, len(query)))
-    candidates = hits.take(above_threshold(hits, spec)[: spec.mmr.fetch_k])
-    if not candidates.keys:
-        return candidates
-    units = _unit_rows(read_vectors(library, candidates.keys))
+    ranked = hits.take(above_threshold(hits, spec))
+    end, first = spec.offset + spec.k, ranked.keys[: spec.mmr_ranks]
+    if not first:
+        return ranked
+    library.budget.spend(price_of_mmr(len(first), min(end, len(first)), len(query)))
+    units = _unit_rows(read_vectors(library, first))
     relevance = units @ _unit_rows(query[np.newaxis])[0]
     likeness = np.zeros(len(units), np.float32)
     chosen: list[int] = []
-    for _ in range(min(spec.offset + spec.k, len(units))):
+    for _ in range(min(end, len(units))):
         merit = spec.mmr.lambda_ * relevance - (1 - spec.mmr.lambda_) * likeness
         merit[chosen] = -np.inf
         best = int(np.argmax(merit))
         likeness = np.maximum(likeness, units @ units[best]) if chosen else units @ units[best]
         chosen.append(best)
-    return candidates.take(chosen[spec.offset :])._replace(exact=False)
+    chosen += range(len(units), len(ranked.keys))
+    return ranked.take(chosen[spec.offset : end])._replace(exact=False)
 
 
 def _unit_rows(vectors: Float32) -> Float32:

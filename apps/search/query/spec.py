@@ -2,7 +2,7 @@
 
 import time
 from math import isfinite
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from django.conf import settings
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from apps.engine.errors import InvalidFilter
 from apps.engine.indexes.registry import AUTO, search_parameters
 from apps.engine.metadata import filters, operands, paths
+from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, Text, Vector, bounded_list, validation_error
 from apps.libraries.inputs import NamedModel
 
-Include = Literal["text", "metadata", "embedding", "document"]
 Mode = Literal["vector", "lexical", "hybrid"]
 
 MAX_BOOSTS = 16
@@ -99,7 +99,7 @@ class Mmr(Input):
         float, Field(ge=0, le=1, alias="lambda", description="1 looks at nearness only, 0 at unlikeness only.")
     ] = 0.5
     fetch_k: Annotated[int, BoundedInt(1, settings.LIMITS.k, "VECTORDB_MAX_K")] = Field(
-        50, description="How many nearest chunks to choose from; at least offset + k."
+        50, description="How many nearest chunks to choose from; `k` if that is more. Others follow by nearness."
     )
 
 
@@ -180,7 +180,7 @@ def _show_search_parameters(schema: dict[str, Any]) -> None:
     }
 
 
-class QuerySpec(Input):
+class QuerySpec(ShowingInput):
     """One query: by `vector`, `text` or `chunk_id`, how many results, and what to show of them."""
 
     vector_key = "vector"
@@ -233,12 +233,6 @@ class QuerySpec(Input):
             json_schema_extra=_show_search_parameters,
         ),
     ]
-    include: tuple[Include, ...] = Field(
-        ("text", "metadata"),
-        description="What to show of each chunk.",
-        max_length=len(get_args(Include)),
-        fail_fast=True,
-    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "QuerySpec":
@@ -266,9 +260,12 @@ class QuerySpec(Input):
             raise validation_error(
                 "must be at least offset + k, so that all pages are of one ranking; send a larger one", path=("depth",)
             )
-        if self.mmr is not None and self.mmr.fetch_k < self.offset + self.k:
-            raise validation_error("must be at least offset + k", path=("mmr", "fetch_k"))
         return self
+
+    @property
+    def mmr_ranks(self) -> int | None:
+        """The number of first ranks that `mmr` puts in another order, the same for every page; None without it."""
+        return None if self.mmr is None else max(self.mmr.fetch_k, self.k)
 
 
 class QueryBatch(Input):
