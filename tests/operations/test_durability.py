@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.server import Server, serving
+from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
 
@@ -63,6 +63,11 @@ def exchanges(calls: list[Call]) -> Iterator[Exchange]:
             since.append(call)
 
 
+def writes_of(trace: Path, worker: psutil.Process) -> list[Exchange]:
+    """What a worker did for requests that write."""
+    return [one for one in exchanges(calls_of(trace, worker)) if not one.request.startswith("GET")]
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """Where strace is to write."""
@@ -95,10 +100,11 @@ def test_the_log_is_synced_between_a_write_and_its_answer(folder: Path, trace: P
         with server.client() as client:
             for method, path, body in requests:
                 client.request(method, f"/libraries{path}", json=body).raise_for_status()
-        calls = calls_of(trace, worker)
+        # A client has its answer before strace has written the call that sent it.
+        until(lambda: len(writes_of(trace, worker)) >= len(requests), "all answers are in the trace")
+        written = writes_of(trace, worker)
     finally:
         server.stop()
-    written = [exchange for exchange in exchanges(calls) if not exchange.request.startswith("GET")]
     assert [exchange.request for exchange in written] == [
         f"{method} /api/v1/libraries{path}" for method, path, _ in requests
     ]

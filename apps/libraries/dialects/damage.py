@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
 from apps.libraries.dialects import reserve
@@ -61,9 +62,12 @@ def refuse_writes(execute: Callable[..., Any], sql: str, params: Any, many: bool
     # On SQLite it is asked once a transaction: the statement that begins one comes by here too.
     is_asked = not is_sqlite or not connection.in_atomic_block
     if is_asked and not str(sql).lstrip().startswith(_READS):
-        name = Path(connection.settings_dict["NAME"]).name
         if is_damaged():
-            raise DatabaseUnusable(Failure.DAMAGED, DAMAGED.format(name=name))
+            raise _refusal(Failure.DAMAGED, DAMAGED, connection)
         if is_sqlite and not reserve.may_use() and reserve.is_full(connection):
-            raise DatabaseUnusable(Failure.FULL, FULL.format(name=name))
+            raise _refusal(Failure.FULL, FULL, connection)
     return execute(sql, params, many, context)
+
+
+def _refusal(failure: Failure, detail: str, connection: BaseDatabaseWrapper) -> DatabaseUnusable:
+    return DatabaseUnusable(failure, detail.format(name=Path(connection.settings_dict["NAME"]).name))
