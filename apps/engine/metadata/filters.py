@@ -3,8 +3,8 @@
 An operator is one entry of OPERATORS: how its operand is read (`operands.py`), and which tree it makes. The tree has
 fewer kinds of nodes than the language has operators: `$ne`, `$nin` and `$exists: false` are a `Not`, `$eq` is a `OneOf`
 of one value, comparisons, `$prefix` and `$exists` are a `Between`. Nodes hold the keys of operands (`values.py`). An
-operand of `@created_at` is a number, its microseconds since the epoch, UTC; an instant is one for another column, that
-of the field's instants (`paths.py`).
+operand of `@created_at` or `@expires_at` is a number, its microseconds since the epoch, UTC; an instant is one for
+another column, that of the field's instants (`paths.py`).
 
 Parsing costs time by the size of the JSON, stops at limits, and recurses no deeper than they allow.
 """
@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.metadata.operands import DATE, Keys, OperandReader, Path, is_date, is_unicode
-from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, ID, TEXT, field_name, instants_of
+from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, TEXT, TIMES, field_name, instants_of
 from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NULL, OBJECT, STRING
 
 # $and, $or and $not within each other nest no deeper than MAX_DEPTH either.
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one, and so does each value of $all
 
-OWN_FIELDS = (ID, DOCUMENT_ID, CREATED_AT)
+OWN_FIELDS = (ID, DOCUMENT_ID, *TIMES)
 
 
 class Filter:
@@ -189,9 +189,9 @@ class _Parser:
     def _read_condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
         if name == TEXT and operator.name not in _FOR_TEXT:
             raise InvalidFilter(at, f"is not for texts; {TEXT} takes {', '.join(_FOR_TEXT)}")
-        read = operator.read_time if name == CREATED_AT else operator.read
+        read = operator.read_time if name in TIMES else operator.read
         if read is None:
-            raise InvalidFilter(at, f"is not for times; {CREATED_AT} is compared by the other operators")
+            raise InvalidFilter(at, f"is not for times; {name} is compared by the other operators")
         self._count_condition(at)
         if operator.name == "$all" and isinstance(raw, list):
             for i in range(1, len(raw)):

@@ -4,7 +4,10 @@ The *name* of a field is its path with no more backslashes than it needs, so equ
 begins with `@` is an own field of the chunk, or `@document.` and the path of a field of its document's metadata.
 """
 
-ID, DOCUMENT_ID, CREATED_AT, TEXT, DOCUMENT = "@id", "@document_id", "@created_at", "@text", "@document."
+ID, DOCUMENT_ID, CREATED_AT, EXPIRES_AT = "@id", "@document_id", "@created_at", "@expires_at"
+TEXT, DOCUMENT = "@text", "@document."
+# Fields that are times: microseconds since the epoch, UTC.
+TIMES = (CREATED_AT, EXPIRES_AT)
 # Before the name of a field, that of the instants of its strings that are dates: no name begins so.
 _INSTANTS = "$date."
 

@@ -37,7 +37,7 @@ from apps.engine.metadata.filters import (
     Or,
 )
 from apps.engine.metadata.layout import Layout, UInt32
-from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, ID
+from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, key_of, scalar_of
 from apps.engine.strings import Starts, lengths_of, ranges
 from apps.engine.vectors import Int64, Mask
@@ -127,9 +127,9 @@ class Columns:
     def _mask_of(self, condition: Condition) -> Mask:
         match condition:
             case OneOf(path, keys):
-                return self._one_of_times(keys) if path == CREATED_AT else self._one_of(path, keys)
+                return self._one_of_times(path, keys) if path in TIMES else self._one_of(path, keys)
             case Between(path, low, high):
-                return self._between_times(low, high) if path == CREATED_AT else self._between(path, low, high)
+                return self._between_times(path, low, high) if path in TIMES else self._between(path, low, high)
             case HasMember(path, key):
                 return self._has_member(path, key)
             case Contains(path, key):
@@ -156,8 +156,8 @@ class Columns:
 
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
         """The key of the value that each of `rows` has at `path`; None where there is none."""
-        if path == CREATED_AT:
-            return [key_of(time) for time in self._layout.created_at[rows].tolist()]
+        if path in TIMES:
+            return [None if time == NEVER else key_of(time) for time in self._times(path)[rows].tolist()]
         values = self._layout.values
         return [values[i] if i >= 0 else None for i in self._values_by_row(path)[rows].tolist()]
 
@@ -213,16 +213,23 @@ class Columns:
         found[_rows_of(hits, layout.first_member, layout.member_rows)] = True
         return found
 
-    def _one_of_times(self, keys: tuple[bytes, ...]) -> Mask:
-        return np.isin(self._layout.created_at, np.array([scalar_of(key) for key in keys], np.int64))
+    def _times(self, path: str) -> Int64:
+        """The times of one of TIMES, of each row; NEVER where it has none."""
+        if path == EXPIRES_AT and not len(self._layout.expires_at):
+            return np.full(len(self), NEVER)
+        return self._layout.created_at if path == CREATED_AT else self._layout.expires_at
 
-    def _between_times(self, low: bytes, high: bytes) -> Mask:
-        """As `_between`, for `@created_at`. Of a bound without a number all times are on the right side."""
-        found = np.ones(len(self), np.bool_)
+    def _one_of_times(self, path: str, keys: tuple[bytes, ...]) -> Mask:
+        return np.isin(self._times(path), np.array([scalar_of(key) for key in keys], np.int64))
+
+    def _between_times(self, path: str, low: bytes, high: bytes) -> Mask:
+        """As `_between`, for one of TIMES. Of a bound without a number all times are on the right side."""
+        times = self._times(path)
+        found: Mask = times != NEVER
         if len(low) > 1:
-            found &= self._layout.created_at >= _first_time(low)
+            found &= times >= _first_time(low)
         if len(high) > 1:
-            found &= self._layout.created_at < _first_time(high)
+            found &= times < _first_time(high)
         return found
 
     def _has_member(self, path: str, key: bytes) -> Mask:

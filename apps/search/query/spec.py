@@ -48,7 +48,7 @@ Filter = Annotated[
 
 def parse_field(value: str) -> str:
     """The name of a field whose values can be counted, from its path as filters have it."""
-    if value in (paths.CREATED_AT, paths.TEXT):
+    if value in (*paths.TIMES, paths.TEXT):
         raise validation_error("has no values to count; filter by it instead")
     try:
         filters.parse_filter({value: {"$exists": True}})
@@ -73,7 +73,7 @@ def parse_path(value: str) -> str:
 def _parse_group_by(value: str) -> str:
     """The path of the field; `document` means the document's id, and `\\document` a field of that name."""
     path = paths.DOCUMENT_ID if value == "document" else parse_path(value)
-    if path == paths.CREATED_AT:
+    if path in paths.TIMES:
         raise validation_error("has no groups; use the path of a field")
     return path
 
@@ -144,7 +144,8 @@ class Boost(Input):
 
     filter: Filter
     field: Annotated[str, AfterValidator(parse_path)] = Field(
-        default_factory=str, description="The field of the decay: a path in the metadata, or `@created_at`."
+        default_factory=str,
+        description="The field of the decay: a path in the metadata, `@created_at` or `@expires_at`.",
     )
     decay: Annotated[Decay | None, NotNull()] = Field(None, description="How the field's nearness to an origin counts.")
     weight: float = Field(
@@ -162,7 +163,7 @@ class Boost(Input):
             raise validation_error('is required with a field, such as {"half_life": 604800}', path=("decay",))
         elif self.field in (paths.ID, paths.DOCUMENT_ID):
             raise validation_error("is no number and no time", path=("field",))
-        elif self.field == paths.CREATED_AT and not isinstance(self.decay.origin, Instant):
+        elif self.field in paths.TIMES and not isinstance(self.decay.origin, Instant):
             raise validation_error(f"must be a time for {self.field}; left out, it is now", path=("decay", "origin"))
         return self
 

@@ -14,7 +14,7 @@ from apps.engine.expiry import NEVER
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import OPERATORS, parse_filter
-from apps.engine.metadata.paths import field_name
+from apps.engine.metadata.paths import TIMES, field_name
 from apps.engine.vectors import Mask
 
 MISSING = object()
@@ -61,7 +61,9 @@ def value_at(row: Attributes, path: str) -> Any:
         path, text = path.removeprefix("@document."), row.document
     elif path.startswith("@"):
         value = getattr(row, path[1:])
-        return EPOCH + timedelta(microseconds=value) if path == "@created_at" else value
+        if value == NEVER:
+            return MISSING
+        return EPOCH + timedelta(microseconds=value) if path in TIMES else value
     try:
         value = orjson.loads(text)
     except ValueError:
@@ -166,7 +168,7 @@ def matches(row: Attributes, raw: dict[str, Any]) -> bool:
 
 
 def _timed(path: str, operand: Any) -> Any:
-    if path != "@created_at" or isinstance(operand, bool):
+    if path not in TIMES or isinstance(operand, bool):
         return operand
     if isinstance(operand, dict):
         found, nanoseconds = instant(operand["$date"]) or (timedelta(0), 0)
@@ -255,9 +257,9 @@ def times(draw: st.DrawFn) -> str:
 
 @st.composite
 def conditions(draw: st.DrawFn) -> dict[str, Any]:
-    path = draw(st.sampled_from([*PATHS, "a", "b", "@id", "@document_id", "@created_at"]))
+    path = draw(st.sampled_from([*PATHS, "a", "b", "@id", "@document_id", *TIMES]))
     instants = dates.map(lambda text: {"$date": text})
-    if path == "@created_at":
+    if path in TIMES:
         instants = st.sampled_from(DATES).map(lambda text: {"$date": text})
         eq, ordered, names = (
             times() | instants,
