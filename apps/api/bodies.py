@@ -3,9 +3,12 @@
 import re
 
 from django.http import HttpRequest, UnreadablePostError
+from pydantic import ValidationError
 
-from apps.api.errors import Problem
+from apps.api.errors import Problem, chunk_faults
 from apps.api.vector_json import Body, validate
+from apps.libraries.errors import Fault
+from apps.libraries.inputs import ChunksWrite, InvalidChunk, PartialChunksWrite
 
 
 def parse(request: HttpRequest, model: type[Body], *, empty: bytes | None = None) -> Body:
@@ -14,6 +17,22 @@ def parse(request: HttpRequest, model: type[Body], *, empty: bytes | None = None
     if empty is not None and not read(request).strip():
         return validate(empty, model)
     return validate(json_body(request), model)
+
+
+def parse_chunks(request: HttpRequest) -> tuple[ChunksWrite, dict[int, list[Fault]]]:
+    """The request's body as chunks to write, and what is wrong with those that cannot be parsed, by their numbers, if
+    the request has them skipped. Raises as `parse`."""
+    body = json_body(request)
+    try:
+        return validate(body, ChunksWrite), {}
+    except ValidationError as error:
+        # Parsed a second time, so that what parses at once takes no longer.
+        try:
+            write = validate(body, PartialChunksWrite)
+        except ValidationError:
+            raise error from None
+    invalid = [(i, chunk) for i, chunk in enumerate(write.chunks) if isinstance(chunk, InvalidChunk)]
+    return write, {i: chunk_faults(chunk.error, i) for i, chunk in invalid}
 
 
 def json_body(request: HttpRequest) -> bytes:

@@ -241,10 +241,7 @@ def _validation_problem(error: ValidationError) -> Problem:
     items = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
     if items[0]["type"] == "json_invalid":
         return Problem("malformed", f"The body is not valid JSON: {items[0]['ctx']['error']}.")
-    faults = [
-        Fault(pointer((*item["loc"], *item.get("ctx", {}).get("path", ()))), _detail(item, error.title))
-        for item in items
-    ]
+    faults = [_fault(item, error.title) for item in items]
     unknown = frozenset(
         str(item["loc"][0]) for item in items if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
     )
@@ -253,6 +250,16 @@ def _validation_problem(error: ValidationError) -> Problem:
     first = faults[0]
     more = f" ({len(faults) - 1} more in `errors`.)" if len(faults) > 1 else ""
     return Problem("invalid", f"{first.pointer or 'The body'} {first.detail}.{more}", tuple(faults))
+
+
+def chunk_faults(error: ValidationError, number: int) -> list[Fault]:
+    """The faults of one chunk of a request, which could not be parsed."""
+    items = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+    return [_fault({**item, "loc": ("chunks", number, *item["loc"])}, "ChunksWrite") for item in items]
+
+
+def _fault(item: ErrorDetails, body: str) -> Fault:
+    return Fault(pointer((*item["loc"], *item.get("ctx", {}).get("path", ()))), _detail(item, body))
 
 
 def _detail(item: ErrorDetails, body: str) -> str:

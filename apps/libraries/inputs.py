@@ -3,7 +3,16 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
@@ -175,12 +184,41 @@ class ChunksWrite(Input):
         description="`upsert` creates or replaces, `insert` refuses ids in use, `update` changes what is named.",
     )
 
-    @model_validator(mode="after")
-    def _check_ids(self) -> "ChunksWrite":
-        for i, chunk in enumerate(self.chunks if self.mode == "update" else []):
-            if not chunk.is_set("id"):
-                raise validation_error("is required to update a chunk", path=("chunks", i, "id"))
-        return self
+    on_invalid: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="Whether chunks that cannot be stored refuse the request, or are left out and listed in `skipped`.",
+    )
+    create_documents: bool = Field(
+        False, description="Whether to make the documents that chunks name and that do not exist."
+    )
+
+
+class InvalidChunk(ChunkInput):
+    """Stands for a chunk of a request that cannot be parsed, and has the `error`."""
+
+    _error: ValidationError = PrivateAttr()
+
+    @property
+    def error(self) -> ValidationError:
+        """Why the chunk cannot be parsed; locations are within the chunk."""
+        return self._error
+
+
+def _parse_or_keep_error(value: Any, parse: ValidatorFunctionWrapHandler) -> ChunkInput:
+    try:
+        chunk: ChunkInput = parse(value)
+    except ValidationError as error:
+        invalid = InvalidChunk.model_construct()
+        invalid._error = error
+        return invalid
+    return chunk
+
+
+class PartialChunksWrite(ChunksWrite):
+    """The same write where chunks that cannot be parsed are skipped."""
+
+    chunks: Annotated[list[Annotated[ChunkInput, WrapValidator(_parse_or_keep_error)]], CHUNKS_PER_WRITE]
+    on_invalid: Literal["skip"]
 
 
 class Chunking(Input):

@@ -20,18 +20,23 @@ def parse_vectors(
 ) -> Float32:
     """`vectors`, each as a request may bring it, as float32 [n, dimension].
 
-    `dimension` None means that the first one decides. Raises Invalid with a fault at the pointer of each vector of
-    another dimension, or at that of the first one that may not be stored under `metric`.
+    `dimension` None means that the first one decides. Raises Invalid with a fault at the pointer of each string that is
+    no vector, else of each vector of another dimension, else of each that may not be stored under `metric`.
     """
-    rows = [_decode(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True)]
-    if not rows:
+    if not vectors:
         return np.empty((0, dimension or 0), np.float32)
+    rows = _decode_all(vectors, pointers)
     rule = f"the library's dimension is {dimension}"
     if dimension is None:
         dimension, limit = len(rows[0]), settings.LIMITS.dimension
+        rule = f"there must be 1 to {limit} (limit VECTORDB_MAX_DIMENSION)"
+        impossible = [
+            Fault(pointer, f"has {len(row)} components; {rule}")
+            for row, pointer in zip(rows, pointers, strict=True)
+            if not 1 <= len(row) <= limit
+        ]
         if not 1 <= dimension <= limit:
-            detail = f"has {dimension} components; there must be 1 to {limit} (limit VECTORDB_MAX_DIMENSION)"
-            raise Invalid.at(pointers[0], detail)
+            raise Invalid("A vector has the wrong dimension.", impossible)
         rule = f"the first vector has {dimension}"
     wrong = [
         Fault(pointer, f"has {len(row)} components, but {rule}")
@@ -43,18 +48,42 @@ def parse_vectors(
     matrix = engine_vectors.to_float32(rows if len(rows) > 1 else rows[0]).reshape(len(rows), dimension)
     try:
         engine_vectors.check(matrix, metric)
-    except InvalidVector as error:
-        raise Invalid.at(pointers[error.row], error.reason) from None
+    except InvalidVector:
+        raise Invalid("A vector cannot be used.", _unusable(matrix, pointers, metric)) from None
     return matrix
 
 
-def _decode(vector: AnyVector, pointer: str) -> list[float] | Float32:
+def _decode_all(vectors: Sequence[AnyVector], pointers: Sequence[str]) -> list[list[float] | Float32]:
+    rows, faults = [], []
+    for vector, pointer in zip(vectors, pointers, strict=True):
+        try:
+            rows.append(_decode(vector))
+        except ValueError as error:
+            faults.append(Fault(pointer, str(error)))
+    if faults:
+        raise Invalid("A vector cannot be read.", faults)
+    return rows
+
+
+def _decode(vector: AnyVector) -> list[float] | Float32:
+    """Raises ValueError for a string that is no vector."""
     if not isinstance(vector, str):
         return vector
     try:
         data = base64.b64decode(vector, validate=True)
     except (binascii.Error, ValueError):
-        raise Invalid.at(pointer, "is a string, but not valid base64 (standard alphabet, with padding)") from None
+        raise ValueError("is a string, but not valid base64 (standard alphabet, with padding)") from None
     if len(data) % DTYPE.itemsize:
-        raise Invalid.at(pointer, f"is base64 of {len(data)} bytes, which is no whole number of float32 values")
+        raise ValueError(f"is base64 of {len(data)} bytes, which is no whole number of float32 values")
     return np.frombuffer(data, DTYPE)
+
+
+def _unusable(matrix: Float32, pointers: Sequence[str], metric: Metric) -> list[Fault]:
+    """The faults of the rows of `matrix` that may not be stored under `metric`."""
+    faults = []
+    for i in range(len(matrix)):
+        try:
+            engine_vectors.check(matrix[i : i + 1], metric)
+        except InvalidVector as error:
+            faults.append(Fault(pointers[i], error.reason))
+    return faults

@@ -1,13 +1,12 @@
 """Chunks of a library."""
 
-from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.bodies import parse
+from apps.api.bodies import parse, parse_chunks
 from apps.api.openapi import operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
@@ -20,6 +19,7 @@ from apps.libraries.fields import BoundedInt, Identifier, Input, Metadata, Text,
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
+from apps.libraries.services.partial import write_chunks
 from apps.search import matching as search
 from apps.search import reading
 from apps.search.query.spec import Filter, parse_field
@@ -124,9 +124,14 @@ class Chunks(ApiView):
 
     @operation("write_chunks", "Upsert, insert or update chunks in one transaction", schemas.ChunksWritten, ChunksWrite)
     def post(self, request: Request, library_id: str) -> Response:
-        write = parse(request, ChunksWrite)
-        service = services.update_chunks if write.mode == "update" else services.upsert_chunks
-        return respond(asdict(service(library_id=library_id, write=write)))
+        write, invalid = parse_chunks(request)
+        result = write_chunks(library_id=library_id, write=write, invalid=invalid)
+        data: dict[str, Any] = {"ids": result.ids, "created": result.created, "updated": result.updated}
+        if result.skipped is not None:
+            data["skipped"] = [
+                {"index": i, "errors": [fault._asdict() for fault in faults]} for i, faults in result.skipped.items()
+            ]
+        return respond(data)
 
 
 class Chunk(ApiView):

@@ -187,12 +187,22 @@ class ChunkPage(Page[Chunk]):
     """Chunks: those of one document by position, otherwise in order of creation."""
 
 
+class Skipped(Output):
+    """A chunk that was not stored."""
+
+    index: Count = Field(description="Its place in the request's `chunks`, from 0.")
+    errors: list[Fault] = Field(description="What is wrong with it, as in a refusal.")
+
+
 class ChunksWritten(Output):
     """What was written."""
 
-    ids: list[str] = Field(description="The chunks' ids, in the order of the request.")
+    ids: list[str] = Field(description="The ids of the chunks written, in the order of the request.")
     created: Count = Field(description="How many chunks are new.")
     updated: Count = Field(description="How many chunks existed and were written again.")
+    skipped: list[Skipped] | SkipJsonSchema[None] = Field(
+        None, description="With `on_invalid: skip`: the chunks that were left out."
+    )
 
 
 class ChunksFound(Output):

@@ -11,20 +11,25 @@ from apps.libraries import selectors
 from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound, TextChanged
 from apps.libraries.fields import AnyVector
+from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, named_models
-from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
 from apps.libraries.services import sql
 from apps.libraries.services.embedding import bind_model, check_vectors, embed_missing, model_for, retry_on_change
 from apps.libraries.services.sql import ChunkRow, StoredChunk
 
+_NAMELESS = "is required to update a chunk"
+
 
 @dataclass(frozen=True)
 class WriteResult:
-    """The ids of the chunks in the order given, and how many of them were new and how many were not."""
+    """The ids of the chunks in the order given, and how many of them were new and how many were not; and what is wrong
+    with those that were skipped, by their numbers, if any may be."""
 
     ids: list[str]
     created: int
     updated: int
+    skipped: Mapping[int, Sequence[Fault]] | None = None
 
 
 @retry_on_change
@@ -41,8 +46,13 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
     model = None
     if missing or named:
-        brings_vectors = len(missing) < len(chunks)
-        model = model_for(selectors.library_row(library_id), named, brings_vectors=brings_vectors)
+        library = selectors.library_row(library_id)
+        model = model_for(library, named, brings_vectors=len(missing) < len(chunks))
+        # Looked at before the texts are embedded, which may cost money, and again under the lock.
+        if write.mode == "insert":
+            check_unused("A chunk", ids, sql.chunk_ids(library, ids), pointers)
+        if not write.create_documents:
+            _document_keys(library, chunks, pointers, create=False)
     given = embed_missing(model, chunks, pointers, missing)
 
     with transaction.atomic():
@@ -51,7 +61,8 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         stored = sql.stored_chunks(library, ids)
         if write.mode == "insert":
             check_unused("A chunk", ids, stored, pointers)
-        places = _places(library, chunks, [stored.get(chunk_id) for chunk_id in ids], pointers)
+        documents = _document_keys(library, chunks, pointers, create=write.create_documents)
+        places = _places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
         rows = [
             ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
@@ -74,6 +85,11 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     changes, named = write.chunks, named_models(write)
     ids = [change.id for change in changes]
     pointers = [f"/chunks/{i}" for i in range(len(changes))]
+    nameless = [
+        Fault(f"{at}/id", _NAMELESS) for at, change in zip(pointers, changes, strict=True) if not change.is_set("id")
+    ]
+    if nameless:
+        raise Invalid("A chunk to be updated has no id.", nameless)
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     embedded = _embed_changed_texts(library_id, ids, changes, pointers, named)
 
@@ -85,7 +101,8 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         if absent:
             faults = [Fault(f"/chunks/{i}/id", "names no chunk of this library") for i in absent]
             raise NotFound("A chunk to be updated does not exist.", faults)
-        _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded)
+        documents = _document_keys(library, changes, pointers, create=write.create_documents)
+        _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded, documents)
     return WriteResult(ids, created=0, updated=len(ids))
 
 
@@ -99,7 +116,8 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         library = sql.lock_library(library_id)
         bind_model(library, embedded.model, {})
         before = _match_chunk(library, chunk_id, if_match)
-        _change(library, [before], [update], [""], embedded)
+        documents = _document_keys(library, [update], [""], create=False)
+        _change(library, [before], [update], [""], embedded, documents)
         return selectors.chunk(library_id=library_id, chunk_id=chunk_id)
 
 
@@ -182,12 +200,13 @@ def _change(
     changes: Sequence[ChunkInput | ChunkUpdate],
     pointers: Sequence[str],
     embedded: _Vectors,
+    documents: Mapping[str, int],
 ) -> None:
     """Store the named fields of `changes`. Raises Invalid, and TextChanged where a stored text is another by now."""
     made = set(embedded.made)
     with_vector = []
     rows = []
-    places = _places(library, changes, stored, pointers)
+    places = _places(documents, changes, stored)
     for i, (before, change, (document_key, position)) in enumerate(zip(stored, changes, places, strict=True)):
         text = change.text if change.is_set("text") else before.text
         if change.is_set("embedding") or text != before.text:
@@ -201,24 +220,35 @@ def _change(
     sql.put_vectors(library, [stored[i].key for i in with_vector], vectors)
 
 
-def _places(
-    library: Library,
-    chunks: Sequence[ChunkInput | ChunkUpdate],
-    stored: Sequence[StoredChunk | None],
-    pointers: Sequence[str],
-) -> list[tuple[int | None, int | None]]:
-    """The document key and the position of each chunk after its write; one that joins a document comes last in it.
+def _document_keys(
+    library: Library, chunks: Sequence[ChunkInput | ChunkUpdate], pointers: Sequence[str], *, create: bool
+) -> dict[str, int]:
+    """The keys of the documents that chunks name, by id; those that do not exist are made if `create` says so.
 
-    Raises Invalid where a chunk names a document that does not exist.
+    Raises Invalid where a chunk names a document that does not exist, or that cannot be made.
     """
-    keys = sql.document_keys(library, {chunk.document_id for chunk in chunks if chunk.document_id is not None})
+    named = [
+        (chunk.document_id, at) for chunk, at in zip(chunks, pointers, strict=True) if chunk.document_id is not None
+    ]
+    keys = sql.document_keys(library, dict(named))
+    fault = INVISIBLE if create else "names no document"
     unknown = [
-        Fault(f"{pointer}/document_id", "names no document")
-        for chunk, pointer in zip(chunks, pointers, strict=True)
-        if chunk.document_id is not None and chunk.document_id not in keys
+        Fault(f"{at}/document_id", fault)
+        for name, at in named
+        if name not in keys and not (create and is_visible(name))
     ]
     if unknown:
         raise Invalid("A chunk names a document that does not exist in this library.", unknown)
+    new = [name for name in dict.fromkeys(name for name, _ in named) if name not in keys]
+    rows = Document.objects.bulk_create(Document(library=library, public_id=name) for name in new)
+    return keys | {row.public_id: row.pk for row in rows}
+
+
+def _places(
+    keys: Mapping[str, int], chunks: Sequence[ChunkInput | ChunkUpdate], stored: Sequence[StoredChunk | None]
+) -> list[tuple[int | None, int | None]]:
+    """The document key and the position of each chunk after its write; one that joins a document comes last in it.
+    `keys` are those of documents by id."""
     next_positions: dict[int, int] = {}
     places: list[tuple[int | None, int | None]] = []
     for chunk, before in zip(chunks, stored, strict=True):

@@ -98,8 +98,8 @@ def embed_missing(
 ) -> list[AnyVector]:
     """The vectors of chunks as the request brings them; for those that are `missing` one, `model`'s of their texts.
 
-    Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for a blank text or too much
-    text in all, and what the provider raises.
+    Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for blank texts and those past
+    what a request may have, and what the provider raises.
     """
     vectors: list[AnyVector] = [chunk.embedding for chunk in chunks]
     if not missing:
@@ -112,16 +112,19 @@ def embed_missing(
             [Fault(f"{pointers[i]}/embedding", f"is required: {_NO_MODEL}") for i in missing],
         )
     left = limit = settings.LIMITS.embedded_bytes
+    too_much = (
+        f"is past the {limit} bytes of text that one request may have embedded (limit VECTORDB_MAX_EMBEDDED_BYTES): "
+        "send fewer chunks at once"
+    )
+    faults = []
     for i in missing:
-        if not chunks[i].text.strip():
-            raise Invalid.at(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed")
         left -= len(chunks[i].text.encode())
-        if left < 0:
-            raise Invalid.at(
-                f"{pointers[i]}/text",
-                f"is past the {limit} bytes of text that one request may have embedded (limit "
-                "VECTORDB_MAX_EMBEDDED_BYTES): send fewer chunks at once",
-            )
+        if not chunks[i].text.strip():
+            faults.append(Fault(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed"))
+        elif left < 0:
+            faults.append(Fault(f"{pointers[i]}/text", too_much))
+    if faults:
+        raise Invalid("A text cannot be embedded.", faults)
     texts = list(dict.fromkeys(chunks[i].text for i in missing))
     made = dict(zip(texts, embed(*model.key, texts, "document"), strict=True))
     for i in missing:

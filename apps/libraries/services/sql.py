@@ -101,6 +101,12 @@ def chunk_keys(library: Library, public_ids: Sequence[str]) -> list[int]:
     return [key for (key,) in _select(statement, public_ids, library.pk)]
 
 
+def chunk_ids(library: Library, public_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that a chunk of the library has."""
+    statement = "SELECT public_id FROM vectordb_chunk WHERE library_id = %s AND public_id"
+    return {public_id for (public_id,) in _select(statement, public_ids, library.pk)}
+
+
 def metadata_of(keys: Sequence[int]) -> list[tuple[int, str, str]]:
     """The key, id and metadata, as JSON text, of chunks by their keys."""
     metadata = dialect_of(connection).json_text("metadata")
