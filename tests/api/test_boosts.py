@@ -102,6 +102,17 @@ def test_scores_are_base_scores_and_what_boosts_add(
     assert answer(client, path, pages[1])["results"] == batch[1]["results"]
 
 
+def test_times_in_metadata_decay_as_instants(client: httpx.Client, library: str) -> None:
+    days = ["2025-06-01", "2025-06-03T00:00:00+00:00", "2025-05-31T22:00:00.000-02:00", "soon", 20250601]
+    chunks = [{"id": f"{i}", "embedding": [1, 0, 0], "metadata": {"day": day}} for i, day in enumerate(days)]
+    client.post(f"/libraries/{library}/chunks", json={"chunks": chunks}).raise_for_status()
+    boost = {"field": "day", "decay": {"half_life": 86400, "origin": "2025-06-01T00:00:00Z"}, "weight": 1}
+    results = answer(client, f"/libraries/{library}", V | {"boost": [boost]})["results"]
+    assert {one["id"]: one["score"] - one["base_score"] for one in results} == pytest.approx(
+        {"0": 1, "1": 0.25, "2": 1, "3": 0, "4": 0}
+    )
+
+
 def test_only_candidates_are_boosted(client: httpx.Client, path: str) -> None:
     last = answer(client, path, V | {"k": 60})["results"][-1]
     boost = [{"filter": {"@id": last["id"]}, "weight": 5}]

@@ -196,6 +196,8 @@ def test_the_prices_are_documented() -> None:
         budget.PER_CONDITION_AND_1000_ROWS,
         budget.PER_SUBSTRING_AND_1000_ROWS,
         budget.PER_FOLDED_SUBSTRING_AND_1000_ROWS,
+        budget.PER_READ_TEXT,
+        budget.PER_1000_CHARACTERS_AND_CONDITION,
         budget.PER_PHRASE_WORD_AND_1000_ROWS,
         1,
     ]

@@ -17,11 +17,12 @@ from apps.engine.errors import InvalidFilter
 from apps.engine.metadata.operands import DATE, Keys, OperandReader, Path, is_date, is_unicode
 from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, TEXT, TIMES, field_name, instants_of
 from apps.engine.metadata.values import ARRAY, LAST, MAX_DEPTH, NULL, OBJECT, STRING
+from apps.engine.vectors import Int64
 
 # $and, $or and $not within each other nest no deeper than MAX_DEPTH either.
 MAX_CONDITIONS = 1_000  # in a filter; `{}` counts as one, and so does each value of $all
 
-OWN_FIELDS = (ID, DOCUMENT_ID, *TIMES)
+OWN_FIELDS = (ID, DOCUMENT_ID, *TIMES, TEXT)
 
 
 class Filter:
@@ -60,6 +61,13 @@ class Not(Filter):
     """`part` does not match."""
 
     part: Filter
+
+
+@dataclass(frozen=True, eq=False)
+class HasKey(Filter):
+    """The row is one of those with `keys`. No JSON stands for it: what was found elsewhere does."""
+
+    keys: Int64
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,8 @@ class _Parser:
         return found
 
     def _read_condition(self, name: str, operator: "Operator", raw: object, at: Path) -> Filter:
-        if name == TEXT and operator.name not in _FOR_TEXT:
-            raise InvalidFilter(at, f"is not for texts; {TEXT} takes {', '.join(_FOR_TEXT)}")
+        if name == TEXT and (operator.name not in _FOR_TEXT or is_date(raw)):
+            raise InvalidFilter(at, f"is not for texts; {TEXT} takes {', '.join(_FOR_TEXT)}, and no dates")
         read = operator.read_time if name in TIMES else operator.read
         if read is None:
             raise InvalidFilter(at, f"is not for times; {name} is compared by the other operators")

@@ -31,6 +31,7 @@ from apps.engine.metadata.filters import (
     Contains,
     ContainsFolded,
     Filter,
+    HasKey,
     HasMember,
     Not,
     OneOf,
@@ -48,22 +49,24 @@ _MANY = 8
 _FIELDS_BY_ROW = 4
 
 
-def evaluate(filter: Filter, rows: int, mask_of: Callable[[Condition], Mask]) -> Mask:
-    """bool [rows]: which rows match; `mask_of` gives a new mask for a condition."""
+def evaluate(filter: Filter, keys: Int64, mask_of: Callable[[Condition], Mask]) -> Mask:
+    """bool [n]: which of the rows `keys` [n] match; `mask_of` gives a new mask for a condition."""
     match filter:
         case And(parts):
-            found = np.ones(rows, np.bool_)
+            found = np.ones(len(keys), np.bool_)
             for part in parts:
-                found &= evaluate(part, rows, mask_of)
+                found &= evaluate(part, keys, mask_of)
         case Or(parts):
-            found = np.zeros(rows, np.bool_)
+            found = np.zeros(len(keys), np.bool_)
             for part in parts:
-                found |= evaluate(part, rows, mask_of)
+                found |= evaluate(part, keys, mask_of)
         case Not(part):
-            found = evaluate(part, rows, mask_of)
+            found = evaluate(part, keys, mask_of)
             np.logical_not(found, out=found)
         case Condition():
             found = mask_of(filter)
+        case HasKey(wanted):
+            found = np.isin(keys, wanted)
         case _:
             raise TypeError(f"{filter!r} is no filter")
     return found
@@ -121,10 +124,11 @@ class Columns:
         return self._layout.nbytes
 
     def mask(self, filter: Filter) -> Mask:
-        """bool [n]: which rows match."""
-        return evaluate(filter, len(self), self._mask_of)
+        """bool [n]: which rows match. The rows have no keys here."""
+        return evaluate(filter, np.full(len(self), -1), self.mask_of)
 
-    def _mask_of(self, condition: Condition) -> Mask:
+    def mask_of(self, condition: Condition) -> Mask:
+        """bool [n]: which rows match a condition."""
         match condition:
             case OneOf(path, keys):
                 return self._one_of_times(path, keys) if path in TIMES else self._one_of(path, keys)

@@ -75,7 +75,7 @@ class Part(ABC):
 
     def matching(self, filter: Filter) -> Mask:
         """The live rows that match."""
-        mask = self.row_data.mask(filter, len(self.keys))
+        mask = self.row_data.mask(filter, self.keys)
         return mask if self.alive is None else mask & self.alive
 
     @abstractmethod

@@ -64,8 +64,8 @@ class RowData(ABC):
     """The data of the rows of a part."""
 
     @abstractmethod
-    def mask(self, filter: Filter, count: int) -> Mask:
-        """bool [count]: which of the first rows match."""
+    def mask(self, filter: Filter, keys: Int64) -> Mask:
+        """bool [n]: which of the first n rows, named by `keys` [n], match."""
 
     @abstractmethod
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
@@ -96,8 +96,8 @@ class SealedRows(RowData):
     columns: Columns
     text: InvertedIndex
 
-    def mask(self, filter: Filter, count: int) -> Mask:
-        return self.columns.mask(filter)
+    def mask(self, filter: Filter, keys: Int64) -> Mask:
+        return evaluate(filter, keys, self.columns.mask_of)
 
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
         return [self.columns]
@@ -173,16 +173,17 @@ class BufferedRows(RowData):
         """Those of the first rows for which `mask` is true."""
         return [self._rows[place] for place in np.flatnonzero(mask).tolist()]
 
-    def mask(self, filter: Filter, count: int) -> Mask:
+    def mask(self, filter: Filter, keys: Int64) -> Mask:
+        count = len(keys)
         if not count:
             return np.empty(0, np.bool_)
         columns = self._columns_of({field_of(condition.path) for condition in conditions(filter)}, count)
 
         def mask_of(condition: Condition) -> Mask:
-            masks = [block.mask(condition) for block in columns[field_of(condition.path)].blocks]
+            masks = [block.mask_of(condition) for block in columns[field_of(condition.path)].blocks]
             return (masks[0] if len(masks) == 1 else np.concatenate(masks))[:count]
 
-        return evaluate(filter, count, mask_of)
+        return evaluate(filter, keys, mask_of)
 
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
         field = field_of(path)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from apps.engine.metadata.paths import TIMES, instants_of
 from apps.engine.metadata.values import numbers_of
 from apps.engine.vectors import Float64, Int64
 from apps.search.backend import OpenLibrary
@@ -38,7 +39,11 @@ def _decay(library: OpenLibrary, boost: Boost, keys: Int64) -> Float64:
     """float64 [n]: 2^(-distance / half-life) of the chunks `keys` [n]; 0 where there is no value to measure from."""
     assert boost.decay is not None
     origin = boost.decay.origin
-    values = numbers_of(library.searcher.values_at(boost.field, keys))
+    is_of_dates = isinstance(origin, Instant) and boost.field not in TIMES
+    field = instants_of(boost.field) if is_of_dates else boost.field
+    values = numbers_of(library.searcher.values_at(field, keys))
+    if is_of_dates:
+        values /= 1000  # instants are in nanoseconds
     if isinstance(origin, Instant):
         distances = np.abs(values - origin.microseconds) / 1e6
     else:

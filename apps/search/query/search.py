@@ -28,6 +28,8 @@ from apps.search.query.budget import (
     price_of_words,
 )
 from apps.search.query.spec import EVERYTHING, Hybrid, Mode
+from apps.search.query.texts import decide_texts
+from apps.search.snapshots import Snapshot
 
 # The ranks of either side whose scores are added up.
 FUSED_RANKS = 100
@@ -125,11 +127,15 @@ def _plan_of(kinds: frozenset[str]) -> str:
 
 class Searcher:
     """The embedded engine's answers from one view; None is the view of a library that has no vectors yet. They are
-    paid from the budget of a request before work begins: a method raises Invalid where it is too small."""
+    paid from the budget of a request before work begins: a method raises Invalid where it is too small. `snapshot` has
+    the view's texts, which conditions on them need."""
 
-    def __init__(self, view: View | None, budget: RequestBudget | None = None) -> None:
+    def __init__(
+        self, view: View | None, budget: RequestBudget | None = None, snapshot: Snapshot | None = None
+    ) -> None:
         self._view = view
         self._budget = budget or RequestBudget()
+        self._snapshot = snapshot
         self._allowed: dict[Filter, _Allowed] = {}
 
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
@@ -162,7 +168,7 @@ class Searcher:
         if self._view is None:
             return np.empty(0, np.int64)
         self._budget.spend(price_of_filters([filter], len(self._view)))
-        return self._view.keys(self._view.matching(filter))
+        return self._view.keys(self._matching(self._view, filter))
 
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
@@ -182,7 +188,7 @@ class Searcher:
             return np.ones(len(keys), np.bool_)
         self._budget.spend(price_of_filters([filter], len(view)))
         # Not kept: a batch may have many of these filters.
-        return view.has(keys, view.matching(filter))
+        return view.has(keys, self._matching(view, filter, among=keys))
 
     def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
         """The value of a field that each of the chunks `keys` [n] has, as its key (`engine/metadata/values.py`); None
@@ -194,9 +200,15 @@ class Searcher:
         if self._view is None:
             return Facets([], 0, 0)
         self._budget.spend(price_of_filters([filter], len(self._view)) + price_of_values(page, len(self._view)))
-        masks = self._view.matching(filter)
+        masks = self._matching(self._view, filter)
         counts, distinct = self._view.facets(field, masks, page)
         return Facets(counts, distinct, _Allowed.of(masks).rows)
+
+    def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
+        """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
+        if self._snapshot is not None:
+            filter = decide_texts(view, filter, self._snapshot, self._budget, among)
+        return view.matching(filter)
 
     def _pay(self, view: View, requests: Sequence[SearchRequest]) -> None:
         rows = len(view)
@@ -220,7 +232,7 @@ class Searcher:
             return _ALL
         allowed = self._allowed.get(filter)
         if allowed is None:
-            allowed = self._allowed[filter] = _Allowed.of(view.matching(filter))
+            allowed = self._allowed[filter] = _Allowed.of(self._matching(view, filter))
         return allowed
 
     def _search_vectors(self, view: View, requests: Sequence[SearchRequest]) -> list[RankedHits]:

@@ -25,7 +25,7 @@ def with_texts(*texts: str) -> list[Row]:
 
 
 def matched(data: BufferedRows, raw: Any, count: int) -> list[int]:
-    return np.flatnonzero(data.mask(parse_filter(raw), count)).tolist()
+    return np.flatnonzero(data.mask(parse_filter(raw), np.arange(count))).tolist()
 
 
 @bounded(100)
