@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    boosts,
     catch_up,
     cold_start,
     compare,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         query,
         request,
         filters,
+        boosts,
         text,
         retrieval,
         catch_up,

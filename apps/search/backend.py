@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
-from apps.engine.vectors import Int64, Mask
+from apps.engine.vectors import Int64
 from apps.search.cache import views
 from apps.search.query.budget import RequestBudget
+from apps.search.query.lookup import ChunkLookup
 from apps.search.query.search import Facets, RankedHits, Searcher, SearchRequest
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
@@ -30,12 +31,8 @@ class SearchBackend(Protocol):
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
 
-    def matches(self, filter: Filter, keys: Int64) -> Mask:
-        """bool [n]: which of the chunks `keys` [n] match."""
-
-    def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
-        """The value of a field that each of the chunks `keys` [n] has, as its key (`engine/metadata/values.py`); None
-        for none."""
+    def lookup(self, keys: Sequence[int]) -> ChunkLookup:
+        """What the chunks `keys` have and match."""
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""

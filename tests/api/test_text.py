@@ -253,6 +253,33 @@ def test_a_group_is_complete_where_its_chunks_lie_far_apart(client: httpx.Client
     assert len(ids(client, path, vector=[1, 0.2, 0], group_by="document", k=3)) == 3
 
 
+def test_groups_are_by_any_field(client: httpx.Client, library: str) -> None:
+    path = f"/libraries/{library}"
+    values = ["x", 1, "x", 1.0, True, None, ["x"], {"x": 1}, "1"]
+    chunks = [
+        {"id": str(n), "embedding": [1, n / 10, 0], "metadata": {"document": value, "a": {"b.c": n % 2}}}
+        for n, value in enumerate(values)
+    ]
+    document = {"id": "d", "metadata": {"by": "me"}, "chunks": chunks[:4]}
+    client.post(f"{path}/documents", json=document).raise_for_status()
+    others = [*chunks[4:], {"id": "bare", "embedding": [0, 1, 0]}]
+    client.post(f"{path}/chunks", json={"chunks": others}).raise_for_status()
+    query = {"vector": [1, 0, 0], "include": []}
+
+    def groups(**options: Any) -> list[tuple[str, Any]]:
+        answer = client.post(f"{path}/query", json=query | options).raise_for_status().json()
+        return [(one["id"], one.get("group")) for one in answer["results"]]
+
+    alone = [("5", None), ("6", None), ("7", None)]
+    assert groups(group_by="\\document") == [("0", "x"), ("1", 1), ("4", True), *alone, ("8", "1"), ("bare", None)]
+    assert groups(group_by="\\document", group_size=2, k=2) == [("0", "x"), ("2", "x"), ("1", 1), ("3", 1)]
+    assert groups(group_by="a.b\\.c") == [("0", 0), ("1", 1), ("bare", None)]
+    assert groups(group_by="@document.by", k=3) == [("0", "me"), ("4", None), ("5", None)]
+    for document in ("document", "@document_id"):
+        assert groups(group_by=document, k=2) == [("0", None), ("4", None)]
+        assert "group" not in client.post(f"{path}/query", json=query | {"group_by": document}).json()["results"][0]
+
+
 def test_diverse_results_are_unlike_one_another(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}"
     vectors = {"best": [1, 0.1, 0], "copy": [1, 0.1, 0.001], "twin": [1, 0.1, 0.002], "other": [1, -0.5, 0.3]}

@@ -37,11 +37,12 @@ from apps.engine.metadata.filters import (
     OneOf,
     Or,
 )
+from apps.engine.metadata.instants import NANOSECONDS
 from apps.engine.metadata.layout import Layout, UInt32
-from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES
-from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, key_of, scalar_of
+from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of
+from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, numbers_of, scalar_of
 from apps.engine.strings import Starts, lengths_of, ranges
-from apps.engine.vectors import Int64, Mask
+from apps.engine.vectors import Float64, Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
@@ -159,11 +160,27 @@ class Columns:
         return Counts(layout.values, first, found)
 
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
-        """The key of the value that each of `rows` has at `path`; None where there is none."""
-        if path in TIMES:
-            return [None if time == NEVER else key_of(time) for time in self._times(path)[rows].tolist()]
+        """The key of the value that each of `rows` has at `path`, which is no time of the chunk's own; None where there
+        is none."""
         values = self._layout.values
         return [values[i] if i >= 0 else None for i in self._values_by_row(path)[rows].tolist()]
+
+    def numbers_at(self, path: str, rows: Int64) -> Float64:
+        """float64 [n]: the number that each of `rows` has at `path`; NaN where there is none."""
+        values = self._values_by_row(path)[rows]
+        found = np.full(len(rows), np.nan)
+        has_value = values >= 0
+        if has_value.any():
+            found[has_value] = numbers_of(self._layout.values, values[has_value])
+        return found
+
+    def times_at(self, path: str, rows: Int64) -> Float64:
+        """float64 [n]: the date or time that each of `rows` has at `path`, in seconds since the epoch; NaN where there
+        is none."""
+        if path in TIMES:
+            times = self._times(path)[rows]
+            return np.where(times == NEVER, np.nan, times / 1e6)
+        return self.numbers_at(instants_of(path), rows) / NANOSECONDS
 
     def _values_by_row(self, path: str) -> NDArray[np.signedinteger[Any]]:
         """[n]: the number of the value that each row has at `path`; -1 where there is none."""

@@ -16,11 +16,12 @@ The types stand in this order, so scalars come first.
 """
 
 import struct
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from apps.engine.strings import Strings
 from apps.engine.vectors import Float64
 
 Scalar: TypeAlias = bool | int | float | str | None
@@ -81,15 +82,14 @@ def _number_of(key: bytes) -> int | float:
     return float(nearest)
 
 
-def numbers_of(keys: Sequence[bytes | None]) -> Float64:
-    """float64 [n]: the nearest doubles of the numbers that have `keys`; NaN where there is no key, or another's."""
-    numbers = np.full(len(keys), np.nan)
-    which = [(i, key) for i, key in enumerate(keys) if key is not None and key.startswith(NUMBER)]
-    if which:
-        packed = np.frombuffer(b"".join([key for _, key in which]), np.uint8).reshape(-1, NUMBER_BYTES)
-        first = len(NUMBER)
-        bits = np.ascontiguousarray(packed[:, first : first + _DOUBLE.size]).view(">u8")[:, 0].astype(np.uint64)
-        # As `_number_of` does, which says what the sign's bit means.
-        bits ^= np.where(bits & np.uint64(_SIGN), np.uint64(_SIGN), np.uint64(_ALL))
-        numbers[[i for i, _ in which]] = bits.view(np.float64)
+def numbers_of(keys: Strings, places: NDArray[np.signedinteger[Any]]) -> Float64:
+    """float64 [n]: the nearest doubles of the numbers that have the keys at `places` [n]; NaN for those of others."""
+    starts = keys.starts[places].astype(np.int64)
+    numbers = np.full(len(places), np.nan)
+    which = np.flatnonzero(keys.text[starts] == NUMBER[0])
+    places = starts[which, np.newaxis] + np.arange(len(NUMBER), len(NUMBER) + _DOUBLE.size)
+    bits = keys.text[places].view(">u8")[:, 0].astype(np.uint64)
+    # As `_number_of` does, which says what the sign's bit means.
+    bits ^= np.where(bits & np.uint64(_SIGN), np.uint64(_SIGN), np.uint64(_ALL))
+    numbers[which] = bits.view(np.float64)
     return numbers

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from apps.engine.expiry import Expiring
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.metadata import Columns
 from apps.engine.metadata.facets import Counts
 from apps.engine.metadata.filters import Filter
 from apps.engine.storage.row_data import RowData, SealedRows
 from apps.engine.text.bm25 import TextPart
-from apps.engine.vectors import Float32, Int64, Mask
+from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,37 @@ class Part(ABC):
     def places(self, keys: Int64) -> Int64:
         """int64 [n]: where the live rows of `keys` [n] are; -1 for those that are not here."""
 
-    def values_at(self, field: str, places: Int64) -> list[bytes | None]:
+    def keys_at(self, field: str, places: Int64) -> list[bytes | None]:
         """The key of the value (`metadata/values.py`) of a field that each of the rows `places` has; None for none."""
         found: list[bytes | None] = [None] * len(places)
+        for block, here, rows in self._columns_at(field, places):
+            for i, key in zip(here.tolist(), block.keys_at(field, rows), strict=True):
+                found[i] = key
+        return found
+
+    def numbers_at(self, field: str, places: Int64) -> Float64:
+        """float64 [n]: the number that each of the rows `places` [n] has in a field, as `Columns.numbers_at`."""
+        found = np.full(len(places), np.nan)
+        for block, here, rows in self._columns_at(field, places):
+            found[here] = block.numbers_at(field, rows)
+        return found
+
+    def times_at(self, field: str, places: Int64) -> Float64:
+        """float64 [n]: likewise its time, as `Columns.times_at`."""
+        found = np.full(len(places), np.nan)
+        for block, here, rows in self._columns_at(field, places):
+            found[here] = block.times_at(field, rows)
+        return found
+
+    def _columns_at(self, field: str, places: Int64) -> Iterator[tuple[Columns, Int64, Int64]]:
+        """The blocks of a field's column that hold the rows `places`, with the positions in `places` of those that each
+        holds, and their rows in it."""
         start = 0
         for block in self.row_data.column_blocks(field, len(self.keys)):
             here = np.flatnonzero((places >= start) & (places < start + len(block)))
             if len(here):
-                for i, key in zip(here.tolist(), block.keys_at(field, places[here] - start), strict=True):
-                    found[i] = key
+                yield block, here, places[here] - start
             start += len(block)
-        return found
 
     def counts(self, field: str, allowed: Mask) -> Iterator[Counts]:
         """The number of allowed rows that have each value of a field, by block."""

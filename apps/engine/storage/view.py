@@ -12,7 +12,7 @@ copied when a quarter of it is dead; maintenance does the same to segments that 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -30,6 +30,7 @@ from apps.engine.metrics import Metric
 from apps.engine.selection import best
 from apps.engine.storage.part import Part
 from apps.engine.storage.row_data import BufferedRows, Row
+from apps.engine.storage.row_lookup import RowLookup
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.tail import Tail
 from apps.engine.text.analyzer import TextQuery
@@ -221,34 +222,9 @@ class View:
         """The keys of rows that `matching` gave, in ascending order."""
         return np.sort(np.concatenate([part.keys[mask] for part, mask in zip(self.parts, allowed, strict=True)]))
 
-    def has(self, keys: Int64, allowed: Sequence[Mask]) -> Mask:
-        """bool [n]: which of the live rows `keys` [n] are among those that `matching` gave."""
-        found = np.zeros(len(keys), np.bool_)
-        for part, which, places in self._locate(keys):
-            found[which] = allowed[part][places]
-        return found
-
-    def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
-        """The key of the value (`metadata/values.py`) of a field that each of the live rows `keys` [n] has; None for
-        none."""
-        found: list[bytes | None] = [None] * len(keys)
-        parts = self.parts
-        for part, which, places in self._locate(keys):
-            for i, key in zip(which.tolist(), parts[part].values_at(field, places), strict=True):
-                found[i] = key
-        return found
-
-    def _locate(self, keys: Int64) -> Iterator[tuple[int, Int64, Int64]]:
-        """The numbers of the parts that hold the live rows `keys`, with the positions in `keys` of those that each
-        holds, and their places in it."""
-        left = np.arange(len(keys))
-        for number, part in enumerate(self.parts):
-            if len(left) and len(part.keys):
-                places = part.places(keys[left])
-                is_here = places >= 0
-                if is_here.any():
-                    yield number, left[is_here], places[is_here]
-                    left = left[~is_here]
+    def lookup(self, keys: Int64) -> RowLookup:
+        """What the live rows `keys` [n] have and match."""
+        return RowLookup.of(self.parts, keys)
 
     def facets(self, field: str, allowed: Sequence[Mask], page: ValuePage) -> tuple[list[tuple[Scalar, int]], int]:
         """A page of the values of a field among rows that `matching` gave, each with its number of rows; and the number

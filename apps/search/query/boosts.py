@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apps.engine.metadata.paths import TIMES, instants_of
-from apps.engine.metadata.values import numbers_of
-from apps.engine.vectors import Float64, Int64
+from apps.engine.vectors import Float64
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_BOOSTED_HIT
+from apps.search.query.lookup import ChunkLookup
 from apps.search.query.search import RankedHits
 from apps.search.query.spec import Boost, Instant
 
@@ -16,41 +15,37 @@ from apps.search.query.spec import Boost, Instant
 def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost]) -> RankedHits:
     """The hits in order of their scores with all boosts: each adds its weight times a value from 0 to 1."""
     library.budget.spend(PER_BOOSTED_HIT * len(boosts) * len(hits.keys))
-    keys = np.array(hits.keys, np.int64)
+    candidates = library.searcher.lookup(hits.keys)
     scores = np.array(hits.scores, np.float64)
     warnings = []
     for boost in boosts:
-        values = _decay(library, boost, keys) if boost.field else library.searcher.matches(boost.filter, keys)
+        values = _decay(candidates, boost) if boost.field else candidates.matches(boost.filter)
         scores += boost.weight * values
-        if boost.field and len(keys) and not values.any():
+        if boost.field and hits.keys and not values.any():
             warnings.append(_explain_no_effect(boost))
-    order = np.lexsort((keys, -scores))
+    order = np.lexsort((np.array(hits.keys), -scores))
     return hits._replace(
-        keys=keys[order].tolist(),
+        keys=[hits.keys[place] for place in order.tolist()],
         scores=scores[order].tolist(),
         exact=False,
-        plan=f"{hits.plan}, then boost ({len(keys)} candidates)",
+        plan=f"{hits.plan}, then boost ({len(hits.keys)} candidates)",
         base_scores=dict(zip(hits.keys, hits.scores, strict=True)),
         warning=" ".join(warnings),
     )
 
 
-def _decay(library: OpenLibrary, boost: Boost, keys: Int64) -> Float64:
-    """float64 [n]: 2^(-distance / half-life) of the chunks `keys` [n]; 0 where there is no value to measure from."""
+def _decay(candidates: ChunkLookup, boost: Boost) -> Float64:
+    """float64 [n]: 2^(-distance / half-life) of each candidate; 0 where there is no value to measure from."""
     assert boost.decay is not None
     origin = boost.decay.origin
-    is_of_dates = isinstance(origin, Instant) and boost.field not in TIMES
-    field = instants_of(boost.field) if is_of_dates else boost.field
-    values = numbers_of(library.searcher.values_at(field, keys))
-    if is_of_dates:
-        values /= 1000  # instants are in nanoseconds
     if isinstance(origin, Instant):
-        distances = np.abs(values - origin.microseconds) / 1e6
+        distances = np.abs(candidates.times(boost.field) - origin.seconds)
     else:
-        distances = np.abs(values - origin)
+        distances = np.abs(candidates.numbers(boost.field) - origin)
     with np.errstate(over="ignore"):
         decay: Float64 = np.exp2(-distances / boost.decay.half_life)
-    return np.nan_to_num(decay, nan=0.0)
+    decay[np.isnan(decay)] = 0
+    return decay
 
 
 def _explain_no_effect(boost: Boost) -> str:

@@ -7,8 +7,6 @@ an object, is a group of its own.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
 from apps.engine.metadata.filters import And, Between, Filter, Not, OneOf, Or
 from apps.engine.metadata.paths import DOCUMENT_ID
 from apps.engine.metadata.values import ARRAY, LAST, NULL, scalar_of
@@ -92,7 +90,7 @@ def _field(spec: QuerySpec) -> str:
 def _with_groups(library: OpenLibrary, field: str, hits: RankedHits) -> Iterator[tuple[_Group, _Hit]]:
     """Each hit with its group."""
     library.budget.spend(PER_GROUPED_HIT * len(hits.keys))
-    values = library.searcher.values_at(field, np.array(hits.keys, np.int64))
+    values = library.searcher.lookup(hits.keys).keys_of_values(field)
     for value, key, score in zip(values, hits.keys, hits.scores, strict=True):
         yield key if value is None or not NULL < value < ARRAY else value, _Hit(key, score)
 

@@ -16,6 +16,7 @@ from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
+from apps.engine.storage.row_lookup import RowLookup
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
@@ -27,6 +28,7 @@ from apps.search.query.budget import (
     price_of_values,
     price_of_words,
 )
+from apps.search.query.lookup import ChunkLookup
 from apps.search.query.spec import EVERYTHING, Hybrid, Mode
 from apps.search.query.texts import decide_texts
 from apps.search.snapshots import Snapshot
@@ -179,21 +181,18 @@ class Searcher:
         self._budget.spend(price_of_filters([filter], len(self._view)))
         return self._allow(self._view, filter).rows
 
-    def matches(self, filter: Filter, keys: Int64) -> Mask:
-        """bool [n]: which of the chunks `keys` [n] match."""
-        view = self._view
+    def lookup(self, keys: Sequence[int]) -> ChunkLookup:
+        """What the chunks `keys` have and match."""
+        view, chunks = self._view, np.array(keys, np.int64)
         if view is None:
-            return np.zeros(len(keys), np.bool_)
-        if filter.is_everything:
-            return np.ones(len(keys), np.bool_)
-        self._budget.spend(price_of_filters([filter], len(view)))
-        # Not kept: a batch may have many of these filters.
-        return view.has(keys, self._matching(view, filter, among=keys))
+            return ChunkLookup(RowLookup.of([], chunks), lambda _: [])
 
-    def values_at(self, field: str, keys: Int64) -> list[bytes | None]:
-        """The value of a field that each of the chunks `keys` [n] has, as its key (`engine/metadata/values.py`); None
-        for none."""
-        return [None] * len(keys) if self._view is None else self._view.values_at(field, keys)
+        def matching(filter: Filter) -> list[Mask]:
+            self._budget.spend(price_of_filters([filter], len(view)))
+            # Not kept: a batch may have many of these filters.
+            return self._matching(view, filter, among=chunks)
+
+        return ChunkLookup(view.lookup(chunks), matching)
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""

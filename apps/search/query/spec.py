@@ -1,7 +1,7 @@
 """What a query may say: one strict model, parsed once from the request."""
 
+import sys
 import time
-from math import isfinite
 from typing import Annotated, Any, Literal, NamedTuple
 
 from django.conf import settings
@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.indexes.registry import AUTO, search_parameters
-from apps.engine.metadata import filters, operands, paths
+from apps.engine.metadata import filters, paths
+from apps.engine.metadata.instants import NANOSECONDS, instant_of
 from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, Text, Vector, bounded_list, validation_error
 from apps.libraries.inputs import NamedModel
@@ -18,6 +19,7 @@ Mode = Literal["vector", "lexical", "hybrid"]
 
 MAX_BOOSTS = 16
 MAX_WEIGHT = 100_000
+MAX_ORIGIN = sys.float_info.max
 
 
 def parse_filter(value: Any) -> filters.Filter:
@@ -49,7 +51,7 @@ Filter = Annotated[
 def parse_field(value: str) -> str:
     """The name of a field whose values can be counted, from its path as filters have it."""
     if value in (*paths.TIMES, paths.TEXT):
-        raise validation_error("has no values to count; filter by it instead")
+        raise validation_error("has no values to count or to group by; filter by it instead")
     try:
         filters.parse_filter({value: {"$exists": True}})
     except InvalidFilter:
@@ -60,22 +62,16 @@ def parse_field(value: str) -> str:
     return paths.field_name(value)
 
 
-def parse_path(value: str) -> str:
-    """The path of a field of metadata or of a chunk's own, as conditions have it."""
-    try:
-        found = filters.parse_filter({value: {"$exists": True}})
-    except InvalidFilter as error:
-        raise validation_error(f"is no path of a field: {error.reason}") from None
-    assert isinstance(found, filters.Condition)
-    return found.path
+def _parse_decay_field(value: str) -> str:
+    """The name of a field that holds numbers or times."""
+    if value in (paths.ID, paths.DOCUMENT_ID):
+        raise validation_error("is no number and no time")
+    return value if value in paths.TIMES else parse_field(value)
 
 
 def _parse_group_by(value: str) -> str:
-    """The path of the field; `document` means the document's id, and `\\document` a field of that name."""
-    path = paths.DOCUMENT_ID if value == "document" else parse_path(value)
-    if path in paths.TIMES:
-        raise validation_error("has no groups; use the path of a field")
-    return path
+    """The name of the field; `document` means the document's id, and `\\document` a field of that name."""
+    return paths.DOCUMENT_ID if value == "document" else parse_field(value)
 
 
 class Hybrid(Input):
@@ -104,20 +100,17 @@ class Mmr(Input):
 
 
 class Instant(NamedTuple):
-    """A time, in microseconds since the epoch."""
+    """A time, in seconds since the epoch."""
 
-    microseconds: int
+    seconds: float
 
 
 def _parse_origin(value: Any) -> float | Instant:
-    if isinstance(value, str):
-        try:
-            return Instant(operands.parse_time(value))
-        except InvalidFilter as error:
-            raise validation_error(error.reason) from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise validation_error("must be a finite number, or an RFC 3339 time with an offset")
-    return float(value)
+    if isinstance(value, str) and (instant := instant_of(value)) is not None:
+        return Instant(instant / NANOSECONDS)
+    if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_ORIGIN <= value <= MAX_ORIGIN:
+        return float(value)
+    raise validation_error('must be a finite number, or an RFC 3339 date or time, such as "2026-01-31T12:00:00Z"')
 
 
 class Decay(Input):
@@ -128,7 +121,7 @@ class Decay(Input):
     origin: Annotated[
         float | Instant,
         BeforeValidator(_parse_origin),
-        Field(default_factory=lambda: Instant(time.time_ns() // 1000)),
+        Field(default_factory=lambda: Instant(time.time())),
         WithJsonSchema(
             {
                 "anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}],
@@ -143,9 +136,9 @@ class Boost(Input):
     `decay` of a `field`."""
 
     filter: Filter
-    field: Annotated[str, AfterValidator(parse_path)] = Field(
+    field: Annotated[str, AfterValidator(_parse_decay_field)] = Field(
         default_factory=str,
-        description="The field of the decay: a path in the metadata, `@created_at` or `@expires_at`.",
+        description="The field of the decay: a path as filters have it, `@created_at` or `@expires_at`.",
     )
     decay: Annotated[Decay | None, NotNull()] = Field(None, description="How the field's nearness to an origin counts.")
     weight: float = Field(
@@ -161,8 +154,6 @@ class Boost(Input):
                 raise validation_error("is for a field; a filter counts 1 or 0", path=("decay",))
         elif self.decay is None:
             raise validation_error('is required with a field, such as {"half_life": 604800}', path=("decay",))
-        elif self.field in (paths.ID, paths.DOCUMENT_ID):
-            raise validation_error("is no number and no time", path=("field",))
         elif self.field in paths.TIMES and not isinstance(self.decay.origin, Instant):
             raise validation_error(f"must be a time for {self.field}; left out, it is now", path=("decay", "origin"))
         return self

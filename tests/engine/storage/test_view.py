@@ -13,7 +13,7 @@ from apps.engine.metadata import Attributes
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import And, parse_filter
 from apps.engine.metadata.paths import CREATED_AT
-from apps.engine.metadata.values import key_of, numbers_of
+from apps.engine.metadata.values import key_of
 from apps.engine.metrics import Metric
 from apps.engine.storage.row_data import Row
 from apps.engine.storage.view import View
@@ -69,9 +69,9 @@ class Expected:
                 assert hits.compared == count
         some = view.matching(parse_filter({"key": {"$gte": 1000}}))
         assert view.keys(some).tolist() == self._above
-        assert view.has(self._some, some).tolist() == (self._some >= 1000).tolist()
-        for field in ("key", CREATED_AT):
-            assert numbers_of(view.values_at(field, self._some)).tolist() == self._some.tolist()
+        assert view.lookup(self._some).among(some).tolist() == (self._some >= 1000).tolist()
+        assert view.lookup(self._some).numbers("key").tolist() == self._some.tolist()
+        assert view.lookup(self._some).times(CREATED_AT).tolist() == (self._some / 1e6).tolist()
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
         assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == self._keys
@@ -350,7 +350,11 @@ def test_a_value_is_that_of_the_row_as_the_view_knows_it() -> None:
     first = View.of(dimension=DIMENSION, metric=Metric.EUCLIDEAN, segments=(segment,), built_at=0.0)
     second = write(write(first, 3, '{"n": 3.5}'), 1, '{"n": [1]}')
     third = write(second, 3, '{"n": "3"}').apply(keys=NO_KEYS, vectors=vector[:0], rows=[], gone=np.array([1]))
-    assert first.values_at("n", np.array([1, 2])) == [key_of(1), None]
-    assert second.values_at("n", np.array([3, 2, 1])) == [key_of(3.5), None, key_of([1])]
-    assert third.values_at("n", np.array([3, 2])) == [key_of("3"), None]
-    assert second.has(np.array([1, 3]), second.matching(parse_filter({"n": 1}))).tolist() == [True, False]
+    one, two, three = (
+        view.lookup(np.array(keys)) for view, keys in ((first, [1, 2]), (second, [3, 2, 1]), (third, [3, 2]))
+    )
+    assert one.keys_of_values("n") == [key_of(1), None]
+    assert two.keys_of_values("n") == [key_of(3.5), None, key_of([1])]
+    assert three.keys_of_values("n") == [key_of("3"), None]
+    assert np.array_equal(two.numbers("n"), [3.5, np.nan, np.nan], equal_nan=True)
+    assert two.among(second.matching(parse_filter({"n": 1}))).tolist() == [False, False, True]
