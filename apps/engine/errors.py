@@ -50,7 +50,8 @@ class Damaged(EngineError):
 
 
 class Superseded(Damaged):
-    """Nothing is wrong with an index but that it is of another generation of the library's vectors."""
+    """Nothing is wrong with an index but that it is of another generation of the library's vectors, or of the time
+    before it had any."""
 
 
 def is_exhaustion(error: BaseException) -> bool:

@@ -17,8 +17,7 @@ _SINCE = "SELECT DISTINCT +library_key FROM vectordb_change WHERE seq > %s"
 
 
 class ChangeFeed:
-    """The libraries that have changed since the last read. `uids` are those of all libraries, also of those without a
-    dimension, which have no index."""
+    """The libraries that have changed since the last read. `uids` are those of all libraries."""
 
     def __init__(self) -> None:
         self.uids: set[str] = set()
@@ -42,7 +41,7 @@ class ChangeFeed:
                 changed |= {key for (key,) in snapshot.rows(_SINCE, [self._last.seq])}
             states = snapshot.libraries(changed) if changed else []
         self._version, self._rows, self._last, self.uids = version, rows, newest, {row[1] for row in rows.values()}
-        return [state for state in states if state.dimension is not None]
+        return states
 
     def _is_continued(self, snapshot: Snapshot, newest: Position) -> bool:
         """Whether the log still has the entry that was its newest one. It has not at the first read, after a library

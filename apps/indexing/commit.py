@@ -26,21 +26,21 @@ from apps.search.snapshots import LibraryState, Position
 def seal(current: LoadedView) -> None:
     """Write the rows that are in no file, and which others are dead, as of the view's position."""
     state, view, manifest = current.state, current.view, current.manifest
-    assert view is not None
     folder = loading.index_folder(state.uid)
     segments = sealed_segments(view)
     records = _records(manifest, segments)
     rebuild = state.rebuild if manifest is None else manifest.rebuild
-    loose = view.flush()
-    if loose is not None:
-        segment, record = folder.save(loose)
-        segments.append(segment)
-        records.append(record)
+    saved: list[str] = []
     try:
+        for loose in view.flush():
+            segment, record = folder.save(loose)
+            saved.append(segment.name)
+            segments.append(segment)
+            records.append(record)
         manifest = _publish(state, state.position, rebuild, segments, records)
     except OSError:
-        if loose is not None:
-            folder.discard(segment.name)  # the next attempt saves it again
+        for name in saved:
+            folder.discard(name)  # the next attempt saves it again
         raise
     announce(state, manifest)
 
@@ -49,7 +49,6 @@ def commit_merge(current: LoadedView, merge: Merge) -> None:
     """Replace the inputs of a merge by its result, as far as their rows live. Drop the result where a row lives in an
     input that was dead there when the merge began, as after the database was put back to an older copy."""
     view, manifest = current.view, current.manifest
-    assert view is not None
     assert manifest is not None
     segment, record = merge.future.result()
     merged_keys = {one.name: one.live_keys() for one in merge.inputs}

@@ -2,7 +2,7 @@
 
 Rows in no file are *sealed* when there are many, they are large, or the library is quiet. Merging is tiered by a factor
 of four, so a row is rewritten about log4(n) times; a quiet library is merged further, as far as building its index is
-quick.
+quick. Rows without a vector are sealed and merged apart from the others.
 
 `idle` is for how many seconds nobody has written to the library; infinity tells what is due in the end.
 """
@@ -14,7 +14,7 @@ from enum import Enum
 
 from apps.engine import kernels
 from apps.engine.indexes.base import NO_PARAMS, Params
-from apps.engine.indexes.registry import AUTO, BRUTE_FORCE, chosen_kind, index_type
+from apps.engine.indexes.registry import AUTO, BARE, BRUTE_FORCE, chosen_kind, index_type
 from apps.engine.storage.index_folder import IndexFolder
 from apps.engine.storage.manifest import Manifest
 from apps.engine.storage.segment import Segment
@@ -51,8 +51,8 @@ class IndexStatus:
     """What decides which step is due for a library.
 
     `manifest` is the one in use; `newest` is the greatest number of a manifest in the folder, 0 where there is none;
-    `unsealed` counts the changes since `manifest`; `is_large` says that they are sealed for their size, though they are
-    few. `is_lost` says that the manifest that was announced last is gone.
+    `unsealed` counts the rows changed since `manifest`; `is_large` says that they are sealed for their size, though
+    they are few. `is_lost` says that the manifest that was announced last is gone.
     """
 
     state: LibraryState
@@ -79,9 +79,9 @@ def read_status(
 ) -> IndexStatus:
     """The status of a library in `state`, whose other fields are known."""
     since = 0 if manifest is None else manifest.seq
-    unsealed = snapshot.count_changes(state.key, since)
+    unsealed = snapshot.count_changed(state.key, since)
     is_few = 0 < unsealed < policy.seal_changes
-    is_large = is_few and snapshot.measure_changes(state.key, since) >= policy.seal_characters
+    is_large = is_few and snapshot.measure_changed(state.key, since) >= policy.seal_characters
     return IndexStatus(state, manifest, newest, unsealed, is_large, segments)
 
 
@@ -108,8 +108,16 @@ def is_rebuilt(index: IndexStatus, policy: IndexingPolicy) -> bool:
 
 
 def merge_candidates(index: IndexStatus, idle: float, policy: IndexingPolicy) -> list[SegmentSummary]:
-    """The segments to merge into one next; empty where all are as they should be."""
-    state, segments = index.state, index.segments
+    """The segments to merge into one next; empty where all are as they should be. Rows with a vector and bare ones are
+    in no segment together."""
+    bare = [segment for segment in index.segments if segment.kind == BARE]
+    others = [segment for segment in index.segments if segment.kind != BARE]
+    return _candidates(index.state, others, idle, policy) or _candidates(index.state, bare, idle, policy)
+
+
+def _candidates(
+    state: LibraryState, segments: Sequence[SegmentSummary], idle: float, policy: IndexingPolicy
+) -> list[SegmentSummary]:
     tiers: defaultdict[int, list[SegmentSummary]] = defaultdict(list)
     for segment in segments:
         tiers[_tier(segment, policy)].append(segment)
@@ -134,7 +142,9 @@ def merge_candidates(index: IndexStatus, idle: float, policy: IndexingPolicy) ->
 
 def target(state: LibraryState, rows: int, dimension: int, policy: IndexingPolicy) -> tuple[str, Params]:
     """The index type and build parameters that a segment of `rows` rows of the library should have, as far as they can
-    be had: without compiled code it is scanned."""
+    be had: without compiled code it is scanned. Rows without vectors, of dimension 0, have a type of their own."""
+    if not dimension:
+        return BARE, NO_PARAMS
     if kernels.are_missing():
         return BRUTE_FORCE, NO_PARAMS
     kind = chosen_kind(state.index_type, rows, dimension, policy.auto)
@@ -144,6 +154,8 @@ def target(state: LibraryState, rows: int, dimension: int, policy: IndexingPolic
 def matches_config(segment: SegmentSummary, state: LibraryState, policy: IndexingPolicy) -> bool:
     """Whether a segment has the index type and parameters that the library is configured for, or no others can be
     had."""
+    if segment.kind == BARE:
+        return True
     kind, params = target(state, segment.rows, segment.dimension, policy)
     return kernels.are_missing() or (segment.kind == kind and (state.index_type == AUTO or segment.params == params))
 
@@ -155,12 +167,12 @@ def is_slow_merge(state: LibraryState, segments: Sequence[SegmentSummary], polic
     return rows >= policy.slow_rows and index_type(kind).slow_to_build
 
 
-def sealed_segments(view: View | None) -> list[Segment]:
+def sealed_segments(view: View) -> list[Segment]:
     """The segments that have files and live rows."""
-    return [segment for segment in view.segments if segment.name and segment.live] if view is not None else []
+    return [segment for segment in view.segments if segment.name and segment.live]
 
 
-def summarize(view: View | None) -> tuple[SegmentSummary, ...]:
+def summarize(view: View) -> tuple[SegmentSummary, ...]:
     """Summaries of the view's sealed segments."""
     return tuple(
         SegmentSummary(
@@ -179,7 +191,7 @@ def _needs_seal(index: IndexStatus, idle: float, policy: IndexingPolicy) -> bool
 
 
 def _seal_threshold(state: LibraryState, idle: float, policy: IndexingPolicy) -> int:
-    """The number of changes from which on they are sealed."""
+    """The number of changed rows from which on they are sealed."""
     if idle < policy.quiet_seconds:
         return policy.seal_changes
     if state.index_type != AUTO or (idle >= policy.very_quiet_seconds and state.manifest_number):

@@ -7,12 +7,12 @@ from apps.engine.indexes.registry import AUTO_THRESHOLDS, AutoThresholds
 
 @dataclass(frozen=True)
 class IndexingPolicy:
-    """Numbers of rows, of changes and of characters, seconds, and bytes."""
+    """Numbers of rows and of characters, seconds, and bytes."""
 
     auto: AutoThresholds = AUTO_THRESHOLDS
-    # Changes that are sealed at once; fewer once nobody has written to the library for `quiet_seconds`.
+    # Changed rows that are sealed at once; fewer once nobody has written to the library for `quiet_seconds`.
     seal_changes: int = 4096
-    # Characters of text and metadata in fewer changes that are sealed at once, too: each worker would read them.
+    # Characters of text and metadata in fewer rows that are sealed at once, too: each worker would read them.
     seal_characters: int = 8 << 20
     quiet_seal_changes: int = 1000
     quiet_seconds: float = 5.0
@@ -36,7 +36,8 @@ class IndexingPolicy:
     # A smaller view is closed when nothing is due: opening it again is cheap, and the views of thousands of libraries
     # would take all file descriptors.
     keep_view_bytes: int = 16 << 20
-    # Entries of the change log that each library keeps. A view further behind loads all rows sooner than it replays.
+    # Entries of the change log that each library keeps, mostly two for a row that was written. A view further behind
+    # opens the newest files, or loads all rows.
     keep_changes: int = 20_000
     prune_batch: int = 10_000
 

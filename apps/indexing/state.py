@@ -85,7 +85,7 @@ class MaintenanceState:
     def note_opened(self, current: LoadedView) -> None:
         """Remember the files of a view that is open and up to date."""
         self.manifest, self.segments, self.stamps = current.manifest, summarize(current.view), None
-        self.view_bytes = 0 if current.view is None else current.view.nbytes
+        self.view_bytes = current.view.nbytes
         if current.manifest is not None:
             self.stamps = loading.index_folder(self.library.uid).stamps(current.manifest)
             self.greatest = max(self.greatest, current.manifest.number)

@@ -42,8 +42,6 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
 
 def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, policy: IndexingPolicy) -> bool:
     """Whether something is due, now or when the library has been quiet for long."""
-    if current.view is None:
-        return False
     if folder.damage() is not None or (current.manifest is not None and folder.stamps(current.manifest) is None):
         return True
     return next_step(status_of(snapshot, current, folder, policy), inf, policy) is not None
@@ -52,8 +50,8 @@ def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, p
 def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> dict[str, Any]:
     state, view = current.state, current.view
     failure = index_folder(state.uid).failure()
-    rows = 0 if view is None else len(view)
-    kind, _ = target(state, rows, state.dimension or 0, policy)
+    # Of a library without vectors, the type that it would have.
+    kind, _ = target(state, len(view) - view.bare, state.dimension or 1, policy)
     warning = kernels.MISSING if kernels.are_missing() else index_type(kind).warning(state.dimension or 0)
     indexed = sum(segment.live for segment in summarize(view) if matches_config(segment, state, policy))
     return {
@@ -62,14 +60,14 @@ def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> di
         "error": failure,
         "warning": warning,
         "rows_indexed": indexed,
-        "rows_pending": rows - indexed,
-        "rows_tail": 0 if view is None else view.tail.live,
-        "rows_dead": 0 if view is None else view.dead,
-        "bytes": 0 if view is None else view.nbytes,
-        "built_at": None if view is None else _rfc3339(view.built_at),
+        "rows_pending": len(view) - indexed,
+        "rows_tail": view.tail.live + view.bare_tail.live,
+        "rows_dead": view.dead,
+        "bytes": view.nbytes,
+        "built_at": _rfc3339(view.built_at),
         "segments": [
             {"kind": segment.index.kind, "rows": segment.live, "rows_dead": segment.dead, "bytes": segment.nbytes}
-            for segment in (() if view is None else view.segments)
+            for segment in view.segments
         ],
     }
 

@@ -23,8 +23,9 @@ _QUERIES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Report:
-    """`faults` counts rows that are missing, too many, or of another vector; `unequal` says what else differs in rows
-    that both have: "metadata", with which ids and times go, or "words". `recall` is None with fewer than two rows.
+    """`faults` counts rows that are missing, too many, or of another vector or none; `unequal` says what else differs
+    in rows that both have: "metadata", with which ids and times go, or "words". `recall` is None with fewer than two
+    rows that have a vector.
 
     `searched` says what was compared: the types of the index, or why it was only the rows.
     """
@@ -45,8 +46,6 @@ def verify_library(
     score is that of the exact answer's last or better, so ties cost nothing.
     """
     current, rows = _index_and_rows(library_id, policy)
-    if current.view is None or rows is None:
-        return Report(0, 0, (), _NO_FILES, None)
     searched = ", ".join(sorted({segment.index.kind for segment in current.view.segments if segment.name})) or _NO_FILES
     if current.manifest is None and loading.index_folder(current.state.uid).numbers():
         searched = _BAD_FILES
@@ -62,12 +61,12 @@ def verify_library(
     return Report(len(true_rows.keys), faults, differing, searched, recall)
 
 
-def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView, View | None]:
+def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView, View]:
     """The library with its index files, and a view of its rows in the same state; raises NotFound."""
     while True:
         with open_snapshot() as snapshot:
             current = ViewCache(policy=policy).current(snapshot, library_id)
-            if current.view is None or current.manifest is None:
+            if current.manifest is None:
                 return current, current.view  # made of the rows
             loaded = loading.load_in_steps(snapshot, current.state, policy)
             if loaded is None:
@@ -80,14 +79,16 @@ def _index_and_rows(library_id: str, policy: LoadingPolicy) -> tuple[LoadedView,
 
 
 class Rows:
-    """The live rows of a view in ascending order of their `keys`, int64 [n]."""
+    """The live rows of a view in ascending order of their `keys`, int64 [n]. Those of `bare`, bool [n], have no
+    vector."""
 
     def __init__(self, view: View) -> None:
         self._parts = view.parts
         self.keys, self._places = live_rows(self._parts)
+        self.bare = np.concatenate([np.full(len(part.keys), part.is_bare) for part in self._parts])[self._places]
 
     def vectors(self, rows: Int64) -> Float32:
-        """A copy of the vectors of some rows."""
+        """A copy of the vectors of some rows, none of them bare."""
         return vectors_at(self._parts, self._places[rows])
 
     def row_data(self, rows: Int64) -> SealedRows:
@@ -96,8 +97,12 @@ class Rows:
 
 
 def count_differing(index: Rows, places: Int64, rows: Rows, true_places: Int64, at_once: int) -> int:
-    """The number of `places` [n] whose vector differs from that at `true_places` [n]; reads some rows `at_once`."""
-    differing = 0
+    """The number of `places` [n] whose vector differs from that at `true_places` [n], or that are bare in one only;
+    reads some rows `at_once`."""
+    bare, true_bare = index.bare[places], rows.bare[true_places]
+    differing = int(np.count_nonzero(bare != true_bare))
+    have_vectors = ~(bare | true_bare)
+    places, true_places = places[have_vectors], true_places[have_vectors]
     for start in range(0, len(places), at_once):
         some = slice(start, start + at_once)
         differing += int((index.vectors(places[some]) != rows.vectors(true_places[some])).any(axis=1).sum())
@@ -105,8 +110,8 @@ def count_differing(index: Rows, places: Int64, rows: Rows, true_places: Int64, 
 
 
 def _recall(view: View, rows: View, true_rows: Rows, *, sample: int, k: int) -> float | None:
-    count = len(true_rows.keys)
-    chosen = np.random.default_rng(0).choice(count, min(sample, count), replace=False)
+    embedded = np.flatnonzero(~true_rows.bare)
+    chosen = np.random.default_rng(0).choice(embedded, min(sample, len(embedded)), replace=False)
     hits = wanted = 0
     for start in range(0, len(chosen), _QUERIES_AT_ONCE):
         some = chosen[start : start + _QUERIES_AT_ONCE]

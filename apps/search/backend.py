@@ -55,5 +55,5 @@ def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterat
     with open_snapshot() as snapshot:
         loaded = views.current(snapshot, library_id)
         # The one place from which on nothing knows of rows that have expired.
-        view = None if loaded.view is None else loaded.view.at(snapshot.now)
+        view = loaded.view.at(snapshot.now)
         yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget, snapshot), budget)

@@ -93,7 +93,7 @@ class ViewCache:
         if self._budget is None:
             return
         held = [(entry, entry.current) for entry in list(self._entries.values())]
-        sizes = [(entry, current.view.nbytes) for entry, current in held if current and current.view is not None]
+        sizes = [(entry, current.view.nbytes) for entry, current in held if current]
         total = sum(size for _, size in sizes)
         for entry, size in sorted(sizes, key=lambda one: one[0].used):
             if total <= self._budget:
@@ -126,9 +126,7 @@ def _load(
     snapshot: Snapshot, state: LibraryState, cached: LoadedView | None, policy: LoadingPolicy
 ) -> LoadedView | None:
     """The library's view in `snapshot`, which is in `state`, made from `cached` where that is possible."""
-    if state.dimension is None:
-        return LoadedView(state, None)
-    if cached is None or cached.view is None or cached.state.vector_identity != state.vector_identity:
+    if cached is None or cached.state.vector_identity != state.vector_identity:
         return open_view(snapshot, state, policy=policy)
     if cached.state.manifest_number == state.manifest_number:
         if cached.state.position == state.position:

@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadingPolicy:
-    """Numbers of rows and of changes."""
+    """Numbers of rows."""
 
     page_rows: int = 2_000
-    # Past this many changes, or half as many as there are rows, reading all rows is quicker than replaying.
+    # Past this many changed rows, or half of all there are, reading all rows is quicker than replaying.
     max_replay: int = 20_000
     # A part of a view in memory gets rid of its dead rows from this many on.
     compact_rows: int = COMPACT_ROWS
@@ -39,11 +39,11 @@ DEFAULT_POLICY = LoadingPolicy()
 
 @dataclass(frozen=True)
 class LoadedView:
-    """A view and the state of the library that it shows. `view` is None without a dimension: there are no vectors.
-    `manifest` names the segments that have files; None where none has."""
+    """A view and the state of the library that it shows. `manifest` names the segments that have files; None where none
+    has."""
 
     state: LibraryState
-    view: View | None
+    view: View
     manifest: Manifest | None = None
 
 
@@ -113,7 +113,7 @@ def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) 
 
 def sealed_position(state: LibraryState) -> int | None:
     """The log's position of the newest manifest that can be read; None where there is none."""
-    manifest = None if state.dimension is None else index_folder(state.uid).newest(identity_of(state))
+    manifest = index_folder(state.uid).newest(identity_of(state))
     return None if manifest is None else manifest.seq
 
 
@@ -124,8 +124,7 @@ def index_folder(uid: str) -> IndexFolder:
 
 def identity_of(state: LibraryState) -> Identity:
     """What index files of the library must say they are."""
-    assert state.dimension is not None
-    return Identity(state.uid, state.dimension, state.metric.value, state.generation)
+    return Identity(state.uid, state.dimension or 0, state.metric.value, state.generation)
 
 
 def load_in_steps(snapshot: Snapshot, state: LibraryState, policy: LoadingPolicy = DEFAULT_POLICY) -> LoadedView | None:
@@ -156,14 +155,13 @@ def load_in_steps(snapshot: Snapshot, state: LibraryState, policy: LoadingPolicy
 
 
 def load(snapshot: Snapshot, state: LibraryState, policy: LoadingPolicy = DEFAULT_POLICY) -> View:
-    """The view of all rows, in one snapshot; `state.dimension` must not be None."""
+    """The view of all rows, in one snapshot."""
     return _view_of(state, policy, read_all(snapshot, state, policy.page_rows, lambda: None))
 
 
 def _view_of(state: LibraryState, policy: LoadingPolicy, stored: StoredRows) -> View:
-    assert state.dimension is not None
     return View.build(
-        dimension=state.dimension, metric=state.metric, compact_rows=policy.compact_rows, **stored._asdict()
+        dimension=state.dimension or 0, metric=state.metric, compact_rows=policy.compact_rows, **stored._asdict()
     )
 
 
@@ -174,7 +172,7 @@ def catch_up(
     `since` any more, or reading all rows is quicker."""
     if not snapshot.has(state.key, since):
         return None
-    if snapshot.count_changes(state.key, since.seq) > max(policy.max_replay, len(view) // 2):
+    if snapshot.count_changed(state.key, since.seq) > max(policy.max_replay, len(view) // 2):
         return None
     changed, gone = read_changed(snapshot, state, since.seq)
-    return view.apply(keys=changed.keys, vectors=changed.vectors, rows=changed.rows, gone=gone)
+    return view.apply(**changed._asdict(), gone=gone)

@@ -128,20 +128,21 @@ class Snapshot:
         found = [self.rows(f"{states} WHERE library.id = %s", [key]) for key in sorted(keys)]
         return [_state_of(row) for rows in found for row in rows]
 
-    def count_changes(self, library_key: int, since: int) -> int:
-        """The number of entries of the library's log past `since`."""
+    def count_changed(self, library_key: int, since: int) -> int:
+        """The number of rows that the library's log names past `since`: a write of a row has two entries, one of the
+        chunk and one of its vector."""
         [(count,)] = self.rows(
-            "SELECT count(*) FROM vectordb_change WHERE library_key = %s AND seq > %s", [library_key, since]
+            "SELECT count(DISTINCT chunk_key) FROM vectordb_change WHERE library_key = %s AND seq > %s",
+            [library_key, since],
         )
         return int(count)
 
-    def measure_changes(self, library_key: int, since: int) -> int:
-        """The number of characters of text and metadata in the chunks that these entries name."""
+    def measure_changed(self, library_key: int, since: int) -> int:
+        """The number of characters of text and metadata in these rows."""
         metadata = self.dialect.json_text("chunk.metadata")
         [(size,)] = self.rows(
-            f"SELECT sum(length(chunk.text) + length({metadata})) FROM vectordb_change AS change"
-            " JOIN vectordb_chunk AS chunk ON chunk.id = change.chunk_key"
-            " WHERE change.library_key = %s AND change.seq > %s",
+            f"SELECT sum(length(chunk.text) + length({metadata})) FROM vectordb_chunk AS chunk WHERE chunk.id IN"
+            " (SELECT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s)",
             [library_key, since],
         )
         return int(size or 0)

@@ -1,12 +1,14 @@
 """Rows of a library as the database holds them, read as arrays.
 
-Vectors that no search can use, or of another length than the library's dimension, are left out: no service writes them.
+Rows without a vector are bare. So are those whose vector no search can use, or is of another length than the library's
+dimension: no service writes such vectors.
 """
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import compress
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,21 +23,23 @@ from apps.search.snapshots import LibraryState, Snapshot
 _BELOW_ALL_KEYS = -(2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_EXTENT = """
-    SELECT count(*), max(chunk.id)
-    FROM vectordb_chunk AS chunk
-    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
-    WHERE chunk.library_id = %s AND length(embedding.vector) = %s"""
+# Where a chunk has no vector of the library's generation and dimension, the columns of `embedding` are null.
+_EMBEDDING = """vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+                       AND length(embedding.vector) = %s"""
+
+_EXTENT = f"""
+    SELECT count(embedding.chunk_id), max(chunk.id)
+    FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
+    WHERE chunk.library_id = %s"""
 
 _ROW = """embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
            chunk.expires_at, document.expires_at, chunk.text"""
 
 _PAGE = f"""
     SELECT chunk.id, {_ROW}
-    FROM vectordb_chunk AS chunk
-    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
+    FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
     LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
-    WHERE chunk.library_id = %s AND length(embedding.vector) = %s AND chunk.id > %s AND chunk.id <= %s
+    WHERE chunk.library_id = %s AND chunk.id > %s AND chunk.id <= %s
     ORDER BY chunk.id LIMIT %s"""
 
 _CHANGED = f"""
@@ -43,32 +47,39 @@ _CHANGED = f"""
     FROM (SELECT DISTINCT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s) AS changed
     LEFT JOIN vectordb_chunk AS chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
     LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
-    LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
-                       AND length(embedding.vector) = %s"""
+    LEFT JOIN {_EMBEDDING}"""
 
 
 class StoredRows(NamedTuple):
-    """Rows named by `keys` [n]: `vectors` [n, dimension], and what `rows` [n] say besides."""
+    """Rows named by `keys` [n]: `vectors` [n, dimension], and what `rows` [n] say besides. And bare rows, named by
+    `bare_keys` [m]: `bare_rows` [m]."""
 
     keys: Int64
     vectors: Float32
     rows: list[Row]
+    bare_keys: Int64
+    bare_rows: list[Row]
 
 
 def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page: Callable[[], None]) -> StoredRows:
     """Read all rows in ascending order of their keys, by pages; `after_page` is called after each, and may renew the
-    snapshot. `state.dimension` must not be None."""
-    assert state.dimension is not None
-    params = [state.generation, state.key, state.dimension * DTYPE.itemsize]
+    snapshot."""
+    params = [*_of_vectors(state), state.key]
     [(count, greatest)] = snapshot.rows(_EXTENT, params)
     keys = np.empty(count, np.int64)
-    vectors = np.empty((count, state.dimension), np.float32)
+    vectors = np.empty((count, state.dimension or 0), np.float32)
+    bare_keys = [np.empty(0, np.int64)]
     rows: list[Row] = []
     documents: dict[str, str] = {}
+    bare_rows: list[Row] = []
     end, last = 0, _BELOW_ALL_KEYS
     statement = _statement(_PAGE, snapshot.dialect)
     # By pages: a client of PostgreSQL would hold all rows at once. Rows are added at the end, perhaps faster than this.
-    while count and last != greatest and (page := snapshot.rows(statement, [*params, last, greatest, page_rows])):
+    while (
+        greatest is not None
+        and last != greatest
+        and (page := snapshot.rows(statement, [*params, last, greatest, page_rows]))
+    ):
         after_page()
         last = page[-1][0]
         found = _as_arrays(page, state, documents)
@@ -76,33 +87,49 @@ def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page
         if end > len(keys):
             # Rows were added among these since they were counted; they are few.
             keys.resize(end, refcheck=False)
-            vectors.resize((end, state.dimension), refcheck=False)
+            vectors.resize((end, state.dimension or 0), refcheck=False)
         keys[start:end], vectors[start:end] = found.keys, found.vectors
+        bare_keys.append(found.bare_keys)
         rows += found.rows
-    return StoredRows(keys[:end], vectors[:end], rows)
+        bare_rows += found.bare_rows
+    return StoredRows(keys[:end], vectors[:end], rows, np.concatenate(bare_keys), bare_rows)
 
 
 def read_changed(snapshot: Snapshot, state: LibraryState, since: int) -> tuple[StoredRows, Int64]:
-    """Read the rows that the log names past `since`; return those that are there, and the keys of those that are gone.
-    `state.dimension` must not be None."""
-    assert state.dimension is not None
-    changed = snapshot.rows(
-        _statement(_CHANGED, snapshot.dialect),
-        [state.key, since, state.key, state.generation, state.dimension * DTYPE.itemsize],
-    )
-    found = _as_arrays([row for row in changed if row[1] is not None], state, {})
-    return found, np.setdiff1d(np.array([row[0] for row in changed], np.int64), found.keys)
+    """Read the rows that the log names past `since`; return those that are there, and the keys of those that are
+    gone."""
+    changed = snapshot.rows(_statement(_CHANGED, snapshot.dialect), [state.key, since, state.key, *_of_vectors(state)])
+    gone = [row[0] for row in changed if row[2] is None]
+    return _as_arrays([row for row in changed if row[2] is not None], state, {}), np.array(gone, np.int64)
+
+
+def _of_vectors(state: LibraryState) -> list[int]:
+    """The parameters of `_EMBEDDING`; without a dimension no vector is of its length."""
+    return [state.generation, (state.dimension or 0) * DTYPE.itemsize]
 
 
 def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState, documents: dict[str, str]) -> StoredRows:
-    """Rows of the database without those that no search could use: they may have been written past the services.
-    `documents` has the metadata of documents, which rows share."""
-    vectors = np.frombuffer(b"".join([row[1] for row in found]), DTYPE).reshape(len(found), state.dimension or 0)
+    """Rows of the database. `documents` has the metadata of documents, which rows share."""
+    embedded, bare = found, [row for row in found if row[1] is None]
+    if bare:
+        embedded = [row for row in found if row[1] is not None]
+    vectors = np.frombuffer(b"".join([row[1] for row in embedded]), DTYPE).reshape(len(embedded), state.dimension or 0)
     fine = usable(vectors, state.metric)
     if not fine.all():
-        found, vectors = list(compress(found, fine)), vectors[fine]
-    keys = np.array([row[0] for row in found], np.int64)
-    rows = [
+        # Written past the services.
+        bare = sorted([*bare, *compress(embedded, ~fine)], key=itemgetter(0))
+        embedded, vectors = list(compress(embedded, fine)), vectors[fine]
+    return StoredRows(
+        _keys_of(embedded), vectors, _rows_of(embedded, documents), _keys_of(bare), _rows_of(bare, documents)
+    )
+
+
+def _keys_of(found: list[tuple[Any, ...]]) -> Int64:
+    return np.array([row[0] for row in found], np.int64)
+
+
+def _rows_of(found: list[tuple[Any, ...]], documents: dict[str, str]) -> list[Row]:
+    return [
         Row(
             Attributes(
                 id,
@@ -116,7 +143,6 @@ def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState, documents: dic
         )
         for _, _, id, document_id, created_at, metadata, document, own, inherited, text in found
     ]
-    return StoredRows(keys, vectors, rows)
 
 
 def _shared(text: str | None, known: dict[str, str]) -> str:

@@ -90,8 +90,7 @@ def reopened(library_id: str = "a") -> LoadedView:
 
 def sizes(library_id: str = "a") -> list[tuple[int, int]]:
     """Live and dead rows of the segments that have files."""
-    segments = () if (view := reopened(library_id).view) is None else view.segments
-    return [(segment.live, segment.dead) for segment in segments if segment.name]
+    return [(segment.live, segment.dead) for segment in reopened(library_id).view.segments if segment.name]
 
 
 def live(library_id: str = "a") -> list[int]:
@@ -102,7 +101,6 @@ def live(library_id: str = "a") -> list[int]:
 def pending(library_id: str = "a") -> int:
     """The number of rows that are in no file."""
     current = reopened(library_id)
-    assert current.view is not None
     return len(current.view) - sum(segment.live for segment in current.view.segments if segment.name)
 
 

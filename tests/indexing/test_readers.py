@@ -26,7 +26,6 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 
 def assert_shows_the_rows(snapshot: Snapshot, current: LoadedView) -> None:
     """What a reader answers from is what its snapshot says, though its files may not be the newest."""
-    assert current.view is not None
     rows = loading.load(snapshot, current.state)
     for one, other in zip(live_rows(current.view), live_rows(rows), strict=True):
         assert np.array_equal(one, other)
@@ -89,7 +88,6 @@ def test_a_manifest_newer_than_a_readers_snapshot_is_no_damage(
         opened = loading.open_view(snapshot, state)
     assert opened is not None
     assert opened.manifest is not None
-    assert opened.view is not None
     assert (opened.state, len(opened.view)) == (state, SEAL)
     assert caplog.messages == []
     shown(cache)

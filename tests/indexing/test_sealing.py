@@ -169,12 +169,10 @@ def test_what_is_sealed_is_served_from_files_by_those_who_run_already(library: L
     settle(indexer)
     after = shown(worker)
     assert after.manifest is not None
-    assert after.view is not None
     assert [segment.name for segment in after.view.segments] == [record.name for record in after.manifest.segments]
     assert (len(after.view), after.view.tail.live) == (SEAL, 0)
     write(SEAL, 3)
     again = shown(worker)
-    assert again.view is not None
     assert again.view.segments == after.view.segments
     assert again.view.tail.live == 3
 
@@ -186,7 +184,6 @@ def test_changes_of_metadata_are_in_the_files(library: Library) -> None:
     Chunk.objects.update(metadata={"n": 1})
     settle(indexer)
     current = reopened()
-    assert current.view is not None
     assert current.manifest is not None
     assert current.manifest.seq == current.state.position.seq
     assert current.view.tail.live == 0

@@ -35,7 +35,7 @@ def test_pruning_keeps_what_the_newest_manifest_needs(library: Library) -> None:
     assert manifest is not None
     upsert({"c7": [9, 9, 9]})
     grow_log(5)
-    assert prune_changes(POLICY) == SEAL - 1
+    assert prune_changes(POLICY) == 2 * SEAL - 1
     assert Change.objects.earliest("seq").seq == manifest.seq
     current = reopened()
     assert (current.manifest, nearest(current, [9, 9, 9])) == (manifest, "c7")

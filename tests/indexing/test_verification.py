@@ -70,7 +70,7 @@ def test_rows_that_are_missing_too_many_or_of_another_vector_are_counted() -> No
     assert verify().faults == 2
     without_the_log_of("DELETE FROM vectordb_embedding WHERE chunk_id = %s", keys[20])
     report = verify()
-    assert (report.rows, report.faults, report.searched) == (49, 3, "brute_force")
+    assert (report.rows, report.faults, report.searched) == (50, 3, "brute_force")
     last = Change.objects.latest("seq").seq
     Embedding.objects.create(chunk_id=keys[20], generation=1, vector=other)
     chunk = Chunk.objects.create(library=Library.objects.get(), public_id="new")

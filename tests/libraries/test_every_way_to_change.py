@@ -41,11 +41,11 @@ PROBE = [1.0, 10.0, 100.0]
 
 
 class Row(NamedTuple):
-    """What a query shows of a chunk."""
+    """What a query shows of a chunk; a chunk without a vector is in a list by filter only."""
 
     text: str
     metadata: dict[str, Any]
-    vector: tuple[float, ...]
+    vector: tuple[float, ...] | None
     document: str | None = None
 
 
@@ -55,6 +55,7 @@ A = Row("A", {"n": 1}, (1, 0, 0), "d")
 B = Row("B", {"n": 2}, (0, 1, 0), "d")
 C = Row("C", {"n": 3}, (0, 0, 1))
 NEW = Row("new", {"n": 9}, (2, 3, 4))
+BARE_NEW = NEW._replace(vector=None)
 BEFORE: Rows = {"a": A, "b": B, "c": C}
 
 
@@ -127,6 +128,16 @@ def _save_of_a_new_chunk(library_id: str) -> None:
     Embedding.objects.create(chunk=chunk, generation=1, vector=blob(*NEW.vector))
 
 
+@leads_to({**BEFORE, "new": BARE_NEW})
+def _save_of_a_new_chunk_without_a_vector(library_id: str) -> None:
+    unsaved(library_id).save()
+
+
+@leads_to({**BEFORE, "x": BARE_NEW, "y": BARE_NEW})
+def _bulk_create_without_vectors(library_id: str) -> None:
+    Chunk.objects.bulk_create([unsaved(library_id, "x"), unsaved(library_id, "y")])
+
+
 @leads_to({"b": B, "c": C})
 def _delete(library_id: str) -> None:
     chunks(library_id, "a").get().delete()
@@ -167,7 +178,7 @@ def _bulk_create(library_id: str) -> None:
     Embedding.objects.bulk_create([Embedding(chunk=chunk, generation=1, vector=vector) for chunk in created])
 
 
-@leads_to({**BEFORE, "a": A._replace(text="new", metadata={"n": 9})})
+@leads_to({**BEFORE, "a": A._replace(text="new", metadata={"n": 9}), "without a vector": BARE_NEW})
 def _bulk_create_with_update_conflicts(library_id: str) -> None:
     Chunk.objects.bulk_create(
         [unsaved(library_id, "a"), unsaved(library_id, "without a vector")],
@@ -222,19 +233,19 @@ def _save_of_the_embedding(library_id: str) -> None:
     embedding.save()
 
 
-@leads_to({"b": B, "c": C})
+@leads_to({**BEFORE, "a": A._replace(vector=None)})
 def _delete_of_the_embedding(library_id: str) -> None:
     embeddings(library_id, "a").delete()
 
 
-@leads_to({"b": B, "c": C, "new": NEW._replace(vector=A.vector)})
+@leads_to({**BEFORE, "a": A._replace(vector=None), "new": NEW._replace(vector=A.vector)})
 def _giving_the_embedding_to_another_chunk(library_id: str) -> None:
     chunk = unsaved(library_id)
     chunk.save()
     embeddings(library_id, "a").update(chunk=chunk)
 
 
-@leads_to({"a": A._replace(vector=(3, 3, 3)), "b": B._replace(vector=(4, 4, 4))})
+@leads_to({"a": A._replace(vector=(3, 3, 3)), "b": B._replace(vector=(4, 4, 4)), "c": C._replace(vector=None)})
 def _another_generation_of_embeddings(library_id: str) -> None:
     a, b = chunks(library_id, "a", "b").order_by("public_id")
     Embedding.objects.create(chunk=a, generation=2, vector=blob(3, 3, 3))
@@ -366,7 +377,7 @@ def _insert_or_replace_with_its_key(library_id: str) -> None:
     run_in_sqlite(sql, library=library_id)
 
 
-@leads_to({"b": B, "c": C}, needs_sqlite=True)
+@leads_to({**BEFORE, "a": A._replace(text="replaced", vector=None)}, needs_sqlite=True)
 def _insert_or_replace_with_another_key(library_id: str) -> None:
     sql = f"INSERT OR REPLACE INTO vectordb_chunk ({_COLUMNS}) SELECT {_REPLACED} FROM vectordb_chunk WHERE {_CHUNK_A}"
     run_in_sqlite(sql, library=library_id)
@@ -553,11 +564,16 @@ def answered(client: httpx.Client) -> tuple[Rows, int]:
     answer = client.post("query", json=query).raise_for_status().json()
     for result in answer["results"]:
         assert result["score"] == np.dot(PROBE, result["embedding"])
+    every = {"filter": '{"@id": {"$exists": true}}', "include": "embedding"}
+    listed = client.get("chunks", params=every).raise_for_status().json()["items"]
+    bare = [chunk for chunk in listed if chunk["embedding"] is None]
     rows = {
-        result["id"]: Row(result["text"], result["metadata"], tuple(result["embedding"]), result["document_id"])
-        for result in answer["results"]
+        chunk["id"]: Row(
+            chunk["text"], chunk["metadata"], chunk["embedding"] and tuple(chunk["embedding"]), chunk["document_id"]
+        )
+        for chunk in [*answer["results"], *bare]
     }
-    assert len(rows) == len(answer["results"])
+    assert len(rows) == len(listed) == len(answer["results"]) + len(bare)
     return rows, answer["meta"]["revision"]
 
 

@@ -8,6 +8,7 @@ from apps.engine.vectors import DTYPE, Float32, Int64
 from apps.libraries.models import Chunk
 from apps.search.cache import ViewCache
 from apps.search.loading import LoadedView
+from apps.search.query.spec import EVERYTHING
 from apps.search.snapshots import Snapshot, open_snapshot
 from tests.engine.data import ranking
 
@@ -21,25 +22,22 @@ def shown(cache: ViewCache, library_id: str = "a") -> LoadedView:
 
 
 def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> LoadedView:
-    """What the cache answers from in `snapshot`; it is what the snapshot says."""
+    """What the cache answers from in `snapshot`; it is what the snapshot says, of chunks with a vector and without."""
     current = cache.current(snapshot, library_id)
     assert current.state == snapshot.library(library_id)
     rows = snapshot.rows(
         "SELECT chunk.id, embedding.vector FROM vectordb_library AS library"
         " JOIN vectordb_chunk AS chunk ON chunk.library_id = library.id"
-        " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id"
+        " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id"
         " AND embedding.generation = library.generation"
         " WHERE library.public_id = %s ORDER BY chunk.id",
         [library_id],
     )
-    dimension = current.state.dimension
-    if current.view is None:
-        assert dimension is None or not rows
-        return current
-    assert dimension is not None
-    rows = [(key, vector) for key, vector in rows if len(vector) == dimension * DTYPE.itemsize]
+    dimension = current.state.dimension or 0
+    assert current.view.keys(current.view.matching(EVERYTHING)).tolist() == [key for key, _ in rows]
+    rows = [(key, vector) for key, vector in rows if vector and len(vector) == dimension * DTYPE.itemsize]
     keys = np.array([key for key, _ in rows], np.int64)
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), DTYPE).reshape(-1, dimension)
+    vectors = np.frombuffer(b"".join(vector for _, vector in rows), DTYPE).reshape(len(rows), dimension)
     probes = np.resize(PROBES, (2, dimension))
     for hits, probe in zip(current.view.search(probes, len(rows) + 5), probes, strict=True):
         assert hits.keys.tolist() == keys[ranking(current.state.metric, vectors, probe)].tolist()
@@ -48,12 +46,14 @@ def shown_in(snapshot: Snapshot, cache: ViewCache, library_id: str = "a") -> Loa
 
 def nearest(current: LoadedView, vector: list[float]) -> str:
     """The id of the chunk that is nearest to `vector`."""
-    assert current.view is not None
     [hits] = current.view.search(np.array([vector], np.float32), 1)
     return Chunk.objects.get(pk=int(hits.keys[0])).public_id
 
 
-def live_rows(view: View) -> tuple[Int64, Float32]:
-    """Keys and vectors of all live rows, in ascending order of the keys."""
-    keys, places = part.live_rows(view.parts)
-    return keys, part.vectors_at(view.parts, places)
+def live_rows(view: View) -> tuple[Int64, Float32, Int64]:
+    """Keys and vectors of all live rows that have a vector, in ascending order of the keys; and the keys of the
+    others."""
+    embedded = [one for one in view.parts if not one.is_bare] or [view.tail]
+    keys, places = part.live_rows(embedded)
+    bare_keys, _ = part.live_rows([one for one in view.parts if one.is_bare])
+    return keys, part.vectors_at(embedded, places), bare_keys

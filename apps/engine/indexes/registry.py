@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 
 from apps.engine.errors import InvalidParameter
+from apps.engine.indexes.bare import Bare
 from apps.engine.indexes.base import Parameter, VectorIndex
 
 AUTO, BRUTE_FORCE = "auto", "brute_force"
+# Of rows without vectors; nobody can choose it.
+BARE = "none"
 INDEX_TYPES = {
     BRUTE_FORCE: "apps.engine.indexes.brute_force:BruteForce",
     "kd_tree": "apps.engine.indexes.kd_tree:KdTree",
@@ -38,6 +41,8 @@ AUTO_THRESHOLDS = AutoThresholds()
 
 def index_type(name: str) -> type[VectorIndex]:
     """The index class for a name of the registry; raises InvalidParameter for another."""
+    if name == BARE:
+        return Bare
     if name not in INDEX_TYPES:
         known = ", ".join([AUTO, *INDEX_TYPES])
         raise InvalidParameter("index_type", f"{name!r} is not an index type; there are: {known}")

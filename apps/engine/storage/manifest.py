@@ -21,7 +21,7 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose files these are: a library's random uid, and what its vectors are."""
+    """Whose files these are: a library's random uid, and what its vectors are; `dimension` is 0 where it has none."""
 
     library: str
     dimension: int
@@ -88,8 +88,12 @@ class Manifest:
 
     def check(self, number: int, identity: Identity) -> None:
         """Raise Damaged unless this is manifest `number` of the library that `identity` describes; Superseded where it
-        shows the vectors that the library had before a change of its embedding model, or has after it."""
-        if self.identity.generation != identity.generation and self.identity.library == identity.library:
-            raise Superseded(f"manifest {number} is of generation {self.identity.generation} of the vectors")
+        shows the vectors that the library had before a change of its embedding model, or has after it, or is of the
+        time before it had any."""
+        if self.identity.library == identity.library:
+            if self.identity.generation != identity.generation:
+                raise Superseded(f"manifest {number} is of generation {self.identity.generation} of the vectors")
+            if identity.dimension and not self.identity.dimension:
+                raise Superseded(f"manifest {number} is of the time before there were vectors")
         if self.number != number or self.identity != identity:
             raise Damaged(f"manifest {number} is of another library, or of other vectors")

@@ -22,7 +22,10 @@ from apps.engine.vectors import Float32, Float64, Int64, Mask
 
 @dataclass(frozen=True)
 class Part(ABC):
-    """Rows: their keys int64 [n], vectors, and data besides. `alive` [n] masks the live rows; None where all live."""
+    """Rows: their keys int64 [n], vectors, and data besides. `alive` [n] masks the live rows; None where all live.
+
+    Either all rows have a vector, or none has, and the matrix is [n, 0].
+    """
 
     keys: Int64
     matrix: Matrix
@@ -38,6 +41,11 @@ class Part(ABC):
     def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
         """The k nearest to each of `queries` [m, dimension] of the rows that `allowed` names, all of which live; None
         names all live rows. `exact` asks no approximate index, which gets those of `params` that it takes."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the rows have no vectors: their matrix has no columns, and nobody may search it."""
+        return self.matrix.dimension == 0
 
     @property
     def dead(self) -> int:
@@ -157,13 +165,15 @@ def live_rows(parts: Sequence[Part]) -> tuple[Int64, Int64]:
 
 
 def vectors_at(parts: Sequence[Part], places: Int64) -> Float32:
-    """A copy of the vectors at `places`, as `live_rows` gives them: [n, dimension]; there is at least one part."""
-    vectors = np.empty((len(places), parts[0].matrix.dimension), np.float32)
+    """A copy of the vectors at `places`, as `live_rows` gives them: [n, dimension]; there is at least one part, and
+    none of these rows is bare where others are not."""
+    vectors = np.empty((len(places), max(part.matrix.dimension for part in parts)), np.float32)
     start = 0
     # Part by part: all vectors are held twice at no time.
     for part in parts:
         here = np.flatnonzero((places >= start) & (places < start + len(part.keys)))
-        vectors[here] = part.matrix.vectors[places[here] - start]
+        if len(here):
+            vectors[here] = part.matrix.vectors[places[here] - start]
         start += len(part.keys)
     return vectors
 

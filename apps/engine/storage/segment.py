@@ -4,9 +4,9 @@ Keys ascend. Nothing but the mask of dead rows ever changes, and a changed mask 
 was saved is named by its folder:
 
 keys.npy      int64 [n], ascending
-vectors.npy   float32 [n, dimension]
+vectors.npy   float32 [n, dimension]; [n, 0] where the rows have no vectors
 exact/        norms and codes of its matrix, which answers exact queries
-index/        the files of its index, unless that is `brute_force`
+index/        the files of its index, unless that has none
 content/      the files of its row data
 """
 
@@ -21,7 +21,7 @@ from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import Damaged
 from apps.engine.indexes.base import NO_PARAMS, Checkpoint, Params, VectorIndex, no_checkpoint
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.indexes.registry import BRUTE_FORCE, index_type
+from apps.engine.indexes.registry import BARE, BRUTE_FORCE, index_type
 from apps.engine.metrics import Metric
 from apps.engine.storage.checked_files import raise_damaged
 from apps.engine.storage.part import Part, live_rows, row_data_at, vectors_at
@@ -52,7 +52,10 @@ class Segment(Part):
         checkpoint: Checkpoint = no_checkpoint,
     ) -> Self:
         """A segment of the rows of `matrix` with `row_data`, named by `keys` [n], which must ascend; keeps all three.
-        What `checkpoint` raises ends the build, as `VectorIndex.build` says."""
+        Rows without vectors have an index of the type `none`, whatever `kind` says. What `checkpoint` raises ends the
+        build, as `VectorIndex.build` says."""
+        if not matrix.dimension:
+            kind, params = BARE, NO_PARAMS
         index = index_type(kind).build(matrix, params, checkpoint)
         return cls(keys=keys, matrix=matrix, row_data=row_data, alive=None, index=index, params=params, name=name)
 
@@ -65,8 +68,8 @@ class Segment(Part):
         params: Params = NO_PARAMS,
         checkpoint: Checkpoint = no_checkpoint,
     ) -> Self:
-        """A segment of the live rows of `parts`, which have no live key in common; shares the arrays of a segment that
-        has all of them."""
+        """A segment of the live rows of `parts`, which have no live key in common, and are all bare or none; shares the
+        arrays of a segment that has all of them."""
         living = [part for part in parts if part.live]
         if len(living) == 1 and isinstance(sole := living[0], Segment) and not sole.dead:
             keys, matrix, row_data = sole.keys, sole.matrix, sole.row_data
@@ -86,7 +89,7 @@ class Segment(Part):
         save_array(folder / _KEYS, self.keys)
         save_array(folder / _VECTORS, self.matrix.vectors)
         self.matrix.save(folder / _MATRIX)
-        if self.kind != BRUTE_FORCE:
+        if self.kind not in (BRUTE_FORCE, BARE):
             (folder / _INDEX).mkdir()
             self.index.save(folder / _INDEX)
         self.row_data.save(folder / _ROW_DATA)
@@ -100,7 +103,8 @@ class Segment(Part):
             matrix = Matrix.load(folder / _MATRIX, vectors, metric)
             index = index_type(kind).load(folder / _INDEX, matrix)
             row_data = SealedRows.load(folder / _ROW_DATA)
-        if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), dimension):
+        columns = 0 if kind == BARE else dimension
+        if keys.dtype != np.int64 or vectors.dtype != np.float32 or vectors.shape != (len(keys), columns):
             raise Damaged(f"{folder.name} holds arrays of another type or shape")
         if len(row_data) != len(keys):
             raise Damaged(f"{folder.name} holds data of another number of rows")

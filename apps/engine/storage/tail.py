@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.indexes.registry import BRUTE_FORCE
+from apps.engine.indexes.registry import BARE, BRUTE_FORCE
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.storage.part import Part
 from apps.engine.storage.row_data import BufferedRows, Row
@@ -110,7 +110,7 @@ class Tail(Part):
 
     @property
     def kind(self) -> str:
-        return BRUTE_FORCE
+        return BARE if self.is_bare else BRUTE_FORCE
 
     @property
     def nbytes(self) -> int:

@@ -1,8 +1,11 @@
-"""One state of a library, as one process holds it: sealed segments, a tail of newer rows, masks of dead rows.
+"""One state of a library, as one process holds it: sealed segments, tails of newer rows, masks of dead rows.
 
 A view never changes after it was made, so any number of threads search it without a lock. `apply` makes the next view
 from this one and the rows that changed, sharing segments and tail; only one thread at a time may call it for the views
 of a library. A key has at most one live row. Rows of a segment lie in ascending order of their keys.
+
+Rows without a vector are *bare*. They lie in segments and in a tail of their own, which searches by vector pass over;
+all else looks at every part. A row that gets a vector, or loses its, dies in one part and is new in another.
 
 Rows may expire. `at` gives the view of a time, in which those that have are dead: the same view until the first does,
 and then one that is kept until the next. Nothing is lost by it, so clocks may step back.
@@ -39,6 +42,7 @@ from apps.engine.vectors import Float32, Int64, Mask
 
 COMPACT_ROWS = 1024
 _COMPACT_SHARE = 4
+_NO_KEYS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,15 @@ class _Memo:
 class View:
     """An immutable state of one library; see the head of this module.
 
-    `built_at` is in seconds since the epoch. A part in memory is copied from `compact_rows` dead rows on.
+    `dimension` is 0 where the library has none, and all rows are bare. `built_at` is in seconds since the epoch. A part
+    in memory is copied from `compact_rows` dead rows on.
     """
 
     dimension: int
     metric: Metric
     segments: tuple[Segment, ...]
     tail: Tail
+    bare_tail: Tail
     built_at: float
     compact_rows: int
     _memo: _Memo = field(default_factory=_Memo, init=False, repr=False, compare=False)
@@ -94,13 +100,18 @@ class View:
         keys: Int64,
         vectors: Float32,
         rows: Sequence[Row],
+        bare_keys: Int64 = _NO_KEYS,
+        bare_rows: Sequence[Row] = (),
         compact_rows: int = COMPACT_ROWS,
     ) -> Self:
-        """A view of the rows with `vectors` [n, dimension] and the data `rows` [n], named by `keys` [n], which must
-        ascend. Keeps both arrays."""
-        segments: tuple[Segment, ...] = ()
-        if len(keys):
-            segments = (Segment.build(keys=keys, matrix=Matrix.build(vectors, metric), row_data=BufferedRows(rows)),)
+        """A view of the rows with `vectors` [n, dimension] and the data `rows` [n], named by `keys` [n], and of the
+        `bare_rows` [m], named by `bare_keys` [m]; both keys must ascend. Keeps the arrays."""
+        given = (keys, vectors, rows), (bare_keys, _no_vectors(bare_keys), bare_rows)
+        segments = tuple(
+            Segment.build(keys=some, matrix=Matrix.build(matrix, metric), row_data=BufferedRows(data))
+            for some, matrix, data in given
+            if len(some)
+        )
         return cls.of(
             dimension=dimension, metric=metric, segments=segments, built_at=time.time(), compact_rows=compact_rows
         )
@@ -116,7 +127,8 @@ class View:
         compact_rows: int = COMPACT_ROWS,
     ) -> Self:
         """A view of the live rows of `segments`, which have no live key in common."""
-        return cls(dimension, metric, segments, Tail.build(dimension, metric), built_at, compact_rows)
+        tails = Tail.build(dimension, metric), Tail.build(0, metric)
+        return cls(dimension, metric, segments, *tails, built_at, compact_rows)
 
     def __len__(self) -> int:
         """The number of live rows."""
@@ -124,8 +136,13 @@ class View:
 
     @property
     def parts(self) -> list[Part]:
-        """The segments, and last the tail."""
-        return [*self.segments, self.tail]
+        """The segments, and last the tails."""
+        return [*self.segments, self.tail, self.bare_tail]
+
+    @property
+    def bare(self) -> int:
+        """The number of live rows without a vector."""
+        return sum(part.live for part in self.parts if part.is_bare)
 
     @property
     def dead(self) -> int:
@@ -151,20 +168,30 @@ class View:
         if shown is None or not shown.since <= now < shown.until:
             spans = [part.expiring.span(now) for part in self.parts]
             segments = tuple(segment.at(now) for segment in self.segments)
-            view = replace(self, segments=segments, tail=self.tail.at(now))
+            view = replace(self, segments=segments, tail=self.tail.at(now), bare_tail=self.bare_tail.at(now))
             shown = _Shown(max(since for since, _ in spans), min(until for _, until in spans), view)
             self._memo.shown = shown
         return shown.view
 
-    def apply(self, *, keys: Int64, vectors: Float32, rows: Sequence[Row], gone: Int64) -> "View":
-        """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and `rows` [n], and those of `gone` are
-        no more. `keys` and `gone` must not have a key in common."""
-        touched = np.concatenate([keys, gone])
+    def apply(
+        self,
+        *,
+        keys: Int64,
+        vectors: Float32,
+        rows: Sequence[Row],
+        gone: Int64,
+        bare_keys: Int64 = _NO_KEYS,
+        bare_rows: Sequence[Row] = (),
+    ) -> "View":
+        """The view in which the rows of `keys` [n] are `vectors` [n, dimension] and `rows` [n], those of `bare_keys`
+        [m] are `bare_rows` [m], and those of `gone` are no more. No key may be in two of the three."""
+        touched = np.concatenate([keys, bare_keys, gone])
         if not len(touched):
             return self
         segments = tuple(segment.without(touched) for segment in self.segments)
         tail = self.tail.apply(touched, keys, vectors, rows)
-        return replace(self, segments=segments, tail=tail)._compact()
+        bare_tail = self.bare_tail.apply(touched, bare_keys, _no_vectors(bare_keys), bare_rows)
+        return replace(self, segments=segments, tail=tail, bare_tail=bare_tail)._compact()
 
     def _compact(self) -> "View":
         """This view, with the live rows of every part in memory copied where a quarter of the part is dead."""
@@ -174,13 +201,18 @@ class View:
             else segment
             for segment in self.segments
         ]
-        tail = self.tail.copy_live() if _is_sparse(self.tail, self.compact_rows) else self.tail
-        return replace(self, segments=tuple(segment for segment in segments if len(segment.keys)), tail=tail)
+        tail, bare_tail = (
+            tail.copy_live() if _is_sparse(tail, self.compact_rows) else tail for tail in (self.tail, self.bare_tail)
+        )
+        segments = [segment for segment in segments if len(segment.keys)]
+        return replace(self, segments=tuple(segments), tail=tail, bare_tail=bare_tail)
 
-    def flush(self) -> Segment | None:
-        """A segment of the live rows that are in no file; None where there are none."""
-        parts = [part for part in self.parts if not (isinstance(part, Segment) and part.name)]
-        return Segment.merge(parts) if any(part.live for part in parts) else None
+    def flush(self) -> list[Segment]:
+        """The live rows that are in no file, as a segment of those with a vector and one of the others, where there are
+        any."""
+        loose = [part for part in self.parts if part.live and not (isinstance(part, Segment) and part.name)]
+        groups = [part for part in loose if not part.is_bare], [part for part in loose if part.is_bare]
+        return [Segment.merge(parts) for parts in groups if parts]
 
     def search(
         self,
@@ -199,7 +231,7 @@ class View:
         found = [
             (part, part.search(queries, k, exact=exact, params=params, allowed=mask))
             for part, mask in self._parts_with(allowed)
-            if len(part.keys) and (mask is None or mask.any())
+            if len(part.keys) and not part.is_bare and (mask is None or mask.any())
         ]
         return [_merge_hits(found, query, k) for query in range(len(queries))]
 
@@ -218,6 +250,10 @@ class View:
         """Of each part, the live rows that match."""
         return [part.matching(filter) for part in self.parts]
 
+    def with_vectors(self, allowed: Sequence[Mask]) -> list[Mask]:
+        """Of rows that `matching` gave, those that have a vector."""
+        return [np.zeros_like(mask) if part.is_bare else mask for part, mask in zip(self.parts, allowed, strict=True)]
+
     def keys(self, allowed: Sequence[Mask]) -> Int64:
         """The keys of rows that `matching` gave, in ascending order."""
         return np.sort(np.concatenate([part.keys[mask] for part, mask in zip(self.parts, allowed, strict=True)]))
@@ -231,6 +267,10 @@ class View:
         of all that it is a page of. Values and their order are those of `rank_values`."""
         counts = [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.counts(field, mask)]
         return rank_values(counts, page)
+
+
+def _no_vectors(keys: Int64) -> Float32:
+    return np.empty((len(keys), 0), np.float32)
 
 
 def _is_sparse(part: Part, compact_rows: int) -> bool:

@@ -76,6 +76,7 @@ _RESTART = f"""
         DELETE FROM vectordb_change;
         INSERT INTO vectordb_change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM vectordb_library;"""
 _TRIGGERS = {
+    "vectordb_chunk_log_insert": ("AFTER INSERT ON vectordb_chunk", _NEW, _log(_chunks_of("new_rows"))),
     "vectordb_chunk_log_update": (
         "AFTER UPDATE ON vectordb_chunk",
         _BOTH,

@@ -37,15 +37,18 @@ _FORGET_OTHERS = """
 _LOG_CHUNKS = f"""
             {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE document_id = NEW.id;"""
 
-# A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A chunk
-# that is new is logged by its embedding: without one it is in no answer. A library whose vectors are other ones at once
-# gets an entry of no chunk, so that its revision tells.
+# A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A
+# library whose vectors are other ones at once gets an entry of no chunk, so that its revision tells.
 _TRIGGERS = {
     "vectordb_chunk_log_replaced": f"""
         BEFORE INSERT ON vectordb_chunk BEGIN
             {_LOG} SELECT library_id, id, random() FROM vectordb_chunk
             WHERE library_id = NEW.library_id AND public_id = NEW.public_id;
             {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE id = NEW.id;{_FORGET_OTHERS}
+        END""",
+    "vectordb_chunk_log_insert": f"""
+        AFTER INSERT ON vectordb_chunk BEGIN
+            {_LOG} VALUES (NEW.library_id, NEW.id, random());
         END""",
     "vectordb_chunk_log_displaced": f"""
         BEFORE UPDATE OF id, library_id, public_id ON vectordb_chunk BEGIN

@@ -83,7 +83,7 @@ def make_requests(
 def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: str) -> SearchRequest:
     left_out, text = None, spec.text
     if spec.is_set("chunk_id"):
-        left_out, vector, text = _read_chunk(library, spec.chunk_id, at)
+        left_out, vector, text = _read_chunk(library, spec, at)
         library.budget.spend(PER_TEXT_BYTE * len(text))
     is_ranking = spec.mmr is None and spec.group_by is None and not spec.boost
     return SearchRequest(
@@ -117,7 +117,7 @@ def _needs_model(spec: QuerySpec) -> bool:
 
 def _check_models(state: LibraryState, specs: Mapping[str, QuerySpec]) -> None:
     """Raise ModelMismatch where a query names another embedding model than the library's. A library that may still get
-    any model has nothing that a query could find."""
+    any model has no vectors that another one made."""
     named = {f"{at}/embedding": spec.embedding.key for at, spec in specs.items() if spec.embedding is not None}
     if named and (state.embedding is not None or state.dimension is not None):
         check_models(state.embedding, named)
@@ -130,19 +130,25 @@ def _check_search_params(index_type: str, spec: QuerySpec, at: str) -> None:
         raise Invalid.at(at + pointer(["search_params", error.name]), error.reason) from None
 
 
-def _read_chunk(library: OpenLibrary, chunk_id: str, at: str) -> tuple[int, Float32, str]:
-    """Key, vector and text of a chunk. Raises NotFound, Invalid."""
-    state = library.state
+def _read_chunk(library: OpenLibrary, spec: QuerySpec, at: str) -> tuple[int, Float32 | None, str]:
+    """Key, vector and text of the chunk that a query names; a search for words needs no vector. Raises NotFound,
+    Invalid."""
+    state, chunk_id = library.state, spec.chunk_id
     found = library.snapshot.rows(
         "SELECT chunk.id, embedding.vector, chunk.text FROM vectordb_chunk AS chunk"
-        " JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
+        " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
         " WHERE chunk.library_id = %s AND chunk.public_id = %s",
         [state.generation, state.key, chunk_id],
     )
     if not found:
-        detail = f"There is no chunk {chunk_id!r} with a vector in this library."
+        detail = f"There is no chunk {chunk_id!r} in this library."
         raise NotFound(detail, [Fault(at, "names no chunk of this library")])
     key, blob, text = found[0]
+    if spec.mode == "lexical":
+        return key, None, text
+    if blob is None:
+        detail = f"The chunk {chunk_id!r} has no vector to search with; use mode lexical, or write its vector."
+        raise Invalid(detail, [Fault(at, "names a chunk without a vector: use mode lexical")])
     vector = vector_array(blob)
     if len(vector) != state.dimension or not usable(vector[np.newaxis], state.metric)[0]:
         detail = f"The chunk {chunk_id!r} has a vector that cannot be searched with; write it again."

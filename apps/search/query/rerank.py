@@ -32,14 +32,20 @@ def paginate(hits: RankedHits, spec: QuerySpec) -> RankedHits:
 
 def mmr(library: OpenLibrary, hits: RankedHits, query: Float32, spec: QuerySpec) -> RankedHits:
     """Results chosen one by one from the first ranks, each for being near the query and unlike those before (Carbonell
-    and Goldstein, 1998); likeness is the cosine, whatever the metric. Those of further ranks follow as they are."""
+    and Goldstein, 1998); likeness is the cosine, whatever the metric. Those of further ranks follow as they are, behind
+    chunks of the first ranks that words found and that have no vector."""
     assert spec.mmr is not None
     ranked = hits.take(above_threshold(hits, spec))
     end, first = spec.offset + spec.k, ranked.keys[: spec.mmr_ranks]
+    vectors = read_vectors(library, first) if first else {}
+    if len(vectors) < len(first):
+        places = sorted(range(len(first)), key=lambda place: first[place] not in vectors)
+        ranked = ranked.take([*places, *range(len(first), len(ranked.keys))])
+        first = ranked.keys[: len(vectors)]
     if not first:
-        return ranked
+        return ranked.take(range(len(ranked.keys))[spec.offset : end])
     library.budget.spend(price_of_mmr(len(first), min(end, len(first)), len(query)))
-    units = _unit_rows(read_vectors(library, first))
+    units = _unit_rows(np.array([vectors[key] for key in first]))
     relevance = units @ _unit_rows(query[np.newaxis])[0]
     likeness = np.zeros(len(units), np.float32)
     chosen: list[int] = []

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from apps.libraries.chunk_fields import ChunkStatement, Render, Row, Shown, chunk_statement, vector_array
@@ -56,12 +54,13 @@ def read_blocks(snapshot: Snapshot, statement: ChunkStatement, keys: Sequence[in
         yield snapshot.rows(f"{statement.sql}chunk.id IN ({', '.join(['%s'] * len(some))})", some)
 
 
-def read_vectors(library: OpenLibrary, keys: Sequence[int]) -> Float32:
-    """The vectors of chunks, float32 [n, dimension], in the order of `keys`."""
+def read_vectors(library: OpenLibrary, keys: Sequence[int]) -> dict[int, Float32]:
+    """The vectors of those of the chunks that have one of the library's dimension, by key."""
     sql = "SELECT chunk_id, vector FROM vectordb_embedding WHERE generation = %s AND chunk_id IN ({})"
     marks = ", ".join(["%s"] * len(keys))
-    found = dict(library.snapshot.rows(sql.format(marks), [library.state.generation, *keys]))
-    return np.array([vector_array(found[key]) for key in keys])
+    found = library.snapshot.rows(sql.format(marks), [library.state.generation, *keys])
+    vectors = {key: vector_array(vector) for key, vector in found}
+    return {key: vector for key, vector in vectors.items() if len(vector) == library.state.dimension}
 
 
 def _size(row: Row) -> int:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from apps.engine.indexes.base import Params
-from apps.engine.indexes.registry import BRUTE_FORCE
+from apps.engine.indexes.registry import BARE, BRUTE_FORCE
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
-from apps.engine.storage.row_lookup import RowLookup
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
@@ -38,6 +37,8 @@ FUSED_RANKS = 100
 # A ranking by an approximate index is continued in searches that are deeper by this factor.
 _STEP = 4
 _SCAN = "exact scan"
+# What has no index that may miss a row.
+_SCANNED = (BRUTE_FORCE, BARE)
 _WORDS = "words"
 
 
@@ -128,13 +129,10 @@ def _plan_of(kinds: frozenset[str]) -> str:
 
 
 class Searcher:
-    """The embedded engine's answers from one view; None is the view of a library that has no vectors yet. They are
-    paid from the budget of a request before work begins: a method raises Invalid where it is too small. `snapshot` has
-    the view's texts, which conditions on them need."""
+    """The embedded engine's answers from one view. They are paid from the budget of a request before work begins: a
+    method raises Invalid where it is too small. `snapshot` has the view's texts, which conditions on them need."""
 
-    def __init__(
-        self, view: View | None, budget: RequestBudget | None = None, snapshot: Snapshot | None = None
-    ) -> None:
+    def __init__(self, view: View, budget: RequestBudget | None = None, snapshot: Snapshot | None = None) -> None:
         self._view = view
         self._budget = budget or RequestBudget()
         self._snapshot = snapshot
@@ -143,8 +141,6 @@ class Searcher:
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
         """The hits of each request, in the order of `requests`. Raises TooSlow."""
         view = self._view
-        if view is None:
-            return [_NO_VECTORS] * len(requests)
         self._pay(view, requests)
         if len(requests) == 1 and requests[0].mode == "vector":
             return [self._select(view, self._search_vectors(view, requests)[0], requests[0])]
@@ -167,15 +163,11 @@ class Searcher:
 
     def match(self, filter: Filter) -> Int64:
         """The keys of the chunks that match, ascending."""
-        if self._view is None:
-            return np.empty(0, np.int64)
         self._budget.spend(price_of_filters([filter], len(self._view)))
         return self._view.keys(self._matching(self._view, filter))
 
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
-        if self._view is None:
-            return 0
         if filter.is_everything:
             return len(self._view)
         self._budget.spend(price_of_filters([filter], len(self._view)))
@@ -184,8 +176,6 @@ class Searcher:
     def lookup(self, keys: Sequence[int]) -> ChunkLookup:
         """What the chunks `keys` have and match."""
         view, chunks = self._view, np.array(keys, np.int64)
-        if view is None:
-            return ChunkLookup(RowLookup.of([], chunks), lambda _: [])
 
         def matching(filter: Filter) -> list[Mask]:
             self._budget.spend(price_of_filters([filter], len(view)))
@@ -196,8 +186,6 @@ class Searcher:
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""
-        if self._view is None:
-            return Facets([], 0, 0)
         self._budget.spend(price_of_filters([filter], len(self._view)) + price_of_values(page, len(self._view)))
         masks = self._matching(self._view, filter)
         counts, distinct = self._view.facets(field, masks, page)
@@ -237,6 +225,8 @@ class Searcher:
     def _search_vectors(self, view: View, requests: Sequence[SearchRequest]) -> list[RankedHits]:
         """Searches that share all options but their vector and the chunk that they leave out."""
         request = requests[0]
+        if not view.dimension:
+            return [_NO_VECTORS] * len(requests)
         assert request.vector is not None
         vectors = np.array([one.vector for one in requests]) if len(requests) > 1 else request.vector[np.newaxis]
         allowed = self._allow_before(view, request)
@@ -307,7 +297,8 @@ class Searcher:
         if request.filter_mode == "post":
             allowed = self._allow(view, request.filter)
             if allowed.masks is not None:
-                return _keep(ranked, view.keys(allowed.masks), allowed)
+                masks = view.with_vectors(allowed.masks) if request.mode == "vector" else allowed.masks
+                return _keep(ranked, view.keys(masks), _Allowed.of(masks))
         return ranked
 
 
@@ -319,7 +310,7 @@ def _depth(request: SearchRequest) -> int:
 def _depths(view: View, request: SearchRequest, exact: bool) -> list[int]:
     """The depths of the searches that make a ranking by vector, ascending."""
     depth, extra = _depth(request), request.left_out is not None
-    if exact or all(part.kind == BRUTE_FORCE for part in view.parts):
+    if exact or all(part.kind in _SCANNED for part in view.parts):
         return [depth]
     depths = [(request.first or request.fetch - request.offset) + extra]
     while depths[-1] < depth:

@@ -1,7 +1,8 @@
 """A view equals a dictionary of its rows after every step, and stays as it was however many steps follow."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from tests.engine.data import bounded, expiry_of, ranking, rows_of, seeds, witho
 
 DIMENSION = 3
 NO_KEYS = np.empty(0, np.int64)
-Rows = dict[int, Float32]
+# By key; None for a row without a vector.
+Rows = dict[int, Float32 | None]
 
 
 def keys_of(keys: Iterable[int]) -> Int64:
@@ -34,34 +36,45 @@ def matrix(rows: Iterable[Float32]) -> Float32:
     return np.array(list(rows), np.float32).reshape(-1, DIMENSION)
 
 
-def build(rows: Rows, metric: Metric = Metric.EUCLIDEAN) -> View:
-    keys = keys_of(rows)
-    vectors = matrix(rows[key] for key in keys.tolist())
-    return View.build(dimension=DIMENSION, metric=metric, keys=keys, vectors=vectors, rows=rows_of(keys))
-
-
-def advance(view: View, rows: Rows, gone: Iterable[int] = ()) -> View:
-    # In the order of the dictionary: a view need not get its changes sorted.
-    keys, vectors = np.array(list(rows), np.int64), matrix(rows.values())
+def arrays(rows: Mapping[int, Float32 | None]) -> dict[str, Any]:
+    """The rows as a view takes them, in the order of the dictionary."""
+    embedded = {key: row for key, row in rows.items() if row is not None}
+    keys, vectors = np.array(list(embedded), np.int64), matrix(embedded.values())
     vectors.flags.writeable = False
-    return view.apply(keys=keys, vectors=vectors, rows=rows_of(keys), gone=np.array(list(gone), np.int64))
+    bare_keys = np.array([key for key, row in rows.items() if row is None], np.int64)
+    return {
+        "keys": keys,
+        "vectors": vectors,
+        "rows": rows_of(keys),
+        "bare_keys": bare_keys,
+        "bare_rows": rows_of(bare_keys),
+    }
+
+
+def build(rows: Mapping[int, Float32 | None], metric: Metric = Metric.EUCLIDEAN) -> View:
+    return View.build(dimension=DIMENSION, metric=metric, **arrays(dict(sorted(rows.items()))))
+
+
+def advance(view: View, rows: Mapping[int, Float32 | None], gone: Iterable[int] = ()) -> View:
+    # A view need not get its changes sorted.
+    return view.apply(**arrays(rows), gone=np.array(list(gone), np.int64))
 
 
 class Expected:
     """The answers that a view of `rows` must give, for as long as it lives."""
 
-    def __init__(self, metric: Metric, queries: Float32, rows: Rows) -> None:
-        keys = keys_of(rows)
-        vectors = matrix(rows[key] for key in keys.tolist())
+    def __init__(self, metric: Metric, queries: Float32, rows: Mapping[int, Float32 | None]) -> None:
+        embedded = {key: row for key, row in sorted(rows.items()) if row is not None}
+        keys, vectors = keys_of(embedded), matrix(embedded.values())
         self._queries = queries
         self._rankings = [keys[ranking(metric, vectors, query)].tolist() for query in queries]
-        self._keys = keys.tolist()
-        self._above = [key for key in keys.tolist() if key >= 1000]
-        self._some = np.random.default_rng(len(keys)).permutation(keys)[:25]
+        self._all = sorted(rows)
+        self._above = [key for key in self._all if key >= 1000]
+        self._some = np.random.default_rng(len(keys)).permutation(keys_of(rows))[:25]
 
     def assert_of(self, view: View) -> None:
         count = len(self._rankings[0])
-        assert len(view) == count
+        assert (len(view), view.bare) == (len(self._all), len(self._all) - count)
         for k in (1, 7, count + 5):
             for hits, expected in zip(view.search(self._queries, k), self._rankings, strict=True):
                 assert hits.keys.tolist() == expected[:k]
@@ -74,8 +87,10 @@ class Expected:
         assert view.lookup(self._some).times(CREATED_AT).tolist() == (self._some / 1e6).tolist()
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
             assert hits.keys.tolist() == [key for key in expected if key >= 1000][:7]
-        assert sorted(view.search_text(parse_query("row"), count + 1).keys.tolist()) == self._keys
-        assert [value for value, _ in view.facets("key", view.matching(And(())), ValuePage(count))[0]] == self._keys
+        embedded = view.keys(view.with_vectors(some)).tolist()
+        assert embedded == sorted(key for key in self._rankings[0] if key >= 1000)
+        assert sorted(view.search_text(parse_query("row"), len(view) + 1).keys.tolist()) == self._all
+        assert [value for value, _ in view.facets("key", view.matching(And(())), ValuePage(len(view)))[0]] == self._all
 
 
 class ViewMachine(RuleBasedStateMachine):
@@ -85,7 +100,7 @@ class ViewMachine(RuleBasedStateMachine):
     def load(self, metric: Metric, rows: int, seed: int) -> None:
         self.metric, self.rng = metric, np.random.default_rng(seed)
         self.queries = self.rng.standard_normal((2, DIMENSION)).astype(np.float32)
-        self.rows: Rows = dict(zip(range(1, 2 * rows, 2), self.vectors(rows), strict=True))
+        self.rows: Rows = dict(zip(range(1, 2 * rows, 2), self.some_rows(rows), strict=True))
         self.unused = 2 * rows
         self.old: list[tuple[View, Expected]] = []
         self.view = build(self.rows, metric)
@@ -97,6 +112,10 @@ class ViewMachine(RuleBasedStateMachine):
         some[self.rng.random(count) < 0.5] *= np.float32(1.1)
         return without_zeros(some)
 
+    def some_rows(self, count: int) -> list[Float32 | None]:
+        """New vectors, and none for some rows."""
+        return [None if self.rng.random() < 0.2 else vector for vector in self.vectors(count)]
+
     def some_keys(self, count: int) -> list[int]:
         """Keys of live rows."""
         return self.rng.choice(keys_of(self.rows), min(count, len(self.rows)), replace=False).tolist()
@@ -105,7 +124,7 @@ class ViewMachine(RuleBasedStateMachine):
         self.unused += count
         return list(range(self.unused - count, self.unused))
 
-    def step(self, rows: Rows, gone: Iterable[int] = ()) -> None:
+    def step(self, rows: Mapping[int, Float32 | None], gone: Iterable[int] = ()) -> None:
         gone = list(gone)
         self.old.append((self.view, self.expected))
         self.view = advance(self.view, rows, gone)
@@ -121,7 +140,7 @@ class ViewMachine(RuleBasedStateMachine):
         keys = self.some_keys(replaced + deleted)
         changed = [*keys[deleted:], *self.new_keys(new)]
         self.rng.shuffle(changed)
-        self.step(dict(zip(changed, self.vectors(len(changed)), strict=True)), gone=keys[:deleted])
+        self.step(dict(zip(changed, self.some_rows(len(changed)), strict=True)), gone=keys[:deleted])
 
     @rule(count=st.sampled_from([1, 10, 1100]))
     def delete(self, count: int) -> None:
@@ -133,11 +152,15 @@ class ViewMachine(RuleBasedStateMachine):
     @rule()
     def put_back(self) -> None:
         keys = [key for key in self.deleted if key not in self.rows]
-        self.step(dict(zip(keys, self.vectors(len(keys)), strict=True)))
+        self.step(dict(zip(keys, self.some_rows(len(keys)), strict=True)))
+
+    @rule(count=st.sampled_from([1, 20, 1100]))
+    def take_vectors_away(self, count: int) -> None:
+        self.step(dict.fromkeys(self.some_keys(count)))
 
     @rule()
     def write_unchanged(self) -> None:
-        self.step({key: self.rows[key].copy() for key in self.some_keys(20)})
+        self.step({key: self.rows[key] for key in self.some_keys(20)})
 
     @precondition(lambda self: self.rows)
     @rule()
@@ -162,7 +185,7 @@ class ViewMachine(RuleBasedStateMachine):
 
     @invariant()
     def dead_rows_are_few(self) -> None:
-        parts = len(self.view.segments) + 1
+        parts = len(self.view.segments) + 2
         assert self.view.dead < 1024 * parts + (len(self.view) + self.view.dead) / 4
 
     @invariant()
@@ -176,9 +199,14 @@ TestViewMachine = ViewMachine.TestCase
 TestViewMachine.settings = settings(bounded(50), stateful_step_count=20)
 
 
-def numbered(keys: Iterable[int]) -> Rows:
+def numbered(keys: Iterable[int]) -> dict[int, Float32]:
     """Rows that lie on a line, each at its key."""
     return {key: np.array([key, 0, 0], np.float32) for key in keys}
+
+
+def bare(keys: Iterable[int]) -> dict[int, None]:
+    """Rows without vectors."""
+    return dict.fromkeys(keys)
 
 
 def nearest(view: View, at: float, k: int = 1) -> list[int]:
@@ -218,8 +246,7 @@ def test_dead_rows_give_their_memory_back() -> None:
 
 def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
     view = build(numbered(range(100)))
-    segment = view.flush()
-    assert segment is not None
+    [segment] = view.flush()
     assert segment.matrix is view.segments[0].matrix
     for steps, keys in (
         ([([], [3])], [*range(3), *range(4, 100)]),
@@ -230,8 +257,7 @@ def test_rows_that_are_one_segment_already_are_taken_as_they_are() -> None:
         other = build(numbered(range(100)))
         for new, gone in steps:
             other = advance(other, numbered(new), gone=gone)
-        segment = other.flush()
-        assert segment is not None
+        [segment] = other.flush()
         assert segment.keys.tolist() == keys
         assert segment.matrix.vectors[:, 0].tolist() == keys
         assert len(segment.matrix) == len(segment.row_data) == len(keys)
@@ -275,6 +301,28 @@ def test_parts_without_rows_that_expire_are_shared() -> None:
     assert build(numbered(range(0, 90, 3))).at(10**15).dead == 0
 
 
+def test_rows_without_vectors_are_found_by_all_but_vectors() -> None:
+    view = advance(build(numbered([1, 2]) | bare([3, 4])), bare([1, 5]) | numbered([3]), gone=[4])
+    assert (len(view), view.bare) == (4, 2)
+    assert nearest(view, 0, k=9) == [2, 3]
+    assert view.search(np.zeros((1, 3), np.float32), 9)[0].compared == 2
+    every = view.matching(parse_filter({}))
+    assert view.keys(every).tolist() == [1, 2, 3, 5]
+    assert view.search_text(parse_query("row"), 9).keys.tolist() == [1, 2, 3, 5]
+    assert view.facets("key", every, ValuePage(9)) == ([(1, 1), (2, 1), (3, 1), (5, 1)], 4)
+    embedded, others = view.flush()
+    assert (embedded.keys.tolist(), others.keys.tolist()) == ([2, 3], [1, 5])
+    assert (embedded.kind, others.kind) == ("brute_force", "none")
+
+
+def test_a_library_without_vectors_has_a_view() -> None:
+    rows = arrays(bare(range(3))) | {"vectors": np.empty((0, 0), np.float32)}
+    view = View.build(dimension=0, metric=Metric.COSINE, **rows)
+    assert (len(view), view.bare) == (3, 3)
+    assert view.search_text(parse_query("row"), 9).keys.tolist() == [0, 1, 2]
+    assert [segment.kind for segment in view.flush()] == ["none"]
+
+
 def test_keys_are_of_64_bits() -> None:
     row, largest = np.ones(DIMENSION, np.float32), 2**63 - 1
     view = advance(build({1: row, largest - 1: row}), {largest: row})
@@ -300,7 +348,7 @@ def test_no_reader_can_write_to_the_rows_that_views_share() -> None:
 def test_threads_search_old_views_while_new_ones_are_made() -> None:
     rng = np.random.default_rng(3)
     queries = rng.standard_normal((3, DIMENSION)).astype(np.float32)
-    rows: Rows = dict(zip(range(1500), rng.standard_normal((1500, DIMENSION)).astype(np.float32), strict=True))
+    rows = dict(zip(range(1500), rng.standard_normal((1500, DIMENSION)).astype(np.float32), strict=True))
     view = build(rows)
     published = [(view, Expected(Metric.EUCLIDEAN, queries, dict(rows)))]
     done = threading.Event()
@@ -345,8 +393,7 @@ def test_a_value_is_that_of_the_row_as_the_view_knows_it() -> None:
         row = Row(Attributes(str(key), None, 0, metadata), "")
         return view.apply(keys=np.array([key]), vectors=vector, rows=[row], gone=NO_KEYS)
 
-    segment = write(write(build({}), 1, '{"n": 1}'), 2, "{}").flush()
-    assert segment is not None
+    [segment] = write(write(build({}), 1, '{"n": 1}'), 2, "{}").flush()
     first = View.of(dimension=DIMENSION, metric=Metric.EUCLIDEAN, segments=(segment,), built_at=0.0)
     second = write(write(first, 3, '{"n": 3.5}'), 1, '{"n": [1]}')
     third = write(second, 3, '{"n": "3"}').apply(keys=NO_KEYS, vectors=vector[:0], rows=[], gone=np.array([1]))

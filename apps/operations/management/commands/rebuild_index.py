@@ -56,6 +56,6 @@ def _wait_until_rebuilt(library_id: str) -> str | None:
             folder = index_folder(current.state.uid)
             index = status_of(snapshot, current, folder, DEFAULT_POLICY)
         # Rows that are written meanwhile are not what this waits for.
-        if (failure := folder.failure()) or current.view is None or is_rebuilt(index, DEFAULT_POLICY):
+        if (failure := folder.failure()) or is_rebuilt(index, DEFAULT_POLICY):
             return failure
         time.sleep(_SECONDS_BETWEEN_LOOKS)
