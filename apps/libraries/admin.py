@@ -128,7 +128,16 @@ class ChunkAdmin(RowAdmin):
     search_fields = ("^public_id", "text")
     search_help_text = "The beginning of an id, or words of a text."
     editable = ("text", "metadata")
-    shown = readonly_fields = ("library", "document", "position", "public_id", "created_at", "updated_at", "vector")
+    shown = readonly_fields = (
+        "library",
+        "document",
+        "position",
+        "public_id",
+        "created_at",
+        "updated_at",
+        "embed_text",
+        "vector",
+    )
 
     def get_ordering(self, request: HttpRequest) -> Any:
         return ["position", "id"] if "document" in request.GET else ["id"]

@@ -99,6 +99,7 @@ def _document(at: int, row: Row) -> dict[str, Any] | None:
 
 _FIELDS = {
     "text": _Field(("chunk.text",), _show_value),
+    "embed_text": _Field(("chunk.embed_text",), _show_value),
     "metadata": _Field(("chunk.metadata",), _show_metadata),
     "position": _Field(("chunk.position",), _show_value, always=True),
     "created_at": _Field(("chunk.created_at",), _show_time, always=True),

@@ -174,6 +174,12 @@ def _check_text(value: str, max_bytes: int = _LIMITS.text_bytes, limit: str = "V
     return _check_no_nul(value)
 
 
+def _check_embed_text(value: str) -> str:
+    if not value.strip():
+        raise validation_error("must not be blank; null stands for the text itself")
+    return _check_text(value)
+
+
 def _check_long_text(value: str) -> str:
     if not value.strip():
         raise validation_error("must not be blank")
@@ -189,6 +195,10 @@ Name = Annotated[
 ]
 Text = Annotated[
     str, AfterValidator(_check_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, **_NO_NUL})
+]
+# A text that an embedding model is given.
+EmbedText = Annotated[
+    str, AfterValidator(_check_embed_text), Field(json_schema_extra={"maxLength": _LIMITS.text_bytes, **_NOT_BLANK})
 ]
 # A text that is split before it is stored.
 LongText = Annotated[

@@ -19,6 +19,7 @@ from apps.engine.metrics import Metric
 from apps.libraries.errors import Invalid
 from apps.libraries.fields import (
     BoundedInt,
+    EmbedText,
     Fixed,
     Identifier,
     Input,
@@ -126,6 +127,10 @@ class ChunkContent(Input):
     """The fields that every way to write a chunk has."""
 
     text: Text = Field("", description="The text; it may be left out where there is a vector.")
+    embed_text: EmbedText | None = Field(
+        None,
+        description="What the library's model makes the vector of, such as title and text; null for the text itself.",
+    )
     embedding: Vector = Field([], description="The vector; left out, the library's model makes one of a new text.")
     metadata: Metadata = Field({}, description="JSON of your own, replaced as a whole; filters look at it.")
 

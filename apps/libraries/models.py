@@ -174,6 +174,11 @@ class Chunk(models.Model):
         return self.public_id
 
 
+def text_to_embed(text: str, embed_text: str | None) -> str:
+    """What the embedding model is given of a chunk with these fields."""
+    return text if embed_text is None else embed_text
+
+
 class Embedding(models.Model):
     """A chunk's vector in one generation of its library: float32, little-endian, 4 x dimension bytes.
 

@@ -40,6 +40,7 @@ class EmbeddedChunk(NamedTuple):
 
     id: str
     text: str
+    embed_text: str | None
     metadata: dict[str, Any]
     embedding: np.ndarray
 
@@ -173,9 +174,9 @@ def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk
         chunk__library=library, chunk__document__public_id=document_id, generation=library.generation
     )
     rows = found.order_by("chunk__position", "chunk_id").values_list(
-        "chunk__public_id", "chunk__text", "chunk__metadata", "vector"
+        "chunk__public_id", "chunk__text", "chunk__embed_text", "chunk__metadata", "vector"
     )
-    return [EmbeddedChunk(name, text, metadata, vector_array(vector)) for name, text, metadata, vector in rows]
+    return [EmbeddedChunk(*fields[:-1], vector_array(fields[-1])) for fields in rows]
 
 
 def count_chunks(*, library_id: str) -> int:

@@ -96,7 +96,7 @@ def test_a_large_body_is_left_out_in_part_too(client: httpx.Client, chunks: str)
     answer = write(client, chunks, *items)
     assert answer["created"] == 1497
     assert skipped(answer) == {700: ["/chunks/700/embedding"], 800: ["/chunks/800/text"], 900: ["/chunks/900"]}
-    stored = client.get(f"{chunks}/c1499?include=embedding").json()
+    stored = client.get(f"{chunks}/c1499?include=embedding&include=metadata").json()
     assert (stored["embedding"], stored["metadata"]) == ([1.25, 1499, 0], {"embedding": [1499]})
 
 

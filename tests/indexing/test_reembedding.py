@@ -18,7 +18,7 @@ from apps.embeddings import registry
 from apps.embeddings.config import Config
 from apps.embeddings.services import embed, query_embedder
 from apps.indexing.reembedder import Reembedder, ReembeddingPolicy
-from apps.libraries.models import Change, Chunk, Embedding, Library, Reembedding
+from apps.libraries.models import Change, Chunk, Embedding, Library, Reembedding, text_to_embed
 from apps.libraries.services.reembedding import WHITE_SPACE
 from tests.embeddings.service import Answer, Service
 
@@ -118,7 +118,7 @@ def assert_moved(api: Api, embedding: dict[str, str] = NEW) -> None:
     assert not Reembedding.objects.exists()
     library = Library.objects.get()
     assert set(Embedding.objects.values_list("generation", flat=True)) <= {library.generation}
-    texts = dict(Chunk.objects.values_list("pk", "text"))
+    texts = {chunk.pk: text_to_embed(chunk.text, chunk.embed_text) for chunk in Chunk.objects.all()}
     stored = dict(Embedding.objects.values_list("chunk_id", "vector"))
     expected = embed(*embedding.values(), list(texts.values()), "document")
     assert {key: bytes(vector) for key, vector in stored.items()} == {
@@ -126,7 +126,7 @@ def assert_moved(api: Api, embedding: dict[str, str] = NEW) -> None:
     }
     assert library.dimension == expected.shape[1]
     for chunk in itertools.islice(Chunk.objects.all(), 3):
-        found = api.ask("POST", "/query", {"text": chunk.text, "k": 1})["results"][0]
+        found = api.ask("POST", "/query", {"text": texts[chunk.pk], "k": 1})["results"][0]
         assert found["text"] == chunk.text
         assert found["score"] == pytest.approx(1, abs=1e-6)
 
@@ -313,6 +313,10 @@ def test_what_changes_meanwhile_is_embedded_as_it_is_then(api: Api) -> None:
     api.ask("PATCH", "/chunks/3", {"metadata": {"n": 1}})
     api.ask("PUT", "/documents/d", {"chunks": [{"id": "in-d", "text": "In a document"}]}, 201)
     Chunk.objects.filter(public_id="4").update(text="by the ORM")
+    api.ask("PATCH", "/chunks/8", {"embed_text": "Only for the model"})
+    api.ask("PATCH", "/chunks/27", {"embed_text": "Only for the model, later"})
+    Chunk.objects.filter(public_id__in=["0", "28"]).update(embed_text="For the model, by the ORM")
+    Chunk.objects.filter(public_id="9").update(text="Shown", embed_text=text_of("9"))
     with connection.cursor() as cursor:
         cursor.execute("UPDATE vectordb_chunk SET text = 'by SQL' WHERE public_id IN ('5', '6', '26')")
         if connection.vendor == "sqlite":

@@ -171,6 +171,9 @@ class Chunk(Timestamps):
     text: str | SkipJsonSchema[None] = Field(
         None, description="Its text, where `include` asks for it; empty if only a vector was written."
     )
+    embed_text: str | None = Field(
+        None, description="What the model is given, where `include` asks for it; null for the text itself."
+    )
     metadata: dict[str, Any] | SkipJsonSchema[None] = Field(
         None, description="JSON of your own, or the parts of it that `include` asks for."
     )
@@ -267,6 +270,9 @@ class Result(Output):
     vector_rank: int | None = Field(None, description="In mode hybrid: the rank by vector, from 1; null past 100.")
     lexical_rank: int | None = Field(None, description="In mode hybrid: the rank by words, from 1; null past 100.")
     text: str | SkipJsonSchema[None] = Field(None, description="The chunk's text, where `include` asks for it.")
+    embed_text: str | None = Field(
+        None, description="What the model is given of it, where `include` asks for it; null for the text itself."
+    )
     metadata: dict[str, Any] | SkipJsonSchema[None] = Field(
         None, description="The chunk's metadata, where `include` asks for it."
     )

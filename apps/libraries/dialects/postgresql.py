@@ -55,7 +55,7 @@ _FORGET_OTHERS = """
             DELETE FROM vectordb_embedding AS embedding USING new_rows AS n JOIN old_rows AS o ON o.id = n.id
             JOIN vectordb_library AS library ON library.id = n.library_id
             WHERE embedding.chunk_id = n.id AND embedding.generation <> library.generation
-              AND (n.text <> o.text OR n.library_id <> o.library_id);
+              AND (coalesce(n.embed_text, n.text) <> coalesce(o.embed_text, o.text) OR n.library_id <> o.library_id);
         END IF;"""
 
 _CHECK = """

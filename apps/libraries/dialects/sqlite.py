@@ -63,8 +63,9 @@ _TRIGGERS = {
             WHERE OLD.library_id <> NEW.library_id OR OLD.id <> NEW.id;
         END""",
     "vectordb_chunk_text_update": f"""
-        AFTER UPDATE OF text, library_id ON vectordb_chunk
-        WHEN OLD.text <> NEW.text OR OLD.library_id <> NEW.library_id BEGIN{_FORGET_OTHERS}
+        AFTER UPDATE OF text, embed_text, library_id ON vectordb_chunk
+        WHEN coalesce(OLD.embed_text, OLD.text) <> coalesce(NEW.embed_text, NEW.text)
+          OR OLD.library_id <> NEW.library_id BEGIN{_FORGET_OTHERS}
         END""",
     "vectordb_chunk_log_delete": f"""
         AFTER DELETE ON vectordb_chunk BEGIN

@@ -13,7 +13,7 @@ from apps.libraries.errors import Conflict, Fault, Invalid, NotFound, TextChange
 from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import ChunkInput, ChunksWrite, ChunkUpdate, named_models
-from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
+from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library, text_to_embed
 from apps.libraries.services import sql
 from apps.libraries.services.embedding import bind_model, check_vectors, embed_missing, model_for, retry_on_change
 from apps.libraries.services.sql import ChunkRow, StoredChunk
@@ -43,7 +43,11 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     ids = [chunk.id for chunk in chunks]
     pointers = [f"/chunks/{i}" for i in range(len(chunks))]
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
-    missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
+    missing = {
+        i: text_to_embed(chunk.text, chunk.embed_text)
+        for i, chunk in enumerate(chunks)
+        if not chunk.is_set("embedding")
+    }
     model = None
     if missing or named:
         library = selectors.library_row(library_id)
@@ -65,7 +69,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         places = _places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
         rows = [
-            ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
+            ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, sql.json_text(chunk.metadata), position)
             for chunk, (document_key, position) in zip(chunks, places, strict=True)
         ]
         is_new = np.array([chunk_id not in stored for chunk_id in ids], np.bool_)
@@ -169,10 +173,10 @@ def _match_chunk(library: Library, chunk_id: str, if_match: str | None) -> Store
 
 @dataclass(frozen=True)
 class _Vectors:
-    """The vectors of changes, where they have one; `made` are those that `model` made of texts."""
+    """The vectors of changes, where they have one; `made` are the texts that `model` made some of, by their numbers."""
 
     vectors: list[AnyVector]
-    made: list[int]
+    made: Mapping[int, str]
     model: KnownModel | None
 
 
@@ -183,15 +187,31 @@ def _embed_changed_texts(
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
 ) -> _Vectors:
-    """Embed the texts that come without a vector and differ from those of the stored chunks."""
+    """Embed what the model is given of chunks where that changes and no vector comes with it."""
     model = None
-    made = [i for i, change in enumerate(changes) if change.is_set("text") and not change.is_set("embedding")]
-    if made or named:
+    made: dict[int, str] = {}
+    texts = [
+        i
+        for i, change in enumerate(changes)
+        if (change.is_set("text") or change.is_set("embed_text")) and not change.is_set("embedding")
+    ]
+    if texts or named:
         library = selectors.library_row(library_id)
         model = model_for(library, named)
-        stored = sql.stored_chunks(library, [ids[i] for i in made])
-        made = [i for i in made if ids[i] in stored and stored[ids[i]].text != changes[i].text]
+        stored = sql.stored_chunks(library, [ids[i] for i in texts])
+        for i in texts:
+            before = stored.get(ids[i])
+            if before is not None and (text := text_to_embed(*_texts(before, changes[i]))) != before.text_to_embed:
+                made[i] = text
     return _Vectors(embed_missing(model, changes, pointers, made), made, model)
+
+
+def _texts(before: StoredChunk, change: ChunkInput | ChunkUpdate) -> tuple[str, str | None]:
+    """`text` and `embed_text` of a chunk after a change."""
+    return (
+        change.text if change.is_set("text") else before.text,
+        change.embed_text if change.is_set("embed_text") else before.embed_text,
+    )
 
 
 def _change(
@@ -203,18 +223,18 @@ def _change(
     documents: Mapping[str, int],
 ) -> None:
     """Store the named fields of `changes`. Raises Invalid, and TextChanged where a stored text is another by now."""
-    made = set(embedded.made)
     with_vector = []
     rows = []
     places = _places(documents, changes, stored)
     for i, (before, change, (document_key, position)) in enumerate(zip(stored, changes, places, strict=True)):
-        text = change.text if change.is_set("text") else before.text
-        if change.is_set("embedding") or text != before.text:
-            if not change.is_set("embedding") and i not in made:
+        text, embed_text = _texts(before, change)
+        embedded_text = text_to_embed(text, embed_text)
+        if change.is_set("embedding") or embedded_text != before.text_to_embed:
+            if not change.is_set("embedding") and embedded.made.get(i) != embedded_text:
                 raise TextChanged("The stored text changed while the request was embedded; send it again.")
             with_vector.append(i)
         metadata = sql.json_text(change.metadata) if change.is_set("metadata") else before.metadata
-        rows.append((before.key, ChunkRow(before.public_id, document_key, text, metadata, position)))
+        rows.append((before.key, ChunkRow(before.public_id, document_key, text, embed_text, metadata, position)))
     vectors = check_vectors(library, [embedded.vectors[i] for i in with_vector], [pointers[i] for i in with_vector])
     sql.update_chunks(rows)
     sql.put_vectors(library, [stored[i].key for i in with_vector], vectors)

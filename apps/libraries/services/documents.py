@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -25,7 +24,7 @@ from apps.libraries.inputs import (
     check_chunk_count,
     named_models,
 )
-from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library
+from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library, text_to_embed
 from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import sql
 from apps.libraries.services.chunks import check_distinct, check_unused
@@ -215,7 +214,11 @@ def _embed_documents(
         for i in range(len(document.chunks))
     ]
     check_distinct([chunk.id for chunk in chunks], [f"{pointer}/id" for pointer in chunk_pointers])
-    missing = [i for i, chunk in enumerate(chunks) if not chunk.is_set("embedding")]
+    missing = {
+        i: text_to_embed(chunk.text, chunk.embed_text)
+        for i, chunk in enumerate(chunks)
+        if not chunk.is_set("embedding")
+    }
     kept: dict[int, Float32] = {}
     if replaces and missing and library is not None and library.embedding is not None:
         for document, part in zip(documents, _parts(documents), strict=True):
@@ -223,7 +226,7 @@ def _embed_documents(
             matches = _match_texts(document.chunks, stored)
             kept |= {part.start + i: match.embedding for i, match in matches.items()}
         kept = {i: kept[i] for i in missing if i in kept}
-    vectors = embed_missing(model, chunks, chunk_pointers, [i for i in missing if i not in kept])
+    vectors = embed_missing(model, chunks, chunk_pointers, {i: text for i, text in missing.items() if i not in kept})
     for i, vector in kept.items():
         vectors[i] = vector
     return _Content(documents, chunks, chunk_pointers, vectors, model)
@@ -236,15 +239,16 @@ def _parts(documents: Sequence[DocumentInput]) -> list[slice]:
 
 
 def _match_texts(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk]) -> dict[int, EmbeddedChunk]:
-    """For chunks of a document, by their numbers, a stored chunk of the same text, where there is one.
+    """For chunks of a document, by their numbers, a stored chunk whose vector is that of the same text, where there is
+    one.
 
-    A stored chunk is given to one chunk only: to the one of its id, else of its metadata, else to any. Those that no
+    A stored chunk is given to one chunk only: to the one of its id, else of its content, else to any. Those that no
     chunk names go first to chunks without an id, as `_compare` matches them.
     """
     ids = {chunk.id for chunk in chunks if chunk.is_set("id")}
     left = {chunk.id: chunk for chunk in sorted(stored, key=lambda chunk: chunk.id in ids)}
     matches: dict[int, EmbeddedChunk] = {}
-    for key in (attrgetter("id", "text"), _text_and_metadata, attrgetter("text")):
+    for key in (_id_and_text, _content, _text):
         by_key: defaultdict[Any, list[EmbeddedChunk]] = defaultdict(list)
         for candidate in reversed(left.values()):
             by_key[key(candidate)].append(candidate)
@@ -255,8 +259,16 @@ def _match_texts(chunks: Sequence[DocumentChunk], stored: Sequence[EmbeddedChunk
     return matches
 
 
-def _text_and_metadata(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, bytes]:
-    return chunk.text, orjson.dumps(chunk.metadata, option=orjson.OPT_SORT_KEYS)
+def _text(chunk: DocumentChunk | EmbeddedChunk) -> str:
+    return text_to_embed(chunk.text, chunk.embed_text)
+
+
+def _id_and_text(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, str]:
+    return chunk.id, _text(chunk)
+
+
+def _content(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, str | None, bytes]:
+    return chunk.text, chunk.embed_text, orjson.dumps(chunk.metadata, option=orjson.OPT_SORT_KEYS)
 
 
 def _save(row: Document, document: DocumentInput, force_insert: bool = False) -> None:
@@ -265,7 +277,7 @@ def _save(row: Document, document: DocumentInput, force_insert: bool = False) ->
 
 
 def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
-    return ChunkRow(chunk.id, document_key, chunk.text, sql.json_text(chunk.metadata), position)
+    return ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, sql.json_text(chunk.metadata), position)
 
 
 def _check_chunk_ids(
@@ -291,17 +303,19 @@ def _compare(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32
     """Match the new chunks of a document, whose vectors are [n, dimension], with its stored ones."""
     stored_vectors = sql.vectors_of(library, [old.key for old in before])
     contents = {
-        old.key: (old.text, sql.canonical_json(old.metadata), stored_vectors.get(old.key, b"")) for old in before
+        old.key: (old.text, old.embed_text, sql.canonical_json(old.metadata), stored_vectors.get(old.key, b""))
+        for old in before
     }
     by_id = {old.public_id: old for old in before}
     named = {chunk.id for chunk in chunks if chunk.is_set("id")}
-    by_content: defaultdict[tuple[str, bytes, bytes], list[StoredChunk]] = defaultdict(list)
+    by_content: defaultdict[tuple[str, str | None, bytes, bytes], list[StoredChunk]] = defaultdict(list)
     for old in reversed(before):
         if old.public_id not in named:
             by_content[contents[old.key]].append(old)
     diff = _Diff([], [], [], [])
     for i, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
-        content = chunk.text, sql.canonical_json(sql.json_text(chunk.metadata)), vector.tobytes()
+        metadata = sql.canonical_json(sql.json_text(chunk.metadata))
+        content = chunk.text, chunk.embed_text, metadata, vector.tobytes()
         if chunk.is_set("id"):
             match = by_id.get(chunk.id)
         else:

@@ -94,22 +94,22 @@ def embed_missing(
     model: KnownModel | None,
     chunks: Sequence[ChunkContent],
     pointers: Sequence[str],
-    missing: Sequence[int],
+    texts: Mapping[int, str],
 ) -> list[AnyVector]:
-    """The vectors of chunks as the request brings them; for those that are `missing` one, `model`'s of their texts.
+    """The vectors of chunks as the request brings them; of those whose numbers have `texts`, `model`'s of these.
 
     Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for blank texts and those past
     what a request may have, and what the provider raises.
     """
     vectors: list[AnyVector] = [chunk.embedding for chunk in chunks]
-    if not missing:
+    if not texts:
         return vectors
     if connection.in_atomic_block:
         raise RuntimeError("texts must be embedded outside of a transaction")
     if model is None:
         raise EmbeddingRequired(
             "A chunk has no embedding, and this library has no embedding model to make one.",
-            [Fault(f"{pointers[i]}/embedding", f"is required: {_NO_MODEL}") for i in missing],
+            [Fault(f"{pointers[i]}/embedding", f"is required: {_NO_MODEL}") for i in texts],
         )
     left = limit = settings.LIMITS.embedded_bytes
     too_much = (
@@ -117,18 +117,18 @@ def embed_missing(
         "send fewer chunks at once"
     )
     faults = []
-    for i in missing:
-        left -= len(chunks[i].text.encode())
-        if not chunks[i].text.strip():
+    for i, text in texts.items():
+        left -= len(text.encode())
+        if not text.strip():
             faults.append(Fault(f"{pointers[i]}/text", "is required, or an embedding: there is nothing to embed"))
         elif left < 0:
             faults.append(Fault(f"{pointers[i]}/text", too_much))
     if faults:
         raise Invalid("A text cannot be embedded.", faults)
-    texts = list(dict.fromkeys(chunks[i].text for i in missing))
-    made = dict(zip(texts, embed(*model.key, texts, "document"), strict=True))
-    for i in missing:
-        vectors[i] = made[chunks[i].text]
+    different = list(dict.fromkeys(texts.values()))
+    made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
+    for i, text in texts.items():
+        vectors[i] = made[text]
     return vectors
 
 

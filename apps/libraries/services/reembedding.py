@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Count, Exists, Func, Max, Min, OuterRef, Q, QuerySet, TextField, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.embeddings.config import Config, config
@@ -23,7 +24,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
 from apps.libraries.inputs import Reembed
-from apps.libraries.models import Chunk, Embedding, Library, Reembedding
+from apps.libraries.models import Chunk, Embedding, Library, Reembedding, text_to_embed
 from apps.libraries.services import sql
 from apps.libraries.services.embedding import dimension_fault, known_model
 
@@ -98,7 +99,7 @@ def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[Chunk]:
     """The first chunks past the key `after` that have no embedding in the new generation."""
     made = Embedding.objects.filter(chunk=OuterRef("pk"), generation=move.generation)
     chunks = Chunk.objects.filter(~Exists(made), library=move.pk, pk__gt=after)
-    return list(chunks.order_by("pk").only("public_id", "text")[:limit])
+    return list(chunks.order_by("pk").only("public_id", "text", "embed_text")[:limit])
 
 
 def embed_page(move: Reembedding, page: Sequence[Chunk]) -> None:
@@ -189,10 +190,11 @@ def _lock_library(move: Reembedding) -> Library | None:
 
 def _embed(move: Reembedding, chunks: Sequence[Chunk], settings: Config) -> Float32:
     """The vectors [n, dimension] of the texts of n >= 1 chunks, each different text embedded once."""
-    for chunk in chunks:
-        if not chunk.text.strip():
+    given = [text_to_embed(chunk.text, chunk.embed_text) for chunk in chunks]
+    for chunk, text in zip(chunks, given, strict=True):
+        if not text.strip():
             raise ReembeddingFailed(f"Chunk {chunk.public_id!r} has no text: give it one, or delete it, and ask again.")
-    texts = {text: i for i, text in enumerate(dict.fromkeys(chunk.text for chunk in chunks))}
+    texts = {text: i for i, text in enumerate(dict.fromkeys(given))}
     vectors = embed_with(provider(*move.embedding), list(texts), "document", settings)
     dimension = vectors.shape[1]
     if move.dimension not in (None, dimension):
@@ -202,13 +204,13 @@ def _embed(move: Reembedding, chunks: Sequence[Chunk], settings: Config) -> Floa
         )
     if fault := dimension_fault(dimension):
         raise ReembeddingFailed(f"The model {fault}.")
-    return vectors[[texts[chunk.text] for chunk in chunks]]
+    return vectors[[texts[text] for text in given]]
 
 
 def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors: Float32) -> None:
     """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those whose text has changed."""
-    texts = sql.texts_of(library, [chunk.pk for chunk in chunks])
-    same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.pk) == chunk.text]
+    texts = sql.texts_to_embed(library, [chunk.pk for chunk in chunks])
+    same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.pk) == text_to_embed(chunk.text, chunk.embed_text)]
     sql.put_vectors(library, [chunks[i].pk for i in same], vectors[same], generation=move.generation)
     if move.dimension is None:
         move.dimension = vectors.shape[1]
@@ -216,7 +218,7 @@ def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors
 
 
 def _refuse_blank_texts(library: Library) -> None:
-    rest = Func("text", Value(WHITE_SPACE), function="ltrim", output_field=TextField())
+    rest = Func(Coalesce("embed_text", "text"), Value(WHITE_SPACE), function="ltrim", output_field=TextField())
     blank = Chunk.objects.annotate(rest=rest).filter(library=library, rest="")
     count, example = blank.aggregate(count=Count("pk"), example=Min("public_id")).values()
     if count:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from apps.engine.vectors import Float32
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
-from apps.libraries.models import Library
+from apps.libraries.models import Library, text_to_embed
 from apps.libraries.signals import announce
 
 # Well below the number of parameters that either database takes in one statement.
@@ -31,6 +31,7 @@ class ChunkRow:
     public_id: str
     document_key: int | None
     text: str
+    embed_text: str | None
     metadata: str
     position: int | None
 
@@ -40,6 +41,11 @@ class StoredChunk(ChunkRow):
     """A chunk's row as a write needs it."""
 
     key: int
+
+    @property
+    def text_to_embed(self) -> str:
+        """What the embedding model is given of it."""
+        return text_to_embed(self.text, self.embed_text)
 
 
 def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
@@ -83,7 +89,7 @@ def chunks_of_document(document_key: int) -> list[StoredChunk]:
 
 def _select_chunks(condition: str, values: Sequence[Any], *params: Any) -> Iterator[StoredChunk]:
     metadata = dialect_of(connection).json_text("metadata")
-    columns = f"public_id, document_id, text, {metadata}, position, id"
+    columns = f"public_id, document_id, text, embed_text, {metadata}, position, id"
     return starmap(StoredChunk, _select(f"SELECT {columns} FROM vectordb_chunk WHERE {condition}", values, *params))
 
 
@@ -113,9 +119,13 @@ def metadata_of(keys: Sequence[int]) -> list[tuple[int, str, str]]:
     return list(_select(f"SELECT id, public_id, {metadata} FROM vectordb_chunk WHERE id", keys))
 
 
-def texts_of(library: Library, keys: Sequence[int]) -> dict[int, str]:
-    """The texts of those of the chunks that the library has, by key."""
-    return dict(_select("SELECT id, text FROM vectordb_chunk WHERE library_id = %s AND id", keys, library.pk))
+def texts_to_embed(library: Library, keys: Sequence[int]) -> dict[int, str]:
+    """What the embedding model is given of those of the chunks that the library has, by key."""
+    return dict(
+        _select(
+            "SELECT id, coalesce(embed_text, text) FROM vectordb_chunk WHERE library_id = %s AND id", keys, library.pk
+        )
+    )
 
 
 def document_keys(library: Library, public_ids: Iterable[str]) -> dict[str, int]:
@@ -142,9 +152,19 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
         dialect.insert(
             cursor,
             "INSERT INTO vectordb_chunk"
-            " (library_id, document_id, public_id, text, metadata, position, created_at, updated_at)",
+            " (library_id, document_id, public_id, text, embed_text, metadata, position, created_at, updated_at)",
             [
-                (library.pk, row.document_key, row.public_id, row.text, row.metadata, row.position, now, now)
+                (
+                    library.pk,
+                    row.document_key,
+                    row.public_id,
+                    row.text,
+                    row.embed_text,
+                    row.metadata,
+                    row.position,
+                    now,
+                    now,
+                )
                 for row in rows
             ],
         )
@@ -162,9 +182,9 @@ def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
     later = dialect_of(connection).later
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE vectordb_chunk SET document_id = %s, text = %s, metadata = %s, position = %s, "
+            "UPDATE vectordb_chunk SET document_id = %s, text = %s, embed_text = %s, metadata = %s, position = %s, "
             f"updated_at = {later} WHERE id = %s",
-            [(row.document_key, row.text, row.metadata, row.position, now, key) for key, row in rows],
+            [(row.document_key, row.text, row.embed_text, row.metadata, row.position, now, key) for key, row in rows],
         )
 
 
