@@ -15,7 +15,7 @@ from apps.engine.vectors import Int64
 from apps.search.cache import views
 from apps.search.query.budget import RequestBudget
 from apps.search.query.lookup import ChunkLookup
-from apps.search.query.search import Facets, RankedHits, Searcher, SearchRequest
+from apps.search.query.search import Facets, Fields, RankedHits, Searcher, SearchRequest
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
 
 
@@ -36,6 +36,10 @@ class SearchBackend(Protocol):
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""
+
+    def fields(self, names: Sequence[str] | None, filter: Filter, limit: int) -> Fields:
+        """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most
+        of them have."""
 
 
 class OpenLibrary(NamedTuple):

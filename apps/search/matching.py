@@ -1,6 +1,6 @@
-"""Chunks by filter: counted, changed, deleted, and their values counted; by the same evaluator as queries and lists."""
+"""Chunks by filter, counted, changed and deleted, and their values; by the same evaluator as queries and lists."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,8 @@ from django.db import transaction
 
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.summaries import ORDERED_TYPES, TypeSummary
+from apps.engine.metadata.values import scalar_of
 from apps.libraries import selectors
 from apps.libraries.dialects import frees_room
 from apps.libraries.response_budget import ResponseBudget
@@ -63,3 +65,27 @@ def count_values(*, library_id: str, field: str, filter: Filter, page: ValuePage
         "values": facets.distinct,
         "chunks": facets.chunks,
     }
+
+
+def summarize_fields(*, library_id: str, names: Sequence[str] | None, filter: Filter, limit: int) -> dict[str, Any]:
+    """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most of
+    them have. Raises NotFound, Invalid for too large an answer."""
+    with open_library(library_id) as library:
+        found = library.searcher.fields(names, filter, limit)
+    budget = ResponseBudget()
+    fields = [
+        {
+            "field": name,
+            "count": summary.rows,
+            "distinct": summary.distinct,
+            "types": {kind: _type_data(kind, one) for kind, one in summary.types.items()},
+        }
+        for name, summary in found.summaries.items()
+    ]
+    return {"fields": [budget.charge(field) for field in fields], "omitted": found.omitted}
+
+
+def _type_data(kind: str, summary: TypeSummary) -> dict[str, Any]:
+    if kind not in ORDERED_TYPES:
+        return {"count": summary.rows}
+    return {"count": summary.rows, "min": scalar_of(summary.least), "max": scalar_of(summary.greatest)}

@@ -183,6 +183,67 @@ def test_values_are_searched_and_come_page_by_page(client: httpx.Client, filled:
         assert_refused(client.post(path, json={"field": "colour", field: value}), 400, "invalid", f"/{field}")
 
 
+def test_fields_are_summarized(client: httpx.Client, library: str) -> None:
+    path = f"/libraries/{library}"
+    rows: list[dict[str, Any]] = [
+        {"n": 1, "tags": ["a", 2], "file.name": "x", "deep": {"a": None}},
+        {"n": 2.5, "tags": [], "deep": {"a": True}},
+        {"n": 3.0, "tags": ["a", {"b": 1}], "deep": "none"},
+        {"n": "3"},
+    ]
+    chunks = [{"id": f"{i}", "embedding": [1, i, 0], "metadata": metadata} for i, metadata in enumerate(rows)]
+    client.post(f"{path}/documents", json={"id": "d", "metadata": {"year": 1999}, "chunks": chunks}).raise_for_status()
+    fields = {
+        "n": (4, 4, {"integer": [2, 1, 3], "number": [1, 2.5, 2.5], "string": [1, "3", "3"]}),
+        "tags": (3, 2, {"array": [3]}),
+        "deep": (3, 1, {"object": [2], "string": [1, "none", "none"]}),
+        "deep.a": (2, 2, {"boolean": [1], "null": [1]}),
+        "file\\.name": (1, 1, {"string": [1, "x", "x"]}),
+        "@document.year": (4, 1, {"integer": [4, 1999, 1999]}),
+        "@id": (4, 4, {"string": [4, "0", "3"]}),
+        "no": (0, 0, {}),
+    }
+
+    def summaries(**body: Any) -> tuple[dict[str, Any], int]:
+        answer = client.post(f"{path}/chunks/fields", json=body).raise_for_status().json()
+        found = {
+            one["field"]: (
+                one["count"],
+                one["distinct"],
+                {kind: [*each.values()] for kind, each in one["types"].items()},
+            )
+            for one in answer["fields"]
+        }
+        assert len(found) == len(answer["fields"])
+        return found, answer["omitted"]
+
+    # Those that most chunks have come first.
+    first = ["@document.year", "n", "deep", "tags", "deep.a", "file\\.name"]
+    found, omitted = summaries()
+    assert (list(found), omitted) == (first, 0)
+    assert found == {name: fields[name] for name in first}
+    found, omitted = summaries(fields=[*fields, "n"])
+    assert (list(found), found, omitted) == (list(fields), fields, 0)
+    assert summaries(filter={"deep.a": True}, fields=["n"]) == ({"n": (1, 1, {"number": [1, 2.5, 2.5]})}, 0)
+    assert summaries(filter={"n": "3"}) == (
+        {"@document.year": (1, 1, {"integer": [1, 1999, 1999]}), "n": (1, 1, {"string": [1, "3", "3"]})},
+        0,
+    )
+    assert summaries(filter={"n": None}) == summaries(fields=[]) == ({}, 0)
+    for value, pointer in ((["n", "@created_at"], "/fields/1"), (["$or"], "/fields/0"), (["n"] * 501, "/fields")):
+        assert_refused(client.post(f"{path}/chunks/fields", json={"fields": value}), 400, "invalid", pointer)
+
+
+def test_no_more_fields_are_summarized_than_fit(client: httpx.Client, library: str) -> None:
+    path = f"/libraries/{library}/chunks"
+    chunks = [
+        {"embedding": [1, i, 0], "metadata": {"common": 1, **{f"{i}-{n}": n for n in range(300)}}} for i in range(2)
+    ]
+    client.post(path, json={"chunks": chunks}).raise_for_status()
+    answer = client.post(f"{path}/fields", json={}).raise_for_status().json()
+    assert (answer["fields"][0]["field"], len(answer["fields"]), answer["omitted"]) == ("common", 500, 101)
+
+
 def test_what_is_changed_is_found_by_what_it_is_now(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/chunks"
     chunks = [{"id": f"{i}", "embedding": [1, i, 0], "metadata": {"state": "old"}} for i in range(5)]

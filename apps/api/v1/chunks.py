@@ -26,6 +26,8 @@ from apps.search.query.spec import Filter, parse_field
 
 # As many as a filter's `$in` takes. An id that comes twice is one.
 Ids = Annotated[list[Identifier], Field(max_length=MAX_IN_VALUES)]
+# Fields that one answer summarizes.
+MAX_FIELDS = 500
 
 
 class ChunksGet(ShowingInput):
@@ -47,6 +49,18 @@ class ChunksDelete(Input):
         if self.is_set("filter") and self.filter.is_everything:
             raise validation_error("must not be empty; delete the library instead, or name all ids", path=("filter",))
         return self
+
+
+class ChunksFields(Input):
+    """The fields to summarize, and among which chunks."""
+
+    filter: Filter
+    fields: list[Annotated[str, AfterValidator(parse_field)]] = Field(
+        [],
+        max_length=MAX_FIELDS,
+        fail_fast=True,
+        description="Paths of fields; left out, those of metadata, the document's too, that most chunks have.",
+    )
 
 
 class ChunksUpdate(Input):
@@ -108,7 +122,7 @@ class Chunks(ApiView):
     example_bodies = {"POST": examples.CHUNKS}
     parameters = ChunkPageParameters
     query: ChunkPageParameters
-    below = ("get", "count", "facets", "update", "delete")
+    below = ("get", "count", "fields", "facets", "update", "delete")
 
     @operation("list_chunks", "List chunks", schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
@@ -218,6 +232,19 @@ class ChunkCount(Chunk):
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
+
+
+class ChunkFields(Chunk):
+    """Says what values fields have. The id 'fields' stays valid for the other methods."""
+
+    example_bodies = {"POST": examples.CHUNKS_FIELDS, **Chunk.example_bodies}
+
+    @operation("summarize_fields", "Summarize the values of fields", schemas.FieldSummaries, ChunksFields)
+    def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
+        asked = parse(request, ChunksFields)
+        names = list(dict.fromkeys(asked.fields)) if asked.is_set("fields") else None
+        found = search.summarize_fields(library_id=library_id, names=names, filter=asked.filter, limit=MAX_FIELDS)
+        return respond(found)
 
 
 class ChunkFacets(Chunk):

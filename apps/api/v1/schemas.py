@@ -233,6 +233,32 @@ class Counted(Output):
     count: Count = Field(description="How many chunks match; without a filter, how many there are.")
 
 
+class TypeSummary(Output):
+    """The values of a type."""
+
+    count: Count = Field(description="How many chunks have a value of this type.")
+    min: int | float | str | SkipJsonSchema[None] = Field(None, description="The least of these numbers or strings.")
+    max: int | float | str | SkipJsonSchema[None] = Field(None, description="The greatest of them.")
+
+
+class FieldSummary(Output):
+    """The values of a field."""
+
+    field: str = Field(description="Its path, as filters take it.")
+    count: Count = Field(description="How many chunks have the field.")
+    distinct: Count = Field(description="How many different values facets count: scalars, and those within arrays.")
+    types: dict[Literal["integer", "number", "string", "boolean", "null", "array", "object"], TypeSummary] = Field(
+        description="The types that occur. Whole numbers within 64 bits are integers, others are of type number."
+    )
+
+
+class FieldSummaries(Output):
+    """The values of fields."""
+
+    fields: list[FieldSummary] = Field(description="As asked for; otherwise those that most chunks have come first.")
+    omitted: Count = Field(description="How many fields more there are.")
+
+
 class Facet(Output):
     """A value of a field."""
 

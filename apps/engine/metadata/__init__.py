@@ -6,6 +6,7 @@ layout    the flat arrays, in memory or mapped from files
 building  those arrays from rows, or from those of other blocks
 table     Columns: masks of the rows that match a filter
 facets    the number of rows that have each value of a field
+summaries the types of the values of a field, and the least and the greatest of each
 """
 
 from apps.engine.metadata.building import Attributes

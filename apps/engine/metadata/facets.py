@@ -16,7 +16,7 @@ import numpy as np
 
 from apps.engine.metadata.layout import UInt32
 from apps.engine.metadata.values import ARRAY, STRING, Scalar, scalar_of
-from apps.engine.strings import Starts, Strings
+from apps.engine.strings import Starts, Strings, rank
 from apps.engine.vectors import Int64, Mask
 
 # One look-up of a key costs as much as this many entries of a table.
@@ -36,6 +36,11 @@ class Counts:
     def distinct(self) -> int:
         """The number of values that some row has."""
         return int(np.count_nonzero(self.counts))
+
+    @property
+    def present(self) -> Int64:
+        """The places in `keys` of the values that some row has."""
+        return self.first + np.flatnonzero(self.counts)
 
     def key(self, i: int) -> bytes:
         return self.keys[self.first + i]
@@ -110,6 +115,20 @@ def rank_values(parts: Sequence[Counts], page: ValuePage) -> tuple[list[tuple[Sc
     found.sort(key=itemgetter(0) if page.by_value else lambda one: (-one[1], one[0]))
     shown = [(scalar_of(key), count) for key, count in found[page.offset : end]]
     return shown, int(np.count_nonzero(totals)) + len(others)
+
+
+def count_distinct(parts: Sequence[Counts]) -> int:
+    """The number of different values that rows of `parts` have. Costs some 0.3 microseconds a value where several parts
+    have many."""
+    if not parts:
+        return 0
+    [*smaller, base] = sorted(parts, key=lambda part: part.distinct)
+    if sum(part.distinct for part in smaller) * _LOOKUP_COST > base.distinct:
+        _, distinct = rank(Strings.concatenate([part.keys.take(part.present) for part in parts]))
+        return len(distinct)
+    find = base.finder(many=False)
+    others = {key for part in smaller for key in map(part.keys.__getitem__, part.present.tolist())}
+    return base.distinct + sum((at := find(key)) is None or not base.counts[at] for key in others)
 
 
 def count_rows(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:

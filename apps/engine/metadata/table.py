@@ -12,7 +12,7 @@ needed, some milliseconds for a million rows, and kept for the last few fields t
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +40,7 @@ from apps.engine.metadata.filters import (
 from apps.engine.metadata.instants import NANOSECONDS
 from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of
+from apps.engine.metadata.summaries import ColumnSummary, summarize
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, numbers_of, scalar_of
 from apps.engine.strings import Starts, lengths_of, ranges
 from apps.engine.vectors import Float64, Int64, Mask
@@ -152,12 +153,36 @@ class Columns:
         """
         if path.startswith(("@", "$")) and path not in (ID, DOCUMENT_ID) and not path.startswith(DOCUMENT):
             raise ValueError(f"{path} is no field whose values are counted")
+        layout, whole = self._layout, self._count_whole(path, allowed)
+        first = whole.first
+        last = bisect_left(layout.values, ARRAY, first, first + len(whole.counts))
+        members = count_rows(layout.first_member[first : last + 1], layout.member_rows, allowed)
+        return Counts(layout.values, first, whole.counts[: last - first] + members)
+
+    def summary(self, path: str, allowed: Mask | None = None) -> ColumnSummary:
+        """The types of the values that the rows `allowed` [n] (None: all) have at `path`, and the counts of these."""
+        return ColumnSummary(summarize(self._count_whole(path, allowed)), self.counts(path, allowed))
+
+    def row_counts(self, allowed: Mask | None = None) -> Iterator[tuple[str, int]]:
+        """The names of all fields of metadata, and the number of the rows `allowed` [n] (None: all) that have each;
+        only those that some have."""
+        layout = self._layout
+        sums = count_rows(layout.first_row[layout.first_value], layout.rows, allowed)
+        for i in np.flatnonzero(sums).tolist():
+            name = layout.names[i].decode()
+            if not name.startswith(("@", "$")) or name.startswith(DOCUMENT):
+                yield name, int(sums[i])
+
+    @property
+    def field_count(self) -> int:
+        """The number of columns."""
+        return len(self._layout.names)
+
+    def _count_whole(self, path: str, allowed: Mask | None) -> Counts:
+        """The number of allowed rows whose value at `path` is this one, of whatever type; not those within arrays."""
         first, last = self._column(path)
         layout = self._layout
-        last = bisect_left(layout.values, ARRAY, first, last)
-        found = count_rows(layout.first_row[first : last + 1], layout.rows, allowed)
-        found += count_rows(layout.first_member[first : last + 1], layout.member_rows, allowed)
-        return Counts(layout.values, first, found)
+        return Counts(layout.values, first, count_rows(layout.first_row[first : last + 1], layout.rows, allowed))
 
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
         """The key of the value that each of `rows` has at `path`, which is no time of the chunk's own; None where there

@@ -13,7 +13,6 @@ from apps.engine.expiry import Expiring
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metadata import Columns
-from apps.engine.metadata.facets import Counts
 from apps.engine.metadata.filters import Filter
 from apps.engine.storage.row_data import RowData, SealedRows
 from apps.engine.text.bm25 import TextPart
@@ -123,12 +122,13 @@ class Part(ABC):
                 yield block, here, places[here] - start
             start += len(block)
 
-    def counts(self, field: str, allowed: Mask) -> Iterator[Counts]:
-        """The number of allowed rows that have each value of a field, by block."""
-        start = 0
-        for block in self.row_data.column_blocks(field, len(self.keys)):
+    def columns(self, allowed: Mask, field: str | None = None) -> Iterator[tuple[Columns, Mask | None]]:
+        """The column of a field by block, or all columns, and which rows of each block are allowed; None for all."""
+        start, count = 0, len(self.keys)
+        rows = self.row_data
+        for block in rows.all_columns(count) if field is None else rows.column_blocks(field, count):
             mask = _cut(allowed, start, len(block))
-            yield block.counts(field, None if mask.all() else mask)
+            yield block, None if mask.all() else mask
             start += len(block)
 
     def text_parts(self, allowed: Mask | None) -> Iterator[TextPart]:

@@ -26,6 +26,7 @@ from apps.engine.expiry import NEVER
 from apps.engine.indexes.base import NO_PARAMS, Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.registry import BRUTE_FORCE
+from apps.engine.metadata import Columns
 from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.values import Scalar
@@ -265,8 +266,12 @@ class View:
     def facets(self, field: str, allowed: Sequence[Mask], page: ValuePage) -> tuple[list[tuple[Scalar, int]], int]:
         """A page of the values of a field among rows that `matching` gave, each with its number of rows; and the number
         of all that it is a page of. Values and their order are those of `rank_values`."""
-        counts = [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.counts(field, mask)]
-        return rank_values(counts, page)
+        return rank_values([block.counts(field, mask) for block, mask in self.columns(allowed, field)], page)
+
+    def columns(self, allowed: Sequence[Mask], field: str | None = None) -> list[tuple[Columns, Mask | None]]:
+        """The column of a field, or all columns, in blocks; and which rows of each block are among those that
+        `matching` gave, None for all."""
+        return [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.columns(mask, field)]
 
 
 def _no_vectors(keys: Int64) -> Float32:

@@ -7,6 +7,7 @@ The result says how it was found, and whether it provably is the best there is.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from apps.engine.indexes.base import Params
 from apps.engine.indexes.registry import BARE, BRUTE_FORCE
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.summaries import FieldSummary, combine, most_rows
 from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
@@ -22,7 +24,9 @@ from apps.engine.vectors import Float32, Int64, Mask
 from apps.search.query.budget import (
     PER_FETCHED_HIT,
     PER_FUSED_HIT,
+    PER_VALUE,
     RequestBudget,
+    price_of_fields,
     price_of_filters,
     price_of_values,
     price_of_words,
@@ -100,6 +104,13 @@ class Facets(NamedTuple):
     counts: list[tuple[Scalar, int]]
     distinct: int
     chunks: int
+
+
+class Fields(NamedTuple):
+    """Summaries of fields by their names, and the number of further fields."""
+
+    summaries: dict[str, FieldSummary]
+    omitted: int
 
 
 _NO_VECTORS = RankedHits([], [], exact=True, scanned=0, kinds=frozenset(), plan="no vectors yet")
@@ -190,6 +201,25 @@ class Searcher:
         masks = self._matching(self._view, filter)
         counts, distinct = self._view.facets(field, masks, page)
         return Facets(counts, distinct, _Allowed.of(masks).rows)
+
+    def fields(self, names: Sequence[str] | None, filter: Filter, limit: int) -> Fields:
+        """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most
+        of them have."""
+        view = self._view
+        self._budget.spend(price_of_filters([filter], len(view)))
+        masks, columns, omitted = self._matching(view, filter), None, 0
+        if names is None:
+            columns = view.columns(masks)
+            self._budget.spend(PER_VALUE * sum(block.field_count for block, _ in columns))
+            names, found = most_rows(chain.from_iterable(block.row_counts(mask) for block, mask in columns), limit)
+            omitted = found - len(names)
+        self._budget.spend(price_of_fields(len(names), len(view)))
+        summaries = {}
+        for name in names:
+            self._budget.check_time()
+            blocks = view.columns(masks, name) if columns is None else columns
+            summaries[name] = combine([block.summary(name, mask) for block, mask in blocks])
+        return Fields(summaries, omitted)
 
     def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
         """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
