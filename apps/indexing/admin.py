@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -12,14 +12,15 @@ from django.utils.safestring import SafeString
 
 from apps.indexing.stats import library_stats
 from apps.libraries.admin import RowAdmin, link_to_list
+from apps.libraries.expiry import live_chunks, live_documents
 from apps.libraries.forms import LibraryForm
 from apps.libraries.models import Chunk, Document, Library
 from apps.libraries.services.libraries import delete_library
 
 
-def _count_of(model: type[Model]) -> Coalesce:
-    """The number of rows of `model` in the library at hand."""
-    found = model._default_manager.filter(library=OuterRef("pk")).order_by().values("library").annotate(n=Count("*"))
+def _count_of(rows: QuerySet[Any]) -> Coalesce:
+    """The number of those of `rows` that are of the library at hand."""
+    found = rows.filter(library=OuterRef("pk")).order_by().values("library").annotate(n=Count("*"))
     return Coalesce(Subquery(found.values("n")), 0)
 
 
@@ -41,7 +42,8 @@ class LibraryAdmin(RowAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Library]:
         libraries: QuerySet[Library] = super().get_queryset(request)
-        return libraries.annotate(document_total=_count_of(Document), chunk_total=_count_of(Chunk))
+        documents, chunks = live_documents(Document.objects.all()), live_chunks(Chunk.objects.all())
+        return libraries.annotate(document_total=_count_of(documents), chunk_total=_count_of(chunks))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Library | None = None) -> tuple[str, ...]:
         return () if obj is None else ("public_id", "dimension", "metric", *self.shown)

@@ -1,5 +1,6 @@
 """What there is to know about a library and its index."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -11,6 +12,7 @@ from apps.indexing.merge_policy import matches_config, next_step, status_of, sum
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
+from apps.libraries.expiry import EXPIRED_CHUNKS, EXPIRED_DOCUMENTS
 from apps.search.cache import views
 from apps.search.loading import LoadedView, index_folder
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -26,11 +28,12 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
     with open_snapshot() as snapshot:
         current = views.current(snapshot, library_id)
         state = current.state
-        [(documents,)] = snapshot.rows("SELECT count(*) FROM vectordb_document WHERE library_id = %s", [state.key])
+        documents = _count_live(snapshot, "vectordb_document", state.key, EXPIRED_DOCUMENTS)
         move = selectors.reembedding(library_key=state.key, using=SNAPSHOT_ALIAS)
         reembedding = None if move is None else selectors.reembedding_data(move)
-        [(chunks,)] = snapshot.rows("SELECT count(*) FROM vectordb_chunk WHERE library_id = %s", [state.key])
+        chunks = _count_live(snapshot, "vectordb_chunk", state.key, EXPIRED_CHUNKS)
         is_building = _is_building(snapshot, current, index_folder(state.uid), policy)
+        current = replace(current, view=current.view.at(snapshot.now))
     return {
         "documents": documents,
         "chunks": chunks,
@@ -38,6 +41,16 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
         "index": _index(current, is_building, policy),
         "reembedding": reembedding,
     }
+
+
+def _count_live(snapshot: Snapshot, table: str, library_key: int, expired: str) -> int:
+    """The number of the library's rows in a table without those whose keys `expired` selects. Reads no more than a
+    count of all does, and those that have expired."""
+    sql = f"SELECT count(*) FROM {table} WHERE library_id = %s"
+    [(rows,)] = snapshot.rows(sql, [library_key])
+    moments = [snapshot.moment] * expired.count("%s")
+    [(gone,)] = snapshot.rows(f"{sql} AND id IN ({expired})", [library_key, *moments])
+    return int(rows) - int(gone)
 
 
 def _is_building(snapshot: Snapshot, current: LoadedView, folder: IndexFolder, policy: IndexingPolicy) -> bool:

@@ -1,4 +1,4 @@
-"""Work beside the index files: pruning the change log, and the database's own upkeep."""
+"""Work beside the index files: deleting what has expired, pruning the change log, and the database's own upkeep."""
 
 import contextlib
 import logging
@@ -11,6 +11,7 @@ from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries.dialects import database_name, dialect_of, frees_room, note_if_damaged
 from apps.libraries.models import Change, Chunk
+from apps.libraries.services.expiry import delete_expired
 from apps.search import loading
 from apps.search.snapshots import open_snapshot
 
@@ -30,8 +31,8 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
 
 
 def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_sweep_due: bool = True) -> bool:
-    """Sweep index files and prune the change log, if `is_sweep_due`, then run the database's own upkeep, which costs
-    next to nothing. Return True if all of it succeeded."""
+    """Sweep index files and prune the change log, if `is_sweep_due`, then delete what has expired and run the
+    database's own upkeep, which cost next to nothing where there is nothing to do. Return True if all succeeded."""
     is_swept = is_database_done = False
     # A full disk stops the database's upkeep; sweeping may make room.
     with retry_later_on_transient_errors("sweeping of index files"):
@@ -41,9 +42,17 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
     with retry_later_on_transient_errors("upkeep of the database"):
         if is_sweep_due:
             prune_changes(policy)
+        delete_expired_rows(policy)
         dialect_of(connection).upkeep(connection)
         is_database_done = True
     return is_swept and is_database_done
+
+
+def delete_expired_rows(policy: IndexingPolicy = DEFAULT_POLICY) -> bool:
+    """Delete chunks and documents that have expired, in steps between which others write. Return True if none is left;
+    the next round goes on."""
+    steps = (delete_expired(limit=policy.expired_batch) for _ in range(policy.expired_batches))
+    return any(deleted < policy.expired_batch for deleted in steps)
 
 
 @frees_room

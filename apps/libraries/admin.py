@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 
 from apps.libraries.chunk_fields import vector_array
 from apps.libraries.errors import NotFound
+from apps.libraries.expiry import live_chunks, live_documents
 from apps.libraries.forms import ChunkForm, DocumentForm
 from apps.libraries.models import Chunk, Document, Embedding
 from apps.libraries.services.chunks import delete_chunk
@@ -102,9 +103,12 @@ class DocumentAdmin(RowAdmin):
     list_select_related = ("library",)
     search_fields = ("^public_id", "title", "source")
     search_help_text = "The beginning of an id, or words of a title or source."
-    editable = ("title", "source", "metadata")
+    editable = ("title", "source", "metadata", "expires_at")
     shown = readonly_fields = ("library", "public_id", "created_at", "updated_at", "chunk_count")
     deleted_along = ((Chunk, "document"),)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Document]:
+        return live_documents(super().get_queryset(request))
 
     def delete(self, row: Document) -> None:
         delete_document(library_id=row.library.public_id, document_id=row.public_id)
@@ -115,7 +119,8 @@ class DocumentAdmin(RowAdmin):
 
     @admin.display(description="chunks")
     def chunk_count(self, document: Document) -> SafeString:
-        return link_to_list(Chunk, f"{document.chunks.count():,}", document=document.pk)
+        count = live_chunks(Chunk.objects.filter(document=document)).count()
+        return link_to_list(Chunk, f"{count:,}", document=document.pk)
 
 
 @admin.register(Chunk)
@@ -127,7 +132,7 @@ class ChunkAdmin(RowAdmin):
     list_select_related = ("library", "document")
     search_fields = ("^public_id", "text")
     search_help_text = "The beginning of an id, or words of a text."
-    editable = ("text", "metadata")
+    editable = ("text", "metadata", "expires_at")
     shown = readonly_fields = (
         "library",
         "document",
@@ -141,6 +146,9 @@ class ChunkAdmin(RowAdmin):
 
     def get_ordering(self, request: HttpRequest) -> Any:
         return ["position", "id"] if "document" in request.GET else ["id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Chunk]:
+        return live_chunks(super().get_queryset(request))
 
     def delete(self, row: Chunk) -> None:
         delete_chunk(library_id=row.library.public_id, chunk_id=row.public_id)

@@ -104,6 +104,7 @@ _FIELDS = {
     "position": _Field(("chunk.position",), _show_value, always=True),
     "created_at": _Field(("chunk.created_at",), _show_time, always=True),
     "updated_at": _Field(("chunk.updated_at",), _show_time, always=True),
+    "expires_at": _Field(("chunk.expires_at",), _show_time, always=True),
     "embedding": _Field(("embedding.vector",), _show_vector),
     "document": _Field(("document.title", "document.source", "document.metadata"), _show_document),
 }

@@ -6,6 +6,7 @@ An error inside metadata carries the `path` to it, which the API appends to the 
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 import orjson
@@ -27,6 +28,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core_schema
 
+from apps.engine.errors import InvalidFilter
+from apps.engine.metadata.operands import parse_time
 from apps.engine.vectors import Float32
 from apps.libraries.ids import (
     INVISIBLE,
@@ -43,6 +46,7 @@ from apps.libraries.ids import (
 from apps.libraries.models import ID_MAX_LENGTH, NAME_MAX_LENGTH
 
 _LIMITS = settings.LIMITS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Path: TypeAlias = tuple[str | int, ...]
 
 
@@ -245,6 +249,29 @@ def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
+
+
+def _check_expiry(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    try:
+        microseconds = parse_time(value)
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except InvalidFilter as error:
+        raise validation_error(f"{error.reason}, or null for never") from None
+    except OverflowError:
+        raise validation_error("must be within the years 1 to 9999, UTC; null is for never") from None
+
+
+# When something expires; None for never.
+Expiry = Annotated[
+    datetime | None,
+    BeforeValidator(_check_expiry),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
+    Field(
+        description="From then on it is in no answer, as if it were deleted: RFC 3339 with offset; null for never.",
+    ),
+]
 
 
 class LargeBody:

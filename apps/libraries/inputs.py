@@ -20,6 +20,7 @@ from apps.libraries.errors import Invalid
 from apps.libraries.fields import (
     BoundedInt,
     EmbedText,
+    Expiry,
     Fixed,
     Identifier,
     Input,
@@ -133,6 +134,7 @@ class ChunkContent(Input):
     )
     embedding: Vector = Field([], description="The vector; left out, the library's model makes one of a new text.")
     metadata: Metadata = Field({}, description="JSON of your own, replaced as a whole; filters look at it.")
+    expires_at: Expiry = None
 
 
 def check_chunk_count(count: int) -> None:
@@ -247,6 +249,7 @@ class DocumentInput(Input):
     title: Title = ""
     source: Source = ""
     metadata: Metadata = Field({}, description="JSON of your own about the document.")
+    expires_at: Expiry = None
     text: LongText = Field("", description="A text to split into chunks and to embed; it is not stored itself.")
     chunking: Annotated[Chunking | None, NotNull()] = Field(None, description="How the text is split.")
     chunks: Annotated[list[DocumentChunk], CHUNKS_PER_WRITE] = Field([], description="The chunks, in order.")
@@ -280,6 +283,7 @@ class DocumentUpdate(Input):
     title: Title = ""
     source: Source = ""
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
+    expires_at: Expiry = None
 
 
 def named_models(write: ChunksWrite | DocumentInput | DocumentsWrite | LibraryUpdate) -> dict[str, EmbeddingModel]:

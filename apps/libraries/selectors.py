@@ -12,10 +12,12 @@ import orjson
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
+from django.utils import timezone
 
 from apps.libraries.chunk_fields import DEFAULT_ITEM, Shown, chunk_statement, timestamp, vector_array
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
+from apps.libraries.expiry import IS_EXPIRED, count_live_chunks, live_chunks, live_documents, parameter
 from apps.libraries.models import Chunk, Document, Embedding, EmbeddingModel, Library, Reembedding
 from apps.libraries.response_budget import ResponseBudget
 
@@ -100,8 +102,8 @@ def reembedding_data(row: Reembedding) -> dict[str, Any]:
         "provider": row.provider,
         "model": row.model,
         "state": row.state,
-        "embedded": chunks.filter(embeddings__generation=row.generation).count(),
-        "chunks": chunks.count(),
+        "embedded": count_live_chunks(chunks.filter(embeddings__generation=row.generation)),
+        "chunks": count_live_chunks(chunks),
         "error": row.error or None,
         "started_at": timestamp(row.created_at),
     }
@@ -109,7 +111,8 @@ def reembedding_data(row: Reembedding) -> dict[str, Any]:
 
 def document_row(*, library_id: str, document_id: str) -> Document:
     """The document; raises NotFound, for the library too."""
-    found = Document.objects.filter(library=library_row(library_id), public_id=document_id).first()
+    rows = Document.objects.filter(library=library_row(library_id), public_id=document_id)
+    found = rows.exclude(expires_at__lte=timezone.now()).first()
     if found is None:
         raise NotFound(f"There is no document {document_id!r} in this library. PUT at its path makes it.")
     return found
@@ -118,12 +121,13 @@ def document_row(*, library_id: str, document_id: str) -> Document:
 def document_data(document: Document, chunk_count: int | None = None) -> dict[str, Any]:
     """A document as the API shows it; `chunk_count` saves counting."""
     if chunk_count is None:
-        chunk_count = document.chunks.count()
+        chunk_count = live_chunks(Chunk.objects.filter(document=document)).count()
     return {
         "id": document.public_id,
         "title": document.title,
         "source": document.source,
         "metadata": document.metadata,
+        "expires_at": None if document.expires_at is None else timestamp(document.expires_at),
         "chunk_count": chunk_count,
         **_timestamps(document),
     }
@@ -131,8 +135,9 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
 
 def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
     """Documents behind `after`; raises NotFound for the library, Invalid for too large a page."""
-    counts = Chunk.objects.filter(document=OuterRef("pk")).order_by().values("document").annotate(n=Count("*"))
-    found = Document.objects.filter(library=library_row(library_id)).annotate(
+    chunks = live_chunks(Chunk.objects.filter(document=OuterRef("pk")))
+    counts = chunks.order_by().values("document").annotate(n=Count("*"))
+    found = live_documents(Document.objects.filter(library=library_row(library_id))).annotate(
         chunk_count=Coalesce(Subquery(counts.values("n")), 0)
     )
     return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
@@ -149,6 +154,15 @@ def chunk(*, library_id: str, chunk_id: str) -> dict[str, Any]:
     return data
 
 
+def written_chunk(key: int) -> dict[str, Any]:
+    """The chunk that was just written as the API shows it, even if it has expired by now."""
+    statement = chunk_statement(frozenset(DEFAULT_ITEM.fields), dialect_of(connection))
+    with connection.cursor() as cursor:
+        cursor.execute(f"{statement.sql}chunk.id = %s", [key])
+        [(_, data)] = statement.items(cursor.fetchall(), DEFAULT_ITEM)
+    return data
+
+
 def chunk_with_etag(*, library_id: str, chunk_id: str, shown: Shown) -> tuple[dict[str, Any], str]:
     """What is `shown` of the chunk, and its entity tag, which is the same whatever is shown; raises as `chunk`."""
     data, whole = _chunk(library_id, chunk_id, shown, DEFAULT_ITEM)
@@ -161,7 +175,10 @@ def _chunk(library_id: str, chunk_id: str, *ways: Shown) -> list[dict[str, Any]]
     statement = chunk_statement(frozenset(name for shown in ways for name in shown.fields), dialect_of(connection))
     with connection.cursor() as cursor:
         # In one statement, so that no chunk is seen half old.
-        cursor.execute(f"{statement.sql}chunk.library_id = %s AND chunk.public_id = %s", [library.pk, chunk_id])
+        cursor.execute(
+            f"{statement.sql}chunk.library_id = %s AND chunk.public_id = %s AND {IS_EXPIRED} IS NOT TRUE",
+            [library.pk, chunk_id, *[parameter(timezone.now())] * 2],
+        )
         rows = cursor.fetchall()
     if not rows:
         raise no_chunk(chunk_id)
@@ -170,9 +187,8 @@ def _chunk(library_id: str, chunk_id: str, *ways: Shown) -> list[dict[str, Any]]
 
 def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk]:
     """A document's chunks that have a vector, in order; none where there is no such document."""
-    found = Embedding.objects.filter(
-        chunk__library=library, chunk__document__public_id=document_id, generation=library.generation
-    )
+    chunks = live_chunks(Chunk.objects.filter(library=library, document__public_id=document_id))
+    found = Embedding.objects.filter(chunk__in=chunks, generation=library.generation)
     rows = found.order_by("chunk__position", "chunk_id").values_list(
         "chunk__public_id", "chunk__text", "chunk__embed_text", "chunk__metadata", "vector"
     )
@@ -181,7 +197,7 @@ def embedded_chunks(*, library: Library, document_id: str) -> list[EmbeddedChunk
 
 def count_chunks(*, library_id: str) -> int:
     """The number of chunks of a library; raises NotFound."""
-    return Chunk.objects.filter(library=library_row(library_id)).count()
+    return count_live_chunks(Chunk.objects.filter(library=library_row(library_id)))
 
 
 def _timestamps(row: Library | Document) -> dict[str, str]:
@@ -197,7 +213,8 @@ def etag(data: dict[str, Any]) -> str:
 def document_etag(document: Document) -> str:
     """The entity tag of a document, which changes with each of its chunks too: PUT replaces them."""
     changed = Cast("updated_at", TextField())
-    chunks = list(document.chunks.order_by("pk").values_list("pk", "position", changed))
+    rows = live_chunks(Chunk.objects.filter(document=document))
+    chunks = list(rows.order_by("pk").values_list("pk", "position", changed))
     return etag(document_data(document, chunk_count=len(chunks)) | {"chunks": chunks})
 
 

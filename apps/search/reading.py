@@ -8,6 +8,7 @@ import numpy as np
 from apps.engine.metadata.filters import And, Filter, parse_filter
 from apps.libraries.chunk_fields import Shown, chunk_statement
 from apps.libraries.errors import Invalid, NotFound
+from apps.libraries.expiry import EXPIRED_CHUNKS, IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.ids import is_id
 from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.selectors import Page, PageKey, check_page_key
@@ -30,8 +31,11 @@ def get_chunks(*, library_id: str, ids: Sequence[str], shown: Shown) -> tuple[li
         for start in range(0, len(wanted), _IDS_PER_STATEMENT):
             some = wanted[start : start + _IDS_PER_STATEMENT]
             marks = ", ".join(["%s"] * len(some))
-            sql = f"SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id IN ({marks})"
-            keys |= snapshot.rows(sql, [state.key, *some])
+            sql = (
+                f"SELECT chunk.public_id, chunk.id FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}"
+                f" WHERE {IS_EXPIRED} IS NOT TRUE AND chunk.library_id = %s AND chunk.public_id IN ({marks})"
+            )
+            keys |= snapshot.rows(sql, [*[snapshot.moment] * 2, state.key, *some])
         items = _read_items(snapshot, [keys[one] for one in wanted if one in keys], shown)
     return items, [one for one in wanted if one not in keys]
 
@@ -77,8 +81,11 @@ def _places(
         where, place = "library_id = %s", "id"
         params: list[Any] = [state.key]
     else:
-        sql = "SELECT id FROM vectordb_document WHERE library_id = %s AND public_id = %s"
-        found = snapshot.rows(sql, [state.key, document_id]) if is_id(document_id) else []
+        sql = (
+            "SELECT id FROM vectordb_document"
+            " WHERE library_id = %s AND public_id = %s AND (expires_at <= %s) IS NOT TRUE"
+        )
+        found = snapshot.rows(sql, [state.key, document_id, snapshot.moment]) if is_id(document_id) else []
         if not found:
             raise Invalid.at("/document_id", "names no document of this library")
         where, place = "document_id = %s", f"{_PLACE}, id"
@@ -86,6 +93,8 @@ def _places(
     if after:
         where += f" AND ({place}) > ({', '.join(['%s'] * len(after))})"
         params += after
+    where += f" AND id NOT IN ({EXPIRED_CHUNKS})"
+    params += [snapshot.moment] * 2
     sql = f"SELECT {place} FROM vectordb_chunk WHERE {where} ORDER BY {place}"
     if limit is not None:
         sql += " LIMIT %s"

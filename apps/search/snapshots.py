@@ -8,6 +8,7 @@ not outlive its request: on SQLite the write-ahead log cannot shrink below the o
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
@@ -18,7 +19,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
 from apps.libraries.dialects.base import Dialect
+from apps.libraries.expiry import parameter
 from apps.libraries.models import EmbeddingModel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Snapshot:
             self.close()
         except DatabaseError:
             self._connection.close()
+
+    @property
+    def moment(self) -> Any:
+        """`now` as statements take it."""
+        return parameter(_EPOCH + timedelta(microseconds=self.now))
 
     def renew(self) -> None:
         """Go over to the database's current state."""

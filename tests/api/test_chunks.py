@@ -40,6 +40,7 @@ def test_a_chunk_has_a_default_for_all_but_its_embedding(client: httpx.Client, c
         "id": answer["ids"][0],
         "document_id": None,
         "position": None,
+        "expires_at": None,
         "text": "",
         "metadata": {},
         "embedding": [1, 2, 3],

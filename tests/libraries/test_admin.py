@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -395,6 +396,30 @@ def test_what_a_program_has_written_meanwhile_is_not_overwritten(
     assert "has changed since you opened the page" in complaints(response, None)
     assert type(row).objects.get().metadata == {"by": "program"}
     assert saved(save(admin_client, row, metadata='{"by": "person"}'))
+
+
+def typed_time(moment: datetime) -> dict[str, str]:
+    """What the two fields of a time have in them."""
+    return {"expires_at_0": f"{moment:%Y-%m-%d}", "expires_at_1": f"{moment:%H:%M:%S}"}
+
+
+@pytest.mark.parametrize("model", [Chunk, Document])
+def test_when_something_expires_is_shown_and_set(
+    admin_client: Client, library: Library, model: type[Chunk] | type[Document]
+) -> None:
+    before, after = datetime(2101, 1, 1, 0, 0, 0, 250_000, UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    row = model.objects.create(library=library, public_id="expiring", expires_at=before)
+    assert 'value="2101-01-01"' in admin_client.get(change(row)).content.decode()
+    # What was not touched keeps its microseconds.
+    for typed, stored in ((before, before), (after, after)):
+        assert saved(save(admin_client, row, **typed_time(typed)))
+        row.refresh_from_db()
+        assert row.expires_at == stored
+    listing = f"/admin/libraries/{model._meta.model_name}/"
+    assert listed(admin_client.get(listing)) == ["expiring"]
+    assert saved(save(admin_client, row, **typed_time(datetime(2001, 1, 1, tzinfo=UTC))))
+    assert listed(admin_client.get(listing)) == []
+    assert admin_client.get(change(row), follow=True).redirect_chain
 
 
 def test_a_form_may_be_sent_without_having_been_opened(admin_client: Client, chunk: Chunk) -> None:

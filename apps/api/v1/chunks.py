@@ -15,7 +15,7 @@ from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.operands import MAX_IN_VALUES
 from apps.libraries import selectors
 from apps.libraries.chunk_fields import ShowingInput
-from apps.libraries.fields import BoundedInt, Identifier, Input, Metadata, Text, validation_error
+from apps.libraries.fields import BoundedInt, Expiry, Identifier, Input, Metadata, Text, validation_error
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate
 from apps.libraries.services import chunks as services
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
@@ -74,6 +74,7 @@ class ChunksUpdate(Input):
         description="`set` replaces the top-level keys named, `merge` is a JSON merge patch (RFC 7396), where null "
         "deletes, `replace` replaces all there is.",
     )
+    expires_at: Expiry = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "ChunksUpdate":
@@ -84,7 +85,7 @@ class ChunksUpdate(Input):
     @property
     def change(self) -> MetadataChange:
         """What to make of each chunk's metadata."""
-        return MetadataChange(self.metadata, self.metadata_mode)
+        return MetadataChange(self.metadata, self.metadata_mode, self.is_set("expires_at"), self.expires_at)
 
 
 class ChunksCount(Input):

@@ -130,6 +130,7 @@ class ResultDocument(Output):
 class Document(ResultDocument, Timestamps):
     """A document, without its chunks."""
 
+    expires_at: Timestamp | None = Field(description="From then on it and its chunks are in no answer; null for never.")
     chunk_count: Count = Field(description="How many chunks it has.")
 
 
@@ -178,6 +179,9 @@ class Chunk(Timestamps):
         None, description="JSON of your own, or the parts of it that `include` asks for."
     )
     position: int | None = Field(description="Its place in its document, from 0; null without a document.")
+    expires_at: Timestamp | None = Field(
+        description="From then on it is in no answer, or from its document's on, if that is earlier; null for never."
+    )
     embedding: ShownVector | None = Field(
         None, description="Its vector, where `include` asks for it; null if the chunk has none."
     )

@@ -62,14 +62,22 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     with transaction.atomic():
         library = sql.lock_library(library_id)
         bind_model(library, model, named)
-        stored = sql.stored_chunks(library, ids)
+        stored = sql.claim_chunks(library, ids)
         if write.mode == "insert":
             check_unused("A chunk", ids, stored, pointers)
         documents = _document_keys(library, chunks, pointers, create=write.create_documents)
         places = _places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
         rows = [
-            ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, sql.json_text(chunk.metadata), position)
+            ChunkRow(
+                chunk.id,
+                document_key,
+                chunk.text,
+                chunk.embed_text,
+                sql.json_text(chunk.metadata),
+                position,
+                chunk.expires_at,
+            )
             for chunk, (document_key, position) in zip(chunks, places, strict=True)
         ]
         is_new = np.array([chunk_id not in stored for chunk_id in ids], np.bool_)
@@ -122,7 +130,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         before = _match_chunk(library, chunk_id, if_match)
         documents = _document_keys(library, [update], [""], create=False)
         _change(library, [before], [update], [""], embedded, documents)
-        return selectors.chunk(library_id=library_id, chunk_id=chunk_id)
+        return selectors.written_chunk(before.key)
 
 
 @frees_room
@@ -234,7 +242,9 @@ def _change(
                 raise TextChanged("The stored text changed while the request was embedded; send it again.")
             with_vector.append(i)
         metadata = sql.json_text(change.metadata) if change.is_set("metadata") else before.metadata
-        rows.append((before.key, ChunkRow(before.public_id, document_key, text, embed_text, metadata, position)))
+        expires_at = change.expires_at if change.is_set("expires_at") else before.expires_at
+        row = ChunkRow(before.public_id, document_key, text, embed_text, metadata, position, expires_at)
+        rows.append((before.key, row))
     vectors = check_vectors(library, [embedded.vectors[i] for i in with_vector], [pointers[i] for i in with_vector])
     sql.update_chunks(rows)
     sql.put_vectors(library, [stored[i].key for i in with_vector], vectors)
@@ -250,7 +260,8 @@ def _document_keys(
     named = [
         (chunk.document_id, at) for chunk, at in zip(chunks, pointers, strict=True) if chunk.document_id is not None
     ]
-    keys = sql.document_keys(library, dict(named))
+    find = sql.claim_documents if create else sql.document_keys
+    keys = find(library, list(dict(named)))
     fault = INVISIBLE if create else "names no document"
     unknown = [
         Fault(f"{at}/document_id", fault)

@@ -57,7 +57,7 @@ def _create(
     with transaction.atomic():
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
-        check_unused("A document", ids, sql.document_keys(library, ids), pointers)
+        check_unused("A document", ids, sql.claim_documents(library, ids), pointers)
         _check_chunk_ids(library, content.chunks, content.pointers, document_key=None)
         vectors = check_vectors(library, content.vectors, content.pointers)
         created, rows = [], []
@@ -115,7 +115,8 @@ def _replace(
         bind_model(library, content.model, named)
         if if_match is not None:
             _check_match(if_match, library_id, *ids)
-        stored = {row.public_id: row for row in Document.objects.filter(library=library, public_id__in=ids)}
+        stored = Document.objects.in_bulk(sql.claim_documents(library, ids).values())
+        stored = {row.public_id: row for row in stored.values()}
         vectors = check_vectors(library, content.vectors, content.pointers)
         replaced = []
         for document, part in zip(content.documents, _parts(content.documents), strict=True):
@@ -136,7 +137,7 @@ def _replace_one(
         row = Document(library=library, public_id=document.id)
     _save(row, document)
     _check_chunk_ids(library, chunks, pointers, document_key=row.pk)
-    diff = _compare(library, chunks, vectors, sql.chunks_of_document(row.pk))
+    diff = _compare(library, chunks, vectors, sql.claim_chunks_of_document(row.pk))
     rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
     sql.delete_chunks([chunk.key for chunk in diff.gone])
     sql.insert_chunks(library, [rows[i] for i in diff.created], vectors[diff.created])
@@ -144,7 +145,7 @@ def _replace_one(
     sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], vectors[[i for i, _ in diff.updated]])
     sql.move_chunks([(chunk.key, i) for i, chunk in diff.unchanged if chunk.position != i])
     chunk_ids = [chunk.id for chunk in chunks]
-    for i, chunk in diff.unchanged:
+    for i, chunk in [*diff.updated, *diff.unchanged]:
         chunk_ids[i] = chunk.public_id
     counts = {name: len(getattr(diff, name)) for name in ("created", "updated", "unchanged")}
     return {"id": document.id, **counts, "deleted": len(diff.gone), "chunk_ids": chunk_ids}
@@ -272,19 +273,21 @@ def _content(chunk: DocumentChunk | EmbeddedChunk) -> tuple[str, str | None, byt
 
 
 def _save(row: Document, document: DocumentInput, force_insert: bool = False) -> None:
-    row.title, row.source, row.metadata = document.title, document.source, document.metadata
+    for field in ("title", "source", "metadata", "expires_at"):
+        setattr(row, field, getattr(document, field))
     row.save(force_insert=force_insert)
 
 
 def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
-    return ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, sql.json_text(chunk.metadata), position)
+    metadata = sql.json_text(chunk.metadata)
+    return ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, metadata, position, chunk.expires_at)
 
 
 def _check_chunk_ids(
     library: Library, chunks: Sequence[DocumentChunk], pointers: Sequence[str], document_key: int | None
 ) -> None:
     """Raise Conflict where a chunk that names its id names one in use outside of the document `document_key`."""
-    stored = sql.stored_chunks(library, [chunk.id for chunk in chunks if chunk.is_set("id")])
+    stored = sql.claim_chunks(library, [chunk.id for chunk in chunks if chunk.is_set("id")])
     used = {chunk.public_id for chunk in stored.values() if document_key is None or chunk.document_key != document_key}
     check_unused("A chunk", [chunk.id for chunk in chunks], used, pointers)
 
@@ -322,7 +325,7 @@ def _compare(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32
             match = by_content[content].pop() if by_content[content] else None
         if match is None:
             diff.created.append(i)
-        elif contents[match.key] == content:
+        elif contents[match.key] == content and match.expires_at == chunk.expires_at:
             diff.unchanged.append((i, match))
         else:
             diff.updated.append((i, match))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, assert_never
 
 import orjson
@@ -20,10 +21,12 @@ _CHUNKS_PER_STEP = 500
 @dataclass(frozen=True)
 class MetadataChange:
     """What to make of the metadata of chunks: `set` replaces the top-level keys named, `merge` merges by RFC 7396,
-    `replace` replaces the whole."""
+    `replace` replaces the whole. And when they expire, if `sets_expiry`."""
 
     metadata: dict[str, Any]
     mode: MetadataMode
+    sets_expiry: bool = False
+    expires_at: datetime | None = None
 
     def apply(self, before: dict[str, Any]) -> dict[str, Any]:
         """The metadata of a chunk after the change; `before` may be changed."""
@@ -74,6 +77,8 @@ def update_chunks_by_key(keys: Sequence[int], change: MetadataChange) -> int:
                 raise _refusal(public_id, error) from None
             rows.append((key, sql.json_text(after)))
         sql.update_metadata(rows)
+    if change.sets_expiry:
+        sql.update_expiry(keys, change.expires_at)
     return len(keys)
 
 

@@ -23,6 +23,7 @@ from apps.embeddings.services import embed_with
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
+from apps.libraries.expiry import live_chunks
 from apps.libraries.inputs import Reembed
 from apps.libraries.models import Chunk, Embedding, Library, Reembedding, text_to_embed
 from apps.libraries.services import sql
@@ -98,7 +99,7 @@ def is_current(move: Reembedding) -> bool:
 def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[Chunk]:
     """The first chunks past the key `after` that have no embedding in the new generation."""
     made = Embedding.objects.filter(chunk=OuterRef("pk"), generation=move.generation)
-    chunks = Chunk.objects.filter(~Exists(made), library=move.pk, pk__gt=after)
+    chunks = live_chunks(Chunk.objects.filter(~Exists(made), library=move.pk, pk__gt=after))
     return list(chunks.order_by("pk").only("public_id", "text", "embed_text")[:limit])
 
 
@@ -219,7 +220,7 @@ def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors
 
 def _refuse_blank_texts(library: Library) -> None:
     rest = Func(Coalesce("embed_text", "text"), Value(WHITE_SPACE), function="ltrim", output_field=TextField())
-    blank = Chunk.objects.annotate(rest=rest).filter(library=library, rest="")
+    blank = live_chunks(Chunk.objects.annotate(rest=rest).filter(library=library, rest=""))
     count, example = blank.aggregate(count=Count("pk"), example=Min("public_id")).values()
     if count:
         chunks = "1 chunk has" if count == 1 else f"{count:,} chunks have"

@@ -6,8 +6,7 @@ wait (on SQLite the transaction itself has locked the database).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import starmap
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -15,8 +14,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.engine.vectors import Float32
+from apps.libraries import expiry
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
+from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.models import Library, text_to_embed
 from apps.libraries.signals import announce
 
@@ -34,6 +35,7 @@ class ChunkRow:
     embed_text: str | None
     metadata: str
     position: int | None
+    expires_at: datetime | None
 
 
 @dataclass
@@ -41,6 +43,7 @@ class StoredChunk(ChunkRow):
     """A chunk's row as a write needs it."""
 
     key: int
+    is_expired: bool
 
     @property
     def text_to_embed(self) -> str:
@@ -77,20 +80,52 @@ def canonical_json(text: str) -> bytes:
 
 def stored_chunks(library: Library, public_ids: Sequence[str]) -> dict[str, StoredChunk]:
     """Those of the chunks that exist, by id."""
-    chunks = _select_chunks("library_id = %s AND public_id", public_ids, library.pk)
-    return {chunk.public_id: chunk for chunk in chunks}
+    chunks = _select_chunks("chunk.library_id = %s AND chunk.public_id", public_ids, library.pk)
+    return {chunk.public_id: chunk for chunk in chunks if not chunk.is_expired}
 
 
-def chunks_of_document(document_key: int) -> list[StoredChunk]:
-    """A document's chunks in order of their positions."""
-    chunks = _select_chunks("document_id", [document_key])
+def claim_chunks(library: Library, public_ids: Sequence[str]) -> dict[str, StoredChunk]:
+    """As `stored_chunks`. The other ids are free then: expired chunks that have them are deleted."""
+    chunks = _select_chunks("chunk.library_id = %s AND chunk.public_id", public_ids, library.pk)
+    return {chunk.public_id: chunk for chunk in _delete_expired(chunks)}
+
+
+def claim_chunks_of_document(document_key: int) -> list[StoredChunk]:
+    """A document's chunks in order of their positions; expired ones are deleted."""
+    chunks = _delete_expired(_select_chunks("chunk.document_id", [document_key]))
     return sorted(chunks, key=lambda chunk: (chunk.position or 0, chunk.key))
 
 
+def _delete_expired(chunks: Iterable[StoredChunk]) -> list[StoredChunk]:
+    """Delete the expired ones of the chunks; return the others."""
+    found = list(chunks)
+    delete_chunks([chunk.key for chunk in found if chunk.is_expired])
+    return [chunk for chunk in found if not chunk.is_expired]
+
+
 def _select_chunks(condition: str, values: Sequence[Any], *params: Any) -> Iterator[StoredChunk]:
-    metadata = dialect_of(connection).json_text("metadata")
-    columns = f"public_id, document_id, text, embed_text, {metadata}, position, id"
-    return starmap(StoredChunk, _select(f"SELECT {columns} FROM vectordb_chunk WHERE {condition}", values, *params))
+    names = ("public_id", "document_id", "text", "embed_text", "metadata", "position", "expires_at", "id")
+    columns = ", ".join(f"chunk.{name}" for name in names)
+    columns = columns.replace("chunk.metadata", dialect_of(connection).json_text("chunk.metadata"))
+    statement = f"SELECT {columns}, {IS_EXPIRED} FROM vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {condition}"
+    for *row, expires_at, key, is_expired in _select(statement, values, *[_now()] * 2, *params):
+        public_id, document_key, text, embed_text, metadata, position = row
+        yield StoredChunk(
+            public_id,
+            document_key,
+            text,
+            embed_text,
+            metadata,
+            position,
+            _aware(expires_at),
+            key,
+            is_expired=bool(is_expired),
+        )
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """A time of the database, which on SQLite has no zone."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
@@ -103,14 +138,16 @@ def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
 
 def chunk_keys(library: Library, public_ids: Sequence[str]) -> list[int]:
     """The keys of those of the chunks that exist."""
-    statement = "SELECT id FROM vectordb_chunk WHERE library_id = %s AND public_id"
-    return [key for (key,) in _select(statement, public_ids, library.pk)]
+    rows = f"vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {IS_EXPIRED} IS NOT TRUE"
+    statement = f"SELECT chunk.id FROM {rows} AND chunk.library_id = %s AND chunk.public_id"
+    return [key for (key,) in _select(statement, public_ids, *[_now()] * 2, library.pk)]
 
 
 def chunk_ids(library: Library, public_ids: Sequence[str]) -> set[str]:
     """Those of the ids that a chunk of the library has."""
-    statement = "SELECT public_id FROM vectordb_chunk WHERE library_id = %s AND public_id"
-    return {public_id for (public_id,) in _select(statement, public_ids, library.pk)}
+    rows = f"vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {IS_EXPIRED} IS NOT TRUE"
+    statement = f"SELECT chunk.public_id FROM {rows} AND chunk.library_id = %s AND chunk.public_id"
+    return {public_id for (public_id,) in _select(statement, public_ids, *[_now()] * 2, library.pk)}
 
 
 def metadata_of(keys: Sequence[int]) -> list[tuple[int, str, str]]:
@@ -130,8 +167,21 @@ def texts_to_embed(library: Library, keys: Sequence[int]) -> dict[int, str]:
 
 def document_keys(library: Library, public_ids: Iterable[str]) -> dict[str, int]:
     """The keys of those documents that exist, by id."""
-    statement = "SELECT public_id, id FROM vectordb_document WHERE library_id = %s AND public_id"
-    return dict(_select(statement, list(public_ids), library.pk))
+    return _live_document_keys(library, list(public_ids), _now())
+
+
+def claim_documents(library: Library, public_ids: Sequence[str]) -> dict[str, int]:
+    """As `document_keys`. The other ids are free then: expired documents that have them are deleted, with their
+    chunks."""
+    now, expired = _now(), "DELETE FROM vectordb_document WHERE expires_at <= %s AND library_id = %s AND public_id"
+    execute(expired, public_ids, now, library.pk)
+    return _live_document_keys(library, public_ids, now)
+
+
+def _live_document_keys(library: Library, public_ids: Sequence[str], now: Any) -> dict[str, int]:
+    live = "vectordb_document WHERE (expires_at <= %s) IS NOT TRUE"
+    statement = f"SELECT public_id, id FROM {live} AND library_id = %s AND public_id"
+    return dict(_select(statement, public_ids, now, library.pk))
 
 
 def next_position(document_key: int) -> int:
@@ -152,21 +202,9 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
         dialect.insert(
             cursor,
             "INSERT INTO vectordb_chunk"
-            " (library_id, document_id, public_id, text, embed_text, metadata, position, created_at, updated_at)",
-            [
-                (
-                    library.pk,
-                    row.document_key,
-                    row.public_id,
-                    row.text,
-                    row.embed_text,
-                    row.metadata,
-                    row.position,
-                    now,
-                    now,
-                )
-                for row in rows
-            ],
+            " (library_id, document_id, public_id, text, embed_text, metadata, position, expires_at, created_at,"
+            " updated_at)",
+            [(library.pk, row.document_key, row.public_id, *_columns(row), now, now) for row in rows],
         )
     statement = "SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id"
     keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
@@ -183,9 +221,22 @@ def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE vectordb_chunk SET document_id = %s, text = %s, embed_text = %s, metadata = %s, position = %s, "
-            f"updated_at = {later} WHERE id = %s",
-            [(row.document_key, row.text, row.embed_text, row.metadata, row.position, now, key) for key, row in rows],
+            f"expires_at = %s, updated_at = {later} WHERE id = %s",
+            [(row.document_key, *_columns(row), now, key) for key, row in rows],
         )
+
+
+def _columns(row: ChunkRow) -> tuple[Any, ...]:
+    """What an insert and an update write of a chunk alike."""
+    expires_at = None if row.expires_at is None else expiry.parameter(row.expires_at)
+    return row.text, row.embed_text, row.metadata, row.position, expires_at
+
+
+def update_expiry(keys: Sequence[int], expires_at: datetime | None) -> None:
+    """Overwrite when chunks, given by key, expire."""
+    later = dialect_of(connection).later
+    statement = f"UPDATE vectordb_chunk SET expires_at = %s, updated_at = {later} WHERE id"
+    execute(statement, keys, expiry.parameter(expires_at), _now())
 
 
 def update_metadata(rows: Sequence[tuple[int, str]]) -> None:
@@ -228,11 +279,11 @@ def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, gene
 
 def delete_chunks(keys: Sequence[int]) -> int:
     """Delete chunks by key, and return their number. A trigger deletes their embeddings."""
-    return _execute("DELETE FROM vectordb_chunk WHERE id", keys)
+    return execute("DELETE FROM vectordb_chunk WHERE id", keys)
 
 
-def _now() -> str | datetime | None:
-    return connection.ops.adapt_datetimefield_value(timezone.now())
+def _now() -> Any:
+    return expiry.parameter(timezone.now())
 
 
 def _select(statement: str, values: Sequence[Any], *params: Any) -> Iterator[tuple[Any, ...]]:
@@ -243,8 +294,8 @@ def _select(statement: str, values: Sequence[Any], *params: Any) -> Iterator[tup
             yield from cursor.fetchall()
 
 
-def _execute(statement: str, values: Sequence[Any], *params: Any) -> int:
-    """Execute `statement IN values`, and return the number of rows."""
+def execute(statement: str, values: Sequence[Any], *params: Any) -> int:
+    """Execute `statement IN values`, and return the number of rows; `params` are those of the statement before that."""
     rows = 0
     with connection.cursor() as cursor:
         for condition, some in _in_conditions(values):

@@ -13,6 +13,7 @@ from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, usable
 from apps.libraries.chunk_fields import vector_array
 from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, NotFound, pointer
+from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.fields import AnyVector
 from apps.libraries.models import EmbeddingModel
 from apps.libraries.selectors import check_models
@@ -137,8 +138,8 @@ def _read_chunk(library: OpenLibrary, spec: QuerySpec, at: str) -> tuple[int, Fl
     found = library.snapshot.rows(
         "SELECT chunk.id, embedding.vector, chunk.text FROM vectordb_chunk AS chunk"
         " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
-        " WHERE chunk.library_id = %s AND chunk.public_id = %s",
-        [state.generation, state.key, chunk_id],
+        f" {JOIN_DOCUMENT} WHERE chunk.library_id = %s AND chunk.public_id = %s AND {IS_EXPIRED} IS NOT TRUE",
+        [state.generation, state.key, chunk_id, *[library.snapshot.moment] * 2],
     )
     if not found:
         detail = f"There is no chunk {chunk_id!r} in this library."

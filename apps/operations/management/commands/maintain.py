@@ -16,7 +16,7 @@ from apps.engine import kernels
 from apps.indexing.indexer import Indexer
 from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
-from apps.indexing.upkeep import retry_later_on_transient_errors, run_upkeep
+from apps.indexing.upkeep import delete_expired_rows, retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
@@ -28,8 +28,8 @@ _SECONDS_BETWEEN_TRIES = 5.0
 
 class Command(BaseCommand):
     help = (
-        "Build index files, move libraries to other embedding models, prune the change log, keep the database in "
-        "shape. `manage.py serve` starts this by itself."
+        "Build index files, move libraries to other embedding models, delete what has expired, prune the change log, "
+        "keep the database in shape. `manage.py serve` starts this by itself."
     )
 
     # `serve` has run them.
@@ -135,6 +135,9 @@ def _maintain_once(stop: _Stop) -> bool:
     """Do all there is to do. Return True if all is done; the log says what is not."""
     is_all_embedded = is_all_built = False
     indexer = Indexer(on_merge_end=stop.wake)
+    with retry_later_on_transient_errors("deletion of what has expired"):
+        while not (delete_expired_rows() or stop.asked):
+            pass
     is_upkeep_done = run_upkeep(indexer)
     with retry_later_on_transient_errors("re-embedding"):
         is_all_embedded = Reembedder().run(lambda: stop.asked)
