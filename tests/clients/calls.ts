@@ -22,6 +22,7 @@ const query = {
   filter_mode: "auto",
   mode: "vector",
   group_size: 1,
+  depth: 200,
   exact: false,
   include: ["text", "metadata"],
   vectors: "array",
@@ -55,6 +56,8 @@ const written = await ok(
         { id: "pear", text: "The pear does not fall far from the tree", metadata: { kind: "fruit" } },
       ],
       mode: "upsert",
+      on_invalid: "refuse",
+      create_documents: false,
     },
   }),
 );
@@ -116,7 +119,7 @@ const url = "https://example.com/a//b?c=d e#f%2F";
 await ok(
   client.POST("/api/v1/libraries/{library_id}/chunks", {
     params: { path },
-    body: { chunks: [{ id: url, text: "A page" }], mode: "upsert" },
+    body: { chunks: [{ id: url, text: "A page" }], mode: "upsert", on_invalid: "refuse", create_documents: false },
   }),
 );
 const page_chunk = { params: { path: { ...path, chunk_id: url } } };
