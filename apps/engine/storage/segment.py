@@ -130,7 +130,12 @@ class Segment(Part):
         return self.index.search(queries, k, allowed, params)
 
     def places(self, keys: Int64) -> Int64:
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        last = len(self.keys) - 1
+        if self.keys[last] - self.keys[0] == last:
+            # Keys that follow one another, as those of rows written together do, need no bisection.
+            places = np.clip(keys - self.keys[0], 0, last)
+        else:
+            places = np.minimum(np.searchsorted(self.keys, keys), last)
         found = self.keys[places] == keys
         if self.alive is not None:
             found &= self.alive[places]
