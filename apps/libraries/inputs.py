@@ -75,6 +75,7 @@ NamedModel = Annotated[
     NotNull(),
     Field(description="The model that the request takes the library to have; 409 if it has another."),
 ]
+Profiled = Annotated[bool, Field(description="Whether to say how many milliseconds each stage took.")]
 Title = Annotated[Text, Field(description="A title for people.")]
 Source = Annotated[Text, Field(description="Where it came from, such as a path or URL.")]
 
@@ -186,6 +187,7 @@ class ChunksWrite(Input):
 
     chunks: Annotated[list[ChunkInput], CHUNKS_PER_WRITE] = Field(description="The chunks; no id comes twice.")
     embedding: NamedModel = None
+    profile: Profiled = False
     mode: Literal["upsert", "insert", "update"] = Field(
         "upsert",
         description="`upsert` creates or replaces, `insert` refuses ids in use, `update` changes what is named.",
@@ -266,12 +268,19 @@ class DocumentInput(Input):
         return self
 
 
+class DocumentWrite(DocumentInput):
+    """A document that is written alone."""
+
+    profile: Profiled = False
+
+
 class DocumentsWrite(Input):
     """Documents to write in one transaction: `insert` creates, `upsert` replaces or creates, as PUT does. The limit of
     chunks per write counts the chunks of all of them."""
 
     documents: Annotated[list[DocumentInput], CHUNKS_PER_WRITE] = Field(description="The documents; no id comes twice.")
     embedding: NamedModel = None
+    profile: Profiled = False
     mode: Literal["insert", "upsert"] = Field(
         "insert", description="Whether ids must be new, or name documents to replace."
     )

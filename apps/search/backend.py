@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.vectors import Int64
+from apps.libraries.profile import stage
 from apps.search.cache import views
 from apps.search.query.budget import RequestBudget
 from apps.search.query.lookup import ChunkLookup
@@ -56,8 +57,11 @@ class OpenLibrary(NamedTuple):
 def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterator[OpenLibrary]:
     """The library as it is now, until the block ends; without a `budget`, that of a new request. Raises NotFound."""
     budget = budget or RequestBudget()
-    with open_snapshot() as snapshot:
-        loaded = views.current(snapshot, library_id)
-        # The one place from which on nothing knows of rows that have expired.
-        view = loaded.view.at(snapshot.now)
+    with stage("open"):
+        snapshot = open_snapshot()
+    with snapshot:
+        with stage("open"):
+            loaded = views.current(snapshot, library_id)
+            # The one place from which on nothing knows of rows that have expired.
+            view = loaded.view.at(snapshot.now)
         yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget, snapshot), budget)

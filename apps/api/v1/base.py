@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from apps.api.parameters import Parameters, parse_parameters
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import is_id, is_library_id
+from apps.libraries.profile import Profile
 from apps.libraries.selectors import etag
 
 
@@ -72,6 +73,11 @@ def path_to(*parts: str) -> str:
 def respond(data: Any, status: int = 200, location: str | None = None) -> Response:
     """A response with `data`; `location` is the path of what was made."""
     return Response(data, status=status, headers={} if location is None else {"Location": location})
+
+
+def profile_data(profile: Profile | None) -> dict[str, Any]:
+    """What an answer has of a recorded profile, if there is one."""
+    return {} if profile is None else {"profile": profile.milliseconds()}
 
 
 def with_etag(data: dict[str, Any], status: int = 200, location: str | None = None, tag: str | None = None) -> Response:

@@ -1,5 +1,6 @@
 """Chunks of a library."""
 
+import time
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,13 +11,14 @@ from apps.api.bodies import parse, parse_chunks
 from apps.api.openapi import operation
 from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, path_to, respond, with_etag
+from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.operands import MAX_IN_VALUES
 from apps.libraries import selectors
 from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Expiry, Identifier, Input, Metadata, Text, validation_error
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate
+from apps.libraries.profile import record
 from apps.libraries.services import chunks as services
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
 from apps.libraries.services.partial import write_chunks
@@ -139,9 +141,12 @@ class Chunks(ApiView):
 
     @operation("write_chunks", "Upsert, insert or update chunks in one transaction", schemas.ChunksWritten, ChunksWrite)
     def post(self, request: Request, library_id: str) -> Response:
+        began = time.perf_counter()
         write, invalid = parse_chunks(request)
-        result = write_chunks(library_id=library_id, write=write, invalid=invalid)
+        with record(write.profile, began) as profile:
+            result = write_chunks(library_id=library_id, write=write, invalid=invalid)
         data: dict[str, Any] = {"ids": result.ids, "created": result.created, "updated": result.updated}
+        data |= profile_data(profile)
         if result.skipped is not None:
             data["skipped"] = [
                 {"index": i, "errors": [fault._asdict() for fault in faults]} for i, faults in result.skipped.items()

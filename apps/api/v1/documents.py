@@ -1,5 +1,6 @@
 """Documents of a library, each with its chunks."""
 
+import time
 from urllib.parse import urlencode
 
 from rest_framework.request import Request
@@ -9,9 +10,10 @@ from apps.api.bodies import parse
 from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
-from apps.api.v1.base import ApiView, path_to, respond, with_etag
+from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
 from apps.libraries import selectors
-from apps.libraries.inputs import DocumentInput, DocumentsWrite, DocumentUpdate
+from apps.libraries.inputs import DocumentsWrite, DocumentUpdate, DocumentWrite
+from apps.libraries.profile import record
 from apps.libraries.services import documents as services
 
 
@@ -32,13 +34,18 @@ class Documents(ApiView):
         "create_document",
         "Create a document with its chunks",
         schemas.DocumentCreated,
-        DocumentInput,
+        DocumentWrite,
         statuses=(201,),
         description="A text in the place of chunks is split and embedded.",
     )
     def post(self, request: Request, library_id: str) -> Response:
-        document = services.create_document(library_id=library_id, document=parse(request, DocumentInput))
-        return respond(document, 201, path_to("libraries", library_id, "documents", document["id"]))
+        began = time.perf_counter()
+        write = parse(request, DocumentWrite)
+        with record(write.profile, began) as profile:
+            document = services.create_document(library_id=library_id, document=write)
+        return respond(
+            document | profile_data(profile), 201, path_to("libraries", library_id, "documents", document["id"])
+        )
 
 
 class Document(ApiView):
@@ -56,17 +63,18 @@ class Document(ApiView):
         "put_document",
         "Make the document exactly this",
         schemas.DocumentReplaced,
-        DocumentInput,
+        DocumentWrite,
         statuses=(200, 201),
         description="Unchanged chunks are kept, others replaced, those not named deleted.",
     )
     def put(self, request: Request, library_id: str, document_id: str) -> Response:
-        data, is_new = services.replace_document(
-            library_id=library_id,
-            document_id=document_id,
-            document=parse(request, DocumentInput),
-            if_match=self.if_match,
-        )
+        began = time.perf_counter()
+        write = parse(request, DocumentWrite)
+        with record(write.profile, began) as profile:
+            data, is_new = services.replace_document(
+                library_id=library_id, document_id=document_id, document=write, if_match=self.if_match
+            )
+        data |= profile_data(profile)
         path = path_to("libraries", library_id, "documents", document_id)
         return respond(data, 201, path) if is_new else respond(data)
 
@@ -102,9 +110,11 @@ class DocumentBatch(Document):
         description="Creates them (201), or with `mode: upsert` makes each exactly this, as PUT does (200).",
     )
     def post(self, request: Request, library_id: str, document_id: str) -> Response:
+        began = time.perf_counter()
         write = parse(request, DocumentsWrite)
         is_upsert = write.mode == "upsert"
         write_all = services.upsert_documents if is_upsert else services.create_documents
-        documents = write_all(library_id=library_id, write=write)
-        data = {"ids": [document["id"] for document in documents], "documents": documents}
+        with record(write.profile, began) as profile:
+            documents = write_all(library_id=library_id, write=write)
+        data = {"ids": [document["id"] for document in documents], "documents": documents} | profile_data(profile)
         return respond(data, 200 if is_upsert else 201)

@@ -20,6 +20,12 @@ class Output(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Profile = Annotated[
+    dict[str, float] | SkipJsonSchema[None],
+    Field(description="With `profile`: the milliseconds of each stage, by name; docs/api.md says what they are."),
+]
+
+
 class Fault(Output):
     """One thing wrong in a request."""
 
@@ -142,6 +148,7 @@ class DocumentCreated(Document):
     """A new document."""
 
     chunk_ids: list[str] = Field(description="The ids of its chunks, in order.")
+    profile: Profile = None
 
 
 class DocumentReplaced(Output):
@@ -153,6 +160,7 @@ class DocumentReplaced(Output):
     updated: Count = Field(description="Chunks whose id was known and whose content changed.")
     unchanged: Count = Field(description="Chunks that were kept; a new position is no change.")
     deleted: Count = Field(description="Chunks that the document had and the request did not name.")
+    profile: Profile = None
 
 
 class DocumentsWritten(Output):
@@ -162,6 +170,7 @@ class DocumentsWritten(Output):
     documents: list[DocumentCreated] | list[DocumentReplaced] = Field(
         description="In the order of the request: new documents, or with upsert what became of their chunks."
     )
+    profile: Profile = None
 
 
 class Chunk(Timestamps):
@@ -210,6 +219,7 @@ class ChunksWritten(Output):
     skipped: list[Skipped] | SkipJsonSchema[None] = Field(
         None, description="With `on_invalid: skip`: the chunks that were left out."
     )
+    profile: Profile = None
 
 
 class ChunksFound(Output):
@@ -321,6 +331,7 @@ class QueryMeta(Output):
     plan: str = Field(description="The steps taken, in words.")
     scanned: Count = Field(description="How many vectors the query was compared with; by words, how many rows matched.")
     took_ms: float = Field(description="Milliseconds in the server; in a batch, those of the whole batch.")
+    profile: Profile = None
     incomplete: bool | SkipJsonSchema[None] = Field(
         None,
         description="With `filter_mode` post: whether matching chunks may be missing, fewer than k being shown.",

@@ -59,7 +59,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
             _document_keys(library, chunks, pointers, create=False)
     given = embed_missing(model, chunks, pointers, missing)
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         bind_model(library, model, named)
         stored = sql.claim_chunks(library, ids)
@@ -105,7 +105,7 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     embedded = _embed_changed_texts(library_id, ids, changes, pointers, named)
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         bind_model(library, embedded.model, named)
         stored = sql.stored_chunks(library, ids)
@@ -124,7 +124,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
     one. Raises NotFound, PreconditionFailed, Invalid, and what the embedding provider raises."""
     embedded = _embed_changed_texts(library_id, [chunk_id], [update], [""], {})
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         bind_model(library, embedded.model, {})
         before = _match_chunk(library, chunk_id, if_match)

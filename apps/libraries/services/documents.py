@@ -25,6 +25,7 @@ from apps.libraries.inputs import (
     named_models,
 )
 from apps.libraries.models import Document, EmbeddingModel, KnownModel, Library, text_to_embed
+from apps.libraries.profile import stage
 from apps.libraries.selectors import EmbeddedChunk
 from apps.libraries.services import sql
 from apps.libraries.services.chunks import check_distinct, check_unused
@@ -54,7 +55,7 @@ def _create(
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     content = _embed_documents(library_id, documents, pointers, named)
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
         check_unused("A document", ids, sql.claim_documents(library, ids), pointers)
@@ -110,7 +111,7 @@ def _replace(
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
     content = _embed_documents(library_id, documents, pointers, named, replaces=True)
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         bind_model(library, content.model, named)
         if if_match is not None:
@@ -207,7 +208,8 @@ def _embed_documents(
     if named or not all(given) or any(document.is_set("text") for document in documents):
         library = selectors.library_row(library_id)
         model = model_for(library, named, brings_vectors=any(given))
-        documents = split_texts(documents, pointers, model)
+        with stage("split"):
+            documents = split_texts(documents, pointers, model)
     chunks = [chunk for document in documents for chunk in document.chunks]
     chunk_pointers = [
         f"{pointer}/chunks/{i}"

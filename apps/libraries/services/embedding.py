@@ -25,6 +25,7 @@ from apps.libraries.errors import EmbeddingRequired, Fault, Invalid, ModelChange
 from apps.libraries.fields import AnyVector
 from apps.libraries.inputs import ChunkContent
 from apps.libraries.models import EmbeddingModel, KnownModel, Library
+from apps.libraries.profile import stage
 from apps.libraries.vector_input import parse_vectors
 
 P = ParamSpec("P")
@@ -126,7 +127,8 @@ def embed_missing(
     if faults:
         raise Invalid("A text cannot be embedded.", faults)
     different = list(dict.fromkeys(texts.values()))
-    made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
+    with stage("embed"):
+        made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
     for i, text in texts.items():
         vectors[i] = made[text]
     return vectors

@@ -5,6 +5,7 @@ wait (on SQLite the transaction itself has locked the database).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
 from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.models import Library, text_to_embed
+from apps.libraries.profile import stage
 from apps.libraries.signals import announce
 
 # Well below the number of parameters that either database takes in one statement.
@@ -51,6 +53,18 @@ class StoredChunk(ChunkRow):
         return text_to_embed(self.text, self.embed_text)
 
 
+@contextmanager
+def write_transaction() -> Iterator[None]:
+    """A transaction whose stages a record tells apart: waiting for other writers, the write, and the commit."""
+    with ExitStack() as stack:
+        # What is left of the transaction when the other two are over.
+        stack.enter_context(stage("commit"))
+        with stage("lock"):
+            stack.enter_context(transaction.atomic())
+        stack.enter_context(stage("write"))
+        yield
+
+
 def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
     """Lock a library's row, by its id or its key, until the transaction ends, and return it; caches are told on commit.
 
@@ -61,7 +75,8 @@ def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
     libraries = Library.objects.all()
     if dialect_of(connection).lock_row:
         libraries = libraries.select_for_update(no_key=True)
-    library = libraries.filter(public_id=public_id).first() if key is None else libraries.filter(pk=key).first()
+    with stage("lock"):
+        library = libraries.filter(public_id=public_id).first() if key is None else libraries.filter(pk=key).first()
     if library is None:
         raise NotFound.library(public_id)
     announce(library.pk)

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 from apps.engine.metadata.filters import And, Between, Filter, Not, OneOf, Or
 from apps.engine.metadata.paths import DOCUMENT_ID
 from apps.engine.metadata.values import ARRAY, LAST, NULL, scalar_of
+from apps.libraries.profile import stage
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_GROUPED_HIT
 from apps.search.query.rerank import above_threshold
@@ -46,9 +47,10 @@ def search_groups(library: OpenLibrary, request: SearchRequest, spec: QuerySpec)
     start = 0
     while True:
         fetch = max(1, min(total, fetch))
-        [hits] = library.searcher.search(
-            [request._replace(fetch=fetch, first=first if is_whole else None, within=within)]
-        )
+        with stage("search"):
+            [hits] = library.searcher.search(
+                [request._replace(fetch=fetch, first=first if is_whole else None, within=within)]
+            )
         rounds.append(hits)
         met = hits.take(above_threshold(hits, spec)[start:])
         closed = frozenset(groups) if is_fused or not is_whole else frozenset()
@@ -132,7 +134,9 @@ def _complete_groups(
     fetch = _hits_for(len(lacking), spec)
     while lacking:
         within = _inside(field, lacking)
-        [hits] = library.searcher.search([request._replace(fetch=fetch, filter_mode="pre", first=None, within=within)])
+        deeper = request._replace(fetch=fetch, filter_mode="pre", first=None, within=within)
+        with stage("search"):
+            [hits] = library.searcher.search([deeper])
         yield hits
         found: dict[_Group, list[_Hit]] = {group: [] for group in lacking}
         for group, hit in _with_groups(library, field, hits.take(above_threshold(hits, spec))):

@@ -21,6 +21,7 @@ from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
 from apps.engine.text.analyzer import TextQuery
 from apps.engine.vectors import Float32, Int64, Mask
+from apps.libraries.profile import stage
 from apps.search.query.budget import (
     PER_FETCHED_HIT,
     PER_FUSED_HIT,
@@ -223,9 +224,10 @@ class Searcher:
 
     def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
         """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
-        if self._snapshot is not None:
-            filter = decide_texts(view, filter, self._snapshot, self._budget, among)
-        return view.matching(filter)
+        with stage("filter"):
+            if self._snapshot is not None:
+                filter = decide_texts(view, filter, self._snapshot, self._budget, among)
+            return view.matching(filter)
 
     def _pay(self, view: View, requests: Sequence[SearchRequest]) -> None:
         rows = len(view)
@@ -241,7 +243,7 @@ class Searcher:
         """The rows that match both filters."""
         if within is not EVERYTHING:
             # Not kept: there may be as many of these filters as rows.
-            masks, outer = view.matching(within), self._allow(view, filter).masks
+            masks, outer = self._matching(view, within), self._allow(view, filter).masks
             if outer is not None:
                 masks = [mask & other for mask, other in zip(masks, outer, strict=True)]
             return _Allowed.of(masks)

@@ -11,6 +11,7 @@ from typing import Any
 from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
+from apps.libraries.profile import record, stage
 from apps.search.backend import OpenLibrary, open_library
 from apps.search.query.boosts import add_boosts
 from apps.search.query.budget import PER_TEXT_BYTE, RequestBudget
@@ -42,19 +43,26 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
     """The answers to queries, which are named by their pointers."""
     began, budget = time.perf_counter(), RequestBudget()
     budget.spend(PER_TEXT_BYTE * sum(len(spec.text) for spec in specs.values()))
-    for _ in range(_ATTEMPTS):
-        embedded = embed_texts(library_id, specs)
-        with open_library(library_id, budget) as library:
-            if embedded.model is not None and embedded.model != library.state.embedding:
-                continue
-            requests = make_requests(library, specs, embedded.vectors)
-            found = _search(library, requests, list(specs.values()))
-            results = hydrate(library, found, list(specs.values()))
-        took_ms = round((time.perf_counter() - began) * 1000, 3)
-        return [
-            {"results": some, "meta": _meta(library.state, hits, spec, took_ms)}
-            for some, hits, spec in zip(results, found, specs.values(), strict=True)
-        ]
+    some = list(specs.values())
+    with record(any(spec.profile for spec in some)) as profile:
+        for _ in range(_ATTEMPTS):
+            with stage("embed"):
+                embedded = embed_texts(library_id, specs)
+            with open_library(library_id, budget) as library:
+                if embedded.model is not None and embedded.model != library.state.embedding:
+                    continue
+                with stage("plan"):
+                    requests = make_requests(library, specs, embedded.vectors)
+                with stage("rerank"):
+                    found = _search(library, requests, some)
+                with stage("rows"):
+                    results = hydrate(library, found, some)
+            took_ms = round((time.perf_counter() - began) * 1000, 3)
+            stages = None if profile is None else profile.milliseconds()
+            return [
+                {"results": shown, "meta": _meta(library.state, hits, spec, took_ms, stages)}
+                for shown, hits, spec in zip(results, found, some, strict=True)
+            ]
     raise ModelChanged("The library's embedding model changed while the query was embedded; send it again.")
 
 
@@ -62,7 +70,8 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     """The hits that each query shows. Queries that are one search each are searched together."""
     pairs = list(zip(requests, specs, strict=True))
     at_once = [request for request, spec in pairs if spec.boost or spec.group_by is None]
-    searched = iter(library.searcher.search(at_once))
+    with stage("search"):
+        searched = iter(library.searcher.search(at_once))
     found = []
     for request, spec in pairs:
         library.budget.check_time()
@@ -92,7 +101,9 @@ def _highest_base_score(metric: Metric, spec: QuerySpec) -> float:
     return bounds.get(metric, inf) if spec.mode == "vector" else inf
 
 
-def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float) -> dict[str, Any]:
+def _meta(
+    state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float, stages: Mapping[str, float] | None
+) -> dict[str, Any]:
     meta = {
         "revision": state.position.seq,
         # Rows that are not in the index yet are scanned beside it.
@@ -102,6 +113,8 @@ def _meta(state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float
         "scanned": hits.scanned,
         "took_ms": took_ms,
     }
+    if spec.profile:
+        meta["profile"] = stages
     if spec.filter_mode == "post":
         meta["incomplete"] = hits.incomplete
     highest = _highest_score(state.metric, spec)

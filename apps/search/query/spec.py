@@ -13,7 +13,7 @@ from apps.engine.metadata import filters, paths
 from apps.engine.metadata.instants import NANOSECONDS, instant_of
 from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, Text, Vector, bounded_list, validation_error
-from apps.libraries.inputs import NamedModel
+from apps.libraries.inputs import NamedModel, Profiled
 
 Mode = Literal["vector", "lexical", "hybrid"]
 
@@ -216,6 +216,7 @@ class QuerySpec(ShowingInput):
     )
     mmr: Mmr | None = Field(None, description="Choose results that are unlike each other; null does not.")
     embedding: NamedModel = None
+    profile: Profiled = False
     exact: bool = Field(False, description="Whether to give the exact answer, whatever the index.")
     search_params: Annotated[
         dict[str, Any],
