@@ -10,7 +10,9 @@ from typing import Any
 
 from apps.search.snapshots import LibraryState, Position, Snapshot
 
-_ROWS = "SELECT id, uid, dimension, index_type, {index_params}, generation, manifest, rebuild FROM vectordb_library"
+_ROWS = """
+    SELECT id, uid, dimension, index_type, {index_params}, generation, {unindexed}, manifest, rebuild
+    FROM vectordb_library"""
 _NEWEST = "SELECT seq, token FROM vectordb_change ORDER BY seq DESC LIMIT 1"
 # By the primary key: the plus keeps SQLite from a scan of the index that has the library first.
 _SINCE = "SELECT DISTINCT +library_key FROM vectordb_change WHERE seq > %s"
@@ -30,7 +32,9 @@ class ChangeFeed:
         version = snapshot.version()
         if version == self._version and not everything:
             return []
-        statement = _ROWS.format(index_params=snapshot.dialect.json_text("index_params"))
+        statement = _ROWS.format(
+            index_params=snapshot.dialect.json_text("index_params"), unindexed=snapshot.dialect.json_text("unindexed")
+        )
         rows = {row[0]: row for row in snapshot.rows(statement)}
         newest = Position(*(snapshot.rows(_NEWEST) or [(0, 0)])[0])
         if everything or not self._is_continued(snapshot, newest):

@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, ValidationError, core
 
 from apps.engine.errors import InvalidFilter
 from apps.engine.metadata.operands import parse_time
+from apps.engine.metadata.paths import DOCUMENT, field_name
 from apps.engine.vectors import Float32
 from apps.libraries.ids import (
     INVISIBLE,
@@ -272,6 +273,34 @@ Expiry = Annotated[
         description="From then on it is in no answer, as if it were deleted: RFC 3339 with offset; null for never.",
     ),
 ]
+
+# Paths that one library leaves out of its index.
+MAX_UNINDEXED = 50
+
+
+def _check_metadata_path(value: str) -> str:
+    """The name of the field at a path of metadata, of a chunk or its document."""
+    try:
+        name = field_name(_check_no_nul(value))
+    except ValueError as error:
+        raise validation_error(f"is no path: {error}") from None
+    if name.startswith(("$", "@")) and not name.startswith(DOCUMENT):
+        raise validation_error(
+            "must be the path of a field of metadata, such as body or author.notes, or @document. and such a path; "
+            "a backslash makes @ and $ literal"
+        )
+    return name
+
+
+MetadataPath = Annotated[str, AfterValidator(_check_metadata_path), Field(max_length=1000, json_schema_extra=_NO_NUL)]
+
+
+def check_distinct_paths(paths: list[str]) -> list[str]:
+    """Refuse a path that comes twice."""
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise validation_error("names a field that is named before", path=(i,))
+    return paths
 
 
 class LargeBody:

@@ -18,6 +18,7 @@ from apps.engine.indexes.registry import AUTO, INDEX_TYPES
 from apps.engine.metrics import Metric
 from apps.libraries.errors import Invalid
 from apps.libraries.fields import (
+    MAX_UNINDEXED,
     BoundedInt,
     EmbedText,
     Expiry,
@@ -27,6 +28,7 @@ from apps.libraries.fields import (
     LargeBody,
     LongText,
     Metadata,
+    MetadataPath,
     Name,
     NewIdentifier,
     NewLibraryIdentifier,
@@ -35,6 +37,7 @@ from apps.libraries.fields import (
     Text,
     Vector,
     bounded_list,
+    check_distinct_paths,
     validation_error,
 )
 from apps.libraries.ids import new_id
@@ -52,6 +55,15 @@ def _check_index_type(value: str) -> str:
 IndexType = Annotated[str, AfterValidator(_check_index_type), Field(json_schema_extra={"enum": [AUTO, *INDEX_TYPES]})]
 IndexParams = Annotated[
     dict[str, Any], Field(description="Parameters of that type of index; docs/indexes.md lists them.")
+]
+Unindexed = Annotated[
+    list[MetadataPath],
+    AfterValidator(check_distinct_paths),
+    Field(
+        max_length=MAX_UNINDEXED,
+        description="Paths of metadata that is stored and returned, but not indexed: no filter, facet or boost can "
+        "look at it, and it takes no memory. `@document.` begins those of documents' metadata.",
+    ),
 ]
 Dimension = Annotated[int, BoundedInt(1, settings.LIMITS.dimension, "VECTORDB_MAX_DIMENSION")]
 
@@ -96,6 +108,7 @@ class LibraryCreate(Input):
     index_params: IndexParams = {}
     embedding: NamedModel = Field(None, description="The model that makes vectors of texts.")
     metadata: Metadata = Field({}, description="JSON of your own; the server only stores it.")
+    unindexed: Unindexed = []
 
 
 class LibraryUpdate(Input):
@@ -106,6 +119,7 @@ class LibraryUpdate(Input):
     metadata: Metadata = Field({}, description="JSON of your own, which replaces all there is.")
     index_type: IndexType = Field("", description="Another type of index; it is rebuilt while queries go on.")
     index_params: IndexParams = {}
+    unindexed: Unindexed = []
     id: Fixed = None
     dimension: Fixed = None
     metric: Fixed = None

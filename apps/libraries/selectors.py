@@ -66,6 +66,7 @@ def library_data(library: Library) -> dict[str, Any]:
         "index_type": library.index_type,
         "index_params": library.index_params,
         "embedding": None if library.embedding is None else library.embedding._asdict(),
+        "unindexed": library.unindexed,
         "metadata": library.metadata,
         **_timestamps(library),
     }

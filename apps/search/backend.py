@@ -64,4 +64,4 @@ def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterat
             loaded = views.current(snapshot, library_id)
             # The one place from which on nothing knows of rows that have expired.
             view = loaded.view.at(snapshot.now)
-        yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget, snapshot), budget)
+        yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget, snapshot, loaded.state.unindexed), budget)

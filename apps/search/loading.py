@@ -124,7 +124,7 @@ def index_folder(uid: str) -> IndexFolder:
 
 def identity_of(state: LibraryState) -> Identity:
     """What index files of the library must say they are."""
-    return Identity(state.uid, state.dimension or 0, state.metric.value, state.generation)
+    return Identity(state.uid, state.dimension or 0, state.metric.value, state.generation, state.unindexed)
 
 
 def load_in_steps(snapshot: Snapshot, state: LibraryState, policy: LoadingPolicy = DEFAULT_POLICY) -> LoadedView | None:

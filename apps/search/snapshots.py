@@ -45,20 +45,21 @@ class LibraryState:
     index_type: str
     params: Mapping[str, Any]
     generation: int
+    unindexed: tuple[str, ...]
     embedding: EmbeddingModel | None
     manifest_number: int
     rebuild: int
     position: Position
 
     @property
-    def vector_identity(self) -> tuple[str, int | None, Metric, int]:
+    def vector_identity(self) -> tuple[str, int | None, Metric, int, tuple[str, ...]]:
         """What two states have in common that differ by logged changes and index files only."""
-        return self.uid, self.dimension, self.metric, self.generation
+        return self.uid, self.dimension, self.metric, self.generation, self.unindexed
 
 
 _STATES = """
     SELECT library.id, library.public_id, library.uid, library.dimension, library.metric, library.index_type,
-           {index_params}, library.generation, library.embedding_provider, library.embedding_model,
+           {index_params}, library.generation, {unindexed}, library.embedding_provider, library.embedding_model,
            library.manifest, library.rebuild, change.seq, change.token
     FROM vectordb_library AS library LEFT JOIN vectordb_change AS change
         ON change.seq = (SELECT max(seq) FROM vectordb_change WHERE library_key = library.id)"""
@@ -170,14 +171,15 @@ class Snapshot:
 
 @lru_cache
 def _states(dialect: Dialect) -> str:
-    index_params: str = dialect.json_text("library.index_params")
-    return _STATES.format(index_params=index_params)
+    return _STATES.format(
+        index_params=dialect.json_text("library.index_params"), unindexed=dialect.json_text("library.unindexed")
+    )
 
 
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
-    key, public_id, uid, dimension, metric, index_type, params, generation, provider, model, *rest = row
-    manifest_number, rebuild, seq, token = rest
+    key, public_id, uid, dimension, metric, index_type, params, generation, unindexed, *rest = row
+    provider, model, manifest_number, rebuild, seq, token = rest
     return LibraryState(
         key,
         public_id,
@@ -187,6 +189,7 @@ def _state_of(row: tuple[Any, ...]) -> LibraryState:
         index_type,
         orjson.loads(params),
         generation,
+        tuple(sorted(orjson.loads(unindexed))),
         EmbeddingModel(provider, model) if provider else None,
         manifest_number,
         rebuild,

@@ -19,6 +19,7 @@ from apps.engine.storage.row_data import Row
 from apps.engine.vectors import DTYPE, Float32, Int64, usable
 from apps.libraries.dialects.base import Dialect
 from apps.search.snapshots import LibraryState, Snapshot
+from apps.search.unindexed import Paths, indexed_document, indexed_metadata
 
 _BELOW_ALL_KEYS = -(2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,7 +121,11 @@ def _as_arrays(found: list[tuple[Any, ...]], state: LibraryState, documents: dic
         bare = sorted([*bare, *compress(embedded, ~fine)], key=itemgetter(0))
         embedded, vectors = list(compress(embedded, fine)), vectors[fine]
     return StoredRows(
-        _keys_of(embedded), vectors, _rows_of(embedded, documents), _keys_of(bare), _rows_of(bare, documents)
+        _keys_of(embedded),
+        vectors,
+        _rows_of(embedded, documents, state.unindexed),
+        _keys_of(bare),
+        _rows_of(bare, documents, state.unindexed),
     )
 
 
@@ -128,15 +133,15 @@ def _keys_of(found: list[tuple[Any, ...]]) -> Int64:
     return np.array([row[0] for row in found], np.int64)
 
 
-def _rows_of(found: list[tuple[Any, ...]], documents: dict[str, str]) -> list[Row]:
+def _rows_of(found: list[tuple[Any, ...]], documents: dict[str, str], unindexed: Paths) -> list[Row]:
     return [
         Row(
             Attributes(
                 id,
                 document_id,
                 _microseconds(created_at),
-                metadata,
-                _shared(document, documents),
+                indexed_metadata(metadata, unindexed),
+                _shared(document, documents, unindexed),
                 NEVER if own is inherited is None else _expiry(own, inherited),
             ),
             text,
@@ -145,13 +150,13 @@ def _rows_of(found: list[tuple[Any, ...]], documents: dict[str, str]) -> list[Ro
     ]
 
 
-def _shared(text: str | None, known: dict[str, str]) -> str:
-    """The metadata of a document, as one object for all of its rows."""
+def _shared(text: str | None, known: dict[str, str], unindexed: Paths) -> str:
+    """What is indexed of a document's metadata, as one object for all of its rows."""
     if text is None:
         return ""
     found = known.get(text)
     if found is None:
-        found = known[text] = _recent(text)
+        found = known[text] = _recent(indexed_document(text, unindexed))
     return found
 
 

@@ -27,6 +27,7 @@ def test_a_library_needs_only_a_name(client: httpx.Client) -> None:
         "index_type": "auto",
         "index_params": {},
         "embedding": None,
+        "unindexed": [],
         "metadata": {},
     }
 

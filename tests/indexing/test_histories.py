@@ -10,11 +10,13 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.vectors import DTYPE
 from apps.indexing.indexer import Indexer
 from apps.indexing.verification import verify_library
-from apps.libraries.inputs import LibraryUpdate, Reindex
+from apps.libraries.inputs import ChunksWrite, LibraryUpdate, Reindex
 from apps.libraries.models import Change, Chunk, Embedding, Library
+from apps.libraries.services.chunks import upsert_chunks
 from apps.libraries.services.libraries import delete_library, reindex_library, update_library
 from apps.search import loading
 from apps.search.cache import ViewCache
@@ -119,6 +121,41 @@ def test_a_change_of_the_generation_is_indexed_again(library: Library) -> None:
     assert nearest(reopened(), [0, 0, 0]) == "y"
     settle(indexer)
     assert (nearest(reopened(), [0, 0, 0]), live(), pending()) == ("y", [2], 0)
+
+
+def test_other_unindexed_metadata_is_indexed_again(library: Library) -> None:
+    def set_unindexed(*paths: str) -> None:
+        update_library(library_id="a", update=LibraryUpdate(unindexed=list(paths)))
+
+    def found(cache: ViewCache) -> tuple[int, int]:
+        """How many chunks have each of two fields."""
+        view = shown(cache).view
+        assert view is not None
+        masks = [view.matching(parse_filter({name: {"$exists": True}})) for name in ("large", "small")]
+        return len(view.keys(masks[0])), len(view.keys(masks[1]))
+
+    indexer, worker = Indexer(QUIET), ViewCache()
+    metadata = {"large": "x" * 500, "small": 1}
+    chunks = [{"id": f"c{i}", "embedding": [i, 1, 1], "metadata": metadata} for i in range(100)]
+    upsert_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": chunks}))
+    settle(indexer)
+    assert (found(worker), live(), pending()) == ((100, 100), [100], 0)
+    for paths, expected in ((["large"], (0, 100)), (["small", "x"], (100, 0)), ([], (100, 100))):
+        position = shown(worker).state.position
+        set_unindexed(*paths)
+        assert shown(worker).state.position != position
+        # At once, and so in a process that starts. Files that leave out other metadata are of no use.
+        assert found(worker) == found(ViewCache()) == expected
+        assert (live(), pending()) == (([], 100) if paths else ([100], 0))
+        settle(indexer)
+        assert found(worker) == found(ViewCache()) == expected
+        assert (live(), pending()) == ([100], 0)
+        assert verify_library(library_id="a", sample=5, k=2).unequal == ()
+    set_unindexed("a", "b")
+    settle(indexer)
+    set_unindexed("b", "a")  # the same in another order
+    assert live() == [100]
+    assert loading.index_folder(library.uid).damage() is None
 
 
 @pytest.mark.sqlite

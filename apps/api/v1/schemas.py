@@ -66,6 +66,7 @@ class Library(Timestamps):
     index_type: str = Field(description="The type of index that was asked for; `auto` lets the server choose.")
     index_params: dict[str, Any] = Field(description="Parameters of the index that differ from its defaults.")
     embedding: Embedding | None = Field(description="The model that makes vectors of texts; null if there is none.")
+    unindexed: list[str] = Field(description="The paths of metadata that no filter looks at.")
     metadata: dict[str, Any] = Field(description="JSON of your own; the server only stores it.")
 
 

@@ -21,12 +21,14 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose files these are: a library's random uid, and what its vectors are; `dimension` is 0 where it has none."""
+    """Whose files these are: a library's random uid, what its vectors are, and which metadata is left out; `dimension`
+    is 0 where it has no vectors."""
 
     library: str
     dimension: int
     metric: str
     generation: int
+    unindexed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,20 @@ class Manifest:
                 record["files"] = {name: FileRecord(**file) for name, file in record["files"].items()}
                 record["alive"] = record["alive"] and FileRecord(**record["alive"])
             segments = tuple(SegmentRecord(**record) for record in fields.pop("segments"))
-            return cls(identity=Identity(**fields.pop("identity")), segments=segments, **fields)
+            identity = fields.pop("identity")
+            identity["unindexed"] = tuple(identity["unindexed"])
+            return cls(identity=Identity(**identity), segments=segments, **fields)
 
     def check(self, number: int, identity: Identity) -> None:
         """Raise Damaged unless this is manifest `number` of the library that `identity` describes; Superseded where it
         shows the vectors that the library had before a change of its embedding model, or has after it, or is of the
-        time before it had any."""
+        time before it had any; and so for the metadata that is left out."""
         if self.identity.library == identity.library:
             if self.identity.generation != identity.generation:
                 raise Superseded(f"manifest {number} is of generation {self.identity.generation} of the vectors")
             if identity.dimension and not self.identity.dimension:
                 raise Superseded(f"manifest {number} is of the time before there were vectors")
+            if self.identity.unindexed != identity.unindexed:
+                raise Superseded(f"manifest {number} leaves out other metadata")
         if self.number != number or self.identity != identity:
             raise Damaged(f"manifest {number} is of another library, or of other vectors")

@@ -109,8 +109,8 @@ _TRIGGERS = {
         "DELETE FROM vectordb_chunk WHERE document_id IN (SELECT id FROM old_rows);",
     ),
     "vectordb_library_log_switch": (
-        "AFTER UPDATE OF generation ON vectordb_library",
-        "FOR EACH ROW WHEN (OLD.generation <> NEW.generation)",
+        "AFTER UPDATE OF generation, unindexed ON vectordb_library",
+        "FOR EACH ROW WHEN (OLD.generation <> NEW.generation OR OLD.unindexed::text <> NEW.unindexed::text)",
         f"INSERT INTO vectordb_change (library_key, chunk_key, token) VALUES (NEW.id, 0, {_RANDOM});",
     ),
     "vectordb_library_delete": (

@@ -104,7 +104,8 @@ _TRIGGERS = {
             DELETE FROM vectordb_chunk WHERE document_id = OLD.id;
         END""",
     "vectordb_library_log_switch": f"""
-        AFTER UPDATE OF generation ON vectordb_library WHEN OLD.generation <> NEW.generation BEGIN
+        AFTER UPDATE OF generation, unindexed ON vectordb_library
+        WHEN OLD.generation <> NEW.generation OR OLD.unindexed <> NEW.unindexed BEGIN
             {_LOG} VALUES (NEW.id, 0, random());
         END""",
     "vectordb_library_delete": """

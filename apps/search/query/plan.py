@@ -23,6 +23,7 @@ from apps.search.query.budget import PER_TEXT_BYTE
 from apps.search.query.search import SearchRequest
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import LibraryState, open_snapshot
+from apps.search.unindexed import Paths, check_fields, check_filter
 
 
 class EmbeddedTexts(NamedTuple):
@@ -64,6 +65,8 @@ def make_requests(
     ModelMismatch."""
     state = library.state
     for at, spec in specs.items():
+        if state.unindexed:
+            _check_indexed(state.unindexed, spec, at)
         if spec.search_params:
             _check_search_params(state.index_type, spec, at)
     _check_models(state, specs)
@@ -122,6 +125,17 @@ def _check_models(state: LibraryState, specs: Mapping[str, QuerySpec]) -> None:
     named = {f"{at}/embedding": spec.embedding.key for at, spec in specs.items() if spec.embedding is not None}
     if named and (state.embedding is not None or state.dimension is not None):
         check_models(state.embedding, named)
+
+
+def _check_indexed(unindexed: Paths, spec: QuerySpec, at: str) -> None:
+    """Raise Invalid where a query looks at metadata that is not indexed."""
+    check_filter(unindexed, spec.filter, f"{at}/filter")
+    if spec.group_by is not None:
+        check_fields(unindexed, [spec.group_by], f"{at}/group_by")
+    for i, boost in enumerate(spec.boost):
+        check_filter(unindexed, boost.filter, f"{at}/boost/{i}/filter")
+        if boost.is_set("field"):
+            check_fields(unindexed, [boost.field], f"{at}/boost/{i}/field")
 
 
 def _check_search_params(index_type: str, spec: QuerySpec, at: str) -> None:

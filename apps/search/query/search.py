@@ -36,6 +36,7 @@ from apps.search.query.lookup import ChunkLookup
 from apps.search.query.spec import EVERYTHING, Hybrid, Mode
 from apps.search.query.texts import decide_texts
 from apps.search.snapshots import Snapshot
+from apps.search.unindexed import Paths, check_fields, check_filter
 
 # The ranks of either side whose scores are added up.
 FUSED_RANKS = 100
@@ -142,12 +143,19 @@ def _plan_of(kinds: frozenset[str]) -> str:
 
 class Searcher:
     """The embedded engine's answers from one view. They are paid from the budget of a request before work begins: a
-    method raises Invalid where it is too small. `snapshot` has the view's texts, which conditions on them need."""
+    method raises Invalid where it is too small. `snapshot` has the view's texts, which conditions on them need. No
+    condition may look at what is `unindexed`."""
 
-    def __init__(self, view: View, budget: RequestBudget | None = None, snapshot: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        view: View,
+        budget: RequestBudget | None = None,
+        snapshot: Snapshot | None = None,
+        unindexed: Paths = (),
+    ) -> None:
         self._view = view
         self._budget = budget or RequestBudget()
-        self._snapshot = snapshot
+        self._snapshot, self._unindexed = snapshot, unindexed
         self._allowed: dict[Filter, _Allowed] = {}
 
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
@@ -198,6 +206,7 @@ class Searcher:
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""
+        check_fields(self._unindexed, [field], "/field")
         self._budget.spend(price_of_filters([filter], len(self._view)) + price_of_values(page, len(self._view)))
         masks = self._matching(self._view, filter)
         counts, distinct = self._view.facets(field, masks, page)
@@ -207,6 +216,7 @@ class Searcher:
         """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most
         of them have."""
         view = self._view
+        check_fields(self._unindexed, names or (), "/fields")
         self._budget.spend(price_of_filters([filter], len(view)))
         masks, columns, omitted = self._matching(view, filter), None, 0
         if names is None:
@@ -224,6 +234,7 @@ class Searcher:
 
     def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
         """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
+        check_filter(self._unindexed, filter)
         with stage("filter"):
             if self._snapshot is not None:
                 filter = decide_texts(view, filter, self._snapshot, self._budget, among)

@@ -11,7 +11,7 @@ import pytest
 import xxhash
 
 from apps.engine.errors import Damaged, Superseded
-from apps.engine.storage.manifest import FORMAT, Identity
+from apps.engine.storage.manifest import FORMAT, Identity, Manifest
 from apps.engine.text import analyzer
 from tests.engine.storage.stored import IDENTITY, StoredLibrary
 
@@ -83,6 +83,15 @@ def test_a_manifest_of_other_vectors_is_not_read(plain: StoredLibrary, identity:
 def test_a_manifest_of_another_generation_is_no_damage(plain: StoredLibrary) -> None:
     with pytest.raises(Superseded, match="manifest 1 is of generation 1 of the vectors"):
         plain.folder.read(1, replace(IDENTITY, generation=2))
+
+
+def test_a_manifest_that_leaves_out_other_metadata_is_no_damage(plain: StoredLibrary) -> None:
+    with pytest.raises(Superseded, match="manifest 1 leaves out other metadata"):
+        plain.folder.read(1, replace(IDENTITY, unindexed=("a",)))
+    with pytest.raises(Damaged, match="manifest 1 is of another library"):
+        plain.folder.read(1, replace(IDENTITY, unindexed=("a",), library="other"))
+    kept = replace(plain.manifest, number=2, identity=replace(IDENTITY, unindexed=("a", "b.c")))
+    assert Manifest.decode(kept.encode(), 2) == kept
 
 
 def test_a_manifest_under_another_number_is_not_read(plain: StoredLibrary) -> None:
