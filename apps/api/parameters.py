@@ -99,6 +99,22 @@ class PageParameters(Parameters):
     ]
 
 
+class DocumentPageParameters(PageParameters):
+    """A page of a library's documents."""
+
+    filter: Annotated[
+        Filter,
+        BeforeValidator(_parse_json),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "description": "Only the documents whose own metadata match this filter (docs/filters.md), as JSON. A "
+                "page may then have fewer items than the limit, and others follow.",
+            }
+        ),
+    ]
+
+
 class ChunkParameters(Parameters):
     """What to show of a chunk."""
 

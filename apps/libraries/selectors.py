@@ -1,7 +1,7 @@
 """Reads, as the dictionaries that the API shows. Lists are by creation, page by page by key."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -136,12 +136,23 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
 
 def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
     """Documents behind `after`; raises NotFound for the library, Invalid for too large a page."""
+    found = live_documents(_with_chunk_count(Document.objects.filter(library=library_row(library_id))))
+    return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
+
+
+def documents_by_key(*, keys: Sequence[int], using: str) -> list[dict[str, Any]]:
+    """The documents of `keys`, in order of creation, read from the database connection `using`; Invalid for too large
+    an answer."""
+    budget = ResponseBudget()
+    rows = _with_chunk_count(Document.objects.using(using).filter(id__in=keys)).order_by("id")
+    with _read(rows) as found:
+        return [budget.charge(document_data(row, chunk_count=row.chunk_count)) for row in found]
+
+
+def _with_chunk_count(documents: QuerySet[Document]) -> QuerySet[Any]:
     chunks = live_chunks(Chunk.objects.filter(document=OuterRef("pk")))
     counts = chunks.order_by().values("document").annotate(n=Count("*"))
-    found = live_documents(Document.objects.filter(library=library_row(library_id))).annotate(
-        chunk_count=Coalesce(Subquery(counts.values("n")), 0)
-    )
-    return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
+    return documents.annotate(chunk_count=Coalesce(Subquery(counts.values("n")), 0))
 
 
 def no_chunk(chunk_id: str) -> NotFound:

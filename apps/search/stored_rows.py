@@ -51,6 +51,12 @@ _CHANGED = f"""
     LEFT JOIN {_EMBEDDING}"""
 
 
+_DOCUMENTS = """
+    SELECT document.id, document.public_id, document.created_at, {document_metadata}, document.expires_at
+    FROM vectordb_document AS document
+    WHERE document.library_id = %s AND document.id > %s ORDER BY document.id LIMIT %s"""
+
+
 class StoredRows(NamedTuple):
     """Rows named by `keys` [n]: `vectors` [n, dimension], and what `rows` [n] say besides. And bare rows, named by
     `bare_keys` [m]: `bare_rows` [m]."""
@@ -102,6 +108,24 @@ def read_changed(snapshot: Snapshot, state: LibraryState, since: int) -> tuple[S
     changed = snapshot.rows(_statement(_CHANGED, snapshot.dialect), [state.key, since, state.key, *_of_vectors(state)])
     gone = [row[0] for row in changed if row[2] is None]
     return _as_arrays([row for row in changed if row[2] is not None], state, {}), np.array(gone, np.int64)
+
+
+def read_documents(snapshot: Snapshot, library_key: int, after: int | None, count: int) -> dict[int, Attributes]:
+    """The next `count` documents of a library behind the key `after` (None: from the first on), by key. Their own
+    metadata, all of it, is in the place of a chunk's."""
+    found = snapshot.rows(
+        _statement(_DOCUMENTS, snapshot.dialect), [library_key, _BELOW_ALL_KEYS if after is None else after, count]
+    )
+    return {
+        key: Attributes(
+            id,
+            None,
+            _microseconds(created_at),
+            metadata,
+            expires_at=NEVER if expires_at is None else _expiry(expires_at),
+        )
+        for key, id, created_at, metadata, expires_at in found
+    }
 
 
 def _of_vectors(state: LibraryState) -> list[int]:

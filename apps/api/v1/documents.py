@@ -8,26 +8,29 @@ from rest_framework.response import Response
 
 from apps.api.bodies import parse
 from apps.api.openapi import operation
-from apps.api.parameters import PageParameters, page_data
+from apps.api.parameters import DocumentPageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
 from apps.libraries import selectors
 from apps.libraries.inputs import DocumentsWrite, DocumentUpdate, DocumentWrite
 from apps.libraries.profile import record
 from apps.libraries.services import documents as services
+from apps.search.documents import list_documents
 
 
 class Documents(ApiView):
     """Documents group chunks, in order. Deleting one deletes its chunks."""
 
     example_bodies = {"POST": examples.DOCUMENT}
-    parameters = PageParameters
-    query: PageParameters
+    parameters = DocumentPageParameters
+    query: DocumentPageParameters
     below = ("batch",)
 
     @operation("list_documents", "List documents", schemas.DocumentPage)
     def get(self, request: Request, library_id: str) -> Response:
-        page = selectors.documents(library_id=library_id, limit=self.query.limit, after=self.query.cursor)
+        page = list_documents(
+            library_id=library_id, filter=self.query.filter, limit=self.query.limit, after=self.query.cursor
+        )
         return respond(page_data(page))
 
     @operation(
