@@ -286,6 +286,7 @@ def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> 
         ("/api/v1/collections", "/api/v1/libraries"),
         ("/v1/libraries/{id}/points", "/api/v1/libraries/{id}/chunks"),
         ("/libraries", "/api/v1/libraries"),
+        ("/v1/collections/{id}/points/a//b c/", "/api/v1/libraries/{id}/chunks/a%2F%2Fb%20c%2F"),
         ("/api/v1/librarys/{id}", "/api/v1/libraries/{id}"),
         ("/api/v1/libraries/{id}/document", "/api/v1/libraries/{id}/documents"),
     ],
@@ -333,7 +334,12 @@ def test_what_does_not_exist_is_told_how_it_is_made(client: httpx.Client, shared
         ("chunks", {"chunks": [{"content": "x"}]}, "/chunks/0/content", "try text instead"),
         ("chunks", {"chunks": [{"vector": [1]}]}, "/chunks/0/vector", "try embedding instead"),
         ("chunks", {"points": [{"text": "x"}]}, "/points", "try chunks instead"),
-        ("chunks", {"chunks": [{"zzz": 1}]}, "/chunks/0/zzz", "there are: text, embedding, metadata, id, document_id"),
+        (
+            "chunks",
+            {"chunks": [{"zzz": 1}]},
+            "/chunks/0/zzz",
+            "there are: text, embed_text, embedding, metadata, expires_at, id, document_id",
+        ),
         ("documents", {"text": "x", "chunking": {"chunk_size": 9}}, "/chunking/chunk_size", "try max_tokens instead"),
     ],
 )

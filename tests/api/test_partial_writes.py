@@ -79,6 +79,25 @@ def test_texts_that_cannot_be_embedded_are_left_out(client: httpx.Client) -> Non
     assert skipped(updated) == {0: ["/chunks/0/text"], 1: ["/chunks/1/id"], 2: ["/chunks/2/id"]}
 
 
+def test_what_is_kept_is_stored_as_it_came(client: httpx.Client, chunks: str) -> None:
+    kept = {
+        "id": "a",
+        "text": "Text",
+        "embed_text": "For the model",
+        "embedding": "AACAPwAAAAAAAAAA",
+        "metadata": {"n": 2**64 - 1, "x": 1.0, "list": [None, True]},
+        "expires_at": "2999-01-01T00:00:00+02:00",
+    }
+    assert write(client, chunks, kept, "no chunk")["ids"] == ["a"]
+    include = ["text", "embed_text", "embedding", "metadata"]
+    stored = client.get(f"{chunks}/a", params={"include": include}).json()
+    assert stored["expires_at"] == "2998-12-31T22:00:00.000000Z"
+    assert stored["embedding"] == X
+    assert {name: stored[name] for name in ("text", "embed_text", "metadata")} == {
+        name: kept[name] for name in ("text", "embed_text", "metadata")
+    }
+
+
 def test_nothing_may_be_left_over(client: httpx.Client, chunks: str) -> None:
     answer = write(client, chunks, {"embedding": [1]}, {"embedding": [2]})
     assert (answer["ids"], answer["created"], list(skipped(answer))) == ([], 0, [0, 1])
