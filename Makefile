@@ -61,6 +61,7 @@ requirements: $(VENV)/.dev
 	for name in base dev bench; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
 		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
+	$(COMPILE) --constraints requirements/base.txt requirements/evaluate.in -o requirements/evaluate.txt
 	$(COMPILE) --constraints requirements/base.txt --override requirements/model-overrides.in requirements/model.in \
 		-o requirements/model.txt
 
