@@ -81,6 +81,8 @@ def test_no_list_count_or_facet_has_it(client: httpx.Client, path: str) -> None:
     assert ids_of([{"id": one["value"]} for one in facets["facets"]]) == sorted(LEFT)
     documents = client.get(f"{path}/documents").json()["items"]
     assert {item["id"]: item["chunk_count"] for item in documents} == {"later": 1, "living": 1}
+    filtered = client.get(f"{path}/documents", params={"filter": '{"@id": {"$exists": true}}'}).json()["items"]
+    assert filtered == documents
     stats = client.get(f"{path}/stats").json()
     assert (stats["documents"], stats["chunks"], stats["index"]["rows_pending"]) == (2, 4, 4)
 

@@ -320,6 +320,19 @@ def _sql_update_of_the_document(library_id: str) -> None:
     run_sql(f"UPDATE vectordb_document SET public_id = 'renamed' WHERE library_id = {KEY}", library_id)
 
 
+@leads_to({"b": B, "c": C})
+def _sql_update_of_the_expiry(library_id: str) -> None:
+    run_sql(
+        f"UPDATE vectordb_chunk SET expires_at = '2001-01-01 00:00:00' WHERE public_id = 'a' AND library_id = {KEY}",
+        library_id,
+    )
+
+
+@leads_to({"c": C})
+def _sql_update_of_the_document_s_expiry(library_id: str) -> None:
+    run_sql(f"UPDATE vectordb_document SET expires_at = '2001-01-01 00:00:00' WHERE library_id = {KEY}", library_id)
+
+
 @leads_to(None)
 def _sql_delete_of_the_library(library_id: str) -> None:
     run_sql("DELETE FROM vectordb_library WHERE public_id = %s", library_id)

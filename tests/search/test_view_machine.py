@@ -4,8 +4,10 @@ dictionary, the index files equal the database, and approximate search finds mos
 import contextlib
 import shutil
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from apps.engine.vectors import Float32
 from apps.indexing.indexer import Indexer
 from apps.indexing.policy import IndexingPolicy
 from apps.indexing.stats import library_stats
-from apps.indexing.upkeep import prune_changes
+from apps.indexing.upkeep import delete_expired_rows, prune_changes
 from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
@@ -46,6 +48,7 @@ DIMENSION = 12
 ROWS_PER_WRITE = 2000
 MANY = 4000
 QUERIES, K = 8, 10
+PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 # What maintenance and a process do with files and views, for few rows already.
 POLICY = IndexingPolicy(
     auto=AutoThresholds(by_rows=((2000, "hnsw"), (800, "quantized"))),
@@ -131,7 +134,9 @@ class LibraryMachine(RuleBasedStateMachine):
         self.readers = Readers(lambda: self.cache, new_cache)
 
     def make(self, kind: str, count: int) -> None:
+        # Of the rows in the database, those that have expired are in no answer.
         self.rows: dict[int, Float32] = {}
+        self.expired: set[int] = set()
         create = LibraryCreate(id=LIBRARY, name="M", dimension=DIMENSION, metric=self.metric.value, index_type=kind)
         self.uid = create_library(create=create).uid
         self.write_new(count)
@@ -146,6 +151,8 @@ class LibraryMachine(RuleBasedStateMachine):
                 shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
     def upsert(self, ids: list[str], vectors: Float32) -> None:
+        # What has expired is deleted for what has its id.
+        self.forget(Chunk.objects.filter(pk__in=self.expired, public_id__in=ids).values_list("pk", flat=True))
         for start in range(0, len(ids), ROWS_PER_WRITE):
             some = slice(start, start + ROWS_PER_WRITE)
             chunks = [{"id": i, "embedding": v.tolist()} for i, v in zip(ids[some], vectors[some], strict=True)]
@@ -164,6 +171,12 @@ class LibraryMachine(RuleBasedStateMachine):
         """Keys and ids of rows that are there."""
         keys = self.rng.choice(list(self.rows), min(count, len(self.rows)), replace=False).tolist() if self.rows else []
         return list(Chunk.objects.filter(pk__in=keys).values_list("pk", "public_id"))
+
+    def forget(self, keys: Iterable[int]) -> None:
+        """Rows are deleted."""
+        for key in list(keys):
+            del self.rows[key]
+            self.expired.discard(key)
 
     # Writes.
 
@@ -191,8 +204,13 @@ class LibraryMachine(RuleBasedStateMachine):
     def delete(self, count: int) -> None:
         chosen = self.some(count)
         delete_chunks(library_id=LIBRARY, ids=[public_id for _, public_id in chosen])
-        for key, _ in chosen:
-            del self.rows[key]
+        self.forget({key for key, _ in chosen} - self.expired)
+
+    @rule(count=st.sampled_from([1, 60, 500]), expires_at=st.sampled_from([PAST, FUTURE, None]))
+    def set_expiry(self, count: int, expires_at: datetime | None) -> None:
+        keys = {key for key, _ in self.some(count)}
+        Chunk.objects.filter(pk__in=keys).update(expires_at=expires_at)
+        self.expired = self.expired | keys if expires_at == PAST else self.expired - keys
 
     # What the owner of the library asks for.
 
@@ -231,6 +249,11 @@ class LibraryMachine(RuleBasedStateMachine):
     def restart_maintenance(self) -> None:
         self.end_merges()
         self.indexer = Indexer(POLICY, clock=self.clock)
+
+    @rule()
+    def delete_what_has_expired(self) -> None:
+        assert delete_expired_rows(POLICY)
+        self.forget(self.expired)
 
     @rule()
     def prune(self) -> None:
@@ -272,12 +295,14 @@ class LibraryMachine(RuleBasedStateMachine):
         if not hasattr(self, "readers"):
             return
         queries = embeddings(QUERIES, DIMENSION, seed=5)
-        keys = np.array(sorted(self.rows), np.int64)
+        keys = np.array(sorted(self.rows.keys() - self.expired), np.int64)
         vectors = np.array([self.rows[key] for key in keys.tolist()], np.float32).reshape(-1, DIMENSION)
         best = [keys[ranking(self.metric, vectors, query)].tolist() for query in queries]
         all_scores = [exact_scores(self.metric, vectors, query) for query in queries]
         for cache in (self.cache, new_cache()):
-            view = current_of(cache).view
+            whole = current_of(cache).view
+            assert len(whole.at(-1)) == len(self.rows)
+            view = whole.at(time.time_ns() // 1000)
             assert view is not None
             for k, some in ((1, queries), (K, queries), (len(keys) + 5, queries[:1])):
                 for expected, hits in zip(best, view.search(some, k, exact=True), strict=False):
