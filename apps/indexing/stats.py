@@ -37,6 +37,7 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
     return {
         "documents": documents,
         "chunks": chunks,
+        "chunks_without_vector": current.view.bare,
         "revision": state.position.seq,
         "index": _index(current, is_building, policy),
         "reembedding": reembedding,

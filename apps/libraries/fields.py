@@ -348,15 +348,18 @@ def _take_vector(value: Any, handler: ValidatorFunctionWrapHandler, info: Valida
     return vector
 
 
-Vector = Annotated[
-    list[float] | str,
-    WrapValidator(_take_vector),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": _LIMITS.dimension},
-                {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"},
-            ]
-        }
-    ),
+def _take_optional(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector | None:
+    return None if value is None else _take_vector(value, handler, info)
+
+
+_VECTOR_SCHEMAS: list[JsonValue] = [
+    {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": _LIMITS.dimension},
+    {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"},
+]
+Vector = Annotated[list[float] | str, WrapValidator(_take_vector), WithJsonSchema({"anyOf": _VECTOR_SCHEMAS})]
+# The vector of a chunk; None for a chunk that is to have none.
+OptionalVector = Annotated[
+    list[float] | str | None,
+    WrapValidator(_take_optional),
+    WithJsonSchema({"anyOf": [*_VECTOR_SCHEMAS, {"type": "null"}]}),
 ]

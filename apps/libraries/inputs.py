@@ -33,9 +33,9 @@ from apps.libraries.fields import (
     NewIdentifier,
     NewLibraryIdentifier,
     NotNull,
+    OptionalVector,
     PlainText,
     Text,
-    Vector,
     bounded_list,
     check_distinct_paths,
     validation_error,
@@ -142,14 +142,23 @@ class Reindex(Input):
 class ChunkContent(Input):
     """The fields that every way to write a chunk has."""
 
-    text: Text = Field("", description="The text; it may be left out where there is a vector.")
+    text: Text = Field("", description="The text; it may be left out where `embedding` is given.")
     embed_text: EmbedText | None = Field(
         None,
         description="What the library's model makes the vector of, such as title and text; null for the text itself.",
     )
-    embedding: Vector = Field([], description="The vector; left out, the library's model makes one of a new text.")
+    embedding: OptionalVector = Field(
+        [],
+        description="The vector; left out, the library's model makes one of a new text. With null the chunk has none: "
+        "filters and words find it, vectors do not.",
+    )
     metadata: Metadata = Field({}, description="JSON of your own, replaced as a whole; filters look at it.")
     expires_at: Expiry = None
+
+    @property
+    def brings_vector(self) -> bool:
+        """Whether the request has a vector for the chunk."""
+        return self.is_set("embedding") and self.embedding is not None
 
 
 def check_chunk_count(count: int) -> None:

@@ -130,7 +130,6 @@ def test_other_unindexed_metadata_is_indexed_again(library: Library) -> None:
     def found(cache: ViewCache) -> tuple[int, int]:
         """How many chunks have each of two fields."""
         view = shown(cache).view
-        assert view is not None
         masks = [view.matching(parse_filter({name: {"$exists": True}})) for name in ("large", "small")]
         return len(view.keys(masks[0])), len(view.keys(masks[1]))
 

@@ -223,30 +223,26 @@ def test_a_model_that_cannot_be_used_is_refused(api: Api, embedding: Any, pointe
     assert not Reembedding.objects.exists()
 
 
-def test_a_text_that_is_blank_is_refused_by_name(api: Api) -> None:
+def test_chunks_whose_text_is_blank_have_no_vector_afterwards(api: Api) -> None:
     assert sorted(WHITE_SPACE) == [char for char in map(chr, range(0x110000)) if char.isspace()]
     vector = {"embedding": [1.0] * 64}
     chunks = [{"id": "none", **vector}, {"id": "white", "text": WHITE_SPACE, **vector}, {"id": "x", "text": " x"}]
     api.ask("POST", "/chunks", {"chunks": chunks})
-    fault = api.reembed(status=400)["errors"][0]
-    assert fault["pointer"] == "/embedding"
-    assert "2 chunks have no text, for example 'none'" in fault["detail"]
-    api.ask("POST", "/chunks/delete", {"ids": ["none", "white"]})
     api.reembed()
     Reembedder().run()
+    assert api.ask("GET", "/stats")["chunks_without_vector"] == 2
+    for chunk_id in ("none", "white"):
+        assert api.ask("GET", f"/chunks/{chunk_id}?include=embedding")["embedding"] is None
+    api.ask("POST", "/chunks/delete", {"ids": ["none", "white"]})
     assert_moved(api)
 
 
-def test_a_blank_text_that_comes_later_is_told(api: Api) -> None:
+def test_chunks_without_a_vector_get_one_of_the_new_model(api: Api) -> None:
+    api.ask("POST", "/chunks", {"chunks": [{"id": "bare", "text": "bare", "embedding": None}]})
     api.reembed()
-    api.ask("POST", "/chunks", {"chunks": [{"id": "late", "embedding": [1.0] * 64}]})
+    api.ask("POST", "/chunks", {"chunks": [{"id": "late", "text": "late", "embedding": None}]})
     Reembedder().run()
-    state = api.state()
-    assert state["state"] == "failed"
-    assert state["error"] == "Chunk 'late' has no text: give it one, or delete it, and ask again."
-    api.ask("DELETE", "/chunks/late", status=204)
-    api.reembed()
-    Reembedder().run()
+    assert api.ask("GET", "/stats")["chunks_without_vector"] == 0
     assert_moved(api)
 
 

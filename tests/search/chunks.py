@@ -10,8 +10,11 @@ from apps.libraries.services.chunks import upsert_chunks
 
 
 def upsert(rows: dict[str, Any], library_id: str = "a") -> None:
-    """Write the vectors of `rows`, which are named by the chunks' ids."""
-    chunks = [{"id": key, "embedding": np.asarray(vector, float).tolist()} for key, vector in rows.items()]
+    """Write the vectors of `rows`, which are named by the chunks' ids; None for a chunk without one."""
+    chunks = [
+        {"id": key, "embedding": None if vector is None else np.asarray(vector, float).tolist()}
+        for key, vector in rows.items()
+    ]
     upsert_chunks(library_id=library_id, write=ChunksWrite.model_validate({"chunks": chunks}))
 
 

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from apps.libraries.services.libraries import create_library, delete_library, re
 from apps.search import loading
 from apps.search.cache import ViewCache
 from apps.search.loading import LoadedView
+from apps.search.query.spec import EVERYTHING
 from apps.search.snapshots import open_snapshot
 from tests.engine.approximate import embeddings
 from tests.engine.data import bounded, ranking, seeds
@@ -96,7 +97,6 @@ class Readers:
                 with open_snapshot() as snapshot, contextlib.suppress(NotFound):  # it may be made again just now
                     current = cache().current(snapshot, LIBRARY)
                     rows = loading.load(snapshot, current.state, LOADING)
-                    assert current.view is not None
                     for one, other in zip(live_rows(current.view), live_rows(rows), strict=True):
                         assert np.array_equal(one, other)
         except BaseException as failure:
@@ -121,8 +121,9 @@ class LibraryMachine(RuleBasedStateMachine):
     first_kind = AUTO
     answered: Counter[str] = Counter()
 
-    @initialize(metric=st.sampled_from(Metric), seed=seeds, count=counts)
-    def create(self, metric: Metric, seed: int, count: int) -> None:
+    @initialize(metric=st.sampled_from(Metric), seed=seeds, count=counts, bare_share=st.sampled_from([0.1, 0.0, 1.0]))
+    def create(self, metric: Metric, seed: int, count: int, bare_share: float) -> None:
+        self.bare_share = bare_share if self.first_kind == AUTO else min(bare_share, 0.1)
         self.metric, self.rng = metric, np.random.default_rng(seed)
         self.names = iter(range(10**9))
         self.clock = Clock()
@@ -134,8 +135,8 @@ class LibraryMachine(RuleBasedStateMachine):
         self.readers = Readers(lambda: self.cache, new_cache)
 
     def make(self, kind: str, count: int) -> None:
-        # Of the rows in the database, those that have expired are in no answer.
-        self.rows: dict[int, Float32] = {}
+        # By key; None for a chunk without a vector. Of all in the database, those that have expired are in no answer.
+        self.rows: dict[int, Float32 | None] = {}
         self.expired: set[int] = set()
         create = LibraryCreate(id=LIBRARY, name="M", dimension=DIMENSION, metric=self.metric.value, index_type=kind)
         self.uid = create_library(create=create).uid
@@ -150,12 +151,15 @@ class LibraryMachine(RuleBasedStateMachine):
                 delete_library(library_id=LIBRARY)
                 shutil.rmtree(settings.INDEX_DIR, ignore_errors=True)
 
-    def upsert(self, ids: list[str], vectors: Float32) -> None:
+    def upsert(self, ids: list[str], vectors: Sequence[Float32 | None]) -> None:
         # What has expired is deleted for what has its id.
         self.forget(Chunk.objects.filter(pk__in=self.expired, public_id__in=ids).values_list("pk", flat=True))
         for start in range(0, len(ids), ROWS_PER_WRITE):
             some = slice(start, start + ROWS_PER_WRITE)
-            chunks = [{"id": i, "embedding": v.tolist()} for i, v in zip(ids[some], vectors[some], strict=True)]
+            chunks = [
+                {"id": i, "embedding": None if v is None else v.tolist()}
+                for i, v in zip(ids[some], vectors[some], strict=True)
+            ]
             upsert_chunks(library_id=LIBRARY, write=ChunksWrite.model_validate({"chunks": chunks}))
         keys = dict(Chunk.objects.filter(library__public_id=LIBRARY).values_list("public_id", "pk"))
         self.rows |= {keys[i]: vector for i, vector in zip(ids, vectors, strict=True)}
@@ -166,6 +170,10 @@ class LibraryMachine(RuleBasedStateMachine):
         copies = self.rng.random(count) < 0.1
         some[copies] = some[:1]
         return some
+
+    def some_vectors(self, count: int) -> list[Float32 | None]:
+        """Such rows, and none for some chunks."""
+        return [None if self.rng.random() < self.bare_share else vector for vector in self.vectors(count)]
 
     def some(self, count: int) -> list[tuple[int, str]]:
         """Keys and ids of rows that are there."""
@@ -183,18 +191,17 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(count=counts)
     def write_new(self, count: int) -> None:
         count = min(count, max(1, 8000 - len(self.rows)))
-        self.upsert([f"c{next(self.names)}" for _ in range(count)], self.vectors(count))
+        self.upsert([f"c{next(self.names)}" for _ in range(count)], self.some_vectors(count))
 
     @rule(count=st.sampled_from([1, 7, 60, 250]))
     def write_over(self, count: int) -> None:
         ids = [public_id for _, public_id in self.some(count)]
-        self.upsert(ids, self.vectors(len(ids)))
+        self.upsert(ids, self.some_vectors(len(ids)))
 
     @rule(count=st.sampled_from([1, 60]))
     def write_the_same_again(self, count: int) -> None:
         chosen = self.some(count)
-        vectors = np.array([self.rows[key] for key, _ in chosen], np.float32).reshape(-1, DIMENSION)
-        self.upsert([public_id for _, public_id in chosen], vectors)
+        self.upsert([public_id for _, public_id in chosen], [self.rows[key] for key, _ in chosen])
 
     @rule(count=st.sampled_from([1, 60, 500]))
     def change_metadata(self, count: int) -> None:
@@ -295,15 +302,18 @@ class LibraryMachine(RuleBasedStateMachine):
         if not hasattr(self, "readers"):
             return
         queries = embeddings(QUERIES, DIMENSION, seed=5)
-        keys = np.array(sorted(self.rows.keys() - self.expired), np.int64)
-        vectors = np.array([self.rows[key] for key in keys.tolist()], np.float32).reshape(-1, DIMENSION)
+        shown = {key: vector for key, vector in sorted(self.rows.items()) if key not in self.expired}
+        embedded = {key: vector for key, vector in shown.items() if vector is not None}
+        keys = np.array(list(embedded), np.int64)
+        vectors = np.array(list(embedded.values()), np.float32).reshape(-1, DIMENSION)
         best = [keys[ranking(self.metric, vectors, query)].tolist() for query in queries]
         all_scores = [exact_scores(self.metric, vectors, query) for query in queries]
         for cache in (self.cache, new_cache()):
             whole = current_of(cache).view
             assert len(whole.at(-1)) == len(self.rows)
             view = whole.at(time.time_ns() // 1000)
-            assert view is not None
+            assert view.keys(view.matching(EVERYTHING)).tolist() == list(shown)
+            assert view.bare == len(shown) - len(keys)
             for k, some in ((1, queries), (K, queries), (len(keys) + 5, queries[:1])):
                 for expected, hits in zip(best, view.search(some, k, exact=True), strict=False):
                     assert hits.exact

@@ -77,7 +77,7 @@ class LibraryPage(Page[Library]):
 class Segment(Output):
     """An immutable part of the index: a file."""
 
-    kind: str = Field(description="The type of its index.")
+    kind: str = Field(description="The type of its index; `none` for chunks without vectors.")
     rows: Count = Field(description="Chunks in it that exist as they are there.")
     rows_dead: Count = Field(description="Chunks in it that were deleted or replaced since; maintenance removes them.")
     bytes: Count = Field(description="Its size in bytes.")
@@ -92,12 +92,12 @@ class Index(Output):
     )
     error: str | None = Field(description="Why building failed.")
     warning: str | None = Field(description="Why another type of index would serve this library better.")
-    rows_indexed: Count = Field(description="Chunks in segments of the type asked for.")
+    rows_indexed: Count = Field(description="Chunks in segments of the type asked for, or of chunks without vectors.")
     rows_pending: Count = Field(description="Chunks that are in no such segment yet; they are scanned.")
     rows_tail: Count = Field(description="Chunks in memory that are in no segment at all.")
     rows_dead: Count = Field(description="Deleted or replaced chunks that still take room in segments.")
     bytes: Count = Field(description="The size of all segments and of the chunks in memory, in bytes.")
-    built_at: Timestamp | None = Field(description="When the files in use were written; null without a dimension.")
+    built_at: Timestamp = Field(description="When the files in use were written, or else the view of the rows made.")
     segments: list[Segment] = Field(description="The parts that the index consists of.")
 
 
@@ -120,6 +120,9 @@ class Stats(Output):
 
     documents: Count = Field(description="How many documents the library has.")
     chunks: Count = Field(description="How many chunks the library has.")
+    chunks_without_vector: Count = Field(
+        description="How many of them have no vector: no search by vector finds these."
+    )
     revision: Count = Field(description="The state of the library; every change of a chunk increases it.")
     index: Index = Field(description="The index, as the answering worker uses it.")
     reembedding: Reembedding | None = Field(description="The move to another embedding model; null if there is none.")

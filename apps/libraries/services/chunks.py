@@ -4,7 +4,6 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from django.db import transaction
 
 from apps.libraries import selectors
@@ -51,7 +50,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     model = None
     if missing or named:
         library = selectors.library_row(library_id)
-        model = model_for(library, named, brings_vectors=len(missing) < len(chunks))
+        model = model_for(library, named, brings_vectors=any(chunk.brings_vector for chunk in chunks))
         # Looked at before the texts are embedded, which may cost money, and again under the lock.
         if write.mode == "insert":
             check_unused("A chunk", ids, sql.chunk_ids(library, ids), pointers)
@@ -80,17 +79,17 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
             )
             for chunk, (document_key, position) in zip(chunks, places, strict=True)
         ]
-        is_new = np.array([chunk_id not in stored for chunk_id in ids], np.bool_)
-        sql.insert_chunks(library, [row for row in rows if row.public_id not in stored], vectors[is_new])
-        replaced = [(stored[row.public_id].key, row) for row in rows if row.public_id in stored]
-        sql.update_chunks(replaced)
-        sql.put_vectors(library, [key for key, _ in replaced], vectors[~is_new])
+        new = [i for i, chunk_id in enumerate(ids) if chunk_id not in stored]
+        replaced = [(i, stored[chunk_id].key) for i, chunk_id in enumerate(ids) if chunk_id in stored]
+        sql.insert_chunks(library, [rows[i] for i in new], [vectors[i] for i in new])
+        sql.update_chunks([(key, rows[i]) for i, key in replaced])
+        sql.put_vectors(library, [key for _, key in replaced], [vectors[i] for i, _ in replaced])
     return WriteResult(ids, created=len(ids) - len(stored), updated=len(stored))
 
 
 @retry_on_change
 def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
-    """Change the named fields of stored chunks; a changed text without a vector gets one.
+    """Change the named fields of stored chunks; a changed text without a vector gets one, if there was one before.
 
     Raises as `upsert_chunks`, and NotFound for a chunk.
     """
@@ -121,7 +120,10 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
 @retry_on_change
 def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_match: str | None = None) -> dict[str, Any]:
     """Change the named fields of one chunk, and return it as the API shows it; a changed text without a vector gets
-    one. Raises NotFound, PreconditionFailed, Invalid, and what the embedding provider raises."""
+    one, if there was one before.
+
+    Raises NotFound, PreconditionFailed, Invalid, and what the embedding provider raises.
+    """
     embedded = _embed_changed_texts(library_id, [chunk_id], [update], [""], {})
 
     with sql.write_transaction():
@@ -183,7 +185,7 @@ def _match_chunk(library: Library, chunk_id: str, if_match: str | None) -> Store
 class _Vectors:
     """The vectors of changes, where they have one; `made` are the texts that `model` made some of, by their numbers."""
 
-    vectors: list[AnyVector]
+    vectors: list[AnyVector | None]
     made: Mapping[int, str]
     model: KnownModel | None
 
@@ -195,7 +197,7 @@ def _embed_changed_texts(
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
 ) -> _Vectors:
-    """Embed what the model is given of chunks where that changes and no vector comes with it."""
+    """Embed what the model is given of chunks that have a vector, where that changes and no vector comes with it."""
     model = None
     made: dict[int, str] = {}
     texts = [
@@ -205,12 +207,14 @@ def _embed_changed_texts(
     ]
     if texts or named:
         library = selectors.library_row(library_id)
-        model = model_for(library, named)
         stored = sql.stored_chunks(library, [ids[i] for i in texts])
         for i in texts:
             before = stored.get(ids[i])
             if before is not None and (text := text_to_embed(*_texts(before, changes[i]))) != before.text_to_embed:
                 made[i] = text
+        have_vectors = sql.embedded_keys(library, [stored[ids[i]].key for i in made])
+        made = {i: text for i, text in made.items() if stored[ids[i]].key in have_vectors}
+        model = model_for(library, named) if made or named else None
     return _Vectors(embed_missing(model, changes, pointers, made), made, model)
 
 
@@ -230,15 +234,23 @@ def _change(
     embedded: _Vectors,
     documents: Mapping[str, int],
 ) -> None:
-    """Store the named fields of `changes`. Raises Invalid, and TextChanged where a stored text is another by now."""
+    """Store the named fields of `changes`. Raises Invalid, and TextChanged where a stored text is another by now, or
+    has got a vector."""
+    changed = [
+        before.key
+        for before, change in zip(stored, changes, strict=True)
+        if not change.is_set("embedding") and text_to_embed(*_texts(before, change)) != before.text_to_embed
+    ]
+    have_vectors = sql.embedded_keys(library, changed)
     with_vector = []
     rows = []
     places = _places(documents, changes, stored)
     for i, (before, change, (document_key, position)) in enumerate(zip(stored, changes, places, strict=True)):
         text, embed_text = _texts(before, change)
-        embedded_text = text_to_embed(text, embed_text)
-        if change.is_set("embedding") or embedded_text != before.text_to_embed:
-            if not change.is_set("embedding") and embedded.made.get(i) != embedded_text:
+        if change.is_set("embedding"):
+            with_vector.append(i)
+        elif before.key in have_vectors:
+            if embedded.made.get(i) != text_to_embed(text, embed_text):
                 raise TextChanged("The stored text changed while the request was embedded; send it again.")
             with_vector.append(i)
         metadata = sql.json_text(change.metadata) if change.is_set("metadata") else before.metadata

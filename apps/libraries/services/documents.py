@@ -128,7 +128,11 @@ def _replace(
 
 
 def _replace_one(
-    library: Library, row: Document | None, document: DocumentInput, pointers: Sequence[str], vectors: Float32
+    library: Library,
+    row: Document | None,
+    document: DocumentInput,
+    pointers: Sequence[str],
+    vectors: Sequence[Float32 | None],
 ) -> dict[str, Any]:
     """Make a document, stored as `row` if it exists, exactly this, its chunks having `pointers` and `vectors`."""
     chunks = document.chunks
@@ -141,9 +145,9 @@ def _replace_one(
     diff = _compare(library, chunks, vectors, sql.claim_chunks_of_document(row.pk))
     rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
     sql.delete_chunks([chunk.key for chunk in diff.gone])
-    sql.insert_chunks(library, [rows[i] for i in diff.created], vectors[diff.created])
+    sql.insert_chunks(library, [rows[i] for i in diff.created], [vectors[i] for i in diff.created])
     sql.update_chunks([(chunk.key, rows[i]) for i, chunk in diff.updated])
-    sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], vectors[[i for i, _ in diff.updated]])
+    sql.put_vectors(library, [chunk.key for _, chunk in diff.updated], [vectors[i] for i, _ in diff.updated])
     sql.move_chunks([(chunk.key, i) for i, chunk in diff.unchanged if chunk.position != i])
     chunk_ids = [chunk.id for chunk in chunks]
     for i, chunk in [*diff.updated, *diff.unchanged]:
@@ -184,12 +188,13 @@ def _check_match(if_match: str | None, library_id: str, document_id: str) -> Non
 
 @dataclass(frozen=True)
 class _Content:
-    """Documents, all their chunks in order, with pointers and vectors, and the model that made some of these."""
+    """Documents, all their chunks in order, with pointers and vectors, None for none, and the model that made some of
+    these."""
 
     documents: Sequence[DocumentInput]
     chunks: list[DocumentChunk]
     pointers: list[str]
-    vectors: list[AnyVector]
+    vectors: list[AnyVector | None]
     model: KnownModel | None
 
 
@@ -204,10 +209,11 @@ def _embed_documents(
     """Split the texts of documents, and embed the chunks without a vector; if this `replaces` stored documents, unless
     they have it."""
     library = model = None
-    given = [chunk.is_set("embedding") for document in documents for chunk in document.chunks]
-    if named or not all(given) or any(document.is_set("text") for document in documents):
+    all_chunks = [chunk for document in documents for chunk in document.chunks]
+    are_given = all(chunk.is_set("embedding") for chunk in all_chunks)
+    if named or not are_given or any(document.is_set("text") for document in documents):
         library = selectors.library_row(library_id)
-        model = model_for(library, named, brings_vectors=any(given))
+        model = model_for(library, named, brings_vectors=any(chunk.brings_vector for chunk in all_chunks))
         with stage("split"):
             documents = split_texts(documents, pointers, model)
     chunks = [chunk for document in documents for chunk in document.chunks]
@@ -304,8 +310,10 @@ class _Diff:
     gone: list[StoredChunk]
 
 
-def _compare(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32, before: list[StoredChunk]) -> _Diff:
-    """Match the new chunks of a document, whose vectors are [n, dimension], with its stored ones."""
+def _compare(
+    library: Library, chunks: Sequence[DocumentChunk], vectors: Sequence[Float32 | None], before: list[StoredChunk]
+) -> _Diff:
+    """Match the new chunks of a document, which have `vectors`, with its stored ones."""
     stored_vectors = sql.vectors_of(library, [old.key for old in before])
     contents = {
         old.key: (old.text, old.embed_text, sql.canonical_json(old.metadata), stored_vectors.get(old.key, b""))
@@ -320,7 +328,7 @@ def _compare(library: Library, chunks: Sequence[DocumentChunk], vectors: Float32
     diff = _Diff([], [], [], [])
     for i, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
         metadata = sql.canonical_json(sql.json_text(chunk.metadata))
-        content = chunk.text, chunk.embed_text, metadata, vector.tobytes()
+        content = chunk.text, chunk.embed_text, metadata, b"" if vector is None else vector.tobytes()
         if chunk.is_set("id"):
             match = by_id.get(chunk.id)
         else:

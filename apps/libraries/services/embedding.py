@@ -96,13 +96,14 @@ def embed_missing(
     chunks: Sequence[ChunkContent],
     pointers: Sequence[str],
     texts: Mapping[int, str],
-) -> list[AnyVector]:
-    """The vectors of chunks as the request brings them; of those whose numbers have `texts`, `model`'s of these.
+) -> list[AnyVector | None]:
+    """The vectors of chunks as the request brings them, None for none; of those whose numbers have `texts`, `model`'s
+    of these.
 
     Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for blank texts and those past
     what a request may have, and what the provider raises.
     """
-    vectors: list[AnyVector] = [chunk.embedding for chunk in chunks]
+    vectors: list[AnyVector | None] = [chunk.embedding for chunk in chunks]
     if not texts:
         return vectors
     if connection.in_atomic_block:
@@ -147,18 +148,20 @@ def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, E
         raise ModelChanged("The library's embedding model changed while the request was embedded; send it again.")
 
 
-def check_vectors(library: Library, vectors: Sequence[AnyVector], pointers: Sequence[str]) -> Float32:
-    """The vectors of chunks, whose pointers are given, as float32 [n, dimension]; the first ones fix the dimension.
-
-    Raises Invalid.
-    """
+def check_vectors(
+    library: Library, vectors: Sequence[AnyVector | None], pointers: Sequence[str]
+) -> list[Float32 | None]:
+    """The vectors of chunks, whose pointers are given, as float32 [dimension], None for none; the first ones fix the
+    dimension. Raises Invalid."""
+    given = [(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True) if vector is not None]
     matrix = parse_vectors(
-        vectors,
-        [f"{pointer}/embedding" for pointer in pointers],
+        [vector for vector, _ in given],
+        [f"{pointer}/embedding" for _, pointer in given],
         dimension=library.dimension,
         metric=Metric(library.metric),
     )
     if library.dimension is None and len(matrix):
         library.dimension = matrix.shape[1]
         library.save(update_fields=["dimension", "updated_at"])
-    return matrix
+    rows = iter(matrix)
+    return [None if vector is None else next(rows) for vector in vectors]

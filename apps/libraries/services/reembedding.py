@@ -4,7 +4,7 @@ A second generation of embeddings is made beside the current one, page by page, 
 transaction, and becomes the current one in the transaction of `switch_model`. What always holds: an embedding of the
 new generation is the new model's vector of the text that its chunk has. Texts are compared under the library's lock
 before a vector is stored, and a trigger deletes the vector when its text changes. So the chunks without one are the
-work that is left, whenever a process was killed.
+work that is left, whenever a process was killed. A blank text makes no vector: its chunk has none after the switch.
 """
 
 import logging
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Count, Exists, Func, Max, Min, OuterRef, Q, QuerySet, TextField, Value
+from django.db.models import Exists, Func, Max, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from apps.embeddings.config import Config, config
@@ -22,7 +23,7 @@ from apps.embeddings.registry import provider
 from apps.embeddings.services import embed_with
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
-from apps.libraries.errors import Conflict, Fault, Invalid, NotFound
+from apps.libraries.errors import Conflict, Fault, NotFound
 from apps.libraries.expiry import live_chunks
 from apps.libraries.inputs import Reembed
 from apps.libraries.models import Chunk, Embedding, Library, Reembedding, text_to_embed
@@ -47,11 +48,9 @@ class ReembeddingFailed(Exception):
 def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
     """Request the move of the library to a model; one that failed or waits continues at once.
 
-    Raises NotFound, Conflict if it is being moved to another model, Invalid for a model that cannot be used and for
-    chunks without text.
+    Raises NotFound, Conflict if it is being moved to another model, Invalid for a model that cannot be used.
     """
     model, _ = known_model(reembed.embedding.key, "/embedding")
-    _refuse_blank_texts(selectors.library_row(library_id))
     with transaction.atomic():
         library = sql.lock_library(library_id)
         move = Reembedding.objects.filter(pk=library.pk).first()
@@ -97,9 +96,11 @@ def is_current(move: Reembedding) -> bool:
 
 
 def pending_chunks(move: Reembedding, *, after: int, limit: int) -> list[Chunk]:
-    """The first chunks past the key `after` that have no embedding in the new generation."""
+    """The first chunks past the key `after` that have a text, and no embedding in the new generation."""
     made = Embedding.objects.filter(chunk=OuterRef("pk"), generation=move.generation)
+    rest = Func(Coalesce("embed_text", "text"), Value(WHITE_SPACE), function="ltrim", output_field=TextField())
     chunks = live_chunks(Chunk.objects.filter(~Exists(made), library=move.pk, pk__gt=after))
+    chunks = chunks.exclude(Exact(rest, Value("")))
     return list(chunks.order_by("pk").only("public_id", "text", "embed_text")[:limit])
 
 
@@ -192,9 +193,6 @@ def _lock_library(move: Reembedding) -> Library | None:
 def _embed(move: Reembedding, chunks: Sequence[Chunk], settings: Config) -> Float32:
     """The vectors [n, dimension] of the texts of n >= 1 chunks, each different text embedded once."""
     given = [text_to_embed(chunk.text, chunk.embed_text) for chunk in chunks]
-    for chunk, text in zip(chunks, given, strict=True):
-        if not text.strip():
-            raise ReembeddingFailed(f"Chunk {chunk.public_id!r} has no text: give it one, or delete it, and ask again.")
     texts = {text: i for i, text in enumerate(dict.fromkeys(given))}
     vectors = embed_with(provider(*move.embedding), list(texts), "document", settings)
     dimension = vectors.shape[1]
@@ -212,17 +210,7 @@ def _store(library: Library, move: Reembedding, chunks: Sequence[Chunk], vectors
     """Store `vectors` [n, dimension] of the texts of `chunks` [n], except for those whose text has changed."""
     texts = sql.texts_to_embed(library, [chunk.pk for chunk in chunks])
     same = [i for i, chunk in enumerate(chunks) if texts.get(chunk.pk) == text_to_embed(chunk.text, chunk.embed_text)]
-    sql.put_vectors(library, [chunks[i].pk for i in same], vectors[same], generation=move.generation)
+    sql.put_vectors(library, [chunks[i].pk for i in same], [vectors[i] for i in same], generation=move.generation)
     if move.dimension is None:
         move.dimension = vectors.shape[1]
         move.save(update_fields=["dimension"])
-
-
-def _refuse_blank_texts(library: Library) -> None:
-    rest = Func(Coalesce("embed_text", "text"), Value(WHITE_SPACE), function="ltrim", output_field=TextField())
-    blank = live_chunks(Chunk.objects.annotate(rest=rest).filter(library=library, rest=""))
-    count, example = blank.aggregate(count=Count("pk"), example=Min("public_id")).values()
-    if count:
-        chunks = "1 chunk has" if count == 1 else f"{count:,} chunks have"
-        detail = f"cannot make vectors: {chunks} no text, for example {example!r}; give them one, or delete them"
-        raise Invalid.at("/embedding", detail)

@@ -151,6 +151,12 @@ def vectors_of(library: Library, keys: Sequence[int]) -> dict[int, bytes]:
     return {key: bytes(vector) for key, vector in rows}
 
 
+def embedded_keys(library: Library, keys: Sequence[int]) -> set[int]:
+    """The keys of those of the chunks that have a vector."""
+    statement = "SELECT chunk_id FROM vectordb_embedding WHERE generation = %s AND chunk_id"
+    return {key for (key,) in _select(statement, keys, library.generation)}
+
+
 def chunk_keys(library: Library, public_ids: Sequence[str]) -> list[int]:
     """The keys of those of the chunks that exist."""
     rows = f"vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {IS_EXPIRED} IS NOT TRUE"
@@ -207,8 +213,8 @@ def next_position(document_key: int) -> int:
     return 0 if last is None else last + 1
 
 
-def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) -> None:
-    """Store new chunks and their vectors [n, dimension], in the order given."""
+def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Iterable[Float32 | None]) -> None:
+    """Store new chunks, in the order given, and their vectors [dimension], None for none."""
     if not rows:
         return
     now = _now()
@@ -223,7 +229,7 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Float32) 
         )
     statement = "SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id"
     keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
-    put_vectors(library, [keys[row.public_id] for row in rows], vectors)
+    _insert_vectors(library.generation, [keys[row.public_id] for row in rows], vectors)
 
 
 def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
@@ -279,15 +285,27 @@ def move_chunks(positions: Sequence[tuple[int, int]]) -> None:
             )
 
 
-def put_vectors(library: Library, keys: Sequence[int], vectors: Float32, *, generation: int | None = None) -> None:
-    """Store `vectors` [n, dimension] as those of the chunks with `keys` [n], replacing what they had; in the library's
-    current generation unless another is named."""
+def put_vectors(
+    library: Library, keys: Sequence[int], vectors: Sequence[Float32 | None], *, generation: int | None = None
+) -> None:
+    """Store `vectors` [dimension] as those of the chunks with `keys` [n], replacing what they had, by nothing where a
+    vector is None; in the library's current generation unless another is named."""
     into = library.generation if generation is None else generation
+    bare = [key for key, vector in zip(keys, vectors, strict=True) if vector is None]
+    execute("DELETE FROM vectordb_embedding WHERE generation = %s AND chunk_id", bare, into)
+    _insert_vectors(into, keys, vectors)
+
+
+def _insert_vectors(generation: int, keys: Sequence[int], vectors: Iterable[Float32 | None]) -> None:
     with connection.cursor() as cursor:
         dialect_of(connection).insert(
             cursor,
             "INSERT INTO vectordb_embedding (chunk_id, generation, vector)",
-            [(key, into, vector.tobytes()) for key, vector in zip(keys, vectors, strict=True)],
+            [
+                (key, generation, vector.tobytes())
+                for key, vector in zip(keys, vectors, strict=True)
+                if vector is not None
+            ],
             "ON CONFLICT (chunk_id, generation) DO UPDATE SET vector = excluded.vector",
         )
 
