@@ -577,7 +577,7 @@ def answered(client: httpx.Client) -> tuple[Rows, int]:
     answer = client.post("query", json=query).raise_for_status().json()
     for result in answer["results"]:
         assert result["score"] == np.dot(PROBE, result["embedding"])
-    every = {"filter": '{"@id": {"$exists": true}}', "include": "embedding"}
+    every = {"filter": '{"@id": {"$exists": true}}', "include": ["text", "metadata", "embedding"]}
     listed = client.get("chunks", params=every).raise_for_status().json()["items"]
     bare = [chunk for chunk in listed if chunk["embedding"] is None]
     rows = {
