@@ -9,8 +9,6 @@ import pytest
 from tests.api.problems import assert_refused
 from tests.server import Server
 
-pytestmark = pytest.mark.any_database
-
 
 @pytest.fixture
 def path(client: httpx.Client, library: str) -> str:

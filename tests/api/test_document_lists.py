@@ -10,8 +10,6 @@ import pytest
 from tests.api.problems import assert_refused
 from tests.engine.metadata.evaluator import matches, row_of
 
-pytestmark = pytest.mark.any_database
-
 FILTERS: list[dict[str, Any]] = [
     {},
     {"lang": "de"},
@@ -40,6 +38,7 @@ def path(client: httpx.Client) -> str:
     return "/libraries/listed/documents"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("condition", FILTERS, ids=str)
 def test_pages_have_what_a_plain_evaluator_finds(client: httpx.Client, path: str, condition: dict[str, Any]) -> None:
     expected = [f"d{n}" for n in range(450) if matches(row_of(metadata(n)), condition)]

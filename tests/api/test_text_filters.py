@@ -42,7 +42,6 @@ def conditions() -> list[dict[str, Any]]:
     return [*parts, {"@text": "cat"}, {"@text": {"$contains": "c", "$icontains": "SAT"}}, *combined]
 
 
-@pytest.mark.any_database
 def test_lists_and_counts_match_what_a_plain_evaluator_matches(client: httpx.Client, path: str) -> None:
     for condition in conditions():
         query = {"filter": orjson.dumps(condition).decode(), "limit": 100}
@@ -66,7 +65,6 @@ def test_queries_facets_and_boosts_know_texts(client: httpx.Client, path: str) -
     assert sorted(one["id"] for one in results if one["score"] > 5) == expected(condition)
 
 
-@pytest.mark.any_database
 def test_a_change_of_a_text_is_seen_and_what_matches_is_deleted(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/chunks"
     chunks = [{"id": f"{n}", "text": f"old {n}", "embedding": [1, n, 0]} for n in range(3)]

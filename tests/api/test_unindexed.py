@@ -64,7 +64,6 @@ def test_what_looks_at_it_is_refused(client: httpx.Client, path: str, field: str
     assert_refused(grouped, 400, "invalid", "/group_by")
 
 
-@pytest.mark.any_database
 def test_a_change_is_seen_by_every_worker_at_once(server: Server, client: httpx.Client, path: str) -> None:
     with server.clients_of_each_worker(1) as workers:
         for turn in range(3):
