@@ -1,9 +1,14 @@
 """The attributes of rows, column by column, so that a filter over them is a few vector operations.
 
+paths     the paths of fields, and their names
+instants  texts that are dates, as instants
+operands  operands of the filter language, read to keys
 filters   the filter language, read to a small tree
+texts     conditions on the texts of rows, which are in no column
 values    a value as a byte string, so that equal values have equal ones and ordered values ordered ones
 layout    the flat arrays, in memory or mapped from files
-building  those arrays from rows, or from those of other blocks
+building  the columns of rows
+assembly  those arrays from columns, or from those of other blocks
 table     Columns: masks of the rows that match a filter
 facets    the number of rows that have each value of a field
 summaries the types of the values of a field, and the least and the greatest of each

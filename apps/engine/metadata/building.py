@@ -1,9 +1,5 @@
-"""The arrays of a block of rows, built from rows or merged from other blocks.
-
-Rows are read to values, numbered as they are met, and to pairs of a row and a number; those of other blocks are there
-already. Then the values are ranked by column and key, and the rows are grouped by rank. Costs time and memory by
-values, whatever the number of columns.
-"""
+"""The columns of a block, read from its rows: values, numbered as they are met, and pairs of a row and a number, which
+`assembly` makes arrays of."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -14,11 +10,12 @@ import numpy as np
 import orjson
 
 from apps.engine.expiry import NEVER, compact
+from apps.engine.metadata.assembly import make_layout
 from apps.engine.metadata.instants import instant_of
-from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.layout import Layout
 from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, escape_first_key, escape_key, instants_of, split_path
 from apps.engine.metadata.values import FALSE, NULL, TRUE, key_of
-from apps.engine.strings import Starts, Strings, lengths_of, rank, starts_of
+from apps.engine.strings import Strings
 from apps.engine.vectors import Int64
 
 
@@ -128,7 +125,7 @@ class _Reader:
         members = np.array([self._member_rows, self._members], np.int64)
         if instants:
             whole, members = (_add_instants(pairs, instants, len(numbers)) for pairs in (whole, members))
-        return _make_layout(
+        return make_layout(
             Strings.of([column.name.encode() for column in columns]),
             Strings.of(keys),
             np.repeat(np.arange(len(columns)), [len(column.values) for column in columns]),
@@ -232,43 +229,6 @@ def _add_wanted(fields: list[_Wanted], row: int, text: str | bytes) -> None:
             field.reader.add(field.column, row, value)
 
 
-def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
-    """The arrays of the rows `order`, distinct positions into the concatenation of `parts`."""
-    moved = np.full(sum(len(part.created_at) for part in parts), -1, np.int64)
-    moved[order] = np.arange(len(order))
-    columns, whole, members = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)], [np.empty((2, 0), np.int64)]
-    first_row = first_name = first_value = 0
-    for part in parts:
-        here = moved[first_row : first_row + len(part.created_at)]
-        whole.append(_move_pairs(part.first_row, part.rows, here, first_value))
-        members.append(_move_pairs(part.first_member, part.member_rows, here, first_value))
-        columns.append(np.repeat(np.arange(first_name, first_name + len(part.names)), lengths_of(part.first_value)))
-        first_row, first_name = first_row + len(here), first_name + len(part.names)
-        first_value += len(part.values)
-    values = Strings.concatenate([part.values for part in parts])
-    all_whole, all_members = np.concatenate(whole, axis=1), np.concatenate(members, axis=1)
-    is_used = np.zeros(len(values), np.bool_)
-    is_used[all_whole[1]] = is_used[all_members[1]] = True
-    used = np.flatnonzero(is_used)
-    numbers = np.cumsum(is_used) - 1
-    return _make_layout(
-        Strings.concatenate([part.names for part in parts]),
-        values.take(used),
-        np.concatenate(columns)[used],
-        (all_whole[0], numbers[all_whole[1]]),
-        (all_members[0], numbers[all_members[1]]),
-        np.concatenate([np.empty(0, np.int64), *(part.created_at for part in parts)])[order],
-        _merge_expiry(parts, order),
-    )
-
-
-def _merge_expiry(parts: Sequence[Layout], order: Int64) -> Int64:
-    if not any(len(part.expires_at) for part in parts):
-        return np.empty(0, np.int64)
-    times = [part.expires_at if len(part.expires_at) else np.full(len(part.created_at), NEVER) for part in parts]
-    return compact(np.concatenate(times)[order])
-
-
 def _object(text: str | bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(text)
@@ -298,51 +258,3 @@ def _add_instants(pairs: Int64, instants: dict[int, int], count: int) -> Int64:
     numbers[list(instants)] = list(instants.values())
     added = np.array([pairs[0], numbers[pairs[1]]])
     return np.concatenate([pairs, added[:, added[1] >= 0]], axis=1)
-
-
-def _move_pairs(starts: Starts, rows: UInt32, moved: Int64, first: int) -> Int64:
-    """(row, value) pairs [2, n], the rows renumbered by `moved`, where those mapped to -1 are dropped, and the values
-    numbered from `first` on."""
-    pairs = np.array([moved[rows], np.repeat(np.arange(first, first + len(starts) - 1), lengths_of(starts))])
-    return pairs[:, pairs[0] >= 0]
-
-
-def _make_layout(
-    names: Strings,
-    values: Strings,
-    columns: Int64,
-    whole: tuple[Int64, Int64],
-    members: tuple[Int64, Int64],
-    created_at: Int64,
-    expires_at: Int64,
-) -> Layout:
-    """The arrays of `values`, the keys of columns whose `names` are numbered by `columns`; names, and values of a
-    column, may be there twice. `whole` and `members` are pairs of rows and numbers of values. Names without values are
-    left out."""
-    name_ranks, name_places = rank(names)
-    value_columns = name_ranks[columns]
-    ranks, places = rank(values, value_columns)
-    counts = np.bincount(value_columns[places], minlength=len(name_places))
-    first_row, rows = _group_rows(ranks, len(places), *whole)
-    first_member, member_rows = _group_rows(ranks, len(places), *members)
-    return Layout(
-        names=names.take(name_places[counts > 0]),
-        first_value=starts_of(counts[counts > 0]),
-        values=values.take(places),
-        first_row=first_row,
-        rows=rows,
-        first_member=first_member,
-        member_rows=member_rows,
-        created_at=created_at,
-        expires_at=expires_at,
-    )
-
-
-def _group_rows(ranks: Int64, count: int, rows: Int64, numbers: Int64) -> tuple[Starts, UInt32]:
-    """Where the rows of each of `count` ranks start, and the rows: ascending, each once."""
-    # One number for a pair sorts several times as fast as two keys do.
-    pairs = (ranks[numbers] << 32) | rows
-    pairs.sort()
-    if len(pairs):
-        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
-    return starts_of(np.bincount(pairs >> 32, minlength=count)), pairs.astype(np.uint32)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.engine.expiry import NEVER, NONE_EXPIRING, Expiring
-from apps.engine.metadata.building import Attributes, build_layout, build_layouts, merge_layouts
+from apps.engine.metadata.assembly import merge_layouts
+from apps.engine.metadata.building import Attributes, build_layout, build_layouts
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import (
     And,
