@@ -1,16 +1,12 @@
-"""Query parameters as typed objects, and keyset pagination by `?limit=` and `?cursor=`.
+"""Query parameters as typed objects, and keyset pagination by `?limit=` and `?cursor=`."""
 
-A cursor is opaque, and stays valid whatever is written meanwhile.
-"""
-
-import base64
-import binascii
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from django.http import QueryDict
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import from_json
 
+from apps.api.cursors import encode_cursor, parse_cursor
 from apps.libraries.chunk_fields import ABOUT_INCLUDE, DEFAULT_INCLUDE, Include, Shown, Vectors
 from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.fields import NotNull, validation_error
@@ -51,27 +47,13 @@ def parse_parameters(query: QueryDict, model: type[_P]) -> _P:
 
 def page_data(page: Page) -> dict[str, Any]:
     """A page as the API shows it."""
-    return {"items": page.items, "next_cursor": None if page.next_key is None else _encode_cursor(page.next_key)}
+    return {"items": page.items, "next_cursor": None if page.next_key is None else encode_cursor(page.next_key)}
 
 
 def _parse_limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_LIMIT):
         raise validation_error(f"must be a whole number from 1 to {MAX_LIMIT}")
     return int(text)
-
-
-def _encode_cursor(key: PageKey) -> str:
-    return base64.urlsafe_b64encode(":".join(["after", *map(str, key)]).encode()).decode().rstrip("=")
-
-
-def _parse_cursor(cursor: str) -> PageKey:
-    try:
-        name, *key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").split(":")
-    except (ValueError, binascii.Error):
-        name, key = "", []
-    if name != "after" or len(key) not in (1, 2) or not all(one.isdigit() and len(one) <= 18 for one in key):
-        raise validation_error("is not a cursor of this server; send the next_cursor of the page before")
-    return tuple(map(int, key))
 
 
 def _parse_json(text: str) -> Any:
@@ -93,7 +75,7 @@ class PageParameters(Parameters):
     ] = DEFAULT_LIMIT
     cursor: Annotated[
         PageKey,
-        BeforeValidator(_parse_cursor),
+        BeforeValidator(parse_cursor),
         WithJsonSchema({"type": "string", "description": "The `next_cursor` of the page before."}),
         Field(default_factory=tuple),
     ]

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.engine.vectors import Int64
 from apps.libraries.profile import stage
 from apps.search.cache import views
@@ -41,6 +42,11 @@ class SearchBackend(Protocol):
     def fields(self, names: Sequence[str] | None, filter: Filter, limit: int) -> Fields:
         """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most
         of them have."""
+
+    def ordered(
+        self, order: Sequence[OrderBy], filter: Filter, after: OrderedRow | None, limit: int
+    ) -> list[OrderedRow]:
+        """The first `limit` chunks behind `after` that match, in `order`."""
 
 
 class OpenLibrary(NamedTuple):

@@ -1,11 +1,12 @@
 """Chunks as the API shows them, by their ids or as lists. All of an answer is of one snapshot."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from apps.engine.metadata.filters import And, Filter, parse_filter
+from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.libraries.chunk_fields import Shown, chunk_statement
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.expiry import EXPIRED_CHUNKS, IS_EXPIRED, JOIN_DOCUMENT
@@ -65,6 +66,35 @@ def list_chunks(
         return _page(library.snapshot, places, limit, shown)
 
 
+class OrderedPage(NamedTuple):
+    """Items of a list that is ordered by fields, and the row behind which the next page begins; None on the last."""
+
+    items: list[dict[str, Any]]
+    last: OrderedRow | None
+
+
+def list_ordered_chunks(
+    *,
+    library_id: str,
+    filter: Filter,
+    order: Sequence[OrderBy],
+    limit: int,
+    after: OrderedRow | None,
+    shown: Shown,
+    document_id: str | None = None,
+) -> OrderedPage:
+    """The chunks that match, those of one document if it is named, in `order` and behind `after`. Raises as
+    `list_chunks`."""
+    with open_library(library_id) as library:
+        if document_id is not None:
+            _document_key(library.snapshot, library.state, document_id)
+            filter = And((filter, parse_filter({"@document_id": document_id})))
+        rows = library.searcher.ordered(order, filter, after, limit + 1)
+        # From the same state of the database.
+        items = _read_items(library.snapshot, [row.key for row in rows[:limit]], shown)
+    return OrderedPage(items, rows[limit - 1] if len(rows) > limit else None)
+
+
 def _library_state(snapshot: Snapshot, library_id: str) -> LibraryState:
     state = snapshot.library(library_id)
     if state is None:
@@ -81,15 +111,8 @@ def _places(
         where, place = "library_id = %s", "id"
         params: list[Any] = [state.key]
     else:
-        sql = (
-            "SELECT id FROM vectordb_document"
-            " WHERE library_id = %s AND public_id = %s AND (expires_at <= %s) IS NOT TRUE"
-        )
-        found = snapshot.rows(sql, [state.key, document_id, snapshot.moment]) if is_id(document_id) else []
-        if not found:
-            raise Invalid.at("/document_id", "names no document of this library")
         where, place = "document_id = %s", f"{_PLACE}, id"
-        params = [found[0][0]]
+        params = [_document_key(snapshot, state, document_id)]
     if after:
         where += f" AND ({place}) > ({', '.join(['%s'] * len(after))})"
         params += after
@@ -100,6 +123,16 @@ def _places(
         sql += " LIMIT %s"
         params.append(limit)
     return snapshot.rows(sql, params)
+
+
+def _document_key(snapshot: Snapshot, state: LibraryState, document_id: str) -> int:
+    """The key of a document; raises Invalid where a parameter names none of the library."""
+    sql = "SELECT id FROM vectordb_document WHERE library_id = %s AND public_id = %s AND (expires_at <= %s) IS NOT TRUE"
+    found = snapshot.rows(sql, [state.key, document_id, snapshot.moment]) if is_id(document_id) else []
+    if not found:
+        raise Invalid.at("/document_id", "names no document of this library")
+    key: int = found[0][0]
+    return key
 
 
 def _page(snapshot: Snapshot, places: Sequence[PageKey], limit: int, shown: Shown) -> Page:

@@ -230,6 +230,7 @@ POST_ONLY = [
     "chunks/get",
     "chunks/delete",
     "chunks/count",
+    "chunks/list",
     "chunks/fields",
     "chunks/facets",
     "chunks/update",

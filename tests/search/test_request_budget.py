@@ -200,6 +200,7 @@ def test_the_prices_are_documented() -> None:
         budget.PER_1000_CHARACTERS_AND_CONDITION,
         budget.PER_PHRASE_WORD_AND_1000_ROWS,
         budget.PER_FIELD_AND_1000_ROWS,
+        budget.PER_ORDER_AND_1000_ROWS,
         1,
     ]
     assert f"{budget.PRODUCTS_PER_POINT:,} products" in cost

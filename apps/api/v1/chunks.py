@@ -8,28 +8,32 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse, parse_chunks
+from apps.api.cursors import ListIdentity
 from apps.api.openapi import operation
-from apps.api.parameters import ChunkPageParameters, ChunkParameters, page_data
+from apps.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.operands import MAX_IN_VALUES
+from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.libraries import selectors
 from apps.libraries.chunk_fields import ShowingInput
-from apps.libraries.fields import BoundedInt, Expiry, Identifier, Input, Metadata, Text, validation_error
+from apps.libraries.fields import BoundedInt, Expiry, Identifier, Input, Metadata, NotNull, Text, validation_error
 from apps.libraries.inputs import ChunksWrite, ChunkUpdate
 from apps.libraries.profile import record
+from apps.libraries.selectors import PageKey
 from apps.libraries.services import chunks as services
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
 from apps.libraries.services.partial import write_chunks
 from apps.search import matching as search
 from apps.search import reading
-from apps.search.query.spec import Filter, parse_field
+from apps.search.query.spec import Filter, parse_field, parse_order_field
 
 # As many as a filter's `$in` takes. An id that comes twice is one.
 Ids = Annotated[list[Identifier], Field(max_length=MAX_IN_VALUES)]
 # Fields that one answer summarizes.
 MAX_FIELDS = 500
+MAX_ORDER_FIELDS = 8
 
 
 class ChunksGet(ShowingInput):
@@ -51,6 +55,38 @@ class ChunksDelete(Input):
         if self.is_set("filter") and self.filter.is_everything:
             raise validation_error("must not be empty; delete the library instead, or name all ids", path=("filter",))
         return self
+
+
+class OrderField(Input):
+    """A field to order chunks by."""
+
+    field: Annotated[str, AfterValidator(parse_order_field)] = Field(
+        description="The path of a field as in filters, or `@id`, `@document_id`, `@created_at`, `@expires_at`."
+    )
+    direction: Literal["asc", "desc"] = Field("asc", description="Ascending or descending.")
+
+
+class ChunksList(ShowingInput):
+    """A page of chunks, and their order."""
+
+    filter: Filter
+    document_id: Annotated[Identifier | None, NotNull()] = Field(None, description="Only the chunks of this document.")
+    order_by: list[OrderField] = Field(
+        [],
+        max_length=MAX_ORDER_FIELDS,
+        fail_fast=True,
+        description="Fields to order by, the first one first; left out, creation, or the position in the document.",
+    )
+    limit: Annotated[int, BoundedInt(1, MAX_LIMIT, "of items")] = Field(
+        DEFAULT_LIMIT, description="The most items to return."
+    )
+    cursor: str = Field("", description="The `next_cursor` of the page before; the other fields must be the same.")
+
+    @property
+    def identity(self) -> ListIdentity:
+        """Which list this is a page of."""
+        order = tuple(OrderBy(by.field, by.direction == "desc") for by in self.order_by)
+        return ListIdentity(self.filter, self.document_id, order)
 
 
 class ChunksFields(Input):
@@ -125,7 +161,7 @@ class Chunks(ApiView):
     example_bodies = {"POST": examples.CHUNKS}
     parameters = ChunkPageParameters
     query: ChunkPageParameters
-    below = ("get", "count", "fields", "facets", "update", "delete")
+    below = ("get", "list", "count", "fields", "facets", "update", "delete")
 
     @operation("list_chunks", "List chunks", schemas.ChunkPage)
     def get(self, request: Request, library_id: str) -> Response:
@@ -238,6 +274,40 @@ class ChunkCount(Chunk):
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
         count = parse(request, ChunksCount)
         return respond({"count": search.count_chunks(library_id=library_id, filter=count.filter)})
+
+
+class ChunkList(Chunk):
+    """Lists chunks in an order. The id 'list' stays valid for the other methods."""
+
+    example_bodies = {"POST": examples.CHUNKS_LIST, **Chunk.example_bodies}
+
+    @operation("list_chunks_in_order", "List chunks in an order", schemas.ChunkPage, ChunksList)
+    def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
+        asked = parse(request, ChunksList)
+        identity = asked.identity
+        values, key = identity.parse_cursor(asked.cursor) if asked.is_set("cursor") else ([], ())
+        place: PageKey | OrderedRow | None
+        if identity.order:
+            items, place = reading.list_ordered_chunks(
+                library_id=library_id,
+                filter=asked.filter,
+                order=identity.order,
+                limit=asked.limit,
+                after=OrderedRow(tuple(values), key[0]) if key else None,
+                shown=asked.shown_item,
+                document_id=asked.document_id,
+            )
+        else:
+            page = reading.list_chunks(
+                library_id=library_id,
+                filter=asked.filter,
+                limit=asked.limit,
+                after=key,
+                shown=asked.shown_item,
+                document_id=asked.document_id,
+            )
+            items, place = page.items, page.next_key
+        return respond({"items": items, "next_cursor": None if place is None else identity.encode_cursor(place)})
 
 
 class ChunkFields(Chunk):

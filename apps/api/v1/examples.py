@@ -24,6 +24,7 @@ CHUNKS_GET: Body = {"ids": ["example-1", "example-2"], "include": ["embedding"]}
 CHUNKS_DELETE: Body = {"ids": ["example-2"]}
 CHUNKS_UPDATE: Body = {"filter": {"kind": "example"}, "metadata": {"reviewed": True}}
 CHUNKS_COUNT: Body = {"filter": {"kind": "fruit"}}
+CHUNKS_LIST: Body = {"order_by": [{"field": "kind"}, {"field": "@created_at", "direction": "desc"}], "limit": 10}
 CHUNKS_FIELDS: Body = {"fields": ["kind", "colour"]}
 CHUNKS_FACETS: Body = {"field": "kind"}
 DOCUMENT: Body = {

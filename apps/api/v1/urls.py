@@ -27,6 +27,7 @@ urlpatterns = [
     path(f"{_LIBRARY}/chunks/delete", chunks.ChunkDelete.as_view(), {"chunk_id": "delete"}),
     path(f"{_LIBRARY}/chunks/update", chunks.ChunkUpdateMany.as_view(), {"chunk_id": "update"}),
     path(f"{_LIBRARY}/chunks/count", chunks.ChunkCount.as_view(), {"chunk_id": "count"}),
+    path(f"{_LIBRARY}/chunks/list", chunks.ChunkList.as_view(), {"chunk_id": "list"}),
     path(f"{_LIBRARY}/chunks/fields", chunks.ChunkFields.as_view(), {"chunk_id": "fields"}),
     path(f"{_LIBRARY}/chunks/facets", chunks.ChunkFacets.as_view(), {"chunk_id": "facets"}),
     path(f"{_LIBRARY}/chunks/<path:chunk_id>", chunks.Chunk.as_view()),

@@ -40,6 +40,7 @@ from apps.engine.metadata.filters import (
 )
 from apps.engine.metadata.instants import NANOSECONDS
 from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.ordering import NO_RANK, Ranks
 from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of
 from apps.engine.metadata.summaries import ColumnSummary, summarize
 from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, numbers_of, scalar_of
@@ -207,6 +208,14 @@ class Columns:
             times = self._times(path)[rows]
             return np.where(times == NEVER, np.nan, times / 1e6)
         return self.numbers_at(instants_of(path), rows) / NANOSECONDS
+
+    def ranks(self, path: str) -> Ranks:
+        """The order of the rows by the field at `path`."""
+        if path in TIMES:
+            return Ranks(self._times(path))
+        ranks = self._values_by_row(path).astype(np.int64)
+        ranks[ranks < 0] = NO_RANK
+        return Ranks(ranks, self._layout.values, *self._column(path))
 
     def _values_by_row(self, path: str) -> NDArray[np.signedinteger[Any]]:
         """[n]: the number of the value that each row has at `path`; -1 where there is none."""

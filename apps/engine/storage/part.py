@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +16,7 @@ from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.metadata import Columns
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.ordering import Ranks
 from apps.engine.storage.row_data import RowData, SealedRows
 from apps.engine.text.bm25 import TextPart
 from apps.engine.vectors import Float32, Float64, Int64, Mask
@@ -130,6 +133,22 @@ class Part(ABC):
             mask = _cut(allowed, start, len(block))
             yield block, None if mask.all() else mask
             start += len(block)
+
+    def ranks(self, fields: Sequence[str]) -> Iterator[tuple[int, int, list[Ranks]]]:
+        """Ranges of rows, and the order of the rows of each by every one of `fields`."""
+        count = len(self.keys)
+        columns: list[list[tuple[int, Ranks]]] = []
+        for field in fields:
+            start, blocks = 0, []
+            for block in self.row_data.column_blocks(field, count):
+                blocks.append((start, block.ranks(field)))
+                start += len(block)
+            columns.append(blocks)
+        # Fields may lie in different blocks.
+        bounds = sorted({start for blocks in columns for start, _ in blocks if start < count} | {count})
+        for start, end in pairwise(bounds):
+            within = [max((block for block in blocks if block[0] <= start), key=itemgetter(0)) for blocks in columns]
+            yield start, end, [ranks.cut(start - first, end - first) for first, ranks in within]
 
     def text_parts(self, allowed: Mask | None) -> Iterator[TextPart]:
         """The rows as a search for words takes them, by block. Rows that a block has beyond the part's are dead."""

@@ -29,6 +29,7 @@ from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metadata import Columns
 from apps.engine.metadata.facets import ValuePage, rank_values
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.ordering import OrderBy, OrderedRow, first_rows, merge_rows
 from apps.engine.metadata.values import Scalar
 from apps.engine.metrics import Metric
 from apps.engine.selection import best
@@ -272,6 +273,19 @@ class View:
         """The column of a field, or all columns, in blocks; and which rows of each block are among those that
         `matching` gave, None for all."""
         return [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.columns(mask, field)]
+
+    def ordered(
+        self, order: Sequence[OrderBy], allowed: Sequence[Mask], after: OrderedRow | None, limit: int
+    ) -> list[OrderedRow]:
+        """The first `limit` rows behind `after`, in `order`, of those that `matching` gave."""
+        fields = [by.field for by in order]
+        found = [
+            row
+            for part, mask in zip(self.parts, allowed, strict=True)
+            for start, end, ranks in part.ranks(fields)
+            for row in first_rows(part.keys[start:end], mask[start:end], ranks, order, after, limit)
+        ]
+        return merge_rows(found, order, limit)
 
 
 def _no_vectors(keys: Int64) -> Float32:

@@ -16,6 +16,7 @@ from apps.engine.indexes.base import Params
 from apps.engine.indexes.registry import BARE, BRUTE_FORCE
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.engine.metadata.summaries import FieldSummary, combine, most_rows
 from apps.engine.metadata.values import Scalar
 from apps.engine.storage.view import Hits, View
@@ -29,6 +30,7 @@ from apps.search.query.budget import (
     RequestBudget,
     price_of_fields,
     price_of_filters,
+    price_of_order,
     price_of_values,
     price_of_words,
 )
@@ -231,6 +233,15 @@ class Searcher:
             blocks = view.columns(masks, name) if columns is None else columns
             summaries[name] = combine([block.summary(name, mask) for block, mask in blocks])
         return Fields(summaries, omitted)
+
+    def ordered(
+        self, order: Sequence[OrderBy], filter: Filter, after: OrderedRow | None, limit: int
+    ) -> list[OrderedRow]:
+        """The first `limit` chunks behind `after` that match, in `order`."""
+        view = self._view
+        check_fields(self._unindexed, [by.field for by in order], "/order_by")
+        self._budget.spend(price_of_filters([filter], len(view)) + price_of_order(len(order), len(view)))
+        return view.ordered(order, self._matching(view, filter), after, limit)
 
     def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
         """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""

@@ -51,7 +51,7 @@ Filter = Annotated[
 def parse_field(value: str) -> str:
     """The name of a field whose values can be counted, from its path as filters have it."""
     if value in (*paths.TIMES, paths.TEXT):
-        raise validation_error("has no values to count or to group by; filter by it instead")
+        raise validation_error("has no values to count, to group or to order by; filter by it instead")
     try:
         filters.parse_filter({value: {"$exists": True}})
     except InvalidFilter:
@@ -62,11 +62,16 @@ def parse_field(value: str) -> str:
     return paths.field_name(value)
 
 
+def parse_order_field(value: str) -> str:
+    """The name of a field that chunks can be ordered by."""
+    return value if value in paths.TIMES else parse_field(value)
+
+
 def _parse_decay_field(value: str) -> str:
     """The name of a field that holds numbers or times."""
     if value in (paths.ID, paths.DOCUMENT_ID):
         raise validation_error("is no number and no time")
-    return value if value in paths.TIMES else parse_field(value)
+    return parse_order_field(value)
 
 
 def _parse_group_by(value: str) -> str:
