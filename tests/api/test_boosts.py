@@ -151,6 +151,17 @@ def test_dates_of_chunks_and_of_their_documents_decay(client: httpx.Client, libr
     assert added("@document.released") == pytest.approx(expected | dict.fromkeys("01", 0.5))
 
 
+def test_the_time_that_is_left_decays(client: httpx.Client, library: str) -> None:
+    path = f"/libraries/{library}"
+    times = {"soon": "2999-01-01T00:00:00Z", "later": "2999-01-01T02:00:00+01:00", "never": None}
+    chunks = [{"id": name, "embedding": [1, 0, 0], "expires_at": time} for name, time in times.items()]
+    client.post(f"{path}/chunks", json={"chunks": chunks}).raise_for_status()
+    decay = {"half_life": 3600, "origin": "2999-01-01"}
+    boost = [{"field": "@expires_at", "decay": decay, "weight": 1}]
+    results = answer(client, path, V | {"boost": boost})["results"]
+    assert {one["id"]: one["score"] for one in results} == pytest.approx({"soon": 2, "later": 1.5, "never": 1})
+
+
 @pytest.mark.any_database
 def test_a_decay_without_effect_is_told(client: httpx.Client, path: str) -> None:
     decays = [

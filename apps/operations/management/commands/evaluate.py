@@ -3,6 +3,7 @@
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["max_drop"] is not None and options["compare"] is None:
             raise CommandError("--max-drop needs --compare FILE")
+        if find_spec("pytrec_eval") is None:
+            raise CommandError(f"evaluate needs pytrec-eval-terrier. Install it: {_INSTALL}")
         kernels.load()
         try:
             earlier = None if options["compare"] is None else Report.load(options["compare"])
@@ -86,8 +89,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except LibraryError as error:
             raise CommandError(error.detail) from error
-        except ImportError as error:
-            raise CommandError(f"evaluate needs pytrec-eval-terrier. Install it: {_INSTALL}") from error
         if options["json"] is not None:
             report.save(options["json"])
         self.stdout.write(report.table(earlier))
