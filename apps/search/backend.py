@@ -33,7 +33,7 @@ class SearchBackend(Protocol):
     def count(self, filter: Filter) -> int:
         """The number of chunks that match."""
 
-    def lookup(self, keys: Sequence[int]) -> ChunkLookup:
+    def lookup(self, keys: Sequence[int] | Int64) -> ChunkLookup:
         """What the chunks `keys` have and match."""
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:

@@ -10,6 +10,7 @@ layout    the flat arrays, in memory or mapped from files
 building  the columns of rows
 assembly  those arrays from columns, or from those of other blocks
 table     Columns: masks of the rows that match a filter
+by_row    what a few hundred rows have in a column
 facets    the number of rows that have each value of a field
 ordering  rows by the values of fields
 summaries the types of the values of a field, and the least and the greatest of each

@@ -50,6 +50,11 @@ class Layout:
     created_at: Int64
     expires_at: Int64
 
+    def column(self, path: str) -> tuple[int, int]:
+        """The range of the values of a column; empty if there is none."""
+        at = self.names.find(path.encode(), 0, len(self.names))
+        return (0, 0) if at is None else (int(self.first_value[at]), int(self.first_value[at + 1]))
+
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
         for name, part in vars(self).items():

@@ -7,8 +7,7 @@ microseconds, and a write to as many places of a mask as rows match, or as do no
 `$contains` of a string looks at each distinct string of the column, `@created_at` at each row. A column's strings that
 are dates are there once more, as instants in a column of their own. Nothing is computed ahead: many threads may read.
 
-The other way round, from a row to its value, takes an array of the column's values by row. It is made when it is first
-needed, some milliseconds for a million rows, and kept for the last few fields that were asked for.
+The other way round, from a row to its value, is `by_row.py`.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,14 +15,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apps.engine.expiry import NEVER, NONE_EXPIRING, Expiring
 from apps.engine.metadata.assembly import merge_layouts
 from apps.engine.metadata.building import Attributes, build_layout, build_layouts
+from apps.engine.metadata.by_row import ValuesByRow
 from apps.engine.metadata.facets import Counts, count_rows
 from apps.engine.metadata.filters import (
     And,
@@ -43,14 +42,12 @@ from apps.engine.metadata.layout import Layout, UInt32
 from apps.engine.metadata.ordering import NO_RANK, Ranks
 from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of
 from apps.engine.metadata.summaries import ColumnSummary, summarize
-from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, numbers_of, scalar_of
-from apps.engine.strings import Starts, lengths_of, ranges
+from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
+from apps.engine.strings import Starts, ranges
 from apps.engine.vectors import Float64, Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
-# Fields of which the values are kept by row, 4 bytes for each.
-_FIELDS_BY_ROW = 4
 
 
 def evaluate(filter: Filter, keys: Int64, mask_of: Callable[[Condition], Mask]) -> Mask:
@@ -81,8 +78,7 @@ class Columns:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        # By path; the one that was made last is the last.
-        self._by_row: dict[str, NDArray[np.signedinteger[Any]]] = {}
+        self._by_row = ValuesByRow(layout)
 
     @classmethod
     def build(cls, rows: Sequence[Attributes]) -> Self:
@@ -189,17 +185,11 @@ class Columns:
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
         """The key of the value that each of `rows` has at `path`, which is no time of the chunk's own; None where there
         is none."""
-        values = self._layout.values
-        return [values[i] if i >= 0 else None for i in self._values_by_row(path)[rows].tolist()]
+        return self._by_row.keys_at(path, rows)
 
     def numbers_at(self, path: str, rows: Int64) -> Float64:
         """float64 [n]: the number that each of `rows` has at `path`; NaN where there is none."""
-        values = self._values_by_row(path)[rows]
-        found = np.full(len(rows), np.nan)
-        has_value = values >= 0
-        if has_value.any():
-            found[has_value] = numbers_of(self._layout.values, values[has_value])
-        return found
+        return self._by_row.numbers_at(path, rows)
 
     def times_at(self, path: str, rows: Int64) -> Float64:
         """float64 [n]: the date or time that each of `rows` has at `path`, in seconds since the epoch; NaN where there
@@ -213,30 +203,13 @@ class Columns:
         """The order of the rows by the field at `path`."""
         if path in TIMES:
             return Ranks(self._times(path))
-        ranks = self._values_by_row(path).astype(np.int64)
+        ranks = self._by_row.values(path).astype(np.int64)
         ranks[ranks < 0] = NO_RANK
         return Ranks(ranks, self._layout.values, *self._column(path))
 
-    def _values_by_row(self, path: str) -> NDArray[np.signedinteger[Any]]:
-        """[n]: the number of the value that each row has at `path`; -1 where there is none."""
-        found = self._by_row.get(path)
-        if found is None:
-            layout, (first, last) = self._layout, self._column(path)
-            found = np.full(len(self), -1, np.int32 if len(layout.values) < 1 << 31 else np.int64)
-            starts = layout.first_row[first : last + 1]
-            if first < last:
-                found[layout.rows[int(starts[0]) : int(starts[-1])]] = np.repeat(
-                    np.arange(first, last, dtype=found.dtype), lengths_of(starts)
-                )
-            # Of two threads one makes it for nothing. They replace the dict, so nobody sees it change.
-            self._by_row = dict([*self._by_row.items(), (path, found)][-_FIELDS_BY_ROW:])
-        return found
-
     def _column(self, path: str) -> tuple[int, int]:
         """The range of the values of a column; empty if there is none."""
-        layout = self._layout
-        at = layout.names.find(path.encode(), 0, len(layout.names))
-        return (0, 0) if at is None else (int(layout.first_value[at]), int(layout.first_value[at + 1]))
+        return self._layout.column(path)
 
     def _between(self, path: str, low: bytes, high: bytes) -> Mask:
         """The rows whose value at `path` has a key from `low` up to `high`, without it."""

@@ -15,7 +15,8 @@ from apps.search.query.spec import Boost, Instant
 def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost]) -> RankedHits:
     """The hits in order of their scores with all boosts: each adds its weight times a value from 0 to 1."""
     library.budget.spend(PER_BOOSTED_HIT * len(boosts) * len(hits.keys))
-    candidates = library.searcher.lookup(hits.keys)
+    keys = np.array(hits.keys, np.int64)
+    candidates = library.searcher.lookup(keys)
     scores = np.array(hits.scores, np.float64)
     warnings = []
     for boost in boosts:
@@ -23,7 +24,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost]) 
         scores += boost.weight * values
         if boost.field and hits.keys and not values.any():
             warnings.append(_explain_no_effect(boost))
-    order = np.lexsort((np.array(hits.keys), -scores))
+    order = np.lexsort((keys, -scores))
     return hits._replace(
         keys=[hits.keys[place] for place in order.tolist()],
         scores=scores[order].tolist(),

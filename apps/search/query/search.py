@@ -195,9 +195,9 @@ class Searcher:
         self._budget.spend(price_of_filters([filter], len(self._view)))
         return self._allow(self._view, filter).rows
 
-    def lookup(self, keys: Sequence[int]) -> ChunkLookup:
+    def lookup(self, keys: Sequence[int] | Int64) -> ChunkLookup:
         """What the chunks `keys` have and match."""
-        view, chunks = self._view, np.array(keys, np.int64)
+        view, chunks = self._view, np.asarray(keys, np.int64)
 
         def matching(filter: Filter) -> list[Mask]:
             self._budget.spend(price_of_filters([filter], len(view)))
