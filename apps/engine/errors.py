@@ -51,7 +51,7 @@ class Damaged(EngineError):
 
 class Superseded(Damaged):
     """Nothing is wrong with an index but that it is of another generation of the library's vectors, or of the time
-    before it had any."""
+    before there were any, or after."""
 
 
 def is_exhaustion(error: BaseException) -> bool:

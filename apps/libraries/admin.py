@@ -125,7 +125,7 @@ class DocumentAdmin(RowAdmin):
 
 @admin.register(Chunk)
 class ChunkAdmin(RowAdmin):
-    """Chunks with a summary of their vector. A chunk needs one to be found, so none is added here."""
+    """Chunks with a summary of their vector, which a person cannot type, so none is added here."""
 
     form = ChunkForm
     list_display = ("public_id", "library", "document", "excerpt")
@@ -169,7 +169,7 @@ class ChunkAdmin(RowAdmin):
     def vector(self, chunk: Chunk) -> str:
         stored = Embedding.objects.filter(chunk=chunk, generation=chunk.library.generation).first()
         if stored is None:
-            return "None: no query finds this chunk until it gets one."
+            return "None: words and filters find this chunk, vectors do not."
         values = vector_array(stored.vector)
         first = ", ".join(f"{value:.6g}" for value in values[:_FIRST_VALUES])
         return f"{len(values)} components: {first}{', ...' if len(values) > _FIRST_VALUES else ''}"

@@ -139,7 +139,7 @@ class DocumentForm(ServiceForm):
 
 
 class ChunkForm(ServiceForm):
-    text = VerbatimField(help_text="A new text gets a new vector, if the library has an embedding model.")
+    text = VerbatimField(help_text="A new text gets a new vector, if the chunk has one and the library has a model.")
     metadata = MetadataField(required=False, initial=dict)
     # Whether the vector is still that of the text before.
     keeps_vector = False

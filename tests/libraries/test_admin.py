@@ -256,7 +256,7 @@ def test_the_page_of_a_chunk_shows_the_beginning_of_its_vector(
 
 def test_the_page_of_a_chunk_without_an_embedding_says_so(admin_client: Client, chunk: Chunk) -> None:
     Embedding.objects.all().delete()
-    assert "no query finds this chunk" in text_of(admin_client.get(change(chunk)))
+    assert "words and filters find this chunk" in text_of(admin_client.get(change(chunk)))
 
 
 @asks_snapshots

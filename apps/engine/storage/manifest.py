@@ -92,13 +92,14 @@ class Manifest:
 
     def check(self, number: int, identity: Identity) -> None:
         """Raise Damaged unless this is manifest `number` of the library that `identity` describes; Superseded where it
-        shows the vectors that the library had before a change of its embedding model, or has after it, or is of the
-        time before it had any; and so for the metadata that is left out."""
+        shows the vectors that the library had before a change of its embedding model, or has after it; and so for
+        the first vector, and for the metadata that is left out."""
         if self.identity.library == identity.library:
             if self.identity.generation != identity.generation:
                 raise Superseded(f"manifest {number} is of generation {self.identity.generation} of the vectors")
-            if identity.dimension and not self.identity.dimension:
-                raise Superseded(f"manifest {number} is of the time before there were vectors")
+            if bool(self.identity.dimension) != bool(identity.dimension):
+                when = "after" if self.identity.dimension else "before"
+                raise Superseded(f"manifest {number} is of the time {when} the first vector")
             if self.identity.unindexed != identity.unindexed:
                 raise Superseded(f"manifest {number} leaves out other metadata")
         if self.number != number or self.identity != identity:

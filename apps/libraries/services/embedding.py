@@ -31,7 +31,9 @@ from apps.libraries.vector_input import parse_vectors
 P = ParamSpec("P")
 R = TypeVar("R")
 _ATTEMPTS = 3
-_NO_MODEL = "this library has no embedding model; send a vector, or name the model that made the other vectors"
+_NO_MODEL = (
+    "this library has no embedding model; send a vector, null for none, or name the model that made the other vectors"
+)
 
 
 def retry_on_change(service: Callable[P, R]) -> Callable[P, R]:

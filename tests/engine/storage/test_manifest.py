@@ -85,6 +85,14 @@ def test_a_manifest_of_another_generation_is_no_damage(plain: StoredLibrary) -> 
         plain.folder.read(1, replace(IDENTITY, generation=2))
 
 
+def test_a_manifest_of_the_time_before_or_after_the_first_vector_is_no_damage(plain: StoredLibrary) -> None:
+    with pytest.raises(Superseded, match="manifest 1 is of the time after the first vector"):
+        plain.folder.read(1, replace(IDENTITY, dimension=0))
+    earlier = replace(plain.manifest, identity=replace(IDENTITY, dimension=0))
+    with pytest.raises(Superseded, match="manifest 1 is of the time before the first vector"):
+        earlier.check(1, IDENTITY)
+
+
 def test_a_manifest_that_leaves_out_other_metadata_is_no_damage(plain: StoredLibrary) -> None:
     with pytest.raises(Superseded, match="manifest 1 leaves out other metadata"):
         plain.folder.read(1, replace(IDENTITY, unindexed=("a",)))
