@@ -263,3 +263,27 @@ def test_every_worker_sees_it_end_in_time(client: httpx.Client, library: str) ->
         with httpx.Client(base_url=client.base_url, headers=client.headers) as another:
             assert ids_of(post(another, f"{path}/query", vector=[1, 0, 0])["results"]) == ["plain"]
         assert found() == [["plain"]] * 3
+
+
+def test_chunks_make_a_new_document_where_the_one_they_name_has_expired(client: httpx.Client, path: str) -> None:
+    attached = chunk("plain", document_id="dead")
+    assert post(client, f"{path}/chunks", chunks=[attached], create_documents=True)["updated"] == 1
+    assert client.get(f"{path}/documents/dead").json()["expires_at"] is None
+    assert ids_of(client.get(f"{path}/chunks", params={"document_id": "dead"}).json()["items"]) == ["plain"]
+
+
+def test_an_insert_that_skips_ids_in_use_takes_those_of_what_has_expired(client: httpx.Client, path: str) -> None:
+    chunks = [chunk(name) for name in ("own", "plain", "inherited")]
+    written = post(client, f"{path}/chunks", chunks=chunks, mode="insert", on_invalid="skip")
+    assert written["ids"] == ["own", "inherited"]
+    assert [skipped["index"] for skipped in written["skipped"]] == [1]
+
+
+def test_a_chunk_without_a_vector_expires_too(client: httpx.Client, path: str) -> None:
+    words = {"text": "whale", "mode": "lexical"}
+    post(client, f"{path}/chunks", chunks=[chunk("bare", embedding=None, expires_at=FUTURE)])
+    assert ids_of(post(client, f"{path}/query", **words)["results"]) == sorted([*LEFT, "bare"])
+    assert post(client, f"{path}/chunks/count", filter={"@expires_at": FUTURE}) == {"count": 3}
+    client.patch(f"{path}/chunks/bare", json={"expires_at": PAST}).raise_for_status()
+    assert ids_of(post(client, f"{path}/query", **words)["results"]) == sorted(LEFT)
+    assert post(client, f"{path}/chunks/count") == {"count": 4}

@@ -25,6 +25,7 @@ SECONDS = 10.0
 DIMENSION = 8
 IDS_PER_CLIENT = 24
 LIBRARY = "shared"
+PAST = "2001-01-01T00:00:00Z"
 
 
 class Row(NamedTuple):
@@ -70,11 +71,7 @@ class Client:
         self._number += 1
         ids = self._random.sample(self._ids(), self._random.randint(1, 6))
         rows = {chunk_id: Row(self._number, self._vector()) for chunk_id in ids}
-        chunks = [
-            {"id": chunk_id, "text": f"{row.number}", "metadata": {"number": row.number}, "embedding": row.vector}
-            for chunk_id, row in rows.items()
-        ]
-        answer = self._post("chunks", {"chunks": chunks})
+        answer = self._post("chunks", {"chunks": written(rows)})
         known = len(rows.keys() & self.rows.keys())
         assert answer == {"ids": ids, "created": len(ids) - known, "updated": known}
         self.rows |= rows
@@ -102,6 +99,29 @@ class Client:
         ids = [chunk_id for chunk_id, _ in deleted]
         assert self._post("chunks/get", {"ids": ids}) == {"items": [], "missing": ids}
 
+    def expire_and_read(self) -> None:
+        """Let chunks expire, present or not, or else the client's document; they are as if they were deleted."""
+        if self._random.random() < 0.5:
+            ids = self._random.sample(self._ids(), self._random.randint(1, 4))
+            known = [chunk_id for chunk_id in ids if chunk_id in self.rows]
+            update = {"ids": ids, "metadata": {}, "expires_at": PAST}
+            assert self._post("chunks/update", update) == {"updated": len(known)}
+        else:
+            ids = self._ids_in_document()
+            answer = self._client.patch(self._document(), json={"expires_at": PAST})
+            assert answer.status_code == (200 if ids[0] in self.rows else 404)
+        for chunk_id in ids:
+            self.rows.pop(chunk_id, None)
+        assert self._post("chunks/get", {"ids": ids}) == {"items": [], "missing": ids}
+
+    def put_document(self) -> None:
+        """Make the client's document, which may have expired, exactly this."""
+        self._number += 1
+        rows = {chunk_id: Row(self._number, self._vector()) for chunk_id in self._ids_in_document()}
+        answer = self._client.put(self._document(), json={"chunks": written(rows)})
+        assert answer.status_code == (200 if rows.keys() <= self.rows.keys() else 201)
+        self.rows |= rows
+
     def query(self) -> None:
         """Query; results that are this client's own must be as it wrote them."""
         for result in self._query(self._vector(), k=50):
@@ -125,9 +145,23 @@ class Client:
     def _ids(self) -> list[str]:
         return [f"{self._name}:{i}" for i in range(IDS_PER_CLIENT)]
 
+    def _ids_in_document(self) -> list[str]:
+        return [f"{self._name}:in-document-{i}" for i in range(3)]
+
+    def _document(self) -> str:
+        return f"/libraries/{LIBRARY}/documents/{self._name}"
+
     def _vector(self) -> list[float]:
         """A vector that float32 holds exactly, and no other chunk has."""
         return [float(self._random.randrange(1 << 20)) for _ in range(DIMENSION)]
+
+
+def written(rows: dict[str, Row]) -> list[dict[str, Any]]:
+    """The chunks as they are sent."""
+    return [
+        {"id": chunk_id, "text": f"{row.number}", "metadata": {"number": row.number}, "embedding": row.vector}
+        for chunk_id, row in rows.items()
+    ]
 
 
 def run_together(server: Server, clients: int, actions: list[Callable[[Client], Any]]) -> None:
@@ -180,7 +214,7 @@ def assert_quiet(server: Server) -> None:
 
 def test_a_hundred_clients_mixing_writes_deletes_and_queries(server: Server) -> None:
     actions = [Client.upsert_and_read, Client.upsert_and_read, Client.delete_and_read, Client.query, Client.query]
-    run_together(server, 100, actions)
+    run_together(server, 100, [*actions, Client.put_document, Client.expire_and_read])
 
 
 def test_sixteen_clients_that_only_write(server: Server) -> None:
