@@ -29,7 +29,6 @@ BAD = {
     "a null": ("[1, null, 0]", "numbers"),
     "a number as a string": ('["1", 0, 0]', "numbers"),
     "nested": ("[[1, 0, 0]]", "numbers"),
-    "null": ("null", "array"),
     "a number": ("5", "array"),
     "an object": ('{"0": 1}', "array"),
     "no base64": ('"x"', "base64"),
@@ -68,6 +67,13 @@ def test_what_can_be_no_vector_is_refused_everywhere(client: httpx.Client, share
         assert word in problem["errors"][0]["detail"], (place, problem)
     after = client.get(f"{library}/chunks?include=embedding").json(), client.get(f"{library}/documents").json()
     assert after == before
+
+
+def test_a_query_has_no_null_for_a_vector(client: httpx.Client, shared: str) -> None:
+    for place in ("query", "queries"):
+        method, path, body, pointer = PLACES[place]
+        response = client.request(method, f"/libraries/{shared}{path}", content=body % "null", headers=JSON)
+        assert "array" in assert_refused(response, 400, "invalid", str(pointer))["detail"]
 
 
 @pytest.mark.parametrize(
