@@ -57,7 +57,8 @@ def parse_field(value: str) -> str:
     except InvalidFilter:
         own = f"{paths.ID} or {paths.DOCUMENT_ID}"
         raise validation_error(
-            f"must be the path of a field of metadata, such as topic or author.name, or {own}"
+            f"must be the path of a field of metadata, such as topic or author.name, or of the document's, such as "
+            f"{paths.DOCUMENT}topic, or {own}"
         ) from None
     return paths.field_name(value)
 

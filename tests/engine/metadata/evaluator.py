@@ -212,6 +212,15 @@ NO_DATES = ["2025-02-30", "2025-06-01T24:00", "2025-06-01T00:00:60Z", "2025-06-0
 NO_DATES += ["٢٠٢٥-06-01"]
 numbers = st.sampled_from(NUMBERS) | st.integers(-3, 3) | st.integers(-(2**63), 2**64 - 1)
 numbers |= st.floats(allow_nan=False, allow_infinity=False)
+# Around one day, so that many are equal.
+near_dates = st.builds(
+    "2025-{}{}{}{}{}".format,
+    st.sampled_from(["05-31", "06-01", "06-02"]),
+    st.sampled_from(["T", "t", " "]),
+    st.sampled_from(["22:00", "00:00", "02:30:00", "01:59:59.9", "01:59:59.900000000", "23:59:60", "12:0"]),
+    st.sampled_from(["", "Z", "z"]),
+    st.sampled_from(["", "", "+02:00", "-02:30", "-23:59", "+24:00"]),
+)
 dates = st.sampled_from([*DATES, *LAST_DATES])
 strings = st.sampled_from(STRINGS) | dates | st.sampled_from(NO_DATES)
 strings |= st.text(st.characters(exclude_categories=["Cs"]), max_size=3)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from apps.engine.errors import InvalidFilter
 from apps.engine.metadata import Attributes, Columns
 from apps.engine.metadata.filters import parse_filter
 from apps.engine.metadata.operands import MAX_SUBSTRINGS
@@ -24,9 +25,12 @@ from tests.engine.data import bounded
 from tests.engine.metadata.evaluator import (
     EPOCH,
     columns_of,
+    dates,
     facet,
+    instant,
     matched,
     matches,
+    near_dates,
     plain_facet,
     rank,
     raw_filters,
@@ -61,6 +65,24 @@ def test_columns_match_what_a_plain_evaluator_matches(
                 assert matched(columns, raw) == expected
             for columns in chosen:
                 assert [order[i] for i in matched(columns, raw)] == [i for i in order if i in expected]
+
+
+@bounded(200)
+@given(
+    st.lists(dates | near_dates, min_size=1, max_size=8),
+    st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]),
+    dates | near_dates,
+)
+def test_dates_are_compared_as_instants(texts: list[str], operator: str, operand: str) -> None:
+    raw = {"a": {operator: {"$date": operand}}}
+    if instant(operand) is None:
+        with pytest.raises(InvalidFilter, match="takes an RFC 3339 date or time"):
+            parse_filter(raw)
+        return
+    # In arrays too, of which `$eq` sees the members.
+    given_rows = [row_of({"a": text}, i) for i, text in enumerate(texts)]
+    given_rows += [row_of({"a": [1, text]}, i) for i, text in enumerate(texts)]
+    assert matched(Columns.build(given_rows), raw) == [i for i, row in enumerate(given_rows) if matches(row, raw)]
 
 
 def documented() -> list[tuple[str, str, str]]:
