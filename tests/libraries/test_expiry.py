@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from apps.indexing.indexer import Indexer
 from apps.indexing.policy import IndexingPolicy
 from apps.indexing.stats import library_stats
-from apps.indexing.upkeep import delete_expired_rows
+from apps.indexing.upkeep import delete_expired_rows, run_upkeep
 from apps.libraries.inputs import ChunksWrite, DocumentInput, LibraryCreate
 from apps.libraries.models import Chunk, Document, Embedding
 from apps.libraries.services.chunks import upsert_chunks
@@ -47,6 +48,12 @@ def test_what_has_expired_is_deleted_in_steps() -> None:
     assert Chunk.objects.filter(public_id__contains="later").count() == 5
     assert Embedding.objects.count() == Chunk.objects.count() == 10
     assert delete_expired_rows()
+    assert Chunk.objects.count() == 10
+
+
+def test_upkeep_deletes_it_without_a_sweep() -> None:
+    assert run_upkeep(Indexer(), is_sweep_due=False)
+    assert Chunk.objects.filter(expires_at=PAST).count() == Document.objects.filter(expires_at=PAST).count() == 0
     assert Chunk.objects.count() == 10
 
 
