@@ -2,6 +2,7 @@
 
 bodies       from a request's body to a typed input
 parameters   query parameters as typed objects, and pagination
+cursors      where a page of a list ends
 vector_json  large bodies, their vectors read by a kernel
 json_values  how many values a body has, before it is parsed
 bad_characters  where in a body the characters are that are no JSON

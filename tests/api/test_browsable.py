@@ -217,6 +217,16 @@ def test_a_list_leads_to_its_next_page(browser: httpx.Client, full: str) -> None
     assert ids == ["first", "second", "alone"]
 
 
+def test_a_list_in_an_order_leads_to_its_chunks(browser: httpx.Client, full: str) -> None:
+    body = {"order_by": [{"field": "@id"}], "limit": 2}
+    page = Page(browser.post(path(full, "chunks/list"), json=body))
+    assert [item["id"] for item in page.answer["items"]] == ["alone", "first"]
+    assert Page(browser.get(page.links["first"])).answer["id"] == "first"
+    # The cursor goes into the form.
+    assert page.answer["next_cursor"] is not None
+    assert "next page" not in page.links
+
+
 def test_a_page_offers_its_plain_json(browser: httpx.Client, full: str) -> None:
     url = path(full, "chunks?limit=1")
     plain = browser.get(httpx.URL(url).join(Page(browser.get(url)).links["json"]))

@@ -8,8 +8,6 @@ import httpx
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.any_database
-
 PATH = "/libraries/included"
 VECTOR = [0.1, -2.5, 3e-9]
 METADATA = {
@@ -21,7 +19,7 @@ METADATA = {
 }
 DOCUMENT = {"id": "d", "title": "T", "source": "S", "metadata": {"m": 2.50}}
 SHOWN = {"text": "A", "metadata": METADATA, "document": DOCUMENT}
-ALWAYS = {"id", "document_id", "position", "created_at", "updated_at"}
+ALWAYS = {"id", "document_id", "position", "created_at", "updated_at", "expires_at"}
 
 
 @pytest.fixture(scope="module", autouse=True)

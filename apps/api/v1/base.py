@@ -58,7 +58,8 @@ class ApiView(APIView):
         if self.collection:
             path = path_to("libraries", self.kwargs["library_id"], self.collection)
         links |= {item["id"]: f"{path}/{quote(item['id'], safe='')}" for item in items}
-        if data.get("next_cursor"):
+        # Of a list that was asked for by POST, the cursor goes into the body.
+        if data.get("next_cursor") and self.request.method == "GET":
             query = self.request.query_params.copy()
             query["cursor"] = data["next_cursor"]
             links["next page"] = f"?{query.urlencode()}"

@@ -34,12 +34,14 @@ def hydrate(
     keys = list(dict.fromkeys(chain.from_iterable(hits.keys for hits in found)))
     is_small = sum(len(hits.keys) for hits in found) <= _ROWS_PER_BLOCK
     times = Counter[int]() if is_small else Counter(chain.from_iterable(hits.keys for hits in found))
+    # Four bytes of a vector are some twelve characters of an array.
+    per_byte = 3.0 if any(one.vectors == "array" for one in shown) else 4 / 3
     rows: dict[int, Row] = {}
     budget = ResponseBudget()
     for block in read_blocks(snapshot, statement, keys):
         library.budget.check_time()
         if not is_small:
-            budget.spend(sum(times[row[0]] * _size(row) for row in block))
+            budget.spend(sum(times[row[0]] * _size(row, per_byte) for row in block))
         rows |= {row[0]: row for row in block}
     return [
         _results(hits, rows, statement.renderers(one), spec, metric)
@@ -63,15 +65,14 @@ def read_vectors(library: OpenLibrary, keys: Sequence[int]) -> dict[int, Float32
     return {key: vector for key, vector in vectors.items() if len(vector) == library.state.dimension}
 
 
-def _size(row: Row) -> int:
-    """About how many bytes of JSON a row makes."""
+def _size(row: Row, per_byte: float) -> int:
+    """About how many bytes of JSON a row makes; each byte of a vector is `per_byte` of them."""
     size = _RESULT_BYTES
     for value in row:
         if type(value) is str:
             size += len(value) if value.isascii() else len(value.encode())
         elif type(value) in (bytes, memoryview):
-            # Four bytes of a vector are some twelve characters.
-            size += 3 * len(value)
+            size += int(per_byte * len(value))
     return size
 
 
