@@ -61,7 +61,19 @@ _WORDS = {
     "upsert": "chunks",
     "add": "chunks",
 }
-_ROUTES = ("libraries", "documents", "chunks", "query", "stats", "reindex", "reembed", "batch", "list", "fields", "facets")
+_ROUTES = (
+    "libraries",
+    "documents",
+    "chunks",
+    "query",
+    "stats",
+    "reindex",
+    "reembed",
+    "batch",
+    "list",
+    "fields",
+    "facets",
+)
 # A word, an id, a word, and the rest, which may be an id with slashes.
 _PARTS = re.compile(r"/*(?:api(?:/+|$))?(?:v[12](?:/+|$))?([^/]*)/*([^/]*)/*([^/]*)/?(.*)")
 # A longer name is no slip of the pen, and comparing it would take its time.
