@@ -13,7 +13,7 @@ from vectordb_client.models import (
     ChunkInput,
     ChunkInputMetadata,
     ChunksWrite,
-    DocumentInput,
+    DocumentWrite,
     Embedding,
     LibraryCreate,
     LibraryCreateIndexType,
@@ -80,7 +80,7 @@ rest = ok(list_chunks.sync("python", client=client, limit=2, cursor=page.next_cu
 assert [item.id for item in page.items + rest.items] == ["apple", "rose", "pear"]
 assert rest.next_cursor is None
 
-document = DocumentInput(id="proverbs", text="A watched pot never boils. Many hands make light work.")
+document = DocumentWrite(id="proverbs", text="A watched pot never boils. Many hands make light work.")
 assert ok(create_document.sync("python", client=client, body=document)).chunk_count == 1
 
 url = "https://example.com/a//b?c=d e#f%2F"

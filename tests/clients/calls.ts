@@ -24,6 +24,7 @@ const query = {
   group_size: 1,
   depth: 200,
   exact: false,
+  profile: false,
   include: ["text", "metadata"],
   vectors: "array",
 } satisfies Schemas["QuerySpec"];
@@ -58,6 +59,7 @@ const written = await ok(
       mode: "upsert",
       on_invalid: "refuse",
       create_documents: false,
+      profile: false,
     },
   }),
 );
@@ -110,7 +112,7 @@ assert.equal(rest.next_cursor, null);
 const document = await ok(
   client.POST("/api/v1/libraries/{library_id}/documents", {
     params: { path },
-    body: { id: "proverbs", text: "A watched pot never boils. Many hands make light work." },
+    body: { id: "proverbs", text: "A watched pot never boils. Many hands make light work.", profile: false },
   }),
 );
 assert.equal(document.chunk_count, 1);
@@ -119,7 +121,7 @@ const url = "https://example.com/a//b?c=d e#f%2F";
 await ok(
   client.POST("/api/v1/libraries/{library_id}/chunks", {
     params: { path },
-    body: { chunks: [{ id: url, text: "A page" }], mode: "upsert", on_invalid: "refuse", create_documents: false },
+    body: { chunks: [{ id: url, text: "A page" }], mode: "upsert", on_invalid: "refuse", create_documents: false, profile: false },
   }),
 );
 const page_chunk = { params: { path: { ...path, chunk_id: url } } };
