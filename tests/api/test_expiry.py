@@ -79,6 +79,10 @@ def test_no_list_count_or_facet_has_it(client: httpx.Client, path: str) -> None:
     assert post(client, f"{path}/chunks/count") == post(client, f"{path}/chunks/count", filter=filter) == {"count": 4}
     facets = post(client, f"{path}/chunks/facets", field="n")
     assert ids_of([{"id": one["value"]} for one in facets["facets"]]) == sorted(LEFT)
+    ordered = post(client, f"{path}/chunks/list", order_by=[{"field": "n"}])["items"]
+    assert [item["id"] for item in ordered] == sorted(LEFT)
+    [field] = post(client, f"{path}/chunks/fields", fields=["n"])["fields"]
+    assert (field["count"], field["distinct"]) == (4, 4)
     documents = client.get(f"{path}/documents").json()["items"]
     assert {item["id"]: item["chunk_count"] for item in documents} == {"later": 1, "living": 1}
     filtered = client.get(f"{path}/documents", params={"filter": '{"@id": {"$exists": true}}'}).json()["items"]
@@ -218,14 +222,13 @@ def test_pages_go_on_while_things_expire(client: httpx.Client, library: str) -> 
     path = f"/libraries/{library}"
     names = [f"c{i:02}" for i in range(20)]
     post(client, f"{path}/chunks", chunks=[chunk(name) for name in names])
-    for params in ({}, {"filter": '{"n": {"$exists": true}}'}):
+    for body in ({}, {"filter": {"n": {"$exists": True}}}, {"order_by": [{"field": "n", "direction": "asc"}]}):
         seen: list[str] = []
         cursor = None
         expired: set[str] = set()
         while cursor is not None or not seen:
-            page = client.get(f"{path}/chunks", params={"limit": 3, **params, **({"cursor": cursor} if cursor else {})})
-            some = [item["id"] for item in page.json()["items"]]
-            cursor = page.json()["next_cursor"]
+            page = post(client, f"{path}/chunks/list", limit=3, **body, **({"cursor": cursor} if cursor else {}))
+            some, cursor = [item["id"] for item in page["items"]], page["next_cursor"]
             seen += some
             # One that was shown, the last one included, and one that was not.
             fresh = {some[-1], names[(names.index(some[-1]) + 2) % 20]} - expired
