@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from apps.engine.indexes.registry import AUTO, INDEX_TYPES, AutoThresholds
+from apps.engine.metadata.filters import parse_filter
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from apps.indexing.indexer import Indexer
@@ -28,7 +29,7 @@ from apps.indexing.upkeep import delete_expired_rows, prune_changes
 from apps.indexing.verification import verify_library
 from apps.libraries.errors import NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate, LibraryUpdate, Reindex
-from apps.libraries.models import Chunk
+from apps.libraries.models import Chunk, Document
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.libraries.services.libraries import create_library, delete_library, reindex_library, update_library
 from apps.search import loading
@@ -139,7 +140,12 @@ class LibraryMachine(RuleBasedStateMachine):
         self.rows: dict[int, Float32 | None] = {}
         self.expired: set[int] = set()
         create = LibraryCreate(id=LIBRARY, name="M", dimension=DIMENSION, metric=self.metric.value, index_type=kind)
-        self.uid = create_library(create=create).uid
+        library = create_library(create=create)
+        self.uid, self.unindexed = library.uid, list[str]()
+        # What the metadata of each document says, by its key; and the documents of chunks that have one.
+        documents = [Document.objects.create(library=library, public_id=name, metadata={"v": -1}) for name in "de"]
+        self.versions = {document.pk: -1 for document in documents}
+        self.document_of: dict[int, int] = {}
         self.write_new(count)
 
     def teardown(self) -> None:
@@ -185,6 +191,7 @@ class LibraryMachine(RuleBasedStateMachine):
         for key in list(keys):
             del self.rows[key]
             self.expired.discard(key)
+            self.document_of.pop(key, None)
 
     # Writes.
 
@@ -219,7 +226,24 @@ class LibraryMachine(RuleBasedStateMachine):
         Chunk.objects.filter(pk__in=keys).update(expires_at=expires_at)
         self.expired = self.expired | keys if expires_at == PAST else self.expired - keys
 
+    @rule(count=st.sampled_from([1, 60, 500]), which=st.integers(0, 1))
+    def move_to_a_document(self, count: int, which: int) -> None:
+        keys, document = [key for key, _ in self.some(count)], list(self.versions)[which]
+        Chunk.objects.filter(pk__in=keys).update(document=document)
+        self.document_of |= dict.fromkeys(keys, document)
+
+    @rule(which=st.integers(0, 1))
+    def change_a_document(self, which: int) -> None:
+        document = list(self.versions)[which]
+        self.versions[document] = next(self.names)
+        Document.objects.filter(pk=document).update(metadata={"v": self.versions[document]})
+
     # What the owner of the library asks for.
+
+    @rule(unindexed=st.sampled_from([[], ["n"], ["@document.v"]]))
+    def leave_out_metadata(self, unindexed: list[str]) -> None:
+        update_library(library_id=LIBRARY, update=LibraryUpdate(unindexed=unindexed))
+        self.unindexed = unindexed
 
     @rule(kind=kinds)
     def wish_for_another_type(self, kind: str) -> None:
@@ -314,6 +338,10 @@ class LibraryMachine(RuleBasedStateMachine):
             view = whole.at(time.time_ns() // 1000)
             assert view.keys(view.matching(EVERYTHING)).tolist() == list(shown)
             assert view.bare == len(shown) - len(keys)
+            for version in set(self.versions.values()):
+                of = [key for key in shown if self.versions.get(self.document_of.get(key, 0)) == version]
+                matching = view.keys(view.matching(parse_filter({"@document.v": version}))).tolist()
+                assert matching == ([] if "@document.v" in self.unindexed else of)
             for k, some in ((1, queries), (K, queries), (len(keys) + 5, queries[:1])):
                 for expected, hits in zip(best, view.search(some, k, exact=True), strict=False):
                     assert hits.exact
