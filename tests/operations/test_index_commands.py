@@ -185,10 +185,10 @@ def test_a_row_that_differs_is_reported_and_is_right_after_a_rebuild(stopped: Se
         database.execute("UPDATE vectordb_chunk SET text = 'another' WHERE id = ?", [keys[0]])
     ended = stopped.manage("verify_index")
     assert_refused(ended, "The database is right. Rebuild: manage.py rebuild_index rows")
-    assert ended.stdout.splitlines()[0].startswith("rows: 1,499 rows, 2 ROWS DIFFER, WORDS DIFFER, recall@10 ")
+    assert ended.stdout.splitlines()[0].startswith("rows: 1,500 rows, 2 ROWS DIFFER, WORDS DIFFER, recall@10 ")
     assert ended.stdout.splitlines()[1:] == NOTHING_VERIFIED
-    assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,499 rows in 1 segment (kd_tree)"]
-    assert "rows: 1,499 rows, equal to the database" in lines(stopped.manage("verify_index", "rows"))[0]
+    assert lines(stopped.manage("rebuild_index", "rows")) == ["rows: 1,500 rows in 2 segments (kd_tree)"]
+    assert "rows: 1,500 rows, equal to the database" in lines(stopped.manage("verify_index", "rows"))[0]
 
 
 @pytest.mark.sqlite
