@@ -106,7 +106,13 @@ _SENTENCES = {
 }
 
 # The same for errors that name a bound, by its name.
-_BOUNDS = {"expected": "must be one of {}", "le": "must be at most {:g}", "ge": "must be at least {:g}"}
+_BOUNDS = {
+    "expected": "must be one of {}",
+    "le": "must be at most {:g}",
+    "ge": "must be at least {:g}",
+    "gt": "must be greater than {:g}",
+    "max_length": "must have at most {} characters",
+}
 
 # The settings that limit lists, by the lists' names.
 _LIST_LIMITS: dict[int | str, str] = dict.fromkeys(("chunks", "documents"), "VECTORDB_MAX_CHUNKS_PER_WRITE")

@@ -91,7 +91,7 @@ def known_fields(model: str, location: Iterable[str | int]) -> list[str]:
                 if step in kind.model_fields
                 for inner in _models_in(kind.model_fields[step].annotation)
             ]
-    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+    return list(dict.fromkeys(field.alias or name for kind in kinds for name, field in kind.model_fields.items()))
 
 
 def meant_field(name: str, known: list[str]) -> str | None:

@@ -292,7 +292,7 @@ def _check_metadata_path(value: str) -> str:
     return name
 
 
-MetadataPath = Annotated[str, AfterValidator(_check_metadata_path), Field(max_length=1000, json_schema_extra=_NO_NUL)]
+MetadataPath = Annotated[str, Field(max_length=1000, json_schema_extra=_NO_NUL), AfterValidator(_check_metadata_path)]
 
 
 def check_distinct_paths(paths: list[str]) -> list[str]:

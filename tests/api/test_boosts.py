@@ -204,7 +204,11 @@ def test_groups_are_made_of_boosted_candidates(client: httpx.Client, path: str) 
         ({"boost": [{"field": "@no", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "path of a field"),
         ({"boost": [{"field": "@text", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "no values"),
         ({"boost": [{"field": "n", "decay": {}, "weight": 1}]}, "/boost/0/decay/half_life", "required"),
-        ({"boost": [{"field": "n", "decay": {"half_life": 0}, "weight": 1}]}, "/boost/0/decay/half_life", "greater"),
+        (
+            {"boost": [{"field": "n", "decay": {"half_life": 0}, "weight": 1}]},
+            "/boost/0/decay/half_life",
+            "must be greater than 0",
+        ),
         ({"boost": [{"field": "n", "decay": {"half_life": True}, "weight": 1}]}, "/boost/0/decay/half_life", ""),
         *(
             ({"boost": [{"field": "n", "decay": {"half_life": 1, "origin": origin}, "weight": 1}]}, at, "RFC 3339")
@@ -222,6 +226,7 @@ def test_groups_are_made_of_boosted_candidates(client: httpx.Client, path: str) 
         ({"boost": [{"filter": {}, "weight": 1}], "depth": 12, "offset": 3}, "/depth", "send a larger one"),
         ({"depth": 0}, "/depth", "1 to 10000"),
         ({"boost": [{"filter": {}, "weight": 1}], "mmr": {}}, "/boost", "leave one of them out"),
+        ({"mmr": {"lamda": 1}}, "/mmr/lamda", "try lambda instead"),
     ],
     ids=str,
 )

@@ -39,7 +39,8 @@ def conditions() -> list[dict[str, Any]]:
     for _ in range(25):
         some = [rng.choice([*parts, {"n": rng.randrange(5)}, {"n": {"$lt": 3}}]) for _ in range(4)]
         combined.append({"$or": [{"$and": some[:2]}, {"$not": {"$or": some[2:]}}]})
-    return [*parts, {"@text": "cat"}, {"@text": {"$contains": "c", "$icontains": "SAT"}}, *combined]
+    others: list[dict[str, Any]] = [{"@text": {"$contains": value}} for value in (1, 1.5, None, True)]
+    return [*parts, *others, {"@text": "cat"}, {"@text": {"$contains": "c", "$icontains": "SAT"}}, *combined]
 
 
 def test_lists_and_counts_match_what_a_plain_evaluator_matches(client: httpx.Client, path: str) -> None:

@@ -79,18 +79,20 @@ def test_a_change_is_seen_by_every_worker_at_once(server: Server, client: httpx.
 
 @pytest.mark.any_database
 @pytest.mark.parametrize(
-    ("unindexed", "pointer"),
+    ("unindexed", "pointer", "remedy"),
     [
-        (["a", "b", "a"], "/unindexed/2"),
-        (["a", r"\a"], "/unindexed/1"),
-        (["@id"], "/unindexed/0"),
-        (["$a"], "/unindexed/0"),
-        (["a\\"], "/unindexed/0"),
-        ([str(n) for n in range(51)], "/unindexed"),
-        ("a", "/unindexed"),
-        (None, "/unindexed"),
+        (["a", "b", "a"], "/unindexed/2", "is named before"),
+        (["a", r"\a"], "/unindexed/1", "is named before"),
+        (["@id"], "/unindexed/0", "path of a field"),
+        (["$a"], "/unindexed/0", "path of a field"),
+        (["a\\"], "/unindexed/0", "backslash"),
+        (["a" * 1001], "/unindexed/0", "at most 1000 characters"),
+        ([str(n) for n in range(51)], "/unindexed", "at most 50 items"),
+        ("a", "/unindexed", "array"),
+        (None, "/unindexed", "array"),
     ],
 )
-def test_a_bad_list_is_refused(client: httpx.Client, library: str, unindexed: Any, pointer: str) -> None:
-    assert_refused(client.patch(f"/libraries/{library}", json={"unindexed": unindexed}), 400, "invalid", pointer)
-    assert_refused(client.post("/libraries", json={"name": "x", "unindexed": unindexed}), 400, "invalid", pointer)
+def test_a_bad_list_is_refused(client: httpx.Client, library: str, unindexed: Any, pointer: str, remedy: str) -> None:
+    for method, path, body in [("PATCH", f"/libraries/{library}", {}), ("POST", "/libraries", {"name": "x"})]:
+        response = client.request(method, path, json=body | {"unindexed": unindexed})
+        assert remedy in assert_refused(response, 400, "invalid", pointer)["detail"]

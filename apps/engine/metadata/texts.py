@@ -62,6 +62,8 @@ def text_test(condition: Condition) -> Callable[[str], bool]:
             return lambda text: key_of(text) in keys
         case Between(_, low, high):
             return lambda text: low <= key_of(text) < high
+        case Contains() if not condition.is_substring:
+            return lambda _: False
         case Contains(_, key):
             part = key[len(STRING) :].decode()
             return lambda text: part in text
