@@ -49,6 +49,13 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "vectors": ("chunks",),
     "items": ("chunks", "documents", "queries"),
     "url": ("source",),
+    "sort": ("order_by",),
+    "sort_by": ("order_by",),
+    "order": ("order_by", "direction"),
+    "ttl": ("expires_at",),
+    "expires": ("expires_at",),
+    "set": ("metadata",),
+    "mode": ("metadata_mode",),
 }
 _WORDS = {
     "collections": "libraries",

@@ -334,6 +334,10 @@ def test_what_does_not_exist_is_told_how_it_is_made(client: httpx.Client, shared
         ("chunks", {"chunks": [{"content": "x"}]}, "/chunks/0/content", "try text instead"),
         ("chunks", {"chunks": [{"vector": [1]}]}, "/chunks/0/vector", "try embedding instead"),
         ("chunks", {"points": [{"text": "x"}]}, "/points", "try chunks instead"),
+        ("chunks", {"chunks": [{"ttl": 60}]}, "/chunks/0/ttl", "try expires_at instead"),
+        ("chunks/list", {"sort": [{"field": "a"}]}, "/sort", "try order_by instead"),
+        ("chunks/list", {"order_by": [{"field": "a", "order": "asc"}]}, "/order_by/0/order", "try direction instead"),
+        ("chunks/update", {"metadata": {}, "ids": [], "mode": "merge"}, "/mode", "try metadata_mode instead"),
         (
             "chunks",
             {"chunks": [{"zzz": 1}]},

@@ -153,6 +153,14 @@ def test_another_expiry_is_a_change_and_the_same_one_is_none(client: httpx.Clien
     assert [item["expires_at"] for item in shown] == [SHOWN_FUTURE] * 2
 
 
+def test_a_put_that_ends_a_document_still_finds_what_it_has(client: httpx.Client, path: str) -> None:
+    body = {"chunks": [chunk("also-of-living"), chunk("new")], "expires_at": PAST}
+    answer = client.put(f"{path}/documents/living", json=body).raise_for_status().json()
+    assert (answer["created"], answer["updated"], answer["unchanged"]) == (1, 0, 1)
+    assert client.get(f"{path}/documents/living").status_code == 404
+    assert client.get(f"{path}/chunks/new").status_code == 404
+
+
 def test_it_is_read_back_and_kept_unless_it_is_named(client: httpx.Client, path: str) -> None:
     later = f"{path}/chunks/later"
 

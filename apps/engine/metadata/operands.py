@@ -22,6 +22,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 _WITH_OFFSET = re.compile(r".{10}[Tt].+(?:[Zz]|[+-].{5})")
 _TOO_FINE = re.compile(r".*\.[0-9]{6}[0-9]*[1-9]")
+_FINER = "has more than six digits after the second; chunks have microseconds"
 _EXAMPLE = '"2026-01-31T12:00:00Z"'
 
 
@@ -52,7 +53,7 @@ def parse_time(raw: object, at: Path = ()) -> int:
     if instant is None or not isinstance(raw, str):
         raise InvalidFilter(at, f"takes an RFC 3339 time with an offset, such as {_EXAMPLE}")
     if _TOO_FINE.match(raw):
-        raise InvalidFilter(at, "has more than six digits after the second; chunks have microseconds")
+        raise InvalidFilter(at, _FINER)
     return instant // 1000
 
 
@@ -110,7 +111,10 @@ class OperandReader:
     def time_keys(self, raw: object, at: Path) -> Keys:
         """A time with an offset, or an instant, in microseconds since the epoch."""
         if is_date(raw):
-            return Keys((key_of(self._instant(raw, at) // 1000),))
+            microseconds, rest = divmod(self._instant(raw, at), 1000)
+            if rest:
+                raise InvalidFilter((*at, DATE), _FINER)
+            return Keys((key_of(microseconds),))
         self._count_value(at)
         return Keys((key_of(parse_time(raw, at)),))
 

@@ -136,13 +136,14 @@ def _replace_one(
 ) -> dict[str, Any]:
     """Make a document, stored as `row` if it exists, exactly this, its chunks having `pointers` and `vectors`."""
     chunks = document.chunks
+    _check_chunk_ids(library, chunks, pointers, document_key=None if row is None else row.pk)
+    before = [] if row is None else sql.claim_chunks_of_document(row.pk)
     if row is None:
         if not is_visible(document.id):
             raise NotFound(f"There is no document {document.id!r}, and there can be none: an id {INVISIBLE}.")
         row = Document(library=library, public_id=document.id)
     _save(row, document)
-    _check_chunk_ids(library, chunks, pointers, document_key=row.pk)
-    diff = _compare(library, chunks, vectors, sql.claim_chunks_of_document(row.pk))
+    diff = _compare(library, chunks, vectors, before)
     rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
     sql.delete_chunks([chunk.key for chunk in diff.gone])
     sql.insert_chunks(library, [rows[i] for i in diff.created], [vectors[i] for i in diff.created])

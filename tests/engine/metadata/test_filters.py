@@ -115,6 +115,15 @@ def test_a_bad_time_is_refused(raw: object, reason: str) -> None:
     assert refused({"@created_at": {"$in": ["1970-01-01T00:00:00Z", raw]}}).path == ("@created_at", "$in", 1)
 
 
+def test_a_date_finer_than_the_times_of_chunks_is_refused_for_them() -> None:
+    for operator in ("$eq", "$gte", "$lt"):
+        error = refused({"@expires_at": {operator: {"$date": "2026-01-31T12:00:00.123456001Z"}}})
+        assert error.path == ("@expires_at", operator, "$date")
+        assert "more than six digits" in error.reason
+        assert parse_filter({"@expires_at": {operator: {"$date": "2026-01-31T12:00:00.123456000Z"}}})
+        assert parse_filter({"day": {operator: {"$date": "2026-01-31T12:00:00.123456001Z"}}})
+
+
 def test_what_the_document_says_is_refused_so() -> None:
     cases = [row.split(" | ") for row in DOCUMENT.partition("\n## Errors")[2].splitlines() if row.startswith("| `{")]
     assert len(cases) > 10
