@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
@@ -33,22 +33,30 @@ def parameter(moment: datetime | None) -> Any:
     return connections["default"].ops.adapt_datetimefield_value(moment)
 
 
-def live_chunks(rows: QuerySet[Chunk]) -> QuerySet[Chunk]:
-    """Those of the chunks that have not expired."""
-    return rows.exclude(pk__in=_keys(EXPIRED_CHUNKS))
+def live_chunks(rows: QuerySet[Chunk], now: datetime | None = None) -> QuerySet[Chunk]:
+    """Those of the chunks that have not expired by `now`, the current time if it is left out."""
+    return rows.exclude(pk__in=_keys(EXPIRED_CHUNKS, now))
 
 
-def live_documents(rows: QuerySet[Document]) -> QuerySet[Document]:
-    """Those of the documents that have not expired."""
-    return rows.exclude(pk__in=_keys(EXPIRED_DOCUMENTS))
+def live_documents(rows: QuerySet[Document], now: datetime | None = None) -> QuerySet[Document]:
+    """Those of the documents that have not expired by `now`, the current time if it is left out."""
+    return rows.exclude(pk__in=_keys(EXPIRED_DOCUMENTS, now))
+
+
+class _RowCount(Subquery):
+    """The number of rows of a query, in another one."""
+
+    template = "(SELECT count(*) FROM (%(subquery)s) AS counted)"
 
 
 def count_live_chunks(rows: QuerySet[Chunk]) -> int:
     """The number of those of the chunks that have not expired. Reads no more than a count of all does, and those that
-    have."""
-    return rows.count() - rows.filter(pk__in=_keys(EXPIRED_CHUNKS)).count()
+    have; in one statement, since what has expired may be deleted at any time."""
+    expired = rows.filter(pk__in=_keys(EXPIRED_CHUNKS)).values("pk")
+    count: int = rows.aggregate(live=Count("*") - _RowCount(expired))["live"]
+    return count
 
 
-def _keys(expired: str) -> RawSQL:
-    """The keys that one of the constants above selects now."""
-    return RawSQL(expired, [parameter(timezone.now())] * expired.count("%s"))  # noqa: S611
+def _keys(expired: str, now: datetime | None = None) -> RawSQL:
+    """The keys that one of the constants above selects by `now`."""
+    return RawSQL(expired, [parameter(now or timezone.now())] * expired.count("%s"))  # noqa: S611

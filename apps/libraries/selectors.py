@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,9 +48,9 @@ class EmbeddedChunk(NamedTuple):
     embedding: np.ndarray
 
 
-def library_row(library_id: str) -> Library:
-    """The library; raises NotFound."""
-    library = Library.objects.filter(public_id=library_id).first()
+def library_row(library_id: str, using: str = DEFAULT_DB_ALIAS) -> Library:
+    """The library, read from the database connection `using`; raises NotFound."""
+    library = Library.objects.using(using).filter(public_id=library_id).first()
     if library is None:
         raise NotFound.library(library_id)
     return library
@@ -110,19 +111,20 @@ def reembedding_data(row: Reembedding) -> dict[str, Any]:
     }
 
 
-def document_row(*, library_id: str, document_id: str) -> Document:
-    """The document; raises NotFound, for the library too."""
-    rows = Document.objects.filter(library=library_row(library_id), public_id=document_id)
-    found = rows.exclude(expires_at__lte=timezone.now()).first()
+def document_row(
+    *, library_id: str, document_id: str, using: str = DEFAULT_DB_ALIAS, now: datetime | None = None
+) -> Document:
+    """The document, if it has not expired by `now`, read from the database connection `using`; raises NotFound, for
+    the library too."""
+    rows = Document.objects.using(using).filter(library=library_row(library_id, using), public_id=document_id)
+    found = rows.exclude(expires_at__lte=now or timezone.now()).first()
     if found is None:
         raise NotFound(f"There is no document {document_id!r} in this library. PUT at its path makes it.")
     return found
 
 
-def document_data(document: Document, chunk_count: int | None = None) -> dict[str, Any]:
-    """A document as the API shows it; `chunk_count` saves counting."""
-    if chunk_count is None:
-        chunk_count = live_chunks(Chunk.objects.filter(document=document)).count()
+def document_data(document: Document, chunk_count: int) -> dict[str, Any]:
+    """A document as the API shows it."""
     return {
         "id": document.public_id,
         "title": document.title,
@@ -136,21 +138,22 @@ def document_data(document: Document, chunk_count: int | None = None) -> dict[st
 
 def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
     """Documents behind `after`; raises NotFound for the library, Invalid for too large a page."""
-    found = live_documents(_with_chunk_count(Document.objects.filter(library=library_row(library_id))))
+    now = timezone.now()
+    found = live_documents(_with_chunk_count(Document.objects.filter(library=library_row(library_id)), now), now)
     return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
 
 
-def documents_by_key(*, keys: Sequence[int], using: str) -> list[dict[str, Any]]:
-    """The documents of `keys`, in order of creation, read from the database connection `using`; Invalid for too large
-    an answer."""
+def documents_by_key(*, keys: Sequence[int], using: str, now: datetime) -> list[dict[str, Any]]:
+    """The documents of `keys` as they are `now`, in order of creation, read from the database connection `using`;
+    Invalid for too large an answer."""
     budget = ResponseBudget()
-    rows = _with_chunk_count(Document.objects.using(using).filter(id__in=keys)).order_by("id")
+    rows = _with_chunk_count(Document.objects.using(using).filter(id__in=keys), now).order_by("id")
     with _read(rows) as found:
         return [budget.charge(document_data(row, chunk_count=row.chunk_count)) for row in found]
 
 
-def _with_chunk_count(documents: QuerySet[Document]) -> QuerySet[Any]:
-    chunks = live_chunks(Chunk.objects.filter(document=OuterRef("pk")))
+def _with_chunk_count(documents: QuerySet[Document], now: datetime) -> QuerySet[Any]:
+    chunks = live_chunks(Chunk.objects.filter(document=OuterRef("pk")), now)
     counts = chunks.order_by().values("document").annotate(n=Count("*"))
     return documents.annotate(chunk_count=Coalesce(Subquery(counts.values("n")), 0))
 
@@ -222,12 +225,21 @@ def etag(data: dict[str, Any]) -> str:
     return f'"{hashlib.blake2b(orjson.dumps(data, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()}"'
 
 
-def document_etag(document: Document) -> str:
-    """The entity tag of a document, which changes with each of its chunks too: PUT replaces them."""
+def document_with_etag(document: Document, now: datetime | None = None) -> tuple[dict[str, Any], str]:
+    """A document as the API shows it, and its entity tag, which changes with each of its chunks too: PUT replaces them.
+
+    The chunks are read from the connection that `document` is from, which must not have changed since."""
     changed = Cast("updated_at", TextField())
-    rows = live_chunks(Chunk.objects.filter(document=document))
+    rows = live_chunks(Chunk.objects.using(document._state.db).filter(document=document), now)
     chunks = list(rows.order_by("pk").values_list("pk", "position", changed))
-    return etag(document_data(document, chunk_count=len(chunks)) | {"chunks": chunks})
+    data = document_data(document, chunk_count=len(chunks))
+    return data, etag(data | {"chunks": chunks})
+
+
+def document_etag(document: Document) -> str:
+    """The entity tag of a document."""
+    _, tag = document_with_etag(document)
+    return tag
 
 
 def check_match(if_match: str | None, current: Callable[[], str]) -> None:

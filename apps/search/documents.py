@@ -1,7 +1,10 @@
-"""Lists of documents by a filter on their own metadata, by the evaluator of chunks' filters.
+"""Documents: one, or a list by a filter on their own metadata, by the evaluator of chunks' filters.
 
-Documents are in no index: they are read in order, and a page ends where enough were looked at, however few matched.
+Documents are in no index: for a list they are read in order, and a page ends where enough were looked at, however few
+matched.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,15 @@ _PER_READ = 200
 _PER_PAGE, _CHARACTERS_PER_PAGE = 10_000, 16 << 20
 
 
+def get_document(*, library_id: str, document_id: str) -> tuple[dict[str, Any], str]:
+    """The document as the API shows it, and its entity tag. Raises NotFound, for the library too."""
+    with open_snapshot() as snapshot:
+        row = selectors.document_row(
+            library_id=library_id, document_id=document_id, using=SNAPSHOT_ALIAS, now=snapshot.time
+        )
+        return selectors.document_with_etag(row, snapshot.time)
+
+
 def list_documents(*, library_id: str, filter: Filter, limit: int, after: PageKey, most: int = _PER_PAGE) -> Page:
     """Documents behind `after` that match, of the next `most` or some more; so there may be fewer than `limit` though
     others follow. Raises NotFound for the library, Invalid for a filter of what documents do not have, and for too
@@ -34,7 +46,8 @@ def list_documents(*, library_id: str, filter: Filter, limit: int, after: PageKe
         if library is None:
             raise NotFound.library(library_id)
         keys, next_key = _match(snapshot, library.key, filter, limit, after, most)
-        return Page(selectors.documents_by_key(keys=keys, using=SNAPSHOT_ALIAS), next_key)
+        items = selectors.documents_by_key(keys=keys, using=SNAPSHOT_ALIAS, now=snapshot.time)
+        return Page(items, next_key)
 
 
 def _match(

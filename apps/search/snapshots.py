@@ -94,9 +94,14 @@ class Snapshot:
             self._connection.close()
 
     @property
+    def time(self) -> datetime:
+        """`now` as Django takes it."""
+        return _EPOCH + timedelta(microseconds=self.now)
+
+    @property
     def moment(self) -> Any:
         """`now` as statements take it."""
-        return parameter(_EPOCH + timedelta(microseconds=self.now))
+        return parameter(self.time)
 
     def renew(self) -> None:
         """Go over to the database's current state."""

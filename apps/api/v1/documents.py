@@ -11,11 +11,10 @@ from apps.api.openapi import operation
 from apps.api.parameters import DocumentPageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
-from apps.libraries import selectors
 from apps.libraries.inputs import DocumentsWrite, DocumentUpdate, DocumentWrite
 from apps.libraries.profile import record
 from apps.libraries.services import documents as services
-from apps.search.documents import list_documents
+from apps.search.documents import get_document, list_documents
 
 
 class Documents(ApiView):
@@ -59,8 +58,8 @@ class Document(ApiView):
 
     @operation("get_document", "Read a document", schemas.Document)
     def get(self, request: Request, library_id: str, document_id: str) -> Response:
-        document = selectors.document_row(library_id=library_id, document_id=document_id)
-        return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
+        document, tag = get_document(library_id=library_id, document_id=document_id)
+        return with_etag(document, tag=tag)
 
     @operation(
         "put_document",
@@ -84,10 +83,10 @@ class Document(ApiView):
     @operation("update_document", "Change a document's own fields", schemas.Document, DocumentUpdate)
     def patch(self, request: Request, library_id: str, document_id: str) -> Response:
         update = parse(request, DocumentUpdate)
-        document = services.update_document(
+        document, tag = services.update_document(
             library_id=library_id, document_id=document_id, update=update, if_match=self.if_match
         )
-        return with_etag(selectors.document_data(document), tag=selectors.document_etag(document))
+        return with_etag(document, tag=tag)
 
     @operation("delete_document", "Delete a document and its chunks", None)
     def delete(self, request: Request, library_id: str, document_id: str) -> Response:

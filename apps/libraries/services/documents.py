@@ -160,15 +160,16 @@ def _replace_one(
 @transaction.atomic
 def update_document(
     *, library_id: str, document_id: str, update: DocumentUpdate, if_match: str | None = None
-) -> Document:
-    """Change the named fields of a document; its chunks stay. Raises NotFound, PreconditionFailed."""
+) -> tuple[dict[str, Any], str]:
+    """Change the named fields of a document, and return it as the API shows it, and its entity tag; its chunks stay.
+    Raises NotFound, PreconditionFailed."""
     sql.lock_library(library_id)
     _check_match(if_match, library_id, document_id)
     row = selectors.document_row(library_id=library_id, document_id=document_id)
     for field in update.model_fields_set:
         setattr(row, field, getattr(update, field))
     row.save()
-    return row
+    return selectors.document_with_etag(row)
 
 
 @frees_room
