@@ -161,7 +161,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"vector": None}, "/vector"),
     ({"chunk_id": None}, "/chunk_id"),
     ({"chunk_id": 5}, "/chunk_id"),
-    ({"chunk_id": "a/b"}, "/chunk_id"),
+    ({"chunk_id": "a/../b"}, "/chunk_id"),
 ]
 
 
