@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -89,15 +90,19 @@ _LONGEST = 40
 
 def known_fields(model: str, location: Iterable[str | int]) -> list[str]:
     """The fields of the object at `location` in a body of the request model of that name; none where it is no such."""
+    return _fields_at(model, tuple(step for step in location if isinstance(step, str)))
+
+
+@lru_cache
+def _fields_at(model: str, location: tuple[str, ...]) -> list[str]:
     kinds = _models_named(model)
     for step in location:
-        if isinstance(step, str):
-            kinds = [
-                inner
-                for kind in kinds
-                if step in kind.model_fields
-                for inner in _models_in(kind.model_fields[step].annotation)
-            ]
+        kinds = [
+            inner
+            for kind in kinds
+            if step in kind.model_fields
+            for inner in _models_in(kind.model_fields[step].annotation)
+        ]
     return list(dict.fromkeys(field.alias or name for kind in kinds for name, field in kind.model_fields.items()))
 
 

@@ -61,6 +61,12 @@ def test_what_cannot_be_stored_is_left_out_and_said(client: httpx.Client, chunks
     assert client.post(f"{chunks}/count", json={}).json()["count"] == 2
 
 
+def test_of_each_chunk_the_first_five_faults_are_listed(client: httpx.Client, chunks: str) -> None:
+    many = [{"embedding": X} | {f"f{i}-{j}": 1 for j in range(60)} for i in range(40)]
+    answer = write(client, chunks, *many)
+    assert [len(found) for found in skipped(answer).values()] == [5] * 40
+
+
 def test_texts_that_cannot_be_embedded_are_left_out(client: httpx.Client) -> None:
     library = {"id": "partial-texts", "name": "N", "embedding": {"provider": "hashing", "model": "hashing-384"}}
     client.post("/libraries", json=library).raise_for_status()

@@ -57,6 +57,8 @@ PRICES: dict[str, tuple[dict[str, Any], int]] = {
     "hits beyond all rows": ({"k": 1000, "offset": 1000}, ROWS * 5),
     "a value": ({"k": 1, "filter": {"n": {"$in": [1, 2, 3]}}}, 15 + 10 + 3 * 2 + 2),
     "conditions": ({"k": 1, "filter": {"n": {"$gte": 1, "$lt": 9}}}, 15 + 2 * 12),
+    # Read 100, 400 and 500 at a time, 115 characters each.
+    "texts": ({"k": 1, "filter": {"@text": {"$ne": "x"}}}, 15 + 12 + 2 + ROWS * 3 + 57 + 230 + 287),
     "substrings": ({"k": 1, "filter": {"@id": {"$contains": "1"}}}, 15 + 10 + 2 + 50),
     "mmr": ({"k": 50, "mmr": {"fetch_k": 500}}, 500 * 5 + 50 * 10 + 500 * 50 * 4 // 2500),
     "words": ({"vector": "", "text": "the rows", "mode": "lexical", "k": 1}, 15 + 8),

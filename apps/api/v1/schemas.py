@@ -211,7 +211,7 @@ class Skipped(Output):
     """A chunk that was not stored."""
 
     index: Count = Field(description="Its place in the request's `chunks`, from 0.")
-    errors: list[Fault] = Field(description="What is wrong with it, as in a refusal.")
+    errors: list[Fault] = Field(description="What is wrong with it, as in a refusal; the first five faults.")
 
 
 class ChunksWritten(Output):

@@ -15,6 +15,8 @@ from apps.search.snapshots import Snapshot
 _ROWS_PER_READ = 100, 2000
 # Fewer rows are read at once where their texts are longer together.
 _CHARACTERS_PER_READ = 1 << 20
+# What a test of an empty text costs, in characters.
+_CHARACTERS_PER_TEST = 100
 
 
 def decide_texts(
@@ -33,7 +35,7 @@ def decide_texts(
     budget.spend(PER_READ_TEXT * len(keys))
     matching: dict[object, list[int]] = {condition: [] for condition, _ in tests}
     for texts in _read_texts(snapshot, keys):
-        characters = sum(len(text) for _, text in texts)
+        characters = sum(len(text) + _CHARACTERS_PER_TEST for _, text in texts)
         budget.spend(PER_1000_CHARACTERS_AND_CONDITION * characters * len(tests) // 1000)
         budget.check_time()
         for condition, test in tests:
