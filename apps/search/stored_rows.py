@@ -33,22 +33,22 @@ _EXTENT = f"""
     FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
     WHERE chunk.library_id = %s"""
 
-_ROW = """embedding.vector, chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
+_FIELDS = """chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
            chunk.expires_at, document.expires_at, chunk.text"""
 
 _PAGE = f"""
-    SELECT chunk.id, {_ROW}
+    SELECT chunk.id, embedding.vector, {_FIELDS}
     FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
     LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
     WHERE chunk.library_id = %s AND chunk.id > %s AND chunk.id <= %s
     ORDER BY chunk.id LIMIT %s"""
 
+# Each vector is looked up: PostgreSQL would expect few of that length, and compare all vectors with all chunks.
 _CHANGED = f"""
-    SELECT changed.chunk_key, {_ROW}
+    SELECT changed.chunk_key, (SELECT vector FROM {_EMBEDDING.replace(" ON ", " WHERE ")}), {_FIELDS}
     FROM (SELECT DISTINCT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s) AS changed
     LEFT JOIN vectordb_chunk AS chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
-    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
-    LEFT JOIN {_EMBEDDING}"""
+    LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id"""
 
 
 _DOCUMENTS = """
@@ -105,7 +105,7 @@ def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page
 def read_changed(snapshot: Snapshot, state: LibraryState, since: int) -> tuple[StoredRows, Int64]:
     """Read the rows that the log names past `since`; return those that are there, and the keys of those that are
     gone."""
-    changed = snapshot.rows(_statement(_CHANGED, snapshot.dialect), [state.key, since, state.key, *_of_vectors(state)])
+    changed = snapshot.rows(_statement(_CHANGED, snapshot.dialect), [*_of_vectors(state), state.key, since, state.key])
     gone = [row[0] for row in changed if row[2] is None]
     return _as_arrays([row for row in changed if row[2] is not None], state, {}), np.array(gone, np.int64)
 
