@@ -50,7 +50,9 @@ Filter = Annotated[
 
 def parse_field(value: str) -> str:
     """The name of a field whose values can be counted, from its path as filters have it."""
-    if value in (*paths.TIMES, paths.TEXT):
+    if value in paths.TIMES:
+        raise validation_error("is not counted and makes no groups; filter or order chunks by it instead")
+    if value == paths.TEXT:
         raise validation_error("has no values to count, to group or to order by; filter by it instead")
     try:
         filters.parse_filter({value: {"$exists": True}})
@@ -71,7 +73,7 @@ def parse_order_field(value: str) -> str:
 def _parse_decay_field(value: str) -> str:
     """The name of a field that holds numbers or times."""
     if value in (paths.ID, paths.DOCUMENT_ID):
-        raise validation_error("is no number and no time")
+        raise validation_error("is no number and no time; use a boost with a filter on it")
     return parse_order_field(value)
 
 
