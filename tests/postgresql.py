@@ -13,8 +13,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-# Nothing here cuts the machine's power. Autovacuum may hold template1 for a moment, and CREATE DATABASE fails then.
-_SETTINGS = "fsync = off\nautovacuum = off\n"
+# Nothing here cuts the machine's power.
+_SETTINGS = "fsync = off\n"
 
 
 def main() -> int:

@@ -24,28 +24,29 @@ from apps.search.unindexed import Paths, indexed_document, indexed_metadata
 _BELOW_ALL_KEYS = -(2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Where a chunk has no vector of the library's generation and dimension, the columns of `embedding` are null.
-_EMBEDDING = """vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s
-                       AND length(embedding.vector) = %s"""
+# A column of the vector of a chunk: null where it has none of the library's generation and dimension. Each is looked
+# up: of a join, PostgreSQL would expect few vectors of that length, and compare all of them with all chunks.
+_OF_VECTOR = """(SELECT {} FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
+                       AND embedding.generation = %s AND length(embedding.vector) = %s)"""
+_VECTOR = _OF_VECTOR.format("vector")
 
 _EXTENT = f"""
-    SELECT count(embedding.chunk_id), max(chunk.id)
-    FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
+    SELECT count({_OF_VECTOR.format("1")}), max(chunk.id)
+    FROM vectordb_chunk AS chunk
     WHERE chunk.library_id = %s"""
 
 _FIELDS = """chunk.public_id, document.public_id, chunk.created_at, {metadata}, {document_metadata},
            chunk.expires_at, document.expires_at, chunk.text"""
 
 _PAGE = f"""
-    SELECT chunk.id, embedding.vector, {_FIELDS}
-    FROM vectordb_chunk AS chunk LEFT JOIN {_EMBEDDING}
+    SELECT chunk.id, {_VECTOR}, {_FIELDS}
+    FROM vectordb_chunk AS chunk
     LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id
     WHERE chunk.library_id = %s AND chunk.id > %s AND chunk.id <= %s
     ORDER BY chunk.id LIMIT %s"""
 
-# Each vector is looked up: PostgreSQL would expect few of that length, and compare all vectors with all chunks.
 _CHANGED = f"""
-    SELECT changed.chunk_key, (SELECT vector FROM {_EMBEDDING.replace(" ON ", " WHERE ")}), {_FIELDS}
+    SELECT changed.chunk_key, {_VECTOR}, {_FIELDS}
     FROM (SELECT DISTINCT chunk_key FROM vectordb_change WHERE library_key = %s AND seq > %s) AS changed
     LEFT JOIN vectordb_chunk AS chunk ON chunk.id = changed.chunk_key AND chunk.library_id = %s
     LEFT JOIN vectordb_document AS document ON document.id = chunk.document_id"""
@@ -129,7 +130,7 @@ def read_documents(snapshot: Snapshot, library_key: int, after: int | None, coun
 
 
 def _of_vectors(state: LibraryState) -> list[int]:
-    """The parameters of `_EMBEDDING`; without a dimension no vector is of its length."""
+    """The parameters of `_OF_VECTOR`; without a dimension no vector is of its length."""
     return [state.generation, (state.dimension or 0) * DTYPE.itemsize]
 
 
