@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import transaction
-
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.summaries import ORDERED_TYPES, TypeSummary
@@ -46,7 +44,7 @@ def _locked_matches(library_id: str, filter: Filter) -> Iterator[list[int]]:
     # Searched before writers have to wait, and again only if the library has changed meanwhile.
     with open_library(library_id) as before:
         keys = before.searcher.match(filter)
-    with transaction.atomic():
+    with sql.write_transaction():
         sql.lock_library(library_id)
         with open_library(library_id) as library:
             if library.state != before.state:

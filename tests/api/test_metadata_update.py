@@ -67,6 +67,23 @@ def test_all_chunks_may_be_changed(client: httpx.Client, chunks: str) -> None:
     assert client.post(f"{chunks}/update", json=body).json() == {"updated": 0}
 
 
+def test_what_is_so_already_is_not_written(client: httpx.Client, chunks: str) -> None:
+    fill(client, chunks, [{"n": 1, "a": {"b": 2}}, {"n": 2}])
+    stats = f"{chunks.removesuffix('/chunks')}/stats"
+    before = client.get(f"{chunks}/c0").json(), client.get(stats).json()["revision"]
+    for change in ({"metadata": {"n": 1}}, {"metadata": {"a": {"b": 2}}, "metadata_mode": "merge"}, {"metadata": {}}):
+        assert client.post(f"{chunks}/update", json={"ids": ["c0"]} | change).json() == {"updated": 1}
+    assert (client.get(f"{chunks}/c0").json(), client.get(stats).json()["revision"]) == before
+
+
+def test_an_expiry_alone_leaves_metadata_as_they_are(client: httpx.Client, chunks: str) -> None:
+    fill(client, chunks, [{"n": 1}])
+    body = {"filter": {"n": 1}, "expires_at": "2999-01-01T00:00:00Z"}
+    assert client.post(f"{chunks}/update", json=body).json() == {"updated": 1}
+    chunk = client.get(f"{chunks}/c0").json()
+    assert (chunk["metadata"], chunk["expires_at"][:4]) == ({"n": 1}, "2999")
+
+
 def test_metadata_past_a_limit_are_refused_and_nothing_is_written(client: httpx.Client, chunks: str) -> None:
     rows: list[dict[str, Any]] = [{"n": i} for i in range(ROWS)]
     # In the second step.
@@ -85,6 +102,7 @@ def test_metadata_past_a_limit_are_refused_and_nothing_is_written(client: httpx.
         ({"metadata": {}}, ""),
         ({"ids": ["c0"], "filter": {}, "metadata": {}}, ""),
         ({"ids": ["c0"]}, "/metadata"),
+        ({"ids": ["c0"], "metadata_mode": "replace", "expires_at": None}, "/metadata"),
         ({"ids": ["c0"], "metadata": None}, "/metadata"),
         ({"ids": ["c0"], "metadata": []}, "/metadata"),
         ({"ids": ["c0"], "metadata": {"a": "\0"}}, "/metadata/a"),

@@ -49,6 +49,10 @@ def test_the_stages_of_writes(client: httpx.Client, library: str) -> None:
     ):
         found = client.request(method, f"{path}/{url}", json=body | {"profile": True}).raise_for_status().json()
         stages(found["profile"], WRITE)
+    update = {"metadata": {"n": 1}, "profile": True}
+    for which, more in (({"ids": ["a"]}, set()), ({"filter": {"m": 1}}, {"open", "filter"})):
+        found = client.post(f"{path}/chunks/update", json=update | which).raise_for_status().json()
+        stages(found["profile"], WRITE | more)
     assert "profile" not in client.post(f"{path}/chunks", json={"chunks": [chunk]}).json()
     refused = client.post(f"{path}/documents/batch", json={"documents": [document | {"profile": True}]})
     assert refused.status_code == 400

@@ -19,7 +19,7 @@ from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.libraries import selectors
 from apps.libraries.chunk_fields import ShowingInput
 from apps.libraries.fields import BoundedInt, Expiry, Identifier, Input, Metadata, NotNull, Text, validation_error
-from apps.libraries.inputs import ChunksWrite, ChunkUpdate
+from apps.libraries.inputs import ChunksWrite, ChunkUpdate, Profiled
 from apps.libraries.profile import record
 from apps.libraries.selectors import PageKey
 from apps.libraries.services import chunks as services
@@ -106,24 +106,28 @@ class ChunksUpdate(Input):
 
     ids: Ids = Field([], description="The chunks' ids; unknown ones are passed over.")
     filter: Filter
-    metadata: Metadata = Field(description="The metadata to write.")
+    metadata: Metadata = Field({}, description="The metadata to write; it may be left out where there is an expiry.")
     metadata_mode: MetadataMode = Field(
         "set",
         description="`set` replaces the top-level keys named, `merge` is a JSON merge patch (RFC 7396), where null "
         "deletes, `replace` replaces all there is.",
     )
     expires_at: Expiry = None
+    profile: Profiled = False
 
     @model_validator(mode="after")
-    def _one_way(self) -> "ChunksUpdate":
+    def _check_consistency(self) -> "ChunksUpdate":
         if self.is_set("ids") == self.is_set("filter"):
             raise validation_error("needs exactly one of ids and filter")
+        if not self.is_set("metadata") and (self.is_set("metadata_mode") or not self.is_set("expires_at")):
+            raise validation_error("is required, or an expires_at alone", path=("metadata",))
         return self
 
     @property
     def change(self) -> MetadataChange:
-        """What to make of each chunk's metadata."""
-        return MetadataChange(self.metadata, self.metadata_mode, self.is_set("expires_at"), self.expires_at)
+        """What to make of each chunk."""
+        metadata = self.metadata if self.is_set("metadata") else None
+        return MetadataChange(metadata, self.metadata_mode, self.is_set("expires_at"), self.expires_at)
 
 
 class ChunksCount(Input):
@@ -257,12 +261,14 @@ class ChunkUpdateMany(Chunk):
 
     @operation("update_chunks", "Change metadata by ids, or by a filter", schemas.Updated, ChunksUpdate)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
+        began = time.perf_counter()
         update = parse(request, ChunksUpdate)
-        if update.is_set("ids"):
-            updated = update_chunks_by_id(library_id=library_id, ids=update.ids, change=update.change)
-        else:
-            updated = search.update_chunks(library_id=library_id, filter=update.filter, change=update.change)
-        return respond({"updated": updated})
+        with record(update.profile, began) as profile:
+            if update.is_set("ids"):
+                updated = update_chunks_by_id(library_id=library_id, ids=update.ids, change=update.change)
+            else:
+                updated = search.update_chunks(library_id=library_id, filter=update.filter, change=update.change)
+        return respond({"updated": updated} | profile_data(profile))
 
 
 class ChunkCount(Chunk):

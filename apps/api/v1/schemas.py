@@ -236,7 +236,8 @@ class ChunksFound(Output):
 class Updated(Output):
     """What was changed."""
 
-    updated: Count = Field(description="How many chunks were changed.")
+    updated: Count = Field(description="How many chunks are now as asked, those that already were included.")
+    profile: Profile = None
 
 
 class Deleted(Output):
