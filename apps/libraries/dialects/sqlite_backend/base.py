@@ -1,5 +1,6 @@
 """The backend: it creates no database, and uses one only while its files are in place."""
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,22 @@ from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFil
 
 # A query of a fraction of a millisecond does not ask for the files again when another one just has.
 _SECONDS_BETWEEN_CHECKS = 0.01
+
+
+@lru_cache(maxsize=64)
+def _with_question_marks(query: str) -> str:
+    found: str = base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
+    return found
+
+
+class Cursor(base.SQLiteCursorWrapper):
+    """Django's cursor, which converts a statement once: those that write many rows have thousands of parameters."""
+
+    def convert_query(self, query: str, *, param_names: list[str] | None = None) -> str:
+        if param_names is None:
+            return _with_question_marks(query)
+        converted: str = super().convert_query(query, param_names=param_names)
+        return converted
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -35,6 +52,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 self.close()
                 raise
             self._files = files
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        cursor: Cursor = self.connection.cursor(factory=Cursor)
+        return cursor
 
     def _close(self) -> None:
         files, self._files = self._files, None
