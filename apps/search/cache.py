@@ -16,7 +16,6 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.libraries.errors import NotFound
 from apps.libraries.signals import library_changed, library_deleted
 from apps.search.loading import DEFAULT_POLICY, LoadedView, LoadingPolicy, catch_up, open_view
 from apps.search.snapshots import LibraryState, Snapshot
@@ -51,7 +50,7 @@ class ViewCache:
     def current(self, snapshot: Snapshot, library_id: str) -> LoadedView:
         """The library's view in `snapshot`, which may be renewed. Raises NotFound."""
         while True:
-            state = _read_state(snapshot, library_id)
+            state = snapshot.existing_library(library_id)
             entry = self._entries.get(state.key) or self._entries.setdefault(state.key, _Entry())
             entry.used = time.monotonic()
             cached = entry.of(state)
@@ -63,7 +62,7 @@ class ViewCache:
             try:
                 entry.stale = False
                 snapshot.renew()
-                fresh = _read_state(snapshot, library_id)
+                fresh = snapshot.existing_library(library_id)
                 current = self._bring_up_to_date(entry, snapshot, fresh) if fresh.key == state.key else None
             finally:
                 entry.lock.release()
@@ -113,13 +112,6 @@ class ViewCache:
     def forget(self, library_key: int, **signal: Any) -> None:
         """Free what is held for a library."""
         self._entries.pop(library_key, None)
-
-
-def _read_state(snapshot: Snapshot, library_id: str) -> LibraryState:
-    state = snapshot.library(library_id)
-    if state is None:
-        raise NotFound.library(library_id)
-    return state
 
 
 def _load(

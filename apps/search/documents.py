@@ -13,7 +13,7 @@ from apps.engine.metadata.filters import Filter, conditions
 from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, TEXT, field_of
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
-from apps.libraries.errors import Invalid, NotFound
+from apps.libraries.errors import Invalid
 from apps.libraries.selectors import Page, PageKey
 from apps.search.query.budget import RequestBudget, price_of_filters
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -42,9 +42,7 @@ def list_documents(*, library_id: str, filter: Filter, limit: int, after: PageKe
     _check_fields(filter)
     selectors.check_page_key(after, by_position=False)
     with open_snapshot() as snapshot:
-        library = snapshot.library(library_id)
-        if library is None:
-            raise NotFound.library(library_id)
+        library = snapshot.existing_library(library_id)
         keys, next_key = _match(snapshot, library.key, filter, limit, after, most)
         items = selectors.documents_by_key(keys=keys, using=SNAPSHOT_ALIAS, now=snapshot.time)
         return Page(items, next_key)

@@ -8,7 +8,7 @@ import numpy as np
 from apps.engine.metadata.filters import And, Filter, parse_filter
 from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.libraries.chunk_fields import Shown, chunk_statement
-from apps.libraries.errors import Invalid, NotFound
+from apps.libraries.errors import Invalid
 from apps.libraries.expiry import EXPIRED_CHUNKS, IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.ids import is_id
 from apps.libraries.response_budget import ResponseBudget
@@ -27,7 +27,7 @@ def get_chunks(*, library_id: str, ids: Sequence[str], shown: Shown) -> tuple[li
     NotFound for the library, Invalid for too large an answer."""
     wanted = list(dict.fromkeys(ids))
     with open_snapshot() as snapshot:
-        state = _library_state(snapshot, library_id)
+        state = snapshot.existing_library(library_id)
         keys: dict[str, int] = {}
         for start in range(0, len(wanted), _IDS_PER_STATEMENT):
             some = wanted[start : start + _IDS_PER_STATEMENT]
@@ -49,7 +49,7 @@ def list_chunks(
     check_page_key(after, by_position=document_id is not None)
     if filter.is_everything:
         with open_snapshot() as snapshot:
-            state = _library_state(snapshot, library_id)
+            state = snapshot.existing_library(library_id)
             return _page(snapshot, _places(snapshot, state, document_id, after, limit + 1), limit, shown)
     if document_id is not None:
         filter = And((filter, parse_filter({"@document_id": document_id})))
@@ -93,13 +93,6 @@ def list_ordered_chunks(
         # From the same state of the database.
         items = _read_items(library.snapshot, [row.key for row in rows[:limit]], shown)
     return OrderedPage(items, rows[limit - 1] if len(rows) > limit else None)
-
-
-def _library_state(snapshot: Snapshot, library_id: str) -> LibraryState:
-    state = snapshot.library(library_id)
-    if state is None:
-        raise NotFound.library(library_id)
-    return state
 
 
 def _places(

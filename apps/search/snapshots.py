@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
 from apps.libraries.dialects.base import Dialect
+from apps.libraries.errors import NotFound
 from apps.libraries.expiry import parameter
 from apps.libraries.models import EmbeddingModel
 
@@ -130,6 +131,13 @@ class Snapshot:
         """The library's state; None where there is none."""
         found = self.rows(f"{_states(self.dialect)} WHERE library.public_id = %s", (public_id,))
         return _state_of(found[0]) if found else None
+
+    def existing_library(self, public_id: str) -> LibraryState:
+        """The library's state; raises NotFound where there is none."""
+        state = self.library(public_id)
+        if state is None:
+            raise NotFound.library(public_id)
+        return state
 
     def version(self) -> tuple[Any, Any]:
         """Equal to that of an earlier snapshot only where nothing was committed in between."""

@@ -53,7 +53,7 @@ class Document:
         return [self._expire, self._put, self._merge, self._patch, self._set, self._merge]
 
     def _put(self) -> tuple[tuple[str, str, Any], State]:
-        """Make the document anew."""
+        """Write the document again."""
         metadata = {"number": self._written, "of": {"new": True}}
         chunks = [{"id": chunk_id, "embedding": [1, 0], "metadata": metadata} for chunk_id in self._ids()]
         body = {"metadata": self._metadata(self._written), "chunks": chunks}

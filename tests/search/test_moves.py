@@ -186,7 +186,7 @@ class Writer:
         self._assert_count({"@document.shelf": shelf.name}, left)
 
     def restore(self, shelf: Shelf) -> None:
-        """Make half of the documents that have expired anew, with chunks of the same ids, in one write."""
+        """Write half of the expired documents again, with chunks of the same ids, in one request."""
         names = self._random.sample(list(shelf.expired), len(shelf.expired) // 2)
         documents = [shelf.place(name, self._random.choice(ROOMS), shelf.expired.pop(name)) for name in names]
         self._post("documents/batch", {"documents": documents, "mode": "upsert"})

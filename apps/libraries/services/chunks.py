@@ -53,7 +53,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         model = model_for(library, named, brings_vectors=any(chunk.brings_vector for chunk in chunks))
         # Looked at before the texts are embedded, which may cost money, and again under the lock.
         if write.mode == "insert":
-            check_unused("A chunk", ids, sql.chunk_ids(library, ids), pointers)
+            check_unused("A chunk", ids, sql.chunk_keys(library, ids), pointers)
         if not write.create_documents:
             _document_keys(library, chunks, pointers, create=False)
     given = embed_missing(model, chunks, pointers, missing)
@@ -148,7 +148,7 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist, and return their number. Raises NotFound for the library."""
     library = sql.lock_library(library_id)
-    return sql.delete_chunks(sql.chunk_keys(library, list(dict.fromkeys(ids))))
+    return sql.delete_chunks(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()))
 
 
 def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:

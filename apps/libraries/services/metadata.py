@@ -62,7 +62,7 @@ def update_chunks_by_id(*, library_id: str, ids: Sequence[str], change: Metadata
     """Change the metadata of those of the chunks that exist, and return their number. Raises NotFound for the library,
     and as `update_chunks_by_key`."""
     library = sql.lock_library(library_id)
-    return update_chunks_by_key(sql.chunk_keys(library, list(dict.fromkeys(ids))), change)
+    return update_chunks_by_key(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()), change)
 
 
 def update_chunks_by_key(keys: Sequence[int], change: MetadataChange) -> int:

@@ -157,18 +157,11 @@ def embedded_keys(library: Library, keys: Sequence[int]) -> set[int]:
     return {key for (key,) in _select(statement, keys, library.generation)}
 
 
-def chunk_keys(library: Library, public_ids: Sequence[str]) -> list[int]:
-    """The keys of those of the chunks that exist."""
+def chunk_keys(library: Library, public_ids: Sequence[str]) -> dict[str, int]:
+    """The keys of those of the chunks that exist, by id."""
     rows = f"vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {IS_EXPIRED} IS NOT TRUE"
-    statement = f"SELECT chunk.id FROM {rows} AND chunk.library_id = %s AND chunk.public_id"
-    return [key for (key,) in _select(statement, public_ids, *[_now()] * 2, library.pk)]
-
-
-def chunk_ids(library: Library, public_ids: Sequence[str]) -> set[str]:
-    """Those of the ids that a chunk of the library has."""
-    rows = f"vectordb_chunk AS chunk {JOIN_DOCUMENT} WHERE {IS_EXPIRED} IS NOT TRUE"
-    statement = f"SELECT chunk.public_id FROM {rows} AND chunk.library_id = %s AND chunk.public_id"
-    return {public_id for (public_id,) in _select(statement, public_ids, *[_now()] * 2, library.pk)}
+    statement = f"SELECT chunk.public_id, chunk.id FROM {rows} AND chunk.library_id = %s AND chunk.public_id"
+    return dict(_select(statement, public_ids, *[_now()] * 2, library.pk))
 
 
 def metadata_of(keys: Sequence[int]) -> list[tuple[int, str, str]]:

@@ -45,9 +45,7 @@ def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedText
     if not texts:
         return _NO_TEXTS
     with open_snapshot() as snapshot:
-        state = snapshot.library(library_id)
-    if state is None:
-        raise NotFound.library(library_id)
+        state = snapshot.existing_library(library_id)
     _check_models(state, specs)
     if state.embedding is None:
         raise EmbeddingRequired(

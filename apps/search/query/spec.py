@@ -220,7 +220,7 @@ class QuerySpec(ShowingInput):
         ),
     ]
     depth: Annotated[int, BoundedInt(1, settings.LIMITS.window, "VECTORDB_MAX_WINDOW")] = Field(
-        200, description="How many of the best chunks `boost` orders anew; at least offset + k."
+        200, description="How many of the best chunks `boost` puts in a new order; at least offset + k."
     )
     mmr: Mmr | None = Field(None, description="Choose results that are unlike each other; null does not.")
     embedding: NamedModel = None
