@@ -57,6 +57,7 @@ INSTALLED_APPS = [
     "apps.indexing",
     "apps.search",
     "apps.libraries",
+    "apps.access",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",

@@ -1,4 +1,7 @@
 """Who asks, and what they may: the identity of a request and its admission.
 
 This layer lies below the libraries, so that every other one can log under the id of the request at hand.
+
+requests  a request and its answer as every door has them, its id, who asks
+models    the tables of keys and of the audit trail
 """

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
+from apps.engine.metadata.filters import Filter
+
 # Where the environment of WSGI has the id and the principal of a request that the HTTP edge has admitted.
 ADMITTED = "vectordb.admitted"
 ID_HEADER = "X-Request-ID"
@@ -41,9 +43,27 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. There are no keys yet, so everybody is anonymous."""
+    """Who asks, and what they may.
 
-    name: str = "anonymous"
+    `key_id` is empty for users, commands and the server itself. `libraries` holds ids of libraries, and beginnings of
+    ids with an asterisk behind; None for all. The limits are the key's own, None for those of the settings. Only search
+    tokens have a `filter`, which is ANDed to whatever they ask, and an `include`, which is all that they may read.
+    """
+
+    name: str
+    scopes: frozenset[str] = frozenset()
+    key_id: str = ""
+    libraries: tuple[str, ...] | None = None
+    reads_per_minute: int | None = None
+    writes_per_minute: int | None = None
+    is_search_token: bool = False
+    filter: Filter | None = None
+    include: tuple[str, ...] | None = None
+
+
+# Maintenance, commands, and whoever asks a server without keys.
+SERVER = Principal("server", frozenset(["admin"]))
+current_principal: ContextVar[Principal] = ContextVar("principal", default=SERVER)
 
 
 class Request(NamedTuple):
@@ -64,7 +84,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-_ANONYMOUS = Principal()
+_ANONYMOUS = Principal("anonymous", frozenset(["admin"]))
 _FIXED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in FIXED_HEADERS.items()]
 
 
