@@ -98,11 +98,12 @@ class Server:
 
     def maintenance(self) -> list[psutil.Process]:
         """The processes that maintain the data folder: one, except while it starts or is replaced."""
-        return [process for process in self.processes()[1:] if "maintain" in _arguments(process)]
+        return [process for process in self.processes()[1:] if _name(process) == "maintain"]
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        return [process for process in self.processes()[1:] if "serve" in _arguments(process)]
+        others = [process for process in self.processes()[1:] if _name(process) != "maintain"]
+        return [process for process in others if "serve" in _arguments(process)]
 
     def kill(self) -> None:
         """kill -9 for everything at once, as a power cut would."""
@@ -207,6 +208,14 @@ def _arguments(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _name(process: psutil.Process) -> str:
+    """The name that the system shows; nothing when the process has ended."""
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 def _new_database() -> str:

@@ -8,12 +8,11 @@ import gc
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -23,7 +22,8 @@ from apps.operations.edge.worker import Worker
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_STARTS = 5.0
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (gunicorn makes its own unguessable file there)
 
 
@@ -57,27 +57,58 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 class _Supervisor(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which also keeps the maintenance process running."""
+    """gunicorn's master, which also keeps the maintenance process running.
 
-    maintain: subprocess.Popen[bytes] | None = None
-    maintain_from = 0.0
+    That is a fork too: it shares what the master has loaded, which would otherwise take it a second and 100 MB."""
+
+    maintenance = 0  # the id of its process
+    # It ends when nobody holds the other end of its standard input, as when this process has died.
+    maintenance_input = -1
+    maintenance_from = 0.0
 
     def manage_workers(self) -> None:
         super().manage_workers()
-        is_running = self.maintain is not None and self.maintain.poll() is None
-        if is_running or time.monotonic() < self.maintain_from:
+        if self.is_maintained() or time.monotonic() < self.maintenance_from:
             return
-        if self.maintain is not None:
+        if self.maintenance:
             logger.warning("the maintenance process ended; starting another")
-        # It ends when this process does, since it then reads the end of its standard input.
-        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "maintain", "--child"]
-        self.maintain = subprocess.Popen(command, stdin=subprocess.PIPE)
+            os.close(self.maintenance_input)
+        their_input, self.maintenance_input = os.pipe()
+        self.maintenance = os.fork()
+        if not self.maintenance:
+            self.maintain(their_input)
+        os.close(their_input)
         # One that dies at once is not started again at once.
-        self.maintain_from = time.monotonic() + _SECONDS_BETWEEN_STARTS
+        self.maintenance_from = time.monotonic() + _SECONDS_BETWEEN_STARTS
+
+    def is_maintained(self) -> bool:
+        try:
+            return bool(self.maintenance) and os.waitpid(self.maintenance, os.WNOHANG) == (0, 0)
+        except ChildProcessError:  # gunicorn waits for all children of the master
+            return False
+
+    def maintain(self, standard_input: int) -> NoReturn:
+        """In a new process: let go of what is the master's alone, and maintain."""
+        try:
+            _control_process(_PR_SET_NAME, b"maintain")
+            for number in (*self.SIGNALS, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            for owned in (*self.LISTENERS, *(worker.tmp for worker in self.WORKERS.values())):
+                owned.close()
+            os.close(self.maintenance_input)
+            os.dup2(standard_input, 0)
+            call_command("maintain", "--child")
+        except CommandError as error:
+            logger.error("%s", error)
+        except Exception:
+            logger.exception("maintenance failed")
+        finally:
+            # Never on into the master's own work.
+            os._exit(1)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        if self.maintain is not None:
-            self.maintain.terminate()
+        if self.is_maintained():
+            os.kill(self.maintenance, signal.SIGTERM)
         super().halt(reason, exit_status)
 
 
@@ -90,10 +121,14 @@ def _freeze_heap() -> None:
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:
     """In a new worker: let go of what is the master's alone."""
-    # Maintenance ends when nobody holds the other end of its pipe.
-    if arbiter.maintain is not None and arbiter.maintain.stdin is not None:
-        arbiter.maintain.stdin.close()
+    if arbiter.maintenance:
+        os.close(arbiter.maintenance_input)
     # Without its master a worker would hold the port until it looks, half a minute later. Linux tells it at once.
+    _control_process(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _control_process(option: int, value: Any) -> None:
+    """Call prctl(2), where the system has it."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(option, value)
