@@ -6,10 +6,12 @@
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -82,6 +84,35 @@ def _hosts(text: str) -> list[str]:
     return hosts
 
 
+def _networks(text: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError("must list addresses and networks, for example 127.0.0.1,10.0.0.0/8,::1") from None
+
+
+# Of the server's own paths. One of them in front of a path could be either.
+_OWN_PATHS = ("api", "admin", "static", "health", "ready", "metrics", "mcp", "console")
+
+
+def _base_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", path):
+        raise ValueError("must be a path such as /vectors, of letters, digits and . _ ~ - between slashes")
+    if path and path.split("/")[1] in _OWN_PATHS:
+        raise ValueError(f"must not begin with a path of the server's own: {', '.join(_OWN_PATHS)}")
+    return path
+
+
+def _origins(text: str) -> list[str]:
+    origins = [origin.strip().lower() for origin in text.split(",") if origin.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError("must list origins such as https://app.example.com, without a path")
+    return origins
+
+
 def _base_url(text: str) -> str:
     """The libraries of providers log the addresses they call, so none may hold a password."""
     parts = urlsplit(text)
@@ -135,6 +166,10 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_SAMPLE": (1, _switch),
     "VECTORDB_AUTH": ("off", _one_of("off")),
     "VECTORDB_ALLOWED_HOSTS": ("localhost,127.0.0.1,[::1]", _hosts),
+    "VECTORDB_TRUSTED_PROXIES": ("", _networks),
+    "VECTORDB_BASE_PATH": ("", _base_path),
+    "VECTORDB_TLS": (0, _switch),
+    "VECTORDB_CORS_ORIGINS": ("", _origins),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
     "VECTORDB_DEBUG": (0, _switch),
     "VECTORDB_MAX_DIMENSION": (8192, _whole(1, 65536)),

@@ -43,6 +43,9 @@ EMBEDDINGS = Config(
     sentence_transformers_device=_values["VECTORDB_SENTENCE_TRANSFORMERS_DEVICE"],
     sentence_transformers_threads=_values["VECTORDB_SENTENCE_TRANSFORMERS_THREADS"],
 )
+BASE_PATH: str = _values["VECTORDB_BASE_PATH"]
+TRUSTED_PROXIES = _values["VECTORDB_TRUSTED_PROXIES"]
+TLS: bool = _values["VECTORDB_TLS"]
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 
@@ -58,6 +61,7 @@ INSTALLED_APPS = [
     "apps.search",
     "apps.libraries",
     "apps.access",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -69,8 +73,13 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 
-# Sessions, CSRF and messages run for the admin only, by one middleware, where Django's checks do not find them.
-SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
+SILENCED_SYSTEM_CHECKS = [
+    # Sessions, CSRF, messages and headers for people run for the admin only, by one middleware, where Django's checks
+    # do not find them.
+    *("admin.E408", "admin.E409", "admin.E410", "security.W001", "security.W002", "security.W003"),
+    # Other names of the domain, and lists of browsers, are not this server's to decide about.
+    *("security.W005", "security.W021"),
+]
 MIDDLEWARE = [
     "apps.api.middleware.RequestMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -79,6 +88,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "vectordb.urls"
 WSGI_APPLICATION = "vectordb.wsgi.application"
+FORCE_SCRIPT_NAME = BASE_PATH or None
 APPEND_SLASH = False
 LOGIN_REDIRECT_URL = "admin:index"
 
@@ -127,16 +137,25 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 TIME_ZONE = "UTC"
 
-STATIC_URL = "/static/"
+STATIC_URL = f"{BASE_PATH}/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = LIMITS.body_bytes
-SESSION_COOKIE_SAMESITE = "Strict"
-CSRF_COOKIE_SAMESITE = "Strict"
-# A reverse proxy with TLS names the scheme, without which Django takes the forms of its own pages for foreign ones.
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{BASE_PATH}/"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if TLS else 0
 CSRF_FAILURE_VIEW = "apps.api.middleware.forbidden"
+
+# What pages of other origins may ask, by django-cors-headers: the API with a key, never anything by a session's cookie.
+CORS_ALLOWED_ORIGINS: list[str] = _values["VECTORDB_CORS_ORIGINS"]
+CORS_URLS_REGEX = r"^/(api/|mcp$|health$|ready$)"
+CORS_ALLOW_HEADERS = [
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "traceparent"),
+    *("x-api-key", "x-request-id"),
+]
+CORS_EXPOSE_HEADERS = ["ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["apps.api.renderers.JSONRenderer", "apps.api.renderers.BrowsableAPIRenderer"],
@@ -150,6 +169,7 @@ REST_FRAMEWORK = {
 }
 
 SPECTACULAR_SETTINGS = {
+    "SERVERS": [{"url": BASE_PATH}] if BASE_PATH else [],
     "TITLE": "vectordb",
     "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector, text and words.",
     "VERSION": "1",

@@ -1,14 +1,15 @@
 """Root paths."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from apps.operations import views as operations
 
 _READ = ["get", "head"]
-_TO_API = RedirectView.as_view(url="/api/v1/", http_method_names=_READ)
+_TO_API = RedirectView.as_view(url=f"{settings.BASE_PATH}/api/v1/", http_method_names=_READ)
 
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
@@ -17,9 +18,9 @@ urlpatterns = [
     path("health", operations.health),
     path("ready", operations.ready),
     path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema", http_method_names=_READ)),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=_READ), name="docs"),
     path("admin/", admin.site.urls),
-    path("admin", RedirectView.as_view(url="/admin/", http_method_names=_READ)),
+    path("admin", RedirectView.as_view(url=f"{settings.BASE_PATH}/admin/", http_method_names=_READ)),
 ]
 
 handler400 = "apps.api.middleware.bad_request"

@@ -17,8 +17,20 @@ from apps.engine.metadata.filters import Filter
 # Where the environment of WSGI has the id and the principal of a request that the HTTP edge has admitted.
 ADMITTED = "vectordb.admitted"
 ID_HEADER = "X-Request-ID"
-# Headers of every response.
-FIXED_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+# Headers of every response. No page needs a script or a style that is not a file of this server's own.
+FIXED_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+if settings.TLS:
+    FIXED_HEADERS["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -67,10 +79,13 @@ current_principal: ContextVar[Principal] = ContextVar("principal", default=SERVE
 
 
 class Request(NamedTuple):
-    """A request that is here whole and was admitted. `scope` is ASGI's; `headers` has lower names."""
+    """A request that is here whole and was admitted. `scope` is ASGI's; `headers` has lower names.
+
+    Without a `principal` Django is to admit it: it may be for a page of another origin, whose browser Django tells so.
+    """
 
     id: str
-    principal: Principal
+    principal: Principal | None
     scope: Mapping[str, Any]
     headers: Mapping[bytes, bytes]
     body: bytes
@@ -110,14 +125,14 @@ def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
     """Return who asks; raise Refused for a host that is not served here, and for a change that a foreign page asks for.
 
     `site` and `origin` are the headers Sec-Fetch-Site and Origin, empty where absent: browsers send them, and no page
-    can forge them. The check of the host keeps web pages away, too: a page whose name was rebound to a loopback address
-    could otherwise read and delete everything.
+    can forge them. Pages of VECTORDB_CORS_ORIGINS may ask for changes. The check of the host keeps web pages away, too:
+    a page whose name was rebound to a loopback address could otherwise read and delete everything.
     """
     if not _is_served(host):
         raise Refused(
             "host_not_allowed", f"The request's Host header, {host[:100]!r}, is not among VECTORDB_ALLOWED_HOSTS."
         )
-    if method not in _SAFE_METHODS:
+    if method not in _SAFE_METHODS and origin.lower() not in settings.CORS_ALLOWED_ORIGINS:
         if site and site not in ("same-origin", "none"):
             raise Refused(
                 "forbidden", f"A page of another origin may not change anything here (Sec-Fetch-Site: {site})."

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from corsheaders.middleware import CorsMiddleware
+from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
@@ -11,7 +13,9 @@ from rest_framework.request import Request
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
 from apps.api.hints import meant_path
-from apps.api.v1.base import ApiView
+from apps.api.v1.base import ApiView, path_to
+
+_BASE = settings.BASE_PATH
 
 
 class RequestMiddleware:
@@ -19,16 +23,13 @@ class RequestMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
+        # Around the admission: a browser asks first without a key, and a page may read why it is refused.
+        self._handle: Any = CorsMiddleware(self._admit) if settings.CORS_ALLOWED_ORIGINS else self._admit
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request_id, principal = request.META.get(ADMITTED) or (identify(request.headers.get(ID_HEADER, "")), None)
-        request.request_id = request_id  # type: ignore[attr-defined]
-        try:
-            request.principal = principal or _admit(request)  # type: ignore[attr-defined]
-        except Refused as refused:
-            response = response_to(request, problem_of(refused) or BUG)
-        else:
-            response = self._get_response(request)
+        request.request_id, request.principal = request_id, principal  # type: ignore[attr-defined]
+        response: HttpResponse = self._handle(request)
         if response.status_code == 405 and (response.streaming or not response.content):
             response = response_to(request, method_problem(request.method, response.headers.get("Allow", "")))
         response.headers[ID_HEADER] = request_id
@@ -39,6 +40,13 @@ class RequestMiddleware:
             if request.method == "HEAD":
                 response.content = b""
         return response
+
+    def _admit(self, request: HttpRequest) -> HttpResponse:
+        try:
+            request.principal = request.principal or _admit(request)  # type: ignore[attr-defined]
+        except Refused as refused:
+            return response_to(request, problem_of(refused) or BUG)
+        return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """A database that is busy or full is no bug, in the admin either."""
@@ -70,18 +78,19 @@ class _NotFound(ApiView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request)
-        hint = f"Try {self.meant} instead." if self.meant else "/api/docs lists the paths that there are."
+        hint = f"Try {self.meant} instead." if self.meant else f"{_BASE}/api/docs lists the paths that there are."
         raise Problem("not_found", f"There is nothing at {request.path}. {hint}")
 
     @cached_property
     def meant(self) -> str | None:
         """The path that the client probably meant."""
-        return meant_path(self.request.path)
+        found = meant_path(self.request._request.path_info)
+        return None if found is None else f"{_BASE}{found}"
 
     def links(self) -> dict[str, str]:
         return ({self.meant: self.meant} if self.meant else {}) | {
-            "libraries": "/api/v1/libraries",
-            "reference": "/api/docs",
+            "libraries": path_to("libraries"),
+            "reference": f"{_BASE}/api/docs",
         }
 
 

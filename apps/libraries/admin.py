@@ -4,6 +4,7 @@ import contextlib
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import Model, QuerySet
@@ -22,7 +23,7 @@ from apps.libraries.services.chunks import delete_chunk
 from apps.libraries.services.documents import delete_document
 
 admin.site.site_header = admin.site.site_title = "vectordb"
-admin.site.site_url = "/api/v1/"
+admin.site.site_url = f"{settings.BASE_PATH}/api/v1/"
 
 _EXCERPT = 120
 _FIRST_VALUES = 8

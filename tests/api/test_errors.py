@@ -276,6 +276,7 @@ def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> 
     answer = client.get("/libraries", headers={"Accept": accept})
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -67,8 +68,8 @@ class ApiView(APIView):
 
 
 def path_to(*parts: str) -> str:
-    """The path of what is below the root, each part percent-encoded."""
-    return "/".join(["/api/v1", *(quote(part, safe="") for part in parts)])
+    """The path, for clients, of what is below the root, each part percent-encoded."""
+    return "/".join([f"{settings.BASE_PATH}/api/v1", *(quote(part, safe="") for part in parts)])
 
 
 def respond(data: Any, status: int = 200, location: str | None = None) -> Response:

@@ -1,5 +1,6 @@
 """Libraries."""
 
+from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,6 +17,8 @@ from apps.libraries.inputs import Reindex as ReindexInput
 from apps.libraries.services import libraries as services
 from apps.libraries.services.reembedding import cancel_reembedding, request_reembedding
 
+_BASE = settings.BASE_PATH
+
 
 class Root(ApiView):
     """Version 1 of the API. Everything begins with a library; the reference has every path, field and answer."""
@@ -24,11 +27,12 @@ class Root(ApiView):
 
     @operation("root", "Where to begin", schemas.Root)
     def get(self, request: Request) -> Response:
-        return respond({"libraries": path_to("libraries"), "schema": "/api/schema", "docs": "/api/docs"})
+        paths = {"schema": f"{_BASE}/api/schema", "docs": f"{_BASE}/api/docs"}
+        return respond({"libraries": path_to("libraries")} | paths)
 
     def links(self) -> dict[str, str]:
-        others = {"health": "/health", "ready": "/ready", "admin": "/admin/"}
-        return {"libraries": path_to("libraries"), "reference": "/api/docs", "schema": "/api/schema"} | others
+        links = {"libraries": path_to("libraries"), "reference": f"{_BASE}/api/docs", "schema": f"{_BASE}/api/schema"}
+        return links | {"health": f"{_BASE}/health", "ready": f"{_BASE}/ready", "admin": f"{_BASE}/admin/"}
 
 
 class Libraries(ApiView):

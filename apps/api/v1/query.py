@@ -47,7 +47,9 @@ def _sized(data: dict[str, Any]) -> bytes:
 def route(request: requests.Request) -> Answer | None:
     """Answer a query as programs usually make it; None for any other request. Raises as `answer_query`."""
     scope, headers, body = request.scope, request.headers, request.body
-    if scope["method"] != "POST" or (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
+    if request.principal is None or scope["method"] != "POST":
+        return None
+    if (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
         return None
     if headers.get(b"content-type") != _JSON or b"content-encoding" in headers or scope["query_string"]:
         return None

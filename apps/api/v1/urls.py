@@ -13,8 +13,8 @@ _LIBRARY = "libraries/<str:library_id>"
 urlpatterns = [
     path(f"{_LIBRARY}/query", query.Query.as_view()),
     path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
-    path("", libraries.Root.as_view()),
-    path("libraries", libraries.Libraries.as_view()),
+    path("", libraries.Root.as_view(), name="root"),
+    path("libraries", libraries.Libraries.as_view(), name="libraries"),
     path(_LIBRARY, libraries.Library.as_view()),
     path(f"{_LIBRARY}/stats", libraries.Stats.as_view()),
     path(f"{_LIBRARY}/reindex", libraries.Reindex.as_view()),

@@ -4,15 +4,27 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from typing import Any, TypeAlias
 
 from asgiref.wsgi import WsgiToAsgiInstance
+from django.conf import settings
 
-from apps.access.requests import ADMITTED, Answer, Refused, Request, admit, answer, current_request_id, identify
+from apps.access.forwarding import apply_forwarding
+from apps.access.requests import (
+    ADMITTED,
+    Answer,
+    Principal,
+    Refused,
+    Request,
+    admit,
+    answer,
+    current_request_id,
+    identify,
+)
 from apps.operations.edge.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -45,17 +57,13 @@ class Edge:
         """Answer a request whose body is here whole."""
         began = time.perf_counter()
         body = (await receive()).get("body", b"")
+        apply_forwarding(scope)
         headers = dict(scope["headers"])
         request_id = identify(headers.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            # Only HTTP/1.0 has requests without a host.
-            principal = admit(
-                scope["method"],
-                headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0],
-                site=headers.get(b"sec-fetch-site", b"").decode("latin-1"),
-                origin=headers.get(b"origin", b"").decode("latin-1"),
-            )
-            if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
+            is_cross_origin = bool(settings.CORS_ALLOWED_ORIGINS) and b"origin" in headers
+            principal = None if is_cross_origin else _admit(scope, headers)
+            if principal and scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
                 # In the loop, so that it is answered while all threads are busy.
                 reply = answer(200, b"application/json", b'{"status":"ok"}')
             else:
@@ -121,3 +129,10 @@ class Edge:
         status, headers = started[-1]
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return Answer(int(status[:3]), encoded, body)
+
+
+def _admit(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Principal:
+    # Only HTTP/1.0 has requests without a host.
+    host = headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0]
+    site, origin = (headers.get(name, b"").decode("latin-1") for name in (b"sec-fetch-site", b"origin"))
+    return admit(scope["method"], host, site=site, origin=origin)
