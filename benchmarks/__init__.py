@@ -10,6 +10,7 @@ peers          the same work given to another vector database
 filtered_peers filtered search beside other engines, a command of its own
 testbed        where measurements take place: scratch folders, servers, the folder that holds all rows
 dataset        the real rows, and request bodies made from them
+hard_data      any number of rows as hard as the real ones
 filtered       the filters that are measured, and how their answers are judged
 client         an HTTP client that costs next to nothing
 timing         stopwatch and quantiles

@@ -1,8 +1,8 @@
 """The cost of a row as a library grows: ingest through the service layer, index files, queries, memory, disk.
 
 `python -m benchmarks.growth [ROWS ...]` prints the table and draws docs/growth.svg; some 15 minutes for a million rows
-of 384 dimensions, clustered and synthetic. Sizes are reached one after the other in one library, and at each the index
-is built to its end. Each row is of the size at its end; `ingest` and `indexing` are of the rows added.
+made from the real ones (`benchmarks.hard_data`). Sizes are reached one after the other in one library, and at each the
+index is built to its end. Each row is of the size at its end; `ingest` and `indexing` are of the rows added.
 """
 
 import argparse
@@ -21,12 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import orjson
 
+from benchmarks.dataset import Dataset, MissingData, as_base64
+from benchmarks.hard_data import hard_dataset, local_dimension
 from benchmarks.report import machine, sentence
 from benchmarks.timing import milliseconds_each, quantile
 
 RESULTS = Path(__file__).with_name("results")
 _PICTURE = Path(__file__).parent.parent / "docs" / "growth.svg"
-_DIMENSION = 384
 _ROWS_PER_WRITE = 2000
 _SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 _COLUMNS = (
@@ -46,19 +47,27 @@ _COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("rows", nargs="*", type=int, default=_SIZES, help=f"sizes (default: {_SIZES})")
+    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(orjson.dumps(_measure(*map(int, options.child.split(",")))).decode())
+        print(orjson.dumps(_measure(options.data, *map(int, options.child.split(",")))).decode())
+        return
+    try:
+        data = hard_dataset(Dataset.load(options.data), max(options.rows))
+    except MissingData as reason:
+        print(f"Nothing was measured: {reason}; docs/benchmarks.md says what the data are.")
         return
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as folder:
         about = machine(Path(folder)) | {"command": f"python -m benchmarks.growth {' '.join(sys.argv[1:])}".strip()}
         lines: list[dict[str, Any]] = []
-        print(sentence(about), "\n\n|", " | ".join(_COLUMNS), "|\n|" + "--:|" * len(_COLUMNS))
+        print(f"{sentence(about)}; local dimension {local_dimension(data.scores):.1f}\n")
+        print("|", " | ".join(_COLUMNS), "|\n|" + "--:|" * len(_COLUMNS))
         for before, rows in zip((0, *options.rows), options.rows, strict=False):
             # A process of its own for each size: what it holds is what this size needs.
-            command = [sys.executable, "-m", "benchmarks.growth", "--child", f"{before},{rows},{max(options.rows)}"]
+            command = [sys.executable, "-m", "benchmarks.growth", "--data", options.data]
+            command += ["--child", f"{before},{rows},{max(options.rows)}"]
             environ = os.environ | {"VECTORDB_DATA_DIR": folder, "DATABASE_URL": ""}
             lines.append(orjson.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout))
             print("|", " | ".join(str(lines[-1][column]) for column in _COLUMNS), "|", flush=True)
@@ -68,8 +77,8 @@ def main() -> None:
     _draw(lines)
 
 
-def _measure(before: int, rows: int, largest: int) -> dict[str, Any]:
-    """Add rows `before` to `rows` and measure."""
+def _measure(folder: str, before: int, rows: int, largest: int) -> dict[str, Any]:
+    """Add rows `before` to `rows` of `largest` and measure."""
     import django
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
@@ -87,28 +96,23 @@ def _measure(before: int, rows: int, largest: int) -> dict[str, Any]:
     from apps.libraries.services.chunks import upsert_chunks
     from apps.search.query.service import query
     from apps.search.query.spec import QuerySpec
-    from benchmarks.dataset import as_base64
 
     kernels.load()
+    data = hard_dataset(Dataset.load(folder), largest)
     if not before:
         call_command("migrate", verbosity=0)
-        Library.objects.create(public_id="growth", name="growth", dimension=_DIMENSION)
-    vectors, queries = _data(largest)
+        Library.objects.create(public_id="growth", name="growth", dimension=data.dimension)
     writing = 0.0
     for start in range(before, rows, _ROWS_PER_WRITE):
         chunks = [
-            {
-                "id": f"row-{row}",
-                "text": f"the text of row number {row}",
-                "metadata": {"number": row, "even": row % 2 == 0},
-                "embedding": as_base64(vectors[row]).decode().strip('"'),
-            }
+            orjson.loads(data.lines[row]) | {"embedding": as_base64(data.vectors[row]).decode().strip('"')}
             for row in range(start, min(start + _ROWS_PER_WRITE, rows))
         ]
         began = time.perf_counter()
         upsert_chunks(library_id="growth", write=ChunksWrite.model_validate({"chunks": chunks}))
         writing += time.perf_counter() - began
-    del vectors  # what is held from here on is what searching needs
+    queries = data.queries.copy()
+    del data  # what is held from here on is what searching needs
     began = time.perf_counter()
     failure = Indexer().run_until_done("growth")
     assert failure is None, failure
@@ -138,12 +142,6 @@ def _measure(before: int, rows: int, largest: int) -> dict[str, Any]:
         "database": round(Path(settings.DATA_DIR, "vectordb.sqlite3").stat().st_size / mib),
         "files": round(sum(path.stat().st_size for path in settings.INDEX_DIR.rglob("*") if path.is_file()) / mib),
     }
-
-
-def _data(rows: int) -> tuple[Any, Any]:
-    from benchmarks.engine.grids import clustered
-
-    return clustered(rows, _DIMENSION)
 
 
 def _draw(lines: list[dict[str, Any]]) -> None:
