@@ -84,6 +84,12 @@ def _hosts(text: str) -> list[str]:
     return hosts
 
 
+def _redis_url(text: str) -> str:
+    if text and not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must look like redis://user:password@host:6379/0")
+    return text
+
+
 def _networks(text: str) -> list[IPv4Network | IPv6Network]:
     try:
         return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
@@ -170,6 +176,14 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_BASE_PATH": ("", _base_path),
     "VECTORDB_TLS": (0, _switch),
     "VECTORDB_CORS_ORIGINS": ("", _origins),
+    "VECTORDB_KEY_READS_PER_MINUTE": (0, _whole(0, 1 << 31)),
+    "VECTORDB_KEY_WRITES_PER_MINUTE": (0, _whole(0, 1 << 31)),
+    "VECTORDB_KEY_CONCURRENT_REQUESTS": (0, _whole(0, 1 << 16)),
+    "VECTORDB_ADDRESS_READS_PER_MINUTE": (0, _whole(0, 1 << 31)),
+    "VECTORDB_ADDRESS_WRITES_PER_MINUTE": (0, _whole(0, 1 << 31)),
+    "VECTORDB_FAILED_LOGINS_PER_MINUTE": (300, _whole(0, 1 << 31)),
+    "VECTORDB_MAX_DISK_PERCENT": (100, _whole(1, 100)),
+    "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
     "VECTORDB_DEBUG": (0, _switch),
     "VECTORDB_MAX_DIMENSION": (8192, _whole(1, 65536)),
@@ -186,10 +200,11 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_BODY_VALUES": (500_000, _whole(10_000, 1 << 28)),
     "VECTORDB_MAX_REQUEST_COST": (4_000_000, _whole(100_000, 1 << 40)),
     "VECTORDB_MAX_ANSWER_BYTES": (128 << 20, _whole(1 << 20, 1 << 32)),
+    "REDIS_URL": ("", _redis_url),
     "DATABASE_URL": ("", _database_url),
     "SECRET_KEY": ("", _secret),
 }
-_HIDDEN = ("SECRET_KEY", "DATABASE_URL", "_API_KEY", "_BASE_URL")
+_HIDDEN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "_API_KEY", "_BASE_URL")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 This layer lies below the libraries, so that every other one can log under the id of the request at hand.
 
-requests  a request and its answer as every door has them, its id, who asks
-models    the tables of keys and of the audit trail
+requests         a request and its answer as every door has them, its id, who asks
+forwarding       what a trusted reverse proxy says of it
+limits           how many requests are let in, by shared_counters or redis_counters
+guard_rails      how full disk and memory may be for writes
+models           the tables of keys and of the audit trail
 """

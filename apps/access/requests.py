@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ FIXED_HEADERS = {
 }
 if settings.TLS:
     FIXED_HEADERS["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
-_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 current_request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -47,10 +47,11 @@ class RequestIdFilter(logging.Filter):
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """A request that is not let in. `code` is a stable code of the API's errors."""
+    """A request that is not let in. `code` is a stable code of the API's errors; `headers` go with the answer."""
 
     code: str
     detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
         raise Refused(
             "host_not_allowed", f"The request's Host header, {host[:100]!r}, is not among VECTORDB_ALLOWED_HOSTS."
         )
-    if method not in _SAFE_METHODS and origin.lower() not in settings.CORS_ALLOWED_ORIGINS:
+    if method not in SAFE_METHODS and origin.lower() not in settings.CORS_ALLOWED_ORIGINS:
         if site and site not in ("same-origin", "none"):
             raise Refused(
                 "forbidden", f"A page of another origin may not change anything here (Sec-Fetch-Site: {site})."

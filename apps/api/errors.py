@@ -63,6 +63,7 @@ CODES: dict[str, tuple[int, str]] = {
     "precondition_failed": (412, "Precondition failed"),
     "body_too_large": (413, "Body too large"),
     "unsupported_media_type": (415, "Unsupported media type"),
+    "rate_limited": (429, "Too many requests"),
     "embedding_failed": (502, "Embedding failed"),
     "internal_error": (500, "Internal error"),
     "busy": (503, "Database busy"),
@@ -171,7 +172,7 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, Problem):
         return error
     if isinstance(error, Refused):
-        return Problem(error.code, error.detail)
+        return Problem(error.code, error.detail, headers=error.headers)
     if isinstance(error, LibraryError):
         code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
         detail = error.detail if len(error.faults) != 1 else _sentence(error)

@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 
+from apps.access.limits import admitted
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
 from apps.api.hints import meant_path
@@ -42,11 +43,18 @@ class RequestMiddleware:
         return response
 
     def _admit(self, request: HttpRequest) -> HttpResponse:
+        if request.principal is not None:  # type: ignore[attr-defined]
+            return self._get_response(request)
         try:
-            request.principal = request.principal or _admit(request)  # type: ignore[attr-defined]
+            request.principal = principal = _admit(request)  # type: ignore[attr-defined]
+            address = request.META.get("REMOTE_ADDR", "")
+            with admitted(principal, address, request.method or "", request.path_info) as headers:
+                response = self._get_response(request)
         except Refused as refused:
             return response_to(request, problem_of(refused) or BUG)
-        return self._get_response(request)
+        for name, value in headers.items():
+            response.headers[name] = value
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """A database that is busy or full is no bug, in the admin either."""

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from apps.access.limits import prepare as prepare_counters
 from apps.operations.edge.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
             "proc_name": "vectordb",
             "control_socket_disable": True,
-            "pre_fork": lambda _arbiter, _worker: _freeze_heap(),
+            "pre_fork": _before_fork,
             "post_fork": _after_fork,
+            "child_exit": _after_death,
             "post_worker_init": lambda _worker: _freeze_heap(),
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
@@ -65,6 +67,12 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
     # It ends when nobody holds the other end of its standard input, as when this process has died.
     maintenance_input = -1
     maintenance_from = 0.0
+
+    def __init__(self, app: Server) -> None:
+        super().__init__(app)
+        # While workers are replaced there are twice as many, and a signal may ask for more.
+        columns = 4 * settings.WORKERS + 8
+        self.counters, self.free_columns = prepare_counters(columns), list(range(columns))
 
     def manage_workers(self) -> None:
         super().manage_workers()
@@ -117,6 +125,18 @@ def _freeze_heap() -> None:
     of a request, and write to memory that processes share."""
     gc.collect()
     gc.freeze()
+
+
+def _before_fork(arbiter: _Supervisor, worker: Any) -> None:
+    """Give a worker a column of its own in the counters, which it inherits."""
+    worker.column = arbiter.counters.column = arbiter.free_columns.pop()
+    _freeze_heap()
+
+
+def _after_death(arbiter: _Supervisor, worker: Any) -> None:
+    """What a worker ran when it died runs no more."""
+    arbiter.counters.clear(worker.column)
+    arbiter.free_columns.append(worker.column)
 
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:

@@ -14,6 +14,7 @@ from asgiref.wsgi import WsgiToAsgiInstance
 from django.conf import settings
 
 from apps.access.forwarding import apply_forwarding
+from apps.access.limits import admitted
 from apps.access.requests import (
     ADMITTED,
     Answer,
@@ -105,7 +106,14 @@ class Edge:
             return _GONE
         current_request_id.set(request.id)
         try:
-            return self.route(request) or self._run_wsgi(request)
+            # What Django admits is within its limits there.
+            if request.principal is None:
+                return self._run_wsgi(request)
+            scope = request.scope
+            with admitted(request.principal, scope["client"][0], scope["method"], scope["path"]) as headers:
+                reply = self.route(request) or self._run_wsgi(request)
+            reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
+            return reply
         except BaseException as error:
             return self.explain(error)
 

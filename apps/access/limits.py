@@ -1,0 +1,143 @@
+"""How many requests are let in: a minute by key and by address, and at a time by key.
+
+Counts are those of all workers of a host, or of all hosts that share a Redis. Where nothing is limited, nothing is
+counted.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import Literal, NamedTuple, TypeAlias
+
+from django.conf import settings
+
+from apps.access.guard_rails import check_room
+from apps.access.redis_counters import Counters, RedisCounters
+from apps.access.requests import SAFE_METHODS, Principal, Refused
+from apps.access.shared_counters import SECONDS, SharedCounters
+
+Kind: TypeAlias = Literal["read", "write", "delete"]
+
+_READING_POSTS = re.compile(r"/api/v1/libraries/[^/]+/(query(/batch)?|chunks/(get|count|list|fields|facets))")
+_DELETING_POSTS = re.compile(r"/api/v1/libraries/[^/]+/chunks/delete")
+# Monitoring must get through, and files of pages cost nothing.
+_UNLIMITED = ("/health", "/ready", "/metrics")
+_API = "/api/v1/"
+
+
+class Allowance(NamedTuple):
+    """How many requests of a kind one client may make in a minute, under the name that they are counted by."""
+
+    policy: str
+    counted_by: str
+    limit: int
+
+
+class _Meter:
+    """The counters of this process, once there is something to count."""
+
+    shared: SharedCounters | None = None
+    rates: Counters | None = None
+
+
+def prepare(columns: int) -> SharedCounters:
+    """Make the counters that processes forked from this one share, of which at most `columns` run at a time."""
+    _Meter.shared = SharedCounters(columns, settings.THREADS)
+    _Meter.rates = RedisCounters(settings.REDIS_URL, _Meter.shared) if settings.REDIS_URL else _Meter.shared
+    return _Meter.shared
+
+
+def kind_of(method: str, path: str) -> Kind:
+    """What a request does: queries and the like are reads, though they are posted."""
+    if method in SAFE_METHODS:
+        return "read"
+    if method == "DELETE" or (method == "POST" and _DELETING_POSTS.fullmatch(path)):
+        return "delete"
+    return "read" if method == "POST" and _READING_POSTS.fullmatch(path) else "write"
+
+
+@contextmanager
+def admitted(principal: Principal, address: str, method: str, path: str) -> Iterator[Mapping[str, str]]:
+    """Let a request in for as long as the block runs; gives the headers that tell of its limits. Raise Refused."""
+    kind = kind_of(method, path)
+    if kind == "write" and path.startswith(_API):
+        check_room()
+    headers: dict[str, str] = {}
+    if allowances := _allowances(principal, address, kind, path):
+        headers = _spend(allowances)
+    most = settings.KEY_CONCURRENT_REQUESTS if principal.key_id else 0
+    if not most:
+        yield headers
+        return
+    shared = _shared()
+    if not shared.enter(principal.key_id, most):
+        detail = f"{most} requests of this key run already (limit VECTORDB_KEY_CONCURRENT_REQUESTS). Wait for one."
+        raise Refused("rate_limited", detail, {"Retry-After": "1"})
+    try:
+        yield headers
+    finally:
+        shared.leave(principal.key_id)
+
+
+def note_failed_login(address: str) -> None:
+    """Count a credential that was refused; raise Refused where the address has had too many refused."""
+    if not settings.FAILED_LOGINS_PER_MINUTE:
+        return
+    hit = _rates().hit(f"logins:{_network(address)}", settings.FAILED_LOGINS_PER_MINUTE)
+    if not hit.is_allowed:
+        detail = f"Too many credentials of {address} were refused. Wait {hit.wait} s."
+        raise Refused("rate_limited", detail, {"Retry-After": str(hit.wait)})
+
+
+def _allowances(principal: Principal, address: str, kind: Kind, path: str) -> list[Allowance]:
+    if kind == "read":
+        policy, own = "reads", principal.reads_per_minute
+        of_keys, of_addresses = settings.KEY_READS_PER_MINUTE, settings.ADDRESS_READS_PER_MINUTE
+    else:
+        policy, own = "writes", principal.writes_per_minute
+        of_keys, of_addresses = settings.KEY_WRITES_PER_MINUTE, settings.ADDRESS_WRITES_PER_MINUTE
+    found = []
+    if principal.key_id and (own is not None or of_keys):
+        limit = of_keys if own is None else own
+        found.append(Allowance(policy, f"{policy}:{principal.key_id}", limit))
+    if of_addresses:
+        found.append(Allowance(f"address-{policy}", f"{policy}@{_network(address)}", of_addresses))
+    return [] if path in _UNLIMITED or path.startswith(settings.STATIC_URL) else found
+
+
+def _spend(allowances: list[Allowance]) -> dict[str, str]:
+    """Count a request; return the headers of its answer, as the IETF's draft on RateLimit header fields has them."""
+    policies, states = [], []
+    for policy, counted_by, limit in allowances:
+        hit = _rates().hit(counted_by, limit)
+        policies.append(f'"{policy}";q={limit};w={SECONDS}')
+        states.append(f'"{policy}";r={hit.remaining}' + (f";t={hit.wait}" if hit.wait else ""))
+        if not hit.is_allowed:
+            whose = "address" if policy.startswith("address") else "key"
+            detail = f"This {whose} may make {limit} {policy.rpartition('-')[2]} a minute. Wait {hit.wait} s."
+            headers = {"Retry-After": str(hit.wait), "RateLimit-Policy": policies[-1], "RateLimit": states[-1]}
+            raise Refused("rate_limited", detail, headers)
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+
+
+def _shared() -> SharedCounters:
+    # Under another server than `manage.py serve`, each process counts for itself.
+    return _Meter.shared or prepare(1)
+
+
+def _rates() -> Counters:
+    _shared()
+    assert _Meter.rates is not None
+    return _Meter.rates
+
+
+@lru_cache(maxsize=1024)
+def _network(address: str) -> str:
+    """What stands for one client: its address, of IPv6 the 64 bits that one client has all addresses of."""
+    try:
+        is_long = ip_address(address).version == 6
+    except ValueError:
+        return address
+    return str(ip_network(f"{address}/64", strict=False)) if is_long else address

@@ -1,0 +1,162 @@
+"""Counts that all workers of a host share: requests of the last minute by name, and requests that run now.
+
+They lie in one file in memory, which the master makes before it forks and workers inherit. A worker that dies leaves no
+lock behind, because the system releases it, and no running request, because the master clears the worker's counts.
+
+A window is a ring of the counts of 61 seconds: the one at hand and the 60 before it, so no span of 60 seconds ever has
+more than the limit. Seconds are those since the start of the system, which no change of its clock moves.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from time import monotonic
+from typing import NamedTuple
+
+SECONDS = 60
+_RING = SECONDS + 1
+# A name's digest, the second of the last count, and the counts of the seconds, each at its number modulo 61.
+_WINDOW = struct.Struct(f"16sQ{_RING}I")
+_COUNT = struct.Struct("I")
+_WINDOWS_OF_BUCKET = 8
+_BUCKETS = 2048
+_NOBODY = bytes(16)
+
+
+class Hit(NamedTuple):
+    """Whether a request was counted, how many more there may be now, and in how many seconds there may be another."""
+
+    is_allowed: bool
+    remaining: int
+    wait: int
+
+
+class SharedCounters:
+    """Counts for `columns` processes that run at most `running` requests each. Methods take some microseconds."""
+
+    def __init__(self, columns: int, running: int, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._rows = max(256, 2 * columns * running)
+        self._row = struct.Struct(f"16s{columns}I")
+        self._running_at = _BUCKETS * _WINDOWS_OF_BUCKET * _WINDOW.size
+        size = self._running_at + self._rows * self._row.size
+        self._file = _file_in_memory()
+        os.ftruncate(self._file, size)
+        self._memory = mmap.mmap(self._file, size)
+        self._threads = threading.Lock()
+        self.column = 0
+
+    def hit(self, name: str, limit: int) -> Hit:
+        """Count a request under `name`, unless `limit` of them were counted in the last minute."""
+        digest, now = _digest(name), int(self._clock())
+        bucket = int.from_bytes(digest[:8]) % _BUCKETS
+        with self._locked(bucket):
+            offset = self._window(bucket * _WINDOWS_OF_BUCKET * _WINDOW.size, digest, now)
+            _, last, *counts = _WINDOW.unpack_from(self._memory, offset)
+            for second in range(max(last, now - _RING) + 1, now + 1):
+                counts[second % _RING] = 0
+            used = sum(counts)
+            is_allowed = used < limit
+            if is_allowed:
+                counts[now % _RING] += 1
+                used += 1
+            _WINDOW.pack_into(self._memory, offset, digest, now, *counts)
+        return Hit(is_allowed, max(0, limit - used), seconds_until_free(_by_age(counts, now), used, limit))
+
+    def _window(self, start: int, digest: bytes, now: int) -> int:
+        """The offset of the window of `digest` in the bucket at `start`: its own, or else the one that was idle for
+        longest. Where that is not empty yet, its counts stay: to be forgotten must not let anybody have more."""
+        offsets = range(start, start + _WINDOWS_OF_BUCKET * _WINDOW.size, _WINDOW.size)
+        oldest, oldest_last = start, now + 1
+        for offset in offsets:
+            found, last = struct.unpack_from("16sQ", self._memory, offset)
+            if found == digest:
+                return offset
+            if last < oldest_last:
+                oldest, oldest_last = offset, last
+        return oldest
+
+    def enter(self, name: str, limit: int) -> bool:
+        """Count a running request under `name`, unless `limit` of them run; then it is to `leave`."""
+        digest = _digest(name)
+        with self._locked(_BUCKETS):
+            offset = self._row_of(digest)
+            found, *counts = self._row.unpack_from(self._memory, offset)
+            if found == digest and sum(counts) >= limit:
+                return False
+            counts[self.column] += 1
+            self._row.pack_into(self._memory, offset, digest, *counts)
+        return True
+
+    def leave(self, name: str) -> None:
+        """A request that had entered under `name` has ended."""
+        digest = _digest(name)
+        with self._locked(_BUCKETS):
+            offset = self._row_of(digest) + 16 + 4 * self.column
+            (count,) = _COUNT.unpack_from(self._memory, offset)
+            _COUNT.pack_into(self._memory, offset, max(0, count - 1))
+
+    def clear(self, column: int) -> None:
+        """Forget the running requests of a process that has ended."""
+        with self._locked(_BUCKETS):
+            for row in range(self._rows):
+                _COUNT.pack_into(self._memory, self._running_at + row * self._row.size + 16 + 4 * column, 0)
+
+    def _row_of(self, digest: bytes) -> int:
+        """The offset of the row of `digest`, or else of one under which nothing runs: there are twice as many rows as
+        requests that may run. A name keeps its row until another one needs it."""
+        first, free = int.from_bytes(digest[:8]), -1
+        for i in range(self._rows):
+            offset = self._running_at + (first + i) % self._rows * self._row.size
+            found = self._memory[offset : offset + 16]
+            if found == digest:
+                return offset
+            if free < 0 and not any(self._row.unpack_from(self._memory, offset)[1:]):
+                free = offset
+            if found == _NOBODY:
+                break
+        return free
+
+    @contextmanager
+    def _locked(self, byte: int) -> Iterator[None]:
+        """Locks of files are a process's, so threads need one of their own."""
+        with self._threads:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
+
+
+def seconds_until_free(counts: list[int], used: int, limit: int) -> int:
+    """In how many seconds fewer than `limit` of `used` requests are left, if `counts` has those of each second, the
+    oldest first, of which one ends with every second."""
+    for i, count in enumerate(counts):
+        if used < limit:
+            return i
+        used -= count
+    return len(counts)
+
+
+def _by_age(counts: list[int], now: int) -> list[int]:
+    oldest = (now + 1) % _RING
+    return counts[oldest:] + counts[:oldest]
+
+
+def _digest(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=16).digest()
+
+
+def _file_in_memory() -> int:
+    """The descriptor of a file that has no name, and that processes inherit."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("vectordb-counters")
+    file, path = tempfile.mkstemp()
+    os.unlink(path)
+    return file

@@ -1,0 +1,67 @@
+"""Past a share of disk or memory nothing is written, but deletes are."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.test import Client, override_settings
+
+from apps.access.guard_rails import _group_percents, disk_percent, memory_percent
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
+
+LIBRARY = "/api/v1/libraries/made"
+
+
+@pytest.fixture
+def asking() -> Iterator[Client]:
+    client = Client(headers={"Host": "localhost"})
+    body = {"id": "made", "name": "Made", "dimension": 2}
+    assert client.post("/api/v1/libraries", body, "application/json").status_code == 201
+    chunks = {"chunks": [{"id": f"{i}", "embedding": [1, i]} for i in range(3)]}
+    assert client.post(f"{LIBRARY}/chunks", chunks, "application/json").status_code == 200
+    yield client
+    client.delete(LIBRARY)
+
+
+# A share of nothing is exceeded on every machine.
+@pytest.mark.parametrize(
+    ("setting", "code", "seconds"), [("MAX_DISK_PERCENT", "disk_full", "30"), ("MAX_MEMORY_PERCENT", "exhausted", "10")]
+)
+def test_writes_stop_and_deletes_go_on(asking: Client, setting: str, code: str, seconds: str) -> None:
+    with override_settings(**{setting: 0}):
+        for method, path, body in (
+            ("POST", "/chunks", {"chunks": [{"id": "new", "embedding": [1, 1]}]}),
+            ("PATCH", "", {"name": "Other"}),
+            ("PUT", "/documents/new", {"chunks": [{"embedding": [1, 1]}]}),
+            ("POST", "/chunks/update", {"ids": ["0"], "metadata": {}}),
+        ):
+            refused = asking.generic(method, LIBRARY + path, json.dumps(body), "application/json")
+            assert (refused.status_code, refused.json()["code"], refused["Retry-After"]) == (503, code, seconds)
+            assert f"VECTORDB_{setting}" in refused.json()["detail"]
+        assert asking.get(LIBRARY).status_code == 200
+        query = asking.post(f"{LIBRARY}/query", {"vector": [1, 0]}, "application/json")
+        assert len(query.json()["results"]) == 3
+        assert asking.post(f"{LIBRARY}/chunks/delete", {"ids": ["0"]}, "application/json").json() == {"deleted": 1}
+        assert asking.delete(f"{LIBRARY}/chunks/1").status_code == 204
+    assert asking.patch(LIBRARY, {"name": "Other"}, "application/json").status_code == 200
+
+
+def test_what_is_measured_is_a_percentage(tmp_path: Path) -> None:
+    assert 0 <= disk_percent(tmp_path) <= 100
+    assert disk_percent(tmp_path / "nowhere") == 0
+    assert 0 <= memory_percent() <= 100
+
+
+def test_a_control_group_without_a_limit_or_of_another_version_says_nothing(tmp_path: Path) -> None:
+    assert list(_group_percents(tmp_path)) == []
+    (tmp_path / "memory.max").write_text("max\n")
+    assert list(_group_percents(tmp_path)) == []
+
+
+def test_mapped_files_of_a_control_group_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 300\ninactive_file 350\n")
+    assert 25.0 in list(_group_percents(tmp_path))
