@@ -101,22 +101,33 @@ class VectorIndex(ABC):
     def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
         """As `build`, of parameters that are checked."""
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        allowed: Mask | None = None,
+        params: Params = NO_PARAMS,
+        sure: int | None = None,
+    ) -> Neighbors:
         """The k nearest rows to each of `queries` [m, d].
 
         `allowed` [n] limits the search to its true rows; all false means no results, None means all rows. At least
         min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts.
+        The first `sure` ranks (None: all) are found as surely as by a search for that many; an index may spend less on
+        the others, and list rows further away in place of some.
         Where an exact search of the matrix costs less, and until the kernels are loaded, that answers.
         """
         count = len(self) if allowed is None else int(np.count_nonzero(allowed))
         allowed = None if allowed is None or count == len(self) else np.ascontiguousarray(allowed)
         found = None
         if count and kernels.are_loaded():
-            found = self._search(np.ascontiguousarray(queries), k, allowed, count, params)
+            found = self._search(np.ascontiguousarray(queries), k, allowed, count, params, min(k, sure or k))
         return self.matrix.search(queries, k, allowed) if found is None else found
 
     @abstractmethod
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+    def _search(
+        self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
+    ) -> Neighbors | None:
         """As `search`, of contiguous arrays; `count` rows are allowed, at least one, and `allowed` is None if all are.
         None where an exact search of the matrix costs less."""
 

@@ -18,7 +18,7 @@ class BruteForce(VectorIndex):
     def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
         return cls(matrix)
 
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> None:
+    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int) -> None:
         """Leave all to the matrix."""
 
     def save(self, folder: Path) -> None:

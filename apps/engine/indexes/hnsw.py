@@ -94,11 +94,13 @@ class Hnsw(VectorIndex):
             index._graph.ef *= 2
         return index
 
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+    def _search(
+        self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
+    ) -> Neighbors | None:
         graph = self._graph
         if graph is None:
             return None
-        first = max(k, params.get("ef") or max(graph.ef, 2 * k)) * len(self) // count
+        first = max(k, params.get("ef") or max(graph.ef, 2 * sure)) * len(self) // count
 
         def search(block: Float32, kept: int) -> Candidates:
             length = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept

@@ -72,7 +72,9 @@ class KdTree(VectorIndex):
         points, boxes = _build_leaves(rows[order], levels)
         return cls(matrix, Tree(points, order.astype(np.int32), boxes))
 
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+    def _search(
+        self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
+    ) -> Neighbors | None:
         if allowed is not None and (
             count * count < _SCAN_COST * k * len(self) or self.matrix.dimension > self.many_dimensions
         ):

@@ -131,7 +131,9 @@ class Lsh(VectorIndex):
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
         return cls(matrix, Arrays(frame, signs, signatures, starts, rows))
 
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
+    def _search(
+        self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
+    ) -> Neighbors | None:
         effort = self.effort(params, count, k)
         if effort is None:
             return None

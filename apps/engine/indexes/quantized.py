@@ -37,6 +37,8 @@ _GOOD_LENGTH = 512
 _LONGEST = 2048
 # It grows with k more slowly than k does.
 _GROWTH = 0.75
+# The least number of rows that are scored exactly for each rank, where not all ranks need be sure.
+_LEAST_FOR_OTHERS = 2
 # An exact scan of one row in eight costs about what the scan of all codes does.
 _SCAN_SHARE = 8
 _KIND = "IndexIVFPQFastScan"
@@ -102,10 +104,15 @@ class Quantized(VectorIndex):
                     break
         return chosen
 
-    def _search(self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params) -> Neighbors | None:
-        rows, codes, is_whole = len(self), self._codes, "rescore" in params
+    def _search(
+        self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
+    ) -> Neighbors | None:
+        rows, codes = len(self), self._codes
         if codes is None:
             return None
+        # The rule by which a list is read and made longer is about the last rank.
+        is_whole = "rescore" in params or sure < k
+        usual = codes.length(k) if sure == k else max(codes.length(sure), _LEAST_FOR_OTHERS * k)
 
         def search(block: Float32, length: int) -> Candidates:
             # A list is not full where few different rows are allowed, or all look alike to the query.
@@ -127,7 +134,7 @@ class Quantized(VectorIndex):
             k,
             allowed,
             matrix=self.matrix,
-            length=max(k, params["rescore"] if is_whole else codes.length(k)),
+            length=max(k, params.get("rescore", usual)),
             pays=lambda length: count > max(2 * length, rows // _SCAN_SHARE),
             search=search,
         )

@@ -40,9 +40,12 @@ class Part(ABC):
         """The type of the index that answers."""
 
     @abstractmethod
-    def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
+    def search(
+        self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None, sure: int | None
+    ) -> Neighbors:
         """The k nearest to each of `queries` [m, dimension] of the rows that `allowed` names, all of which live; None
-        names all live rows. `exact` asks no approximate index, which gets those of `params` that it takes."""
+        names all live rows. `exact` asks no approximate index, which gets `sure`, and those of `params` that it takes.
+        """
 
     @property
     def is_bare(self) -> bool:
@@ -118,8 +121,11 @@ class Part(ABC):
     def _columns_at(self, field: str, places: Int64) -> Iterator[tuple[Columns, Int64, Int64]]:
         """The blocks of a field's column that hold the rows `places`, with the positions in `places` of those that each
         holds, and their rows in it."""
-        start = 0
-        for block in self.row_data.column_blocks(field, len(self.keys)):
+        start, blocks = 0, self.row_data.column_blocks(field, len(self.keys))
+        if len(blocks) == 1:
+            yield blocks[0], np.arange(len(places)), places
+            return
+        for block in blocks:
             here = np.flatnonzero((places >= start) & (places < start + len(block)))
             if len(here):
                 yield block, here, places[here] - start

@@ -120,20 +120,23 @@ class Segment(Part):
     def nbytes(self) -> int:
         return super().nbytes + self.index.nbytes
 
-    def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
+    def search(
+        self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None, sure: int | None
+    ) -> Neighbors:
         allowed = self.alive if allowed is None else allowed
         if exact:
             return self.matrix.search(queries, k, allowed)
         if params:
             known = {parameter.name for parameter in self.index.search_parameters}
             params = {name: value for name, value in params.items() if name in known}
-        return self.index.search(queries, k, allowed, params)
+        return self.index.search(queries, k, allowed, params, sure)
 
     def places(self, keys: Int64) -> Int64:
         last = len(self.keys) - 1
         if self.keys[last] - self.keys[0] == last:
             # Keys that follow one another, as those of rows written together do, need no bisection.
-            places = np.clip(keys - self.keys[0], 0, last)
+            # (`np.clip` costs more than the rest of this for a few hundred keys.)
+            places = np.minimum(np.maximum(keys - self.keys[0], 0), last)
         else:
             places = np.minimum(np.searchsorted(self.keys, keys), last)
         found = self.keys[places] == keys

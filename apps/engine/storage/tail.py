@@ -117,7 +117,9 @@ class Tail(Part):
         """Memory of the whole buffer, which is shared with other tails."""
         return self.buffer.nbytes
 
-    def search(self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None) -> Neighbors:
+    def search(
+        self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None, sure: int | None
+    ) -> Neighbors:
         return self.matrix.search(queries, k, self.alive if allowed is None else allowed, order=self.keys)
 
 

@@ -224,14 +224,16 @@ class View:
         exact: bool = False,
         params: Params = NO_PARAMS,
         allowed: Sequence[Mask] | None = None,
+        sure: int | None = None,
     ) -> list[Hits]:
         """The k nearest chunks to each of `queries` [m, dimension], best first; ties go to the lower key.
 
         `exact` asks no approximate index; of the search parameters `params`, each index takes those that it knows.
-        `allowed`, as `matching` gives it, limits the search to some of the live rows.
+        `allowed`, as `matching` gives it, limits the search to some of the live rows. An approximate index finds the
+        first `sure` as surely as a search for that many would (None: all k).
         """
         found = [
-            (part, part.search(queries, k, exact=exact, params=params, allowed=mask))
+            (part, part.search(queries, k, exact=exact, params=params, allowed=mask, sure=sure))
             for part, mask in self._parts_with(allowed)
             if len(part.keys) and not part.is_bare and (mask is None or mask.any())
         ]

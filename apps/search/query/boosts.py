@@ -26,7 +26,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost]) 
             warnings.append(_explain_no_effect(boost))
     order = np.lexsort((keys, -scores))
     return hits._replace(
-        keys=[hits.keys[place] for place in order.tolist()],
+        keys=keys[order].tolist(),
         scores=scores[order].tolist(),
         exact=False,
         plan=f"{hits.plan}, then boost ({len(hits.keys)} candidates)",

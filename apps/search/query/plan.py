@@ -33,6 +33,8 @@ class EmbeddedTexts(NamedTuple):
     vectors: Mapping[str, Float32]
 
 
+# Of the candidates of boosts, this part are the first ranks for certain, as far as an index is certain of any.
+_SURE_SHARE = 8
 _NO_TEXTS = EmbeddedTexts(None, {})
 
 
@@ -102,6 +104,7 @@ def _request(library: OpenLibrary, spec: QuerySpec, vector: Float32 | None, at: 
         # Groups, boosted and diverse results are made from the beginning of the ranking on.
         offset=spec.offset if is_ranking else 0,
         first=spec.mmr_ranks,
+        sure=max(1, spec.depth // _SURE_SHARE) if spec.boost else None,
     )
 
 

@@ -58,6 +58,7 @@ class SearchRequest(NamedTuple):
 
     An approximate index finds other rows when it is asked for more of them. So the ranking begins with what a search
     for `first` finds (None: a page, `fetch` - `offset`), and deeper searches continue it, whatever the `offset`.
+    In mode `vector` the first `sure` ranks are found as surely as by a search for that many (None: all).
     """
 
     fetch: int
@@ -73,6 +74,7 @@ class SearchRequest(NamedTuple):
     within: Filter = EVERYTHING
     offset: int = 0
     first: int | None = None
+    sure: int | None = None
 
 
 class RankedHits(NamedTuple):
@@ -170,7 +172,7 @@ class Searcher:
         groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             if request.mode == "vector":
-                depths = _depth(request), request.offset, request.first
+                depths = _depth(request), request.offset, request.first, request.sure
                 options = request.filter, request.filter_mode, request.exact, request.within
                 groups[*depths, *options, *sorted(request.params.items())].append(i)
             else:
@@ -286,10 +288,11 @@ class Searcher:
         allowed = self._allow_before(view, request)
         exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
         first, *deeper = _depths(view, request, exact)
-        hits = view.search(vectors, first, exact=exact, params=request.params, allowed=allowed.masks)
+        params, sure = request.params, request.sure
+        hits = view.search(vectors, first, exact=exact, params=params, allowed=allowed.masks, sure=sure)
         for depth in deeper:
             self._budget.check_time()
-            more = view.search(vectors, depth, exact=exact, params=request.params, allowed=allowed.masks)
+            more = view.search(vectors, depth, exact=exact, params=params, allowed=allowed.masks, sure=sure)
             hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
         return [_rank(one, allowed, view) for one in hits]
 
@@ -307,7 +310,7 @@ class Searcher:
         before, and is the same however many are asked for.
         """
         depth = max(_depth(request), FUSED_RANKS)
-        deeper = request._replace(fetch=depth, offset=0, first=FUSED_RANKS, left_out=None)
+        deeper = request._replace(fetch=depth, offset=0, first=FUSED_RANKS, sure=None, left_out=None)
         weights, constant = (request.hybrid.vector_weight, request.hybrid.lexical_weight), request.hybrid.rrf_k
         sides = (
             self._search_vectors(view, [deeper])[0] if weights[0] else _NOT_ASKED,

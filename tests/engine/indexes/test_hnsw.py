@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_most_neighbours_are_found(metric: Metric, dimension: int, k: int) -> No
     assert (found.compared < ROWS).all()
     assert_sound(found, vectors, metric, queries, k)
     assert recall(found, vectors, metric, queries, k) >= 0.98
+
+
+def test_first_ranks_are_as_sure_as_those_of_a_shorter_search() -> None:
+    vectors, queries, index = built(Metric.COSINE, 80)
+    k = 100
+    found, whole = index.search(queries, k, sure=12), index.search(queries, k)
+    assert (found.compared < whole.compared).all()
+    assert_sound(found, vectors, Metric.COSINE, queries, k)
+    first = replace(found, positions=found.positions[:, :12], scores=found.scores[:, :12])
+    assert recall(first, vectors, Metric.COSINE, queries, 12) >= 0.98
+    assert recall(found, vectors, Metric.COSINE, queries, k) >= 0.9
 
 
 @pytest.mark.parametrize("metric", [Metric.COSINE, Metric.EUCLIDEAN])

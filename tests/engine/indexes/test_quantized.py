@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_nearly_all_neighbours_are_found(metric: Metric, k: int) -> None:
     assert (found.compared == ROWS).all()
     assert_sound(found, vectors, metric, QUERIES, k)
     assert recall(found, vectors, metric, QUERIES, k) >= 0.99
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_first_ranks_are_as_sure_as_those_of_a_shorter_search(metric: Metric) -> None:
+    vectors, index = built(metric)
+    found = index.search(QUERIES, 200, sure=25)
+    assert_sound(found, vectors, metric, QUERIES, 200)
+    first = replace(found, positions=found.positions[:, :25], scores=found.scores[:, :25])
+    assert recall(first, vectors, metric, QUERIES, 25) >= 0.99
+    assert recall(found, vectors, metric, QUERIES, 200) >= 0.9
 
 
 @pytest.mark.parametrize("metric", Metric)

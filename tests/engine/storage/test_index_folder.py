@@ -47,7 +47,9 @@ def test_what_is_read_back_answers_as_what_was_written(tmp_path: Path, kind: str
         assert np.array_equal(read.live_keys(), made.live_keys())
         assert np.array_equal(read.matrix.vectors, made.matrix.vectors)
         for exact in (False, True):
-            found, expected = (one.search(queries, 12, exact=exact, params={}, allowed=None) for one in (read, made))
+            found, expected = (
+                one.search(queries, 12, exact=exact, params={}, allowed=None, sure=None) for one in (read, made)
+            )
             assert np.array_equal(found.positions, expected.positions)
             assert found.scores.tobytes() == expected.scores.tobytes()
             assert not np.isin(found.positions, np.arange(read.dead)).any()
