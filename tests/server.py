@@ -1,11 +1,15 @@
 """A real server for a test: `manage.py serve` in a process group of its own, on a free port, in a folder of its own."""
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +30,16 @@ _SECONDS = 120.0
 class Server:
     """A server that runs from `folder`; `settings` are environment variables, `root` is the checkout that is served.
 
-    Where the tests run on PostgreSQL (`tests/environment.py`), each server has a database of its own.
+    Where the tests run on PostgreSQL (`tests/environment.py`), each server has a database of its own. A server starts
+    on a copy of an empty database that was migrated before, which saves it the migrations; one that `makes_database`
+    starts without any, as a person's does.
     """
 
-    def __init__(self, folder: Path, root: Path = ROOT, **settings: Any) -> None:
+    def __init__(self, folder: Path, root: Path = ROOT, *, makes_database: bool = False, **settings: Any) -> None:
         self.folder = folder
         self.root = root
-        self.database = _new_database()
+        self.makes_database = makes_database
+        self.database = _new_database(is_migrated=not makes_database)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -65,6 +72,9 @@ class Server:
     def launch(self, under: Sequence[str] = ()) -> None:
         """Start, and wait for nothing."""
         self._is_under_another = bool(under)
+        if not (self.makes_database or self.database or self.folder.exists()):
+            self.folder.mkdir(mode=0o700, parents=True)
+            shutil.copy(_migrated_database(), self.folder)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*under, sys.executable, str(self.root / "manage.py"), "serve"],
@@ -218,21 +228,34 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
-def _new_database() -> str:
+def _new_database(*, is_migrated: bool) -> str:
     """The URL of a new database on the PostgreSQL server that the tests run on; empty where they run on SQLite."""
     url = os.environ.get("DATABASE_URL", "")
     if not url.startswith("postgres"):
         return ""
     name = f"test_{uuid.uuid4().hex}"
+    template = f"TEMPLATE {_migrated_database()}" if is_migrated else ""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} {template}")
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
+@functools.cache
+def _migrated_database() -> str:
+    """An empty database for servers to start on: the path of SQLite's file, or the name of PostgreSQL's database."""
+    folder = tempfile.mkdtemp(prefix="vectordb-test-")
+    atexit.register(shutil.rmtree, folder)
+    server = Server(Path(folder) / "data", makes_database=True)
+    atexit.register(server.drop_database)
+    migrated = server.manage("migrate", "--verbosity", "0")
+    assert migrated.returncode == 0, migrated.stderr
+    return urlsplit(server.database).path[1:] or str(server.folder / "vectordb.sqlite3")
+
+
 @contextlib.contextmanager
-def serving(folder: Path, root: Path = ROOT, **settings: Any) -> Iterator[Server]:
+def serving(folder: Path, root: Path = ROOT, *, makes_database: bool = False, **settings: Any) -> Iterator[Server]:
     """A running server; stopped at the end of the block."""
-    server = Server(folder, root, **settings)
+    server = Server(folder, root, makes_database=makes_database, **settings)
     try:
         yield server.start()
     finally:

@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     """A server that does not run, with an empty database of its own."""
     folder = tmp_path / "data"
     folder.mkdir()
-    server = Server(folder)
+    server = Server(folder, makes_database=True)
     yield server
     server.drop_database()
 

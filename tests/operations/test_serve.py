@@ -24,10 +24,12 @@ from tests.server import ROOT, Server, is_alive, serving, until
 pytestmark = pytest.mark.any_database
 
 
-@pytest.fixture
-def running(folder: Path) -> Iterator[Server]:
-    """A server that a test may harm."""
-    with serving(folder) as server:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has made its database, and was told of a setting that there is not. Tests may end its processes,
+    which it replaces, but not its master."""
+    folder = tmp_path_factory.mktemp("running") / "data"
+    with serving(folder, makes_database=True, VECTORDB_WORKRES=1) as server:
         yield server
 
 
@@ -40,8 +42,10 @@ def run_in_shell(command: str) -> bytes:
     return subprocess.run(command, shell=True, capture_output=True, check=True, timeout=60).stdout
 
 
-def test_the_first_start_loads_samples_and_prints_lines_that_work(folder: Path) -> None:
-    with serving(folder, VECTORDB_SAMPLE=1) as server, server.client() as client:
+def test_the_first_start_loads_samples_and_prints_lines_that_work_and_the_next_leaves_what_is_there(
+    folder: Path,
+) -> None:
+    with serving(folder, makes_database=True, VECTORDB_SAMPLE=1) as server, server.client() as client:
         said = server.log.read_text()
         assert f"This is a new database: {folder}/" in said
         by_meaning, by_words = (orjson.loads(run_in_shell(line))["results"] for line in printed_commands(server))
@@ -55,7 +59,14 @@ def test_the_first_start_loads_samples_and_prints_lines_that_work(folder: Path) 
         assert all(document["title"] and document["source"] and document["metadata"] for document in documents)
         assert sum(document["chunk_count"] for document in documents) > len(documents) > 10
         assert client.get("/libraries/handbook-sample").json()["embedding"]["provider"] == "wordllama"
-    with serving(folder) as server:
+        # The next start leaves what is there.
+        client.post("/libraries", json={"id": "mine", "name": "Mine"}).raise_for_status()
+        for library in ("wordnet-sample", "handbook-sample"):
+            client.delete(f"/libraries/{library}").raise_for_status()
+        assert server.stop() == 0
+        server.start()
+        assert [item["id"] for item in client.get("/libraries").raise_for_status().json()["items"]] == ["mine"]
+        assert b'"mine"' in run_in_shell(printed_commands(server)[-1])
         assert server.log.read_text().count("This is a new database") == 1
 
 
@@ -67,10 +78,13 @@ def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> N
             client.delete("/libraries/handbook-sample").raise_for_status()
     running.manage("load_sample")
     again = running.manage("load_sample")
-    assert (again.returncode, again.stderr) == (
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (
         1,
-        "CommandError: The sample libraries exist already; delete one to load it again.\n",
+        "CommandError: The sample libraries exist already; delete one to load it again.",
     )
+    with running.client() as client:
+        for library in ("wordnet-sample", "handbook-sample"):
+            client.delete(f"/libraries/{library}").raise_for_status()
 
 
 @pytest.fixture
@@ -127,21 +141,9 @@ def test_an_installation_that_cannot_compile_scans_and_says_so_once(folder: Path
         server.drop_database()
 
 
-def test_the_next_start_leaves_what_is_there(folder: Path) -> None:
-    with serving(folder, VECTORDB_SAMPLE=1) as server, server.client() as client:
-        samples = client.get("/libraries").raise_for_status().json()["items"]
-        client.post("/libraries", json={"id": "mine", "name": "Mine"}).raise_for_status()
-        for library in samples:
-            client.delete(f"/libraries/{library['id']}").raise_for_status()
-        assert server.stop() == 0
-        server.start()
-        assert [item["id"] for item in client.get("/libraries").raise_for_status().json()["items"]] == ["mine"]
-        assert b'"mine"' in run_in_shell(printed_commands(server)[-1])
-
-
-def test_without_the_sample_there_is_nothing_and_the_printed_command_works(folder: Path) -> None:
-    with serving(folder, VECTORDB_SAMPLE=0) as server:
-        assert orjson.loads(run_in_shell(printed_commands(server)[0])) == {"items": [], "next_cursor": None}
+def test_without_the_sample_there_is_nothing_and_the_printed_command_works(running: Server) -> None:
+    libraries = orjson.loads(run_in_shell(printed_commands(running)[0]))["items"]
+    assert not [library["id"] for library in libraries if "sample" in library["id"]]
 
 
 def test_a_bad_setting_stops_the_start_with_one_sentence(folder: Path) -> None:
@@ -214,15 +216,13 @@ def test_a_damaged_secret_key_is_told(folder: Path) -> None:
     assert_stops_with(Server(folder), "secret_key", "damaged")
 
 
-def test_a_misspelt_setting_is_warned_of(folder: Path) -> None:
-    with serving(folder, VECTORDB_WORKRES=1) as server:
-        log = server.log.read_text()
-        assert log.count("VECTORDB_WORKRES is no setting.") == 1
-        assert "Did you mean VECTORDB_WORKERS?\n" in log
+def test_a_misspelt_setting_is_warned_of(running: Server) -> None:
+    log = running.log.read_text()
+    assert log.count("VECTORDB_WORKRES is no setting.") == 1
+    assert "Did you mean VECTORDB_WORKERS?\n" in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(("number", "threads"), [(signal.SIGTERM, 4), (signal.SIGINT, 1)])
 def test_a_signal_ends_all_processes_with_status_0(folder: Path, number: int, threads: int) -> None:
     with serving(folder, VECTORDB_THREADS=threads) as server:
         until(server.maintenance, "maintenance runs")
@@ -268,16 +268,17 @@ def test_maintenance_that_dies_is_started_again(running: Server) -> None:
         assert client.get("/libraries").status_code == 200
 
 
-def test_maintenance_ends_with_the_server_though_workers_live_on(running: Server) -> None:
+def test_maintenance_ends_with_the_server_though_workers_live_on(folder: Path) -> None:
     """Also when a worker was started after it, and so might hold the pipe that keeps it alive."""
-    until(running.maintenance, "maintenance runs")
-    (maintenance,) = running.maintenance()
-    replaced_worker(running)
-    for worker in running.workers():
-        worker.suspend()
-    running.master().kill()
-    until(lambda: not is_alive(maintenance), "maintenance has ended")
-    running.kill()
+    with serving(folder) as server:
+        until(server.maintenance, "maintenance runs")
+        (maintenance,) = server.maintenance()
+        replaced_worker(server)
+        for worker in server.workers():
+            worker.suspend()
+        server.master().kill()
+        until(lambda: not is_alive(maintenance), "maintenance has ended")
+        server.kill()
 
 
 MAINTAIN = "from django.core.management import execute_from_command_line; execute_from_command_line(['', 'maintain'])"
@@ -301,9 +302,9 @@ def test_a_second_maintenance_does_no_harm(running: Server) -> None:
     assert "Another process maintains this data folder already." in ended.stderr
     with running.python(MAINTAIN) as second, running.client() as client:
         try:
-            client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
-            client.post("/libraries/a/chunks", json={"chunks": [{"embedding": [1, 2]}]}).raise_for_status()
-            answer = client.post("/libraries/a/query", json={"vector": [1, 2]}).raise_for_status().json()
+            client.post("/libraries", json={"id": "maintained", "name": "M"}).raise_for_status()
+            client.post("/libraries/maintained/chunks", json={"chunks": [{"embedding": [1, 2]}]}).raise_for_status()
+            answer = client.post("/libraries/maintained/query", json={"vector": [1, 2]}).raise_for_status().json()
             assert len(answer["results"]) == 1
             assert second.poll() is None
         finally:
@@ -349,18 +350,17 @@ def test_what_is_in_the_data_folder_is_for_its_owner(running: Server) -> None:
     assert set(modes.values()) == {0}, modes
 
 
-def test_all_processes_may_open_as_many_files_as_the_system_lets_them(folder: Path) -> None:
-    with serving(folder) as server:
-        until(server.maintenance, "maintenance runs")
-        for process in server.processes():
-            soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
-            assert soft == hard
+def test_all_processes_may_open_as_many_files_as_the_system_lets_them(running: Server) -> None:
+    until(running.maintenance, "maintenance runs")
+    for process in running.processes():
+        soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == hard
 
 
 def test_a_filter_in_a_url_may_have_some_8000_bytes(running: Server) -> None:
     with running.client() as client:
-        client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+        client.post("/libraries", json={"id": "filtered", "name": "F"}).raise_for_status()
         wanted = orjson.dumps({"a": "x" * 7900}).decode()
-        assert client.get("/libraries/a/chunks", params={"filter": wanted}).status_code == 200
-        answer = client.get("/libraries/a/chunks", params={"filter": orjson.dumps({"a": "x" * 8200}).decode()})
+        assert client.get("/libraries/filtered/chunks", params={"filter": wanted}).status_code == 200
+        answer = client.get("/libraries/filtered/chunks", params={"filter": orjson.dumps({"a": "x" * 8200}).decode()})
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
