@@ -1,12 +1,13 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 # make clients: clients generated from the schema, against a server.
+# make superuser: an account for the admin.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
 PYTHON ?= python3
 TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model install dev serve test test-postgresql lint clients bench format requirements
+.PHONY: model install dev serve superuser test test-postgresql lint clients bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -15,6 +16,11 @@ dev: $(VENV)/.dev
 
 serve: $(VENV)/.base
 	@exec $(BIN)/python manage.py serve
+
+# An account for the admin, and for the API's pages in a browser.
+superuser: $(VENV)/.base
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@exec $(BIN)/python manage.py createsuperuser
 
 # The build of PyTorch for CPUs alone, 0.2 GB: PyPI's for Linux brings some 3 GB for NVIDIA's cards.
 TORCH := torch==2.13.0

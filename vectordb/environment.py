@@ -69,11 +69,6 @@ def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8000")
-    if host not in LOOPBACK_HOSTS:
-        raise ValueError(
-            "must be a loopback address (127.0.0.1, localhost or [::1]): this version has no API keys yet, so whoever "
-            "reaches the port may read and delete everything"
-        )
     return text
 
 
@@ -170,7 +165,8 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE": (Config.sentence_transformers_device, _not_blank),
     "VECTORDB_SENTENCE_TRANSFORMERS_THREADS": (Config.sentence_transformers_threads, _whole(1, 256)),
     "VECTORDB_SAMPLE": (1, _switch),
-    "VECTORDB_AUTH": ("off", _one_of("off")),
+    "VECTORDB_AUTH": ("off", _one_of("on", "off")),
+    "VECTORDB_INSECURE": (0, _switch),
     "VECTORDB_ALLOWED_HOSTS": ("localhost,127.0.0.1,[::1]", _hosts),
     "VECTORDB_TRUSTED_PROXIES": ("", _networks),
     "VECTORDB_BASE_PATH": ("", _base_path),
@@ -246,6 +242,13 @@ def read() -> dict[str, Any]:
                 f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or a "
                 "request that waits is cut off unanswered."
             )
+    is_open = values["VECTORDB_AUTH"] == "off" and not values["VECTORDB_INSECURE"]
+    if is_open and values["VECTORDB_BIND"].rpartition(":")[0] not in LOOPBACK_HOSTS:
+        raise ImproperlyConfigured(
+            f"VECTORDB_AUTH=off cannot be used with VECTORDB_BIND={values['VECTORDB_BIND']}: without keys, whoever "
+            "reaches the port may read and delete everything. Bind a loopback address (127.0.0.1, localhost or [::1]), "
+            "leave VECTORDB_AUTH on, or set VECTORDB_INSECURE=1 where something else guards the port."
+        )
     provider, model = values["VECTORDB_EMBEDDING_PROVIDER"], values["VECTORDB_EMBEDDING_MODEL"]
     for is_wrong, remedy in (
         (model and not provider, "needs VECTORDB_EMBEDDING_PROVIDER beside it"),

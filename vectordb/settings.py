@@ -1,6 +1,7 @@
 """Django settings, made from the environment (`vectordb/environment.py`)."""
 
 import os
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ FAILED_LOGINS_PER_MINUTE: int = _values["VECTORDB_FAILED_LOGINS_PER_MINUTE"]
 MAX_DISK_PERCENT: int = _values["VECTORDB_MAX_DISK_PERCENT"]
 MAX_MEMORY_PERCENT: int = _values["VECTORDB_MAX_MEMORY_PERCENT"]
 REDIS_URL: str = _values["REDIS_URL"]
+AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 
@@ -80,25 +82,27 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
 ]
 
 SILENCED_SYSTEM_CHECKS = [
-    # Sessions, CSRF, messages and headers for people run for the admin only, by one middleware, where Django's checks
-    # do not find them.
-    *("admin.E408", "admin.E409", "admin.E410", "security.W001", "security.W002", "security.W003"),
+    # Sessions, CSRF, messages, logins and headers for people run for them only, by one middleware, where checks do not
+    # find them.
+    *("admin.E408", "admin.E409", "admin.E410", "axes.W002", "security.W001", "security.W002", "security.W003"),
     # Other names of the domain, and lists of browsers, are not this server's to decide about.
     *("security.W005", "security.W021"),
 ]
 MIDDLEWARE = [
     "apps.api.middleware.RequestMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "apps.operations.middleware.AdminMiddleware",
+    "apps.operations.middleware.PeopleMiddleware",
 ]
 
 ROOT_URLCONF = "vectordb.urls"
 WSGI_APPLICATION = "vectordb.wsgi.application"
 FORCE_SCRIPT_NAME = BASE_PATH or None
 APPEND_SLASH = False
+LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 TEMPLATES = [
@@ -137,6 +141,16 @@ def _databases(url: str) -> dict[str, dict[str, Any]]:
 DATABASES = _databases(_values["DATABASE_URL"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# Guessing passwords: so many failures of a name from an address, and it is not asked any more for so long.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_CALLABLE = "apps.api.middleware.locked_out"
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -170,7 +184,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["apps.api.renderers.JSONRenderer", "apps.api.renderers.BrowsableAPIRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "apps.api.renderers.ContentNegotiation",
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.api.sessions.UserOfSession"],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_SCHEMA_CLASS": "apps.api.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "apps.api.errors.exception_handler",
@@ -182,6 +196,13 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "vectordb",
     "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector, text and words.",
     "VERSION": "1",
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a search token."},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same."},
+        }
+    },
+    "SECURITY": [{"bearer": []}, {"header": []}],
     "OAS_VERSION": "3.1.1",
     "COMPONENT_SPLIT_PATCH": False,
     "SERVE_INCLUDE_SCHEMA": False,
@@ -204,6 +225,8 @@ LOGGING = {
         "django": {"level": "WARNING", "propagate": True, "handlers": []},
         # A refused request is the client's affair, and its answer says why. What is unavailable has a line of its own.
         "django.request": {"level": "ERROR", "filters": ["bugs"]},
+        # A line or more for each login.
+        "axes": {"level": "WARNING"},
         # It tells which of its builds it tries.
         "faiss": {"level": "WARNING"},
         # A line for each request to an embedding provider.

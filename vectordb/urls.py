@@ -1,7 +1,10 @@
 """Root paths."""
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
@@ -11,6 +14,12 @@ from apps.operations import views as operations
 _READ = ["get", "head"]
 _TO_API = RedirectView.as_view(url=f"{settings.BASE_PATH}/api/v1/", http_method_names=_READ)
 
+_LOGIN: Any = {
+    "template_name": "admin/login.html",
+    "next_page": "root",
+    "extra_context": {"title": "Log in", "site_title": "vectordb", "site_header": "vectordb"},
+}
+
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("api/v1", _TO_API),
@@ -19,6 +28,8 @@ urlpatterns = [
     path("ready", operations.ready),
     path("api/schema", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=_READ), name="docs"),
+    path("api/login", LoginView.as_view(**_LOGIN), name="login"),
+    path("api/logout", LogoutView.as_view(next_page="root"), name="logout"),
     path("admin/", admin.site.urls),
     path("admin", RedirectView.as_view(url=f"{settings.BASE_PATH}/admin/", http_method_names=_READ)),
 ]

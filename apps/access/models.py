@@ -33,6 +33,12 @@ class Key(models.Model):
     class Meta:
         db_table = "vectordb_key"
         ordering = ["id"]
+        # What users and groups may do by the API.
+        permissions = [
+            ("scope_read", "Can read libraries by the API"),
+            ("scope_write", "Can read and change what is in libraries by the API"),
+            ("scope_admin", "Can do everything by the API"),
+        ]
         constraints = [
             models.CheckConstraint(condition=~models.Q(name="") & ~models.Q(scopes=""), name="vectordb_key_named")
         ]

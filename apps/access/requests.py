@@ -58,9 +58,11 @@ class Refused(Exception):
 class Principal:
     """Who asks, and what they may.
 
-    `key_id` is empty for users, commands and the server itself. `libraries` holds ids of libraries, and beginnings of
-    ids with an asterisk behind; None for all. The limits are the key's own, None for those of the settings. Only search
-    tokens have a `filter`, which is ANDed to whatever they ask, and an `include`, which is all that they may read.
+    Without `scopes` it is nobody: no credential was presented, or none that the request needs. `key_id` is empty for
+    users, commands and the server itself. `libraries` holds ids of libraries, and beginnings of ids with an asterisk
+    behind; None for all. The limits are the key's own, None for those of the settings. Only search tokens have a
+    `filter`, which is ANDed to whatever they ask, and an `include`, which is all that they may read. `proof` is what a
+    key or token was checked by.
     """
 
     name: str
@@ -72,10 +74,15 @@ class Principal:
     is_search_token: bool = False
     filter: Filter | None = None
     include: tuple[str, ...] | None = None
+    proof: Any = field(default=None, repr=False)
 
 
-# Maintenance, commands, and whoever asks a server without keys.
+# Maintenance, and commands.
 SERVER = Principal("server", frozenset(["admin"]))
+# Whoever asks a server with VECTORDB_AUTH=off.
+ANYONE = Principal("anyone", frozenset(["admin"]))
+# Whoever has presented nothing yet.
+NOBODY = Principal("nobody")
 current_principal: ContextVar[Principal] = ContextVar("principal", default=SERVER)
 
 
@@ -100,7 +107,6 @@ class Answer(NamedTuple):
     body: bytes
 
 
-_ANONYMOUS = Principal("anonymous", frozenset(["admin"]))
 _FIXED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in FIXED_HEADERS.items()]
 
 
@@ -123,7 +129,8 @@ def answer(status: int, content_type: bytes, body: bytes, **headers: str) -> Ans
 
 
 def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
-    """Return who asks; raise Refused for a host that is not served here, and for a change that a foreign page asks for.
+    """Return who asks, as long as no credential was looked at. Raise Refused for a host that is not served here, and
+    for a change that a foreign page asks for.
 
     `site` and `origin` are the headers Sec-Fetch-Site and Origin, empty where absent: browsers send them, and no page
     can forge them. Pages of VECTORDB_CORS_ORIGINS may ask for changes. The check of the host keeps web pages away, too:
@@ -140,7 +147,7 @@ def admit(method: str, host: str, *, site: str, origin: str) -> Principal:
             )
         if origin and origin.partition("://")[2].lower() != host.lower():
             raise Refused("forbidden", f"A page of the origin {origin} may not change anything at {host}.")
-    return _ANONYMOUS
+    return NOBODY if settings.AUTH else ANYONE
 
 
 @lru_cache(maxsize=256)

@@ -10,11 +10,13 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 
+from apps.access.authentication import recognize
 from apps.access.limits import admitted
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
 from apps.api.hints import meant_path
 from apps.api.v1.base import ApiView, path_to
+from apps.search.snapshots import read_rows
 
 _BASE = settings.BASE_PATH
 
@@ -50,8 +52,8 @@ class RequestMiddleware:
             address = request.META.get("REMOTE_ADDR", "")
             with admitted(principal, address, request.method or "", request.path_info) as headers:
                 response = self._get_response(request)
-        except Refused as refused:
-            return response_to(request, problem_of(refused) or BUG)
+        except (Refused, DatabaseError) as error:
+            return response_to(request, problem_of(error) or BUG)
         for name, value in headers.items():
             response.headers[name] = value
         return response
@@ -65,7 +67,10 @@ class RequestMiddleware:
 def _admit(request: HttpRequest) -> Principal:
     site, origin = request.headers.get("Sec-Fetch-Site", ""), request.headers.get("Origin", "")
     host = request._get_raw_host()  # type: ignore[attr-defined]
-    return admit(request.method or "", host, site=site, origin=origin)
+    principal = admit(request.method or "", host, site=site, origin=origin)
+    authorization, api_key = request.headers.get("Authorization", ""), request.headers.get("X-API-Key", "")
+    address = request.META.get("REMOTE_ADDR", "")
+    return recognize(principal, request.path_info, address, authorization, api_key, read_rows)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -110,6 +115,13 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 def forbidden(request: HttpRequest, exception: Exception | None = None, reason: str = "") -> HttpResponse:
     """Django's handler for what is not allowed, a form without its CSRF token among it."""
     return response_to(request, Problem("forbidden", reason or "That is not allowed."))
+
+
+def locked_out(request: HttpRequest, *details: Any) -> HttpResponse:
+    """The answer to a login with a name that was tried in vain too often, by django-axes."""
+    seconds = int(settings.AXES_COOLOFF_TIME.total_seconds())
+    detail = f"Too many failed logins with this name from this address. Try again in {seconds // 60} minutes."
+    return response_to(request, Problem("too_many_logins", detail, headers={"Retry-After": str(seconds)}))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

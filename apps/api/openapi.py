@@ -47,6 +47,8 @@ def operation(
 # Problems beside an operation's own answers: what an operation has that may be answered so, the status, and when it is.
 _PROBLEMS = (
     ("operation", "400", "Malformed or invalid, or past a limit."),
+    ("operation", "401", "No key, or one that is not good, expired or revoked."),
+    ("operation", "403", "The key's scopes do not reach."),
     ("path", "404", "What the path or the body names does not exist."),
     ("body", "409", "An id is taken, or the library has, or gets, another embedding model."),
     ("If-Match", "412", "The resource has changed since its ETag was read."),
@@ -68,6 +70,10 @@ class AutoSchema(_AutoSchema):
     def is_excluded(self) -> bool:
         # `/chunks/count` is no chunk, though its view inherits a chunk's methods for the id "count".
         return self.method.lower() not in vars(type(self.view))
+
+    def get_auth(self) -> list[Any]:
+        # The same for all operations, as the settings say.
+        return []
 
     def get_tags(self) -> list[str]:
         return [str(self.view.__module__).rpartition(".")[2]]
@@ -126,7 +132,9 @@ def _server_paths() -> dict[str, Any]:
         "ready": ("Whether requests can be served", {"200": ready, "503": not_ready}),
     }
     return {
-        f"/{name}": {"get": {"operationId": name, "summary": summary, "tags": ["server"], "responses": responses}}
+        f"/{name}": {
+            "get": {"operationId": name, "summary": summary, "tags": ["server"], "responses": responses, "security": []}
+        }
         for name, (summary, responses) in described.items()
     }
 

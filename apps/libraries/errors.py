@@ -15,6 +15,8 @@ LibraryError
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from apps.access.authorization import absent_library
+
 
 class Fault(NamedTuple):
     """One thing wrong in a request: a JSON pointer into its body (or /name of a query parameter) and a sentence."""
@@ -56,7 +58,7 @@ class NotFound(LibraryError):
     @classmethod
     def library(cls, library_id: str) -> "NotFound":
         """The error for a library that does not exist; it says how one is made."""
-        return cls(f"There is no library {library_id!r}. POST /api/v1/libraries makes one.")
+        return cls(absent_library(library_id))
 
 
 class Conflict(LibraryError):

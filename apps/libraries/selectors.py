@@ -15,6 +15,8 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
+from apps.access.authorization import visible
+from apps.access.requests import current_principal
 from apps.libraries.chunk_fields import DEFAULT_ITEM, Shown, chunk_statement, timestamp, vector_array
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import Fault, Invalid, ModelMismatch, NotFound, PreconditionFailed
@@ -74,8 +76,8 @@ def library_data(library: Library) -> dict[str, Any]:
 
 
 def libraries(*, limit: int, after: PageKey) -> Page:
-    """Libraries behind `after`; Invalid for too large a page."""
-    return _page(Library.objects.all(), limit, after, library_data)
+    """Libraries behind `after` that whoever asks may see; Invalid for too large a page."""
+    return _page(visible(Library.objects.all(), current_principal.get()), limit, after, library_data)
 
 
 def reembedding(*, library_key: int, using: str = DEFAULT_DB_ALIAS) -> Reembedding | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from apps.access.requests import current_principal
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.ordering import OrderBy, OrderedRow
@@ -26,6 +27,9 @@ class SearchBackend(Protocol):
 
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
         """The hits of each request, in the order of `requests`."""
+
+    def has(self, key: int) -> bool:
+        """Whether there is a chunk of this key."""
 
     def match(self, filter: Filter) -> Int64:
         """The keys of the chunks that match, ascending."""
@@ -70,4 +74,8 @@ def open_library(library_id: str, budget: RequestBudget | None = None) -> Iterat
             loaded = views.current(snapshot, library_id)
             # The one place from which on nothing knows of rows that have expired.
             view = loaded.view.at(snapshot.now)
-        yield OpenLibrary(loaded.state, snapshot, Searcher(view, budget, snapshot, loaded.state.unindexed), budget)
+        searcher = Searcher(view, budget, snapshot, loaded.state.unindexed)
+        # And the one place from which on nothing knows of rows that a search token may not see.
+        if (permitted := current_principal.get().filter) is not None:
+            searcher = searcher.restrict(permitted)
+        yield OpenLibrary(loaded.state, snapshot, searcher, budget)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from apps.access.requests import current_principal
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
 from apps.engine.metadata.summaries import ORDERED_TYPES, TypeSummary
@@ -18,7 +19,7 @@ from apps.search.backend import open_library
 
 def count_chunks(*, library_id: str, filter: Filter) -> int:
     """The number of chunks that match. Raises NotFound for the library."""
-    if filter.is_everything:
+    if filter.is_everything and current_principal.get().filter is None:
         return selectors.count_chunks(library_id=library_id)
     with open_library(library_id) as library:
         return library.searcher.count(filter)

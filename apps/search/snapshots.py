@@ -16,6 +16,8 @@ import orjson
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.access.authentication import check_again
+from apps.access.requests import current_principal
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
 from apps.libraries.dialects.base import Dialect
@@ -122,6 +124,13 @@ class Snapshot:
     def _begin(self) -> None:
         self._run(self.dialect.begin_snapshot)
         self.now = time.time_ns() // 1000
+        principal = current_principal.get()
+        if principal.proof is not None:
+            try:
+                check_again(principal, self.rows)
+            except BaseException:
+                self.__exit__()
+                raise
 
     def _run(self, statement: str) -> None:
         with self._connection.wrap_database_errors:
@@ -208,6 +217,18 @@ def _state_of(row: tuple[Any, ...]) -> LibraryState:
         rebuild,
         Position(seq or 0, token or 0),
     )
+
+
+def read_rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of one statement, on the connection that snapshots are made on. It must not be in one."""
+    connection = connections[SNAPSHOT_ALIAS]
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        found: list[tuple[Any, ...]] = connection.connection.execute(
+            dialect_of(connection).for_driver(sql), params
+        ).fetchall()
+    return found
 
 
 def open_snapshot() -> Snapshot:

@@ -53,6 +53,7 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'vectordb_key',
                 'ordering': ['id'],
+                'permissions': [('scope_read', 'Can read libraries by the API'), ('scope_write', 'Can read and change what is in libraries by the API'), ('scope_admin', 'Can do everything by the API')],
                 'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('name', ''), _negated=True), models.Q(('scopes', ''), _negated=True)), name='vectordb_key_named')],
             },
         ),

@@ -10,6 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.access.authorization import Scope, authorize
+from apps.access.requests import SAFE_METHODS, Principal
 from apps.api.parameters import Parameters, parse_parameters
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import is_id, is_library_id
@@ -35,15 +37,35 @@ class ApiView(APIView):
     below: ClassVar[tuple[str, ...]] = ()
     collection: ClassVar[str] = ""
     form_content: str = ""
+    # What each method needs; left out, reading needs `read`, and all else `write`.
+    scopes: ClassVar[Mapping[str, Scope]] = {}
+    # Whether the endpoint is the server's own, out of reach for a key of some libraries.
+    is_server_wide: ClassVar[bool] = False
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        method = request.method or ""
+        scope = self.scopes.get(method, "read" if method in SAFE_METHODS else "write")
+        # Of a path that leads nowhere, and a method that it does not have, there is nothing to protect.
+        is_allowed = method in self.allowed_methods
+        authorize(
+            self.principal,
+            scope if is_allowed else "search",
+            kwargs.get("library_id"),
+            everywhere=self.is_server_wide and is_allowed,
+        )
         for name, value in kwargs.items():
             if not (is_library_id(value) if name == "library_id" else is_id(value)):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
-        if request.method in self.allowed_methods:
+        if is_allowed:
             self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        found: Principal = self.request._request.principal  # type: ignore[attr-defined]
+        return found
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Let go of the body: REST framework's requests refer to themselves, so they live until they are collected."""

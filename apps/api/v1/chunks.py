@@ -231,6 +231,7 @@ class Chunk(ApiView):
 class ChunkGet(Chunk):
     """Chunks by their ids. The id 'get' stays valid for the other methods."""
 
+    scopes = {"POST": "read"}
     example_bodies = {"POST": examples.CHUNKS_GET, **Chunk.example_bodies}
 
     @operation("get_chunks", "Read chunks by their ids", schemas.ChunksFound, ChunksGet)
@@ -274,6 +275,7 @@ class ChunkUpdateMany(Chunk):
 class ChunkCount(Chunk):
     """Counts chunks. The id 'count' stays valid for the other methods."""
 
+    scopes = {"POST": "search"}
     example_bodies = {"POST": examples.CHUNKS_COUNT, **Chunk.example_bodies}
 
     @operation("count_chunks", "Count chunks", schemas.Counted, ChunksCount)
@@ -285,6 +287,7 @@ class ChunkCount(Chunk):
 class ChunkList(Chunk):
     """Lists chunks in an order. The id 'list' stays valid for the other methods."""
 
+    scopes = {"POST": "read"}
     example_bodies = {"POST": examples.CHUNKS_LIST, **Chunk.example_bodies}
 
     @operation("list_chunks_in_order", "List chunks in an order", schemas.ChunkPage, ChunksList)
@@ -319,6 +322,7 @@ class ChunkList(Chunk):
 class ChunkFields(Chunk):
     """Says what values fields have. The id 'fields' stays valid for the other methods."""
 
+    scopes = {"POST": "read"}
     example_bodies = {"POST": examples.CHUNKS_FIELDS, **Chunk.example_bodies}
 
     @operation("summarize_fields", "Summarize the values of fields", schemas.FieldSummaries, ChunksFields)
@@ -332,6 +336,7 @@ class ChunkFields(Chunk):
 class ChunkFacets(Chunk):
     """Counts the values of a field. The id 'facets' stays valid for the other methods."""
 
+    scopes = {"POST": "read"}
     example_bodies = {"POST": examples.CHUNKS_FACETS, **Chunk.example_bodies}
 
     @operation("count_values", "Count the values of a field", schemas.Facets, ChunksFacets)

@@ -10,6 +10,15 @@ Body: TypeAlias = dict[str, Any]
 
 LIBRARY: Body = {"id": "example", "name": "Example", "dimension": 3, "metric": "cosine"}
 LIBRARY_UPDATE: Body = {"description": "Things worth finding again"}
+KEY: Body = {"name": "The website's search", "scopes": ["read"], "libraries": ["example"]}
+KEY_UPDATE: Body = {"name": "The website's search, the old one"}
+KEY_ROTATION: Body = {"overlap_seconds": 3600}
+SEARCH_TOKEN: Body = {
+    "libraries": ["example"],
+    "filter": {"kind": "fruit"},
+    "include": ["text"],
+    "expires_at": "2030-01-01T00:00:00Z",
+}
 REINDEX: Body = {"index_type": "auto"}
 REEMBED: Body = {"embedding": {"provider": "hashing", "model": "hashing-1024"}}
 CHUNKS: Body = {

@@ -4,6 +4,7 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.access.authorization import authorize_new_library
 from apps.api.bodies import parse
 from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
@@ -41,6 +42,7 @@ class Libraries(ApiView):
     example_bodies = {"POST": examples.LIBRARY}
     parameters = PageParameters
     query: PageParameters
+    scopes = {"POST": "admin"}
 
     @operation("list_libraries", "List libraries", schemas.LibraryPage)
     def get(self, request: Request) -> Response:
@@ -48,7 +50,9 @@ class Libraries(ApiView):
 
     @operation("create_library", "Create a library", schemas.Library, LibraryCreate, statuses=(201,))
     def post(self, request: Request) -> Response:
-        library = services.create_library(create=parse(request, LibraryCreate))
+        create = parse(request, LibraryCreate)
+        authorize_new_library(self.principal, create.id if create.is_set("id") else None)
+        library = services.create_library(create=create)
         return with_etag(selectors.library_data(library), 201, path_to("libraries", library.public_id))
 
 
@@ -57,6 +61,7 @@ class Library(ApiView):
 
     example_bodies = {"PATCH": examples.LIBRARY_UPDATE}
     has_etag = True
+    scopes = {"DELETE": "admin"}
     below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed")
 
     @operation("get_library", "Read a library", schemas.Library)

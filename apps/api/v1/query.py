@@ -9,7 +9,8 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apps.access import requests
-from apps.access.requests import Answer, Principal
+from apps.access.authorization import authorize
+from apps.access.requests import NOBODY, Answer, Principal
 from apps.api.bodies import json_body
 from apps.api.openapi import operation
 from apps.api.renderers import dumps, dumps_indented
@@ -29,11 +30,13 @@ _LARGEST_FORM = 100_000
 
 def answer_query(principal: Principal, library_id: str, body: bytes) -> bytes:
     """Return the answer to a query, as JSON. Raises what `apps.api.errors` knows."""
+    authorize(principal, "search", library_id)
     return _sized(service.query(library_id=library_id, spec=validate(body, QuerySpec)))
 
 
 def answer_queries(principal: Principal, library_id: str, body: bytes) -> bytes:
     """As `answer_query`, for several."""
+    authorize(principal, "search", library_id)
     batch = validate(body, QueryBatch)
     return _sized({"results": service.query_batch(library_id=library_id, specs=batch.queries)})
 
@@ -47,7 +50,8 @@ def _sized(data: dict[str, Any]) -> bytes:
 def route(request: requests.Request) -> Answer | None:
     """Answer a query as programs usually make it; None for any other request. Raises as `answer_query`."""
     scope, headers, body = request.scope, request.headers, request.body
-    if request.principal is None or scope["method"] != "POST":
+    # Whoever has no key may have a session, which Django looks after.
+    if request.principal in (None, NOBODY) or scope["method"] != "POST":
         return None
     if (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
         return None
@@ -64,11 +68,7 @@ class _QueryView(ApiView):
     what was sent."""
 
     collection = "chunks"
-
-    def principal(self) -> Principal:
-        """Who asks."""
-        found: Principal = self.request._request.principal  # type: ignore[attr-defined]
-        return found
+    scopes = {"POST": "search"}
 
     def body(self, request: Request) -> bytes:
         """The request's body."""
@@ -93,7 +93,7 @@ class Query(_QueryView):
 
     @operation("query", "Find the nearest chunks", schemas.QueryAnswer, QuerySpec)
     def post(self, request: Request, library_id: str) -> HttpResponse:
-        return self.render(request, answer_query(self.principal(), library_id, self.body(request)))
+        return self.render(request, answer_query(self.principal, library_id, self.body(request)))
 
 
 class QueryMany(_QueryView):
@@ -106,4 +106,4 @@ class QueryMany(_QueryView):
 
     @operation("query_batch", "Answer several queries", schemas.QueryAnswers, QueryBatch)
     def post(self, request: Request, library_id: str) -> HttpResponse:
-        return self.render(request, answer_queries(self.principal(), library_id, self.body(request)))
+        return self.render(request, answer_queries(self.principal, library_id, self.body(request)))

@@ -359,6 +359,45 @@ class QueryAnswers(Output):
     results: list[QueryAnswer] = Field(description="One for each query, in the order of the request.")
 
 
+class KeyLimits(Output):
+    """What a key may ask for in a minute; null: as the settings say."""
+
+    reads_per_minute: Count | None = Field(description="Requests that read, queries among them.")
+    writes_per_minute: Count | None = Field(description="Requests that change something.")
+
+
+class Key(Timestamps):
+    """A key, without its secret."""
+
+    id: str = Field(description="Its id, the part between the underscores of the key.")
+    name: str = Field(description="What it is for.")
+    scopes: list[Literal["read", "write", "admin"]] = Field(description="What it may do.")
+    libraries: list[str] | None = Field(description="Ids of libraries, or their beginnings; null for all libraries.")
+    expires_at: Timestamp | None = Field(description="From then on it is refused; null for never.")
+    limits: KeyLimits = Field(description="How much it may ask for.")
+    last_used_at: Timestamp | None = Field(description="When it was used last, give or take a minute; null for never.")
+    previous_until: Timestamp | None = Field(
+        description="Until when the secret before the last rotation is good; null if there is none."
+    )
+
+
+class KeyPage(Page[Key]):
+    """Keys, in order of creation."""
+
+
+class KeyCreated(Key):
+    """A key with its secret, which is shown this once."""
+
+    key: str = Field(description="The key, for the header Authorization or X-API-Key.")
+
+
+class SearchToken(Output):
+    """A search token."""
+
+    token: str = Field(description="The token, for the header Authorization or X-API-Key.")
+    expires_at: Timestamp = Field(description="When it ends, unless its key ends before.")
+
+
 class Root(Output):
     """Where everything begins."""
 

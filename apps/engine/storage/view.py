@@ -175,6 +175,17 @@ class View:
             self._memo.shown = shown
         return shown.view
 
+    def within(self, masks: Sequence[Mask]) -> "View":
+        """This view, all rows dead but those that `matching` gave."""
+        *segments, tail, bare_tail = [replace(part, alive=mask) for part, mask in zip(self.parts, masks, strict=True)]
+        return replace(self, segments=tuple(segments), tail=tail, bare_tail=bare_tail)  # type: ignore[arg-type]
+
+    def has(self, key: int) -> bool:
+        """Whether a live row has this key."""
+        keys = np.array([key], np.int64)
+        places = [(part, part.places(keys)[0]) for part in self.parts if len(part.keys)]
+        return any(place >= 0 and (part.alive is None or part.alive[place]) for part, place in places)
+
     def apply(
         self,
         *,

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from asgiref.wsgi import WsgiToAsgiInstance
 from django.conf import settings
 
+from apps.access.authentication import recognize
 from apps.access.forwarding import apply_forwarding
 from apps.access.limits import admitted
 from apps.access.requests import (
@@ -27,6 +28,7 @@ from apps.access.requests import (
     identify,
 )
 from apps.operations.edge.threads import Threads
+from apps.search.snapshots import read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +111,9 @@ class Edge:
             # What Django admits is within its limits there.
             if request.principal is None:
                 return self._run_wsgi(request)
-            scope = request.scope
-            with admitted(request.principal, scope["client"][0], scope["method"], scope["path"]) as headers:
+            scope, principal = request.scope, _recognize(request, request.principal)
+            request = request._replace(principal=principal)
+            with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
                 reply = self.route(request) or self._run_wsgi(request)
             reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
             return reply
@@ -144,3 +147,9 @@ def _admit(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Principa
     host = headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0]
     site, origin = (headers.get(name, b"").decode("latin-1") for name in (b"sec-fetch-site", b"origin"))
     return admit(scope["method"], host, site=site, origin=origin)
+
+
+def _recognize(request: Request, principal: Principal) -> Principal:
+    scope, headers = request.scope, request.headers
+    authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
+    return recognize(principal, scope["path"], scope["client"][0], authorization, api_key, read_rows)

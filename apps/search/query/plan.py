@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from apps.access.requests import current_principal
 from apps.embeddings.services import embed
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import check_parameters
@@ -156,7 +157,8 @@ def _read_chunk(library: OpenLibrary, spec: QuerySpec, at: str) -> tuple[int, Fl
         f" {JOIN_DOCUMENT} WHERE chunk.library_id = %s AND chunk.public_id = %s AND {IS_EXPIRED} IS NOT TRUE",
         [state.generation, state.key, chunk_id, *[library.snapshot.moment] * 2],
     )
-    if not found:
+    # A chunk that a search token may not see is as one that is not there; what it may see is known by now.
+    if not found or (current_principal.get().filter is not None and not library.searcher.has(found[0][0])):
         detail = f"There is no chunk {chunk_id!r} in this library."
         raise NotFound(detail, [Fault(at, "names no chunk of this library")])
     key, blob, text = found[0]

@@ -162,6 +162,16 @@ class Searcher:
         self._snapshot, self._unindexed = snapshot, unindexed
         self._allowed: dict[Filter, _Allowed] = {}
 
+    def restrict(self, filter: Filter) -> "Searcher":
+        """A searcher of the rows that match, paid from the same budget. Nothing that it answers depends on others."""
+        self._budget.spend(price_of_filters([filter], len(self._view)))
+        view = self._view.within(self._matching(self._view, filter))
+        return Searcher(view, self._budget, self._snapshot, self._unindexed)
+
+    def has(self, key: int) -> bool:
+        """Whether there is a chunk of this key."""
+        return self._view.has(key)
+
     def search(self, requests: Sequence[SearchRequest]) -> list[RankedHits]:
         """The hits of each request, in the order of `requests`. Raises TooSlow."""
         view = self._view

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from apps.access.requests import current_principal
 from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
@@ -20,8 +21,8 @@ from apps.search.query.plan import embed_texts, make_requests
 from apps.search.query.rerank import apply_threshold, mmr, paginate
 from apps.search.query.rows import hydrate
 from apps.search.query.search import RankedHits, SearchRequest
-from apps.search.query.spec import QuerySpec
-from apps.search.snapshots import LibraryState
+from apps.search.query.spec import EVERYTHING, QuerySpec
+from apps.search.query.tokens import limit_shown
 
 _EXACT_SCAN = frozenset([BRUTE_FORCE])
 # How often texts are embedded for one answer, where the library's model changes meanwhile.
@@ -42,6 +43,7 @@ def query_batch(*, library_id: str, specs: Sequence[QuerySpec]) -> list[dict[str
 def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, Any]]:
     """The answers to queries, which are named by their pointers."""
     began, budget = time.perf_counter(), RequestBudget()
+    specs = limit_shown(specs)
     budget.spend(PER_TEXT_BYTE * sum(len(spec.text) for spec in specs.values()))
     some = list(specs.values())
     with record(any(spec.profile for spec in some)) as profile:
@@ -60,7 +62,7 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
             took_ms = round((time.perf_counter() - began) * 1000, 3)
             stages = None if profile is None else profile.milliseconds()
             return [
-                {"results": shown, "meta": _meta(library.state, hits, spec, took_ms, stages)}
+                {"results": shown, "meta": _meta(library, hits, spec, took_ms, stages)}
                 for shown, hits, spec in zip(results, found, some, strict=True)
             ]
     raise ModelChanged("The library's embedding model changed while the query was embedded; send it again.")
@@ -102,15 +104,19 @@ def _highest_base_score(metric: Metric, spec: QuerySpec) -> float:
 
 
 def _meta(
-    state: LibraryState, hits: RankedHits, spec: QuerySpec, took_ms: float, stages: Mapping[str, float] | None
+    library: OpenLibrary, hits: RankedHits, spec: QuerySpec, took_ms: float, stages: Mapping[str, float] | None
 ) -> dict[str, Any]:
+    state, revision, scanned = library.state, library.state.position.seq, hits.scanned
+    if current_principal.get().filter is not None:
+        # Either would tell of rows that the search token may not see.
+        revision, scanned = 0, library.searcher.count(EVERYTHING)
     meta = {
-        "revision": state.position.seq,
+        "revision": revision,
         # Rows that are not in the index yet are scanned beside it.
         "index": ", ".join(sorted(hits.kinds - _EXACT_SCAN)) or BRUTE_FORCE,
         "exact": hits.exact,
         "plan": hits.plan,
-        "scanned": hits.scanned,
+        "scanned": scanned,
         "took_ms": took_ms,
     }
     if spec.profile:

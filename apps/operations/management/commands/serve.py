@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection, connections
 
+from apps.access.keys import ADMIN_KEY_FILE, NewKey, make_admin_key
 from apps.embeddings.errors import NotInstalled
 from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
@@ -37,10 +39,13 @@ class Command(BaseCommand):
             if not connection.introspection.table_names():
                 self.stdout.write(f"This is a new database: {database_name()}")
             call_command("migrate", verbosity=0, interactive=False)
+            made = make_admin_key(settings.DATA_DIR) if settings.AUTH else None
             if settings.LOAD_SAMPLE and not Library.objects.exists():
                 call_command("load_sample", stdout=self.stdout)
         except DatabaseError as error:
             raise CommandError(sentence_of(error)) from error
+        except OSError as error:
+            raise CommandError(f"The admin key cannot be kept in {settings.DATA_DIR}: {error.strerror}.") from error
         # It is made now if it was not there: a worker could not say what is wrong with it.
         bool(settings.SECRET_KEY)
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
@@ -51,7 +56,7 @@ class Command(BaseCommand):
             load_before_fork(settings.EMBEDDINGS.default[0])
         except NotInstalled as error:
             raise CommandError(str(error)) from None
-        self._greet()
+        self._greet(made)
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
         from apps.operations.server import Server
@@ -59,21 +64,39 @@ class Command(BaseCommand):
         sys.argv = sys.argv[:1]
         Server().run()
 
-    def _greet(self) -> None:
+    def _greet(self, made: NewKey | None) -> None:
         url = f"http://{settings.BIND}"
         libraries = f"{url}/api/v1/libraries"
         self.stdout.write(f"\nServing {settings.DATA_DIR} on {url}")
-        self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin\nTry it:")
+        self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin")
+        authorization = self._explain_keys(made)
+        self.stdout.write("Try it:")
         missing = sample.missing()
         for library_id, query in sample.QUERIES.items():
             if library_id not in missing:
-                body = f"-H 'Content-Type: application/json' -d '{json.dumps(query)}'"
+                body = f"{authorization}-H 'Content-Type: application/json' -d '{json.dumps(query)}'"
                 self.stdout.write(f"  curl -s {libraries}/{library_id}/query {body}")
         if len(missing) == len(sample.QUERIES):
-            self.stdout.write(f"  curl -s {libraries}")
+            self.stdout.write(f"  curl -s {libraries} {authorization}".rstrip())
         page = libraries if sample.HANDBOOK in missing else f"{libraries}/{sample.HANDBOOK}"
         self.stdout.write(f"  and in a browser: {page}\n")
         self.stdout.flush()
+
+    def _explain_keys(self, made: NewKey | None) -> str:
+        """Say which key opens this server; return how a shell sends it."""
+        if not settings.AUTH:
+            self.stdout.write(
+                "VECTORDB_AUTH=off: no keys are asked for, and whoever reaches the port may do everything."
+            )
+            return ""
+        file = settings.DATA_DIR / ADMIN_KEY_FILE
+        if made is not None:
+            self.stdout.write(f"The admin key, which is printed this once: {made.key}")
+        if file.exists():
+            self.stdout.write(f"An admin key is in the file {file}")
+            return f'-H "Authorization: Bearer $(cat {shlex.quote(str(file))})" '
+        self.stdout.write("Requests need an API key; manage.py create_key makes one.")
+        return '-H "Authorization: Bearer $KEY" '
 
 
 def _check_port_is_free() -> None:
