@@ -195,6 +195,8 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_BODY_BYTES": (64 << 20, _whole(1024, 1 << 32)),
     "VECTORDB_MAX_BODY_VALUES": (500_000, _whole(10_000, 1 << 28)),
     "VECTORDB_MAX_REQUEST_COST": (4_000_000, _whole(100_000, 1 << 40)),
+    "VECTORDB_MAX_REQUEST_MS": (10_000, _whole(100, 3_600_000)),
+    "VECTORDB_MAX_SCANNED_ROWS": (300_000_000, _whole(100_000, 1 << 50)),
     "VECTORDB_MAX_ANSWER_BYTES": (128 << 20, _whole(1 << 20, 1 << 32)),
     "REDIS_URL": ("", _redis_url),
     "DATABASE_URL": ("", _database_url),
@@ -220,6 +222,8 @@ class Limits:
     body_bytes: int
     body_values: int
     request_cost: int
+    request_ms: int
+    scanned_rows: int
     answer_bytes: int
 
 

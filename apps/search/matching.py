@@ -15,6 +15,10 @@ from apps.libraries.response_budget import ResponseBudget
 from apps.libraries.services import sql
 from apps.libraries.services.metadata import MetadataChange, update_chunks_by_key
 from apps.search.backend import open_library
+from apps.search.query.budget import RequestBudget
+
+# Between steps the clock is looked at.
+_KEYS_PER_STEP = 5000
 
 
 def count_chunks(*, library_id: str, filter: Filter) -> int:
@@ -28,29 +32,42 @@ def count_chunks(*, library_id: str, filter: Filter) -> int:
 @frees_room
 def delete_chunks(*, library_id: str, filter: Filter) -> int:
     """Delete the chunks that match, and return their number. Raises NotFound for the library."""
-    with _locked_matches(library_id, filter) as keys:
-        return sql.delete_chunks(keys)
+    with _locked_matches(library_id, filter) as (keys, budget):
+        for some in _steps(keys, budget):
+            sql.delete_chunks(some)
+        return len(keys)
 
 
 def update_chunks(*, library_id: str, filter: Filter, change: MetadataChange) -> int:
     """Change the metadata of the chunks that match, and return their number. Raises NotFound for the library, Invalid
     where a chunk's metadata would be past a limit."""
-    with _locked_matches(library_id, filter) as keys:
-        return update_chunks_by_key(keys, change)
+    with _locked_matches(library_id, filter) as (keys, budget):
+        for some in _steps(keys, budget):
+            update_chunks_by_key(some, change)
+        return len(keys)
+
+
+def _steps(keys: Sequence[int], budget: RequestBudget) -> Iterator[Sequence[int]]:
+    """Some keys at a time; raise Invalid in between where the request has taken too long, which writes nothing."""
+    for start in range(0, len(keys), _KEYS_PER_STEP):
+        budget.check_time()
+        yield keys[start : start + _KEYS_PER_STEP]
 
 
 @contextmanager
-def _locked_matches(library_id: str, filter: Filter) -> Iterator[list[int]]:
-    """A transaction with the keys of the chunks that match, to which nobody else writes in the block."""
+def _locked_matches(library_id: str, filter: Filter) -> Iterator[tuple[list[int], RequestBudget]]:
+    """A transaction with the keys of the chunks that match, to which nobody else writes in the block, and what is left
+    of the request's budget."""
+    budget = RequestBudget()
     # Searched before writers have to wait, and again only if the library has changed meanwhile.
-    with open_library(library_id) as before:
+    with open_library(library_id, budget) as before:
         keys = before.searcher.match(filter)
     with sql.write_transaction():
         sql.lock_library(library_id)
-        with open_library(library_id) as library:
+        with open_library(library_id, budget) as library:
             if library.state != before.state:
                 keys = library.searcher.match(filter)
-        yield keys.tolist()
+        yield keys.tolist(), budget
 
 
 def count_values(*, library_id: str, field: str, filter: Filter, page: ValuePage) -> dict[str, Any]:

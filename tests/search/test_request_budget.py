@@ -16,7 +16,9 @@ from apps.libraries.inputs import ChunksWrite, DocumentsWrite, LibraryCreate
 from apps.libraries.services.chunks import upsert_chunks
 from apps.libraries.services.documents import create_documents
 from apps.libraries.services.libraries import create_library
+from apps.libraries.services.metadata import MetadataChange
 from apps.search import matching, reading
+from apps.search.documents import list_documents
 from apps.search.query import budget
 from apps.search.query.service import query_batch
 from apps.search.query.spec import QuerySpec
@@ -131,6 +133,40 @@ def test_what_takes_too_long_is_given_up(settings: Any, library: None, fields: d
     problem = problem_of(found.value)
     assert problem is not None
     assert (problem.status, problem.code, problem.headers) == (503, "too_slow", {"Retry-After": "5"})
+
+
+def test_rows_that_are_compared_are_limited_over_all_queries(settings: Any, library: None) -> None:
+    settings.LIMITS = replace(settings.LIMITS, scanned_rows=3 * ROWS)
+    assert len(ask(3, k=1)) == len(ask(3, k=1, exact=True)) == 3
+    assert len(ask(12, k=1, filter={"n": {"$lt": DOCUMENTS // 4}})) == 12
+    with pytest.raises(Invalid, match=rf"more than {3 * ROWS} rows .*VECTORDB_MAX_SCANNED_ROWS"):
+        ask(4, k=1)
+
+
+def test_what_takes_too_much_of_the_processor_is_given_up_and_writes_nothing(settings: Any, library: None) -> None:
+    """Whatever the door: no time at all is too little for each."""
+    settings.LIMITS = replace(settings.LIMITS, request_ms=0)
+    filter = parse_filter({"n": {"$gte": 0}})
+    change = MetadataChange({"n": -1}, "set")
+    doors = (
+        lambda: ask(2, k=1),
+        lambda: ask(1, k=1, filter={"n": 1}),
+        lambda: matching.count_chunks(library_id="a", filter=filter),
+        lambda: matching.count_values(library_id="a", field="n", filter=filter, page=ValuePage(1)),
+        lambda: matching.summarize_fields(library_id="a", names=["n"], filter=parse_filter({}), limit=1),
+        lambda: matching.delete_chunks(library_id="a", filter=filter),
+        lambda: matching.update_chunks(library_id="a", filter=filter, change=change),
+        lambda: reading.list_chunks(library_id="a", filter=filter, limit=1, after=(), shown=DEFAULT_ITEM),
+        lambda: list_documents(library_id="a", filter=parse_filter({"x": 1}), limit=1, after=()),
+    )
+    for door in doors:
+        with pytest.raises(Invalid, match=r"0 ms of the processor \(limit VECTORDB_MAX_REQUEST_MS\)") as found:
+            door()
+        problem = problem_of(found.value)
+        assert problem is not None
+        assert (problem.status, problem.code) == (400, "invalid")
+    settings.LIMITS = replace(settings.LIMITS, request_ms=10_000)
+    assert matching.count_chunks(library_id="a", filter=filter) == ROWS
 
 
 @pytest.mark.parametrize("filter", [{}, {"n": {"$lt": 150}}], ids=["all", "filtered"])

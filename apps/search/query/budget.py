@@ -1,11 +1,13 @@
-"""What one request may cost, over all its queries: points, each about a microsecond of a worker, and time.
+"""What one request may cost, over all its queries: points, each about a microsecond of a worker, rows that are compared
+with a query's vector, and time.
 
 Limits of single fields do not bound their product. The prices are what each thing took at most on 117,659 rows of 384
-dimensions; docs/api.md lists them. What they do not know, such as how many rows have a word, is bounded by the time.
+dimensions; docs/api.md lists them. What they do not know, such as how many rows have a word, is bounded by the time:
+the processor's for the request, which is the same however busy the server is, and that until the client's answer.
 """
 
 from collections.abc import Iterable
-from time import monotonic
+from time import monotonic, thread_time
 
 from django.conf import settings
 
@@ -36,11 +38,15 @@ _SHARE_OF_TIMEOUT = 0.75
 
 
 class RequestBudget:
-    """The points and the time that are left for a request."""
+    """The points, rows and time that are left for a request, which runs in the thread that made this."""
 
     def __init__(self) -> None:
-        self._limit: int = settings.LIMITS.request_cost
+        limits = settings.LIMITS
+        self._limit: int = limits.request_cost
         self._left = self._limit
+        self._rows = self._most_rows = limits.scanned_rows
+        self._milliseconds = limits.request_ms
+        self._latest_thread_time = thread_time() + limits.request_ms / 1000
         self._deadline = monotonic() + _SHARE_OF_TIMEOUT * settings.REQUEST_TIMEOUT
 
     def spend(self, points: int) -> None:
@@ -52,8 +58,22 @@ class RequestBudget:
                 "has the prices): send fewer queries at once, or ask for fewer hits, values and conditions."
             )
 
+    def scan(self, rows: int) -> None:
+        """Take `rows` that are compared; raise Invalid if fewer are left."""
+        self._rows -= rows
+        if self._rows < 0:
+            raise Invalid(
+                f"The request would compare more than {self._most_rows} rows with its queries (limit "
+                "VECTORDB_MAX_SCANNED_ROWS): send fewer queries at once, or use an index instead of exact search."
+            )
+
     def check_time(self) -> None:
-        """Raise TooSlow if the time is up."""
+        """Raise Invalid if the request has taken too much of the processor's time, TooSlow if it runs for too long."""
+        if thread_time() > self._latest_thread_time:
+            raise Invalid(
+                f"The request took more than {self._milliseconds} ms of the processor (limit VECTORDB_MAX_REQUEST_MS) "
+                "and was given up; nothing was written. Ask for less at once."
+            )
         if monotonic() > self._deadline:
             seconds = _SHARE_OF_TIMEOUT * settings.REQUEST_TIMEOUT
             raise TooSlow(

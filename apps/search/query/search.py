@@ -5,7 +5,7 @@ The result says how it was found, and whether it provably is the best there is.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple, Self
@@ -47,6 +47,8 @@ _STEP = 4
 _SCAN = "exact scan"
 # What has no index that may miss a row.
 _SCANNED = (BRUTE_FORCE, BARE)
+# Of components, by searches that are made together: some second of a core.
+_PRODUCTS_AT_ONCE = 25_000_000_000
 _WORDS = "words"
 
 
@@ -189,11 +191,16 @@ class Searcher:
                 self._budget.check_time()
                 search = self._search_words if request.mode == "lexical" else self._search_both
                 hits[i] = self._select(view, search(view, request), request)
-        for members in groups.values():
+        for members in chain.from_iterable(map(self._slices, groups.values())):
             self._budget.check_time()
             for i, found in zip(members, self._search_vectors(view, [requests[i] for i in members]), strict=True):
                 hits[i] = self._select(view, found, requests[i])
         return hits
+
+    def _slices(self, members: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Slices of searches that are made together, so that the clock is looked at between them."""
+        size = max(1, _PRODUCTS_AT_ONCE // max(1, len(self._view) * (self._view.dimension or 0)))
+        return (members[start : start + size] for start in range(0, len(members), size))
 
     def match(self, filter: Filter) -> Int64:
         """The keys of the chunks that match, ascending."""
@@ -258,6 +265,7 @@ class Searcher:
     def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
         """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
         check_filter(self._unindexed, filter)
+        self._budget.check_time()
         with stage("filter"):
             if self._snapshot is not None:
                 filter = decide_texts(view, filter, self._snapshot, self._budget, among)
@@ -298,12 +306,17 @@ class Searcher:
         allowed = self._allow_before(view, request)
         exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
         first, *deeper = _depths(view, request, exact)
+        is_scan = _is_scan(view, exact)
+        if is_scan:
+            self._budget.scan(len(requests) * (len(view) if allowed.masks is None else allowed.rows))
         params, sure = request.params, request.sure
         hits = view.search(vectors, first, exact=exact, params=params, allowed=allowed.masks, sure=sure)
         for depth in deeper:
             self._budget.check_time()
             more = view.search(vectors, depth, exact=exact, params=params, allowed=allowed.masks, sure=sure)
             hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
+        if not is_scan:
+            self._budget.scan(sum(one.compared for one in hits))
         return [_rank(one, allowed, view) for one in hits]
 
     def _search_words(self, view: View, request: SearchRequest) -> RankedHits:
@@ -374,10 +387,15 @@ def _depth(request: SearchRequest) -> int:
     return request.fetch + (request.left_out is not None)
 
 
+def _is_scan(view: View, exact: bool) -> bool:
+    """Whether all rows are compared that a search may find."""
+    return exact or all(part.kind in _SCANNED for part in view.parts)
+
+
 def _depths(view: View, request: SearchRequest, exact: bool) -> list[int]:
     """The depths of the searches that make a ranking by vector, ascending."""
     depth, extra = _depth(request), request.left_out is not None
-    if exact or all(part.kind in _SCANNED for part in view.parts):
+    if _is_scan(view, exact):
         return [depth]
     depths = [(request.first or request.fetch - request.offset) + extra]
     while depths[-1] < depth:
