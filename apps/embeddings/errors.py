@@ -30,9 +30,10 @@ class UnknownModel(EmbeddingError):
 
 
 class TextRefused(EmbeddingError):
-    """The provider works, but does not take the texts that it was given."""
+    """The provider works, but does not take the texts that it was given, for the `reason`."""
 
     def __init__(self, provider: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(f"The embedding provider {provider} does not take this text: {reason}.")
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from apps.embeddings.config import Config, config
-from apps.embeddings.errors import ProviderFailed
+from apps.embeddings.errors import ProviderFailed, TextRefused
 from apps.embeddings.provider import Kind, Provider, batches
 from apps.embeddings.registry import provider
 from apps.engine.errors import InvalidVector
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A thousand queries of dimension 1,536 with such texts take some 14 MB.
 MAX_CACHED_CHARACTERS = 2000
+# Of a write: a provider that refuses more of its texts takes none.
+MOST_REFUSED = 20
 
 
 def embed(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> Float32:
@@ -43,6 +45,28 @@ def embed(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> F
     if not texts:
         return np.empty((0, with_model.dimension or 0), np.float32)
     return embed_with(with_model, texts, kind, settings)
+
+
+def find_refused(provider_name: str, model: str, texts: Sequence[str]) -> dict[str, TextRefused]:
+    """Which of `texts`, different ones that the provider refuses together, it refuses, and why.
+
+    Halves are asked for again, so one text of a thousand costs ten requests, and the texts once more. No more than
+    MOST_REFUSED are found, and none after the time-out. Raises as `embed`, but for TextRefused.
+    """
+    found: dict[str, TextRefused] = {}
+    deadline = time.monotonic() + config().timeout
+    pending = [texts]
+    while pending and len(found) < MOST_REFUSED and time.monotonic() < deadline:
+        some = pending.pop()
+        try:
+            embed(provider_name, model, some, "document")
+        except TextRefused as error:
+            if len(some) == 1:
+                found[some[0]] = error
+            else:
+                middle = len(some) // 2
+                pending += [some[middle:], some[:middle]]
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -4,36 +4,33 @@ It is taken out of a row's metadata when the row is read for a view. So views an
 different ones, and their identities say so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import orjson
 
 from apps.engine.metadata.filters import Filter, conditions
 from apps.engine.metadata.paths import DOCUMENT, field_of, split_path
-from apps.libraries.errors import Invalid
+from apps.libraries.errors import Invalid, pointer
 
 Paths = tuple[str, ...]
 
 
 def check_filter(unindexed: Paths, filter: Filter, at: str = "/filter") -> None:
-    """Raise Invalid at the pointer `at` where a filter looks at what is not indexed."""
-    if unindexed:
-        check_fields(unindexed, (field_of(condition.path) for condition in conditions(filter)), at)
+    """Raise Invalid where a filter, whose pointer is `at`, looks at what is not indexed."""
+    for condition in conditions(filter) if unindexed else ():
+        check_field(unindexed, field_of(condition.path), at + pointer(condition.at))
 
 
-def check_fields(unindexed: Paths, fields: Iterable[str], at: str) -> None:
-    """Raise Invalid at the pointer `at` where one of `fields`, by their names, is not indexed."""
-    if not unindexed:
-        return
-    for field in fields:
-        for path in unindexed:
-            if field == path or field.startswith(f"{path}."):
-                raise Invalid.at(
-                    at,
-                    f"looks at {field}, and this library does not index {path}: PATCH the library with an `unindexed` "
-                    "that leaves it out, and its index is made again with it",
-                )
+def check_field(unindexed: Paths, field: str, at: str) -> None:
+    """Raise Invalid at the pointer `at` where a field, by its name, is not indexed."""
+    for path in unindexed:
+        if field == path or field.startswith(f"{path}."):
+            raise Invalid.at(
+                at,
+                f"looks at {field}, and this library does not index {path}: PATCH the library with an `unindexed` "
+                "that leaves it out, and its index is made again with it",
+            )
 
 
 def indexed_metadata(text: str, unindexed: Paths) -> str:

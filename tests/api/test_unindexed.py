@@ -52,9 +52,14 @@ def test_what_looks_at_it_is_refused(client: httpx.Client, path: str, field: str
         client.post(f"{path}/chunks/delete", json={"filter": condition}),
         client.post(f"{path}/query", json={"vector": [1, 0, 0], "filter": condition}),
     ):
-        assert_refused(refused, 400, "invalid", "/filter")
+        assert_refused(refused, 400, "invalid", f"/filter/$or/1/$not/{field}/$gt")
         assert "PATCH the library with an `unindexed` that leaves it out" in refused.json()["errors"][0]["detail"]
-    assert_refused(client.post(f"{path}/chunks/facets", json={"field": field}), 400, "invalid", "/field")
+    for action, body, at in (
+        ("facets", {"field": field}, "/field"),
+        ("fields", {"fields": ["topic", field]}, "/fields/1"),
+        ("list", {"order_by": [{"field": "topic"}, {"field": field}]}, "/order_by/1/field"),
+    ):
+        assert_refused(client.post(f"{path}/chunks/{action}", json=body), 400, "invalid", at)
     query = {"vector": [1, 0, 0]}
     boosts = [{"filter": {"topic": "cats"}, "weight": 1}, {"field": field, "decay": {"half_life": 1}, "weight": 1}]
     queries = [query, query | {"boost": boosts}]
@@ -72,7 +77,7 @@ def test_a_change_is_seen_by_every_worker_at_once(server: Server, client: httpx.
                 assert count(worker, path, {"node": NODE, "deep.a": 1, r"a\.b": 3}).json() == {"count": 30 - turn}
             client.patch(path, json={"unindexed": ["topic"]}).raise_for_status()
             for worker in workers:
-                assert_refused(count(worker, path, {"topic": "cats"}), 400, "invalid", "/filter")
+                assert_refused(count(worker, path, {"topic": "cats"}), 400, "invalid", "/filter/topic")
                 assert count(worker, path, {"node": NODE}).json() == {"count": 30 - turn}
             client.delete(f"{path}/chunks/c{turn}").raise_for_status()
 

@@ -95,6 +95,40 @@ def test_a_text_that_is_as_it_was_keeps_its_vector_and_costs_nothing(service: Se
     assert [asked.body["input"] for asked in service.asked] == [["other"]]
 
 
+def test_a_text_that_the_provider_refuses_is_named_and_left_out_where_that_is_asked_for(service: Service) -> None:
+    def picky(body: dict[str, Any]) -> Answer:
+        if any("too long" in text for text in body["input"]):
+            return Answer({"error": {"message": "much too long"}}, 400)
+        return answer(body)
+
+    service.usual = picky
+    chunks: list[dict[str, Any]] = [{"id": f"n{i}", "text": f"text {i}"} for i in range(40)]
+    chunks[7] |= {"text": "too long"}
+    chunks[31] |= {"text": "fine", "embed_text": "too long too"}
+    chunks[33] |= {"text": "too long"}
+    pointers = ["/chunks/7/text", "/chunks/31/embed_text", "/chunks/33/text"]
+    response = send("POST", "/notes/chunks", {"chunks": chunks})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    assert [error["pointer"] for error in response.json()["errors"]] == pointers
+    assert "much too long" in response.json()["errors"][0]["detail"]
+    assert send("POST", "/notes/chunks/count", {}).json() == {"count": 3}
+    response = send("POST", "/notes/chunks", {"chunks": chunks, "on_invalid": "skip"})
+    assert (response.status_code, response.json()["created"]) == (200, 37)
+    assert [error["pointer"] for one in response.json()["skipped"] for error in one["errors"]] == pointers
+    assert stored("n32") == ("text 32", made("text 32"))
+
+
+def test_texts_that_the_provider_refuses_only_together_are_none_of_a_chunk(service: Service) -> None:
+    def few(body: dict[str, Any]) -> Answer:
+        return answer(body) if len(body["input"]) < 3 else Answer({"error": {"message": "too many"}}, 400)
+
+    service.usual = few
+    body = {"chunks": [{"text": f"text {i}"} for i in range(4)], "on_invalid": "skip"}
+    response = send("POST", "/notes/chunks", body)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    assert "too many" in response.json()["detail"]
+
+
 def test_a_text_that_becomes_blank_is_refused(service: Service) -> None:
     response = send("PATCH", "/notes/chunks/a", {"text": " "})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (400, "/text")

@@ -121,6 +121,26 @@ def test_what_only_matches_a_filter_pays_for_it(settings: Any, library: None) ->
         door()
 
 
+def test_all_fields_of_rows_in_memory_are_paid_by_their_size(settings: Any, library: None) -> None:
+    def summarize(names: list[str] | None) -> list[str]:
+        filter = parse_filter({})
+        found = matching.summarize_fields(library_id="a", names=names, filter=filter, limit=10)["fields"]
+        return [field["field"] for field in found]
+
+    # The rows are one block of three columns, of which one is summarized. A row has seven to nine characters, and two
+    # of its document.
+    characters = sum(CHUNKS * len(f'{{"n":{n}}}{{}}') for n in range(DOCUMENTS))
+    named = 10 + 20
+    price = ROWS * 5 + characters // 8 + 3 * 2 + named
+    settings.LIMITS = replace(settings.LIMITS, request_cost=price)
+    assert summarize(None) == ["n"]
+    settings.LIMITS = replace(settings.LIMITS, request_cost=price - 1)
+    with pytest.raises(Invalid, match="points"):
+        summarize(None)
+    settings.LIMITS = replace(settings.LIMITS, request_cost=named)
+    assert summarize(["n"]) == ["n"]
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"k": 1}, {"k": 1, "filter": {"n": 1}}, {"k": 2, "group_by": "document"}, {"k": 2, "mmr": {"fetch_k": 5}}],
@@ -238,7 +258,10 @@ def test_the_prices_are_documented() -> None:
         budget.PER_1000_CHARACTERS_AND_CONDITION,
         budget.PER_PHRASE_WORD_AND_1000_ROWS,
         budget.PER_FIELD_AND_1000_ROWS,
+        budget.PER_READ_ROW,
+        1,
         budget.PER_ORDER_AND_1000_ROWS,
         1,
     ]
+    assert f"{budget.CHARACTERS_PER_POINT} characters" in cost
     assert f"{budget.PRODUCTS_PER_POINT:,} products" in cost

@@ -10,7 +10,7 @@ Parsing costs time by the size of the JSON, stops at limits, and recurses no dee
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from apps.engine.errors import InvalidFilter
@@ -72,9 +72,10 @@ class HasKey(Filter):
 
 @dataclass(frozen=True)
 class Condition(Filter):
-    """What the value at `path` must be."""
+    """What the value at `path` must be. `at` leads to it in the JSON that it was read from."""
 
     path: str
+    at: Path = field(default=(), compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -204,12 +205,26 @@ class _Parser:
         if operator.name == "$all" and isinstance(raw, list):
             for i in range(1, len(raw)):
                 self._count_condition((*at, i))
-        return operator.make(name, read(self._operands, raw, at))
+        return _located(operator.make(name, read(self._operands, raw, at)), at)
 
     def _count_condition(self, at: Path) -> None:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise InvalidFilter(at, f"is one condition too many; a filter has at most {MAX_CONDITIONS}")
+
+
+def _located(made: Filter, at: Path) -> Filter:
+    """The same, whose conditions say where they are."""
+    match made:
+        case Condition():
+            return replace(made, at=at)
+        case Not(part):
+            return Not(_located(part, at))
+        case And(parts):
+            return And(tuple(_located(part, at) for part in parts))
+        case Or(parts):
+            return Or(tuple(_located(part, at) for part in parts))
+    return made
 
 
 def _read_name(path: str, at: Path) -> str:

@@ -76,6 +76,11 @@ class RowData(ABC):
         """All columns of the first `count` rows."""
 
     @abstractmethod
+    def unread(self, count: int) -> tuple[int, int]:
+        """The number of rows, and that of the characters of their metadata, that `all_columns` reads to make columns,
+        each time."""
+
+    @abstractmethod
     def text_blocks(self, count: int) -> Sequence[InvertedIndex]:
         """Texts of the first `count` rows; the last blocks may reach beyond them."""
 
@@ -104,6 +109,9 @@ class SealedRows(RowData):
 
     def all_columns(self, count: int) -> Sequence[Columns]:
         return [self.columns]
+
+    def unread(self, count: int) -> tuple[int, int]:
+        return 0, 0
 
     def text_blocks(self, count: int) -> Sequence[InvertedIndex]:
         return [self.text]
@@ -191,6 +199,10 @@ class BufferedRows(RowData):
 
     def all_columns(self, count: int) -> Sequence[Columns]:
         return [Columns.build(some) for some in self._attributes(0, count)]
+
+    def unread(self, count: int) -> tuple[int, int]:
+        rows = [row.attributes for row in self._rows[:count]]
+        return len(rows), sum(len(row.metadata) + len(row.document) for row in rows)
 
     def text_blocks(self, count: int) -> Sequence[InvertedIndex]:
         if self._texts.length < count:

@@ -287,6 +287,12 @@ class View:
         `matching` gave, None for all."""
         return [one for part, mask in zip(self.parts, allowed, strict=True) for one in part.columns(mask, field)]
 
+    def unread(self) -> tuple[int, int]:
+        """The number of rows, and that of the characters of their metadata, of which `columns` makes all columns each
+        time: those in memory."""
+        found = [part.row_data.unread(len(part.keys)) for part in self.parts]
+        return sum(rows for rows, _ in found), sum(characters for _, characters in found)
+
     def ordered(
         self, order: Sequence[OrderBy], allowed: Sequence[Mask], after: OrderedRow | None, limit: int
     ) -> list[OrderedRow]:

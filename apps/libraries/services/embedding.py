@@ -15,9 +15,9 @@ from django.conf import settings
 from django.db import connection
 
 from apps.embeddings.config import config
-from apps.embeddings.errors import EmbeddingError, UnknownModel
+from apps.embeddings.errors import EmbeddingError, TextRefused, UnknownModel
 from apps.embeddings.registry import provider
-from apps.embeddings.services import embed
+from apps.embeddings.services import embed, find_refused
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
@@ -102,8 +102,8 @@ def embed_missing(
     """The vectors of chunks as the request brings them, None for none; of those whose numbers have `texts`, `model`'s
     of these.
 
-    Equal texts are embedded once. Raises EmbeddingRequired if there is no model, Invalid for blank texts and those past
-    what a request may have, and what the provider raises.
+    Equal texts are embedded once. Raises EmbeddingRequired if there is no model; Invalid for texts that are blank, past
+    what a request may have, or refused by the provider; and what the provider raises.
     """
     vectors: list[AnyVector | None] = [chunk.embedding for chunk in chunks]
     if not texts:
@@ -131,10 +131,34 @@ def embed_missing(
         raise Invalid("A text cannot be embedded.", faults)
     different = list(dict.fromkeys(texts.values()))
     with stage("embed"):
-        made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
+        try:
+            made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
+        except TextRefused:
+            refused = find_refused(*model.key, different)
+            if not refused:
+                # They are too much together, or the provider has thought better of it.
+                raise
+            raise _refusal(chunks, pointers, texts, refused) from None
     for i, text in texts.items():
         vectors[i] = made[text]
     return vectors
+
+
+def _refusal(
+    chunks: Sequence[ChunkContent],
+    pointers: Sequence[str],
+    texts: Mapping[int, str],
+    refused: Mapping[str, TextRefused],
+) -> Invalid:
+    """The error that names the chunks whose text the provider refused."""
+    faults = []
+    for i, text in texts.items():
+        if text in refused:
+            field = "text" if chunks[i].embed_text is None else "embed_text"
+            faults.append(
+                Fault(f"{pointers[i]}/{field}", f"is refused by the embedding provider: {refused[text].reason}")
+            )
+    return Invalid("The embedding provider does not take a text.", faults)
 
 
 def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:

@@ -31,6 +31,8 @@ PER_READ_TEXT = 3
 PER_1000_CHARACTERS_AND_CONDITION = 5
 PER_PHRASE_WORD_AND_1000_ROWS = 15
 PER_FIELD_AND_1000_ROWS = 20
+PER_READ_ROW = 5
+CHARACTERS_PER_POINT = 8
 PER_ORDER_AND_1000_ROWS = 50
 PRODUCTS_PER_POINT = 2500
 # Of VECTORDB_REQUEST_TIMEOUT: what a stage takes that began before comes on top, and a worker must not be lost to it.
@@ -106,6 +108,11 @@ def price_of_values(page: ValuePage, rows: int) -> int:
 def price_of_fields(fields: int, rows: int) -> int:
     """The points that it costs to summarize `fields` of `rows`."""
     return PER_CONDITION * fields + PER_FIELD_AND_1000_ROWS * fields * rows // 1000
+
+
+def price_of_reading(rows: int, characters: int) -> int:
+    """The points that it costs to make all columns of `rows` whose metadata have this many `characters`."""
+    return PER_READ_ROW * rows + characters // CHARACTERS_PER_POINT
 
 
 def price_of_order(fields: int, rows: int) -> int:

@@ -24,7 +24,7 @@ from apps.search.query.budget import PER_TEXT_BYTE
 from apps.search.query.search import SearchRequest
 from apps.search.query.spec import QuerySpec
 from apps.search.snapshots import LibraryState, open_snapshot
-from apps.search.unindexed import Paths, check_fields, check_filter
+from apps.search.unindexed import Paths, check_field, check_filter
 
 
 class EmbeddedTexts(NamedTuple):
@@ -133,11 +133,11 @@ def _check_indexed(unindexed: Paths, spec: QuerySpec, at: str) -> None:
     """Raise Invalid where a query looks at metadata that is not indexed."""
     check_filter(unindexed, spec.filter, f"{at}/filter")
     if spec.group_by is not None:
-        check_fields(unindexed, [spec.group_by], f"{at}/group_by")
+        check_field(unindexed, spec.group_by, f"{at}/group_by")
     for i, boost in enumerate(spec.boost):
         check_filter(unindexed, boost.filter, f"{at}/boost/{i}/filter")
         if boost.is_set("field"):
-            check_fields(unindexed, [boost.field], f"{at}/boost/{i}/field")
+            check_field(unindexed, boost.field, f"{at}/boost/{i}/field")
 
 
 def _check_search_params(index_type: str, spec: QuerySpec, at: str) -> None:

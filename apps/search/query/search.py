@@ -31,6 +31,7 @@ from apps.search.query.budget import (
     price_of_fields,
     price_of_filters,
     price_of_order,
+    price_of_reading,
     price_of_values,
     price_of_words,
 )
@@ -38,7 +39,7 @@ from apps.search.query.lookup import ChunkLookup
 from apps.search.query.spec import EVERYTHING, Hybrid, Mode
 from apps.search.query.texts import decide_texts
 from apps.search.snapshots import Snapshot
-from apps.search.unindexed import Paths, check_fields, check_filter
+from apps.search.unindexed import Paths, check_field, check_filter
 
 # The ranks of either side whose scores are added up.
 FUSED_RANKS = 100
@@ -227,7 +228,7 @@ class Searcher:
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""
-        check_fields(self._unindexed, [field], "/field")
+        check_field(self._unindexed, field, "/field")
         self._budget.spend(price_of_filters([filter], len(self._view)) + price_of_values(page, len(self._view)))
         masks = self._matching(self._view, filter)
         counts, distinct = self._view.facets(field, masks, page)
@@ -237,10 +238,12 @@ class Searcher:
         """What values the chunks that match have in the fields `names`, or in the `limit` fields of metadata that most
         of them have."""
         view = self._view
-        check_fields(self._unindexed, names or (), "/fields")
+        for i, name in enumerate(names or ()):
+            check_field(self._unindexed, name, f"/fields/{i}")
         self._budget.spend(price_of_filters([filter], len(view)))
         masks, columns, omitted = self._matching(view, filter), None, 0
         if names is None:
+            self._budget.spend(price_of_reading(*view.unread()))
             columns = view.columns(masks)
             self._budget.spend(PER_VALUE * sum(block.field_count for block, _ in columns))
             names, found = most_rows(chain.from_iterable(block.row_counts(mask) for block, mask in columns), limit)
@@ -258,7 +261,8 @@ class Searcher:
     ) -> list[OrderedRow]:
         """The first `limit` chunks behind `after` that match, in `order`."""
         view = self._view
-        check_fields(self._unindexed, [by.field for by in order], "/order_by")
+        for i, by in enumerate(order):
+            check_field(self._unindexed, by.field, f"/order_by/{i}/field")
         self._budget.spend(price_of_filters([filter], len(view)) + price_of_order(len(order), len(view)))
         return view.ordered(order, self._matching(view, filter), after, limit)
 
