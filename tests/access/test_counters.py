@@ -1,9 +1,6 @@
 """Counts that processes share hold exactly, whatever dies and whatever clocks do."""
 
 import logging
-import os
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +11,8 @@ import pytest
 
 from apps.access.redis_counters import RedisCounters
 from apps.access.shared_counters import SharedCounters
-from tests.server import ROOT, until
+from tests.access.redis_server import RedisServer
+from tests.server import ROOT
 
 pytestmark = pytest.mark.any_database
 
@@ -115,42 +113,22 @@ def test_rows_of_running_requests_are_used_again(counters: SharedCounters) -> No
 
 
 @pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """A Redis of this test alone: its port, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    until(answers, "Redis answers")
-    try:
-        yield port, process
-    finally:
-        process.kill()
-        process.wait()
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as redis:
+        yield redis
 
 
-def test_hosts_count_together_in_redis(redis_port: tuple[int, "subprocess.Popen[bytes]"]) -> None:
-    url = f"redis://127.0.0.1:{redis_port[0]}/0"
-    hosts = [RedisCounters(url, SharedCounters(1, 1)) for _ in range(2)]
+def test_hosts_count_together_in_redis(redis: RedisServer) -> None:
+    hosts = [RedisCounters(redis.url, SharedCounters(1, 1)) for _ in range(2)]
     hits = [hosts[number % 2].hit("somebody", 7) for number in range(12)]
     assert [hit.is_allowed for hit in hits] == [True] * 7 + [False] * 5
     assert [hit.remaining for hit in hits] == [6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0]
     assert all(0 < hit.wait <= 61 for hit in hits[6:])
 
 
-def test_a_host_counts_for_itself_while_redis_is_gone(
-    redis_port: tuple[int, "subprocess.Popen[bytes]"], caplog: pytest.LogCaptureFixture
-) -> None:
-    port, process = redis_port
-    counters = RedisCounters(f"redis://user:secret@127.0.0.1:{port}/0", SharedCounters(1, 1))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_host_counts_for_itself_while_redis_is_gone(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    counters = RedisCounters(redis.url, SharedCounters(1, 1))
+    redis.kill()
     with caplog.at_level(logging.WARNING):
         hits = [counters.hit("somebody", 5) for _ in range(8)]
     assert [hit.is_allowed for hit in hits] == [True] * 5 + [False] * 3
@@ -159,15 +137,9 @@ def test_a_host_counts_for_itself_while_redis_is_gone(
     assert "secret" not in caplog.text
 
 
-def test_a_redis_that_hangs_is_left_after_a_moment(
-    redis_port: tuple[int, "subprocess.Popen[bytes]"], caplog: pytest.LogCaptureFixture
-) -> None:
-    port, process = redis_port
-    counters = RedisCounters(f"redis://127.0.0.1:{port}/0", SharedCounters(1, 1))
+def test_a_redis_that_hangs_is_left_after_a_moment(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    counters = RedisCounters(redis.url, SharedCounters(1, 1))
     assert counters.hit("somebody", 2).remaining == 1
-    os.kill(process.pid, signal.SIGSTOP)
-    try:
-        assert [counters.hit("somebody", 2).is_allowed for _ in range(3)] == [True, True, False]
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
+    redis.suspend()
+    assert [counters.hit("somebody", 2).is_allowed for _ in range(3)] == [True, True, False]
     assert len(caplog.messages) == 1
