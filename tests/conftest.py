@@ -10,6 +10,8 @@ import pytest
 from apps.engine import kernels
 from tests.server import Server, serving
 
+pytest.register_assert_rewrite("tests.api.problems")
+
 _numbers = itertools.count()
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from tests.server import Server
 
-pytest.register_assert_rewrite("tests.api.problems")
-
 
 @pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[httpx.Client]:

@@ -58,6 +58,7 @@ def test_bad_metadata_is_refused_everywhere(client: httpx.Client, shared: str, m
     assert client.get(f"{library}/stats").json()["chunks"] == 2
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_numbers_of_metadata_are_finite(client: httpx.Client, shared: str, number: str) -> None:
     body = f'{{"chunks": [{{"embedding": [1, 0, 0], "metadata": {{"a": [1, {number}]}}}}]}}'
@@ -75,6 +76,7 @@ def test_metadata_up_to_the_limits_is_stored(client: httpx.Client, chunks: str, 
     assert client.get(f"{chunks}/c").json()["metadata"] == metadata
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("metadata", "limit"),
     [(nested(17), "VECTORDB_MAX_METADATA_DEPTH"), ({"a": "x" * 65536}, "VECTORDB_MAX_METADATA_BYTES")],
@@ -110,6 +112,7 @@ def test_text_of_256_kib_is_stored(client: httpx.Client, chunks: str, text: str)
     assert client.get(f"{chunks}/c").json()["text"] == text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["", " ", "\t\n", "\u3000", "x" * 201, "a\0b", *NOT_STRINGS], ids=ascii)
 def test_a_library_has_a_name_of_1_to_200_characters(client: httpx.Client, shared: str, name: object) -> None:
     assert_refused(client.post("/libraries", json={"name": name}), 400, "invalid", "/name")
@@ -180,6 +183,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("method", "path", "body", "pointer"), WRONG, ids=lambda value: str(value)[:60])
 def test_a_value_of_the_wrong_kind_is_refused_by_name(
     client: httpx.Client, shared: str, method: str, path: str, body: dict[str, Any], pointer: str
@@ -209,6 +213,7 @@ BODIES: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("method", "path", "body", "at"), BODIES, ids=lambda value: str(value)[:40])
 def test_an_unknown_field_and_a_body_that_is_no_object_are_refused(
     client: httpx.Client, shared: str, method: str, path: str, body: dict[str, Any], at: str

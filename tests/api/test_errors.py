@@ -49,6 +49,7 @@ def allowed(response: httpx.Response) -> set[str]:
     return set(response.headers["Allow"].split(", ")) - {"OPTIONS"}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("path", "methods"), PATHS.items())
 def test_a_method_that_a_path_has_not_is_405(
     client: httpx.Client, root: httpx.URL, shared: str, path: str, methods: str
@@ -63,6 +64,7 @@ def test_a_method_that_a_path_has_not_is_405(
         assert allowed(response) == set(methods.split()), method
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("path", "methods"), PATHS.items())
 def test_head_and_options_are_answered(
     client: httpx.Client, root: httpx.URL, shared: str, path: str, methods: str
@@ -78,6 +80,7 @@ def test_head_and_options_are_answered(
         assert head.headers.get("ETag") == get.headers.get("ETag")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "path",
     [
@@ -115,6 +118,7 @@ def test_a_path_that_leads_nowhere_is_404(server: Server, shared: str, path: str
             assert_refused(response, 404, "not_found")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", [".", "..", "%2E%2E"])
 def test_a_dot_is_no_id_in_a_path(server: Server, shared: str, name: str) -> None:
     for path in (f"/libraries/{name}", f"/libraries/{shared}/chunks/{name}", f"/libraries/{shared}/documents/{name}"):
@@ -122,6 +126,7 @@ def test_a_dot_is_no_id_in_a_path(server: Server, shared: str, name: str) -> Non
         assert_refused(exchange(server, request), 404, "not_found")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "a b", "", "@", "[::1"]
 )
@@ -132,6 +137,7 @@ def test_another_host_is_refused_on_every_path(server: Server, host: str) -> Non
         assert f"{host!r}, is not among VECTORDB_ALLOWED_HOSTS" in problem["detail"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "localhost:1", "127.0.0.1:65535"])
 def test_loopback_is_served_by_any_of_its_names(server: Server, host: str) -> None:
     assert exchange(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status_code == 200
@@ -154,6 +160,7 @@ OWN = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 def test_a_foreign_page_changes_nothing(server: Server, shared: str, headers: list[str]) -> None:
     """A browser sends a POST with an empty body for any page, without asking the server first."""
@@ -170,6 +177,7 @@ def test_a_foreign_page_changes_nothing(server: Server, shared: str, headers: li
         assert exchange(server, request, method).status_code == 200
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("headers", OWN.values(), ids=OWN)
 def test_programs_and_the_servers_own_pages_change_things(server: Server, shared: str, headers: list[str]) -> None:
     request = request_of("POST", f"/api/v1/libraries/{shared}/reindex", headers)
@@ -184,6 +192,7 @@ def test_a_page_is_the_servers_own_at_its_port(server: Server, shared: str) -> N
     assert exchange(server, request, "POST").status_code == 202
 
 
+@pytest.mark.any_database
 def test_a_foreign_page_changes_nothing_behind_another_server_of_wsgi() -> None:
     """The HTTP edge is not in front then."""
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
@@ -205,11 +214,13 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("request_bytes", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_is_no_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
     assert_refused(exchange(server, request_bytes), 400, "malformed")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("code", ["malformed", "invalid", "not_found"])
 def test_type_and_title_come_with_the_code(client: httpx.Client, code: str) -> None:
     content = {"malformed": "{", "invalid": "{}", "not_found": '{"name": "N"}'}[code]
@@ -237,6 +248,7 @@ SANE = ["a", "0f4d6f1c-5b2a", "trace:1/2+3=4_5.6", "x" * 128]
 INSANE = ["", " ", "a b", "é", "x" * 129, '"', "a,b", "<script>", "{}"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["/health", "/api/v1/libraries", "/nope", "/api/docs", "/api/v1/libraries/nope"])
 def test_every_response_has_a_request_id(server: Server, path: str) -> None:
     for given in [*SANE, *INSANE]:
@@ -261,6 +273,7 @@ def test_health_and_readiness(client: httpx.Client, root: httpx.URL) -> None:
     assert set(ready.json()["checks"].values()) == {"ok"}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "application/xml", "image/png", "nonsense", ""])
 def test_programs_get_json_whatever_they_accept(client: httpx.Client, shared: str, accept: str) -> None:
     headers = {"Accept": accept}
@@ -271,6 +284,7 @@ def test_programs_get_json_whatever_they_accept(client: httpx.Client, shared: st
     assert_refused(client.get("/libraries/nope", headers=headers), 404, "not_found")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
 def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> None:
     answer = client.get("/libraries", headers={"Accept": accept})
@@ -279,6 +293,7 @@ def test_no_other_site_may_frame_or_sniff(client: httpx.Client, accept: str) -> 
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("path", "meant"),
     [
@@ -324,6 +339,7 @@ def test_what_does_not_exist_is_told_how_it_is_made(client: httpx.Client, shared
         assert assert_refused(client.get(path), 404, "not_found")["detail"].endswith(remedy)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("path", "body", "pointer", "detail"),
     [
@@ -357,6 +373,7 @@ def test_an_unknown_field_names_the_one_that_is_meant(
     assert faults[pointer] == f"is not a known field; {detail}"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("path", "item", "field"),
     [

@@ -102,6 +102,7 @@ def test_text_and_metadata_are_shown_by_default(client: httpx.Client, door: Door
     assert included(door, second) == {"text": "B", "metadata": {}}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("names", "metadata"),
     [

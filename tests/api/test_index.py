@@ -76,6 +76,7 @@ def built(client: httpx.Client, request: pytest.FixtureRequest) -> tuple[str, st
     return path, request.param
 
 
+@pytest.mark.any_database
 def test_a_type_is_built_and_answers(client: httpx.Client, built: tuple[str, str]) -> None:
     path, kind = built
     index = index_of(client, path)
@@ -91,6 +92,7 @@ def test_a_type_is_built_and_answers(client: httpx.Client, built: tuple[str, str
     assert recall(client, path) >= (1.0 if kind in EXACT else 0.9)
 
 
+@pytest.mark.any_database
 def test_new_rows_are_found_at_once_and_dead_ones_no_more(client: httpx.Client, built: tuple[str, str]) -> None:
     path, _ = built
     far = np.full(DIMENSION, -9, np.float32)
@@ -101,6 +103,7 @@ def test_new_rows_are_found_at_once_and_dead_ones_no_more(client: httpx.Client, 
     assert "new" not in ids(client.post(f"{path}/query", json=query).json())
 
 
+@pytest.mark.any_database
 def test_search_parameters_are_taken_and_checked(client: httpx.Client, built: tuple[str, str]) -> None:
     path, kind = built
     query = {"vector": rows()[0].tolist(), "k": 5}
@@ -115,6 +118,7 @@ def test_search_parameters_are_taken_and_checked(client: httpx.Client, built: tu
     assert_refused(response, 400, "invalid", "/search_params/depth")
 
 
+@pytest.mark.any_database
 def test_batches_agree_with_single_queries(client: httpx.Client, built: tuple[str, str]) -> None:
     path, _ = built
     queries = [{"vector": row.tolist(), "k": 3, "exact": n % 2 == 0} for n, row in enumerate(rows()[:8])]
@@ -155,6 +159,7 @@ def test_the_type_is_changed_while_queries_go_on(server: Server, client: httpx.C
     assert not broken
 
 
+@pytest.mark.any_database
 def test_a_type_that_does_not_suit_is_warned_about(client: httpx.Client) -> None:
     for dimension, warned in ((20, False), (21, True)):
         body = {"name": "N", "index_type": "kd_tree", "dimension": dimension}
@@ -170,6 +175,7 @@ def test_reindex_refuses_what_a_library_refuses(client: httpx.Client, library: s
     assert client.post(path, json={}).status_code == 202
 
 
+@pytest.mark.any_database
 def test_parameters_belong_to_a_type(client: httpx.Client) -> None:
     created = client.post("/libraries", json={"name": "N", "index_type": "hnsw", "index_params": {"m": 8}})
     path = f"/libraries/{created.raise_for_status().json()['id']}"

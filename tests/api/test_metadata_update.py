@@ -96,6 +96,7 @@ def test_metadata_past_a_limit_are_refused_and_nothing_is_written(client: httpx.
     assert stored(client, chunks) == {f"c{i}": row for i, row in enumerate(rows)}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -200,6 +200,7 @@ BODIES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("body", "pointer", "says"), BODIES, ids=lambda value: str(value)[:60])
 def test_what_cannot_be_split_is_refused(
     client: httpx.Client, path: str, body: dict[str, Any], pointer: str, says: str

@@ -57,6 +57,7 @@ PLACES = {
 POINTERS = {"update": "/chunks/0/embedding", "batch": "/documents/0/chunks/0/embedding"}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("vector", "word"), BAD.values(), ids=BAD)
 def test_what_can_be_no_vector_is_refused_everywhere(client: httpx.Client, shared: str, vector: str, word: str) -> None:
     library = f"/libraries/{shared}"
@@ -125,6 +126,7 @@ def test_dimensions_reach_from_1_to_8192(client: httpx.Client, dimension: int) -
     assert (found["score"], found["embedding"]) == (1, [1.5] * dimension)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("vector", [[], [1.0] * 8193, "", base64_of([1] * 8193)], ids=["[]", "8193", "b64", "b64-8193"])
 def test_the_first_vector_keeps_the_limits_of_dimensions(client: httpx.Client, vector: object) -> None:
     library = f"/libraries/{client.post('/libraries', json={'name': 'N'}).json()['id']}"

@@ -92,6 +92,7 @@ def test_files_of_the_time_before_there_were_vectors_are_replaced(
     assert not caplog.records, "nothing is damaged"
 
 
+@pytest.mark.any_database
 def test_an_index_type_for_all_rows_leaves_those_without_vectors_alone(library: Library) -> None:
     settle(indexer := Indexer(VERY_QUIET))
     write(0)

@@ -49,6 +49,7 @@ def test_files_that_are_lost_are_rebuilt(library: Library, index_dir: Path, capl
     ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("part", ["manifest.json", "keys.npy", "vectors.npy", "norms.npy", "mask"])
 def test_damaged_files_are_reported_once_and_rebuilt_at_the_next_start(
     library: Library, caplog: pytest.LogCaptureFixture, part: str
@@ -78,6 +79,7 @@ def test_damaged_files_are_reported_once_and_rebuilt_at_the_next_start(
     assert caplog.messages == []
 
 
+@pytest.mark.any_database
 def test_a_process_without_descriptors_takes_whole_files_for_no_others(library: Library, clock: Clock) -> None:
     indexer = Indexer(VERY_QUIET)
     write(0)
@@ -98,6 +100,7 @@ def test_a_process_without_descriptors_takes_whole_files_for_no_others(library: 
     assert (index_stats()["state"], reopened().manifest) == ("ready", before)
 
 
+@pytest.mark.any_database
 def test_damage_that_a_worker_finds_is_reported_once_and_mended_at_the_next_round(
     library: Library, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +143,7 @@ def test_files_that_turn_out_to_be_whole_are_kept(library: Library) -> None:
     assert (reopened().manifest, index_stats()["state"]) == (before, "ready")
 
 
+@pytest.mark.any_database
 def test_damage_is_reported_where_no_mark_can_be_left(library: Library, caplog: pytest.LogCaptureFixture) -> None:
     indexer = Indexer(VERY_QUIET)
     write(0)
@@ -152,6 +156,7 @@ def test_damage_is_reported_where_no_mark_can_be_left(library: Library, caplog: 
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.any_database
 def test_files_with_words_of_an_older_analyzer_are_rebuilt(library: Library, caplog: pytest.LogCaptureFixture) -> None:
     settle(Indexer(BUSY))
     write(0)
@@ -175,6 +180,7 @@ def _kind(path: Path) -> str:
     return "mask" if path.suffix == ".npy" and path.parent.parent.name == "manifests" else path.name
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("part", ["manifest.json", "keys.npy"])
 def test_an_older_manifest_serves_while_the_newest_is_damaged(
     library: Library, caplog: pytest.LogCaptureFixture, part: str
@@ -199,6 +205,7 @@ def test_an_older_manifest_serves_while_the_newest_is_damaged(
     assert (pending(), caplog.messages) == (0, [])
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("cold", [False, True])
 def test_a_damaged_manifest_is_replaced_though_nothing_changed_since_the_one_before(
     library: Library, caplog: pytest.LogCaptureFixture, cold: bool
@@ -221,6 +228,7 @@ def test_a_damaged_manifest_is_replaced_though_nothing_changed_since_the_one_bef
     assert caplog.messages == []
 
 
+@pytest.mark.any_database
 def test_a_mask_that_is_lost_is_noticed_by_who_runs(library: Library, index_dir: Path) -> None:
     indexer = Indexer(BUSY)
     write(0)

@@ -82,6 +82,7 @@ def test_rows_are_sealed_though_the_index_of_their_library_cannot_be_built(
     assert (slow.builds, index_stats()["state"]) == (1, "failed")
 
 
+@pytest.mark.any_database
 def test_a_build_that_fails_is_tried_again_later_and_ever_later(
     slow_library: Library, slow: type[Slow], clock: Clock
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_build_that_fails_is_tried_again_later_and_ever_later(
     assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
 
 
+@pytest.mark.any_database
 @pytest.mark.skipif(not reads_are_counted, reason="counts what was read by /proc")
 @pytest.mark.parametrize("fails", [False, True], ids=["builds", "fails"])
 def test_files_are_not_read_again_while_their_index_is_built_or_cannot_be(
@@ -157,6 +159,7 @@ def test_a_seal_that_fails_is_reported_and_tried_again_later(no_room: Path, cloc
     assert (index_stats()["state"], index_stats()["error"]) == ("ready", None)
 
 
+@pytest.mark.any_database
 def test_attempts_to_seal_that_fail_leave_nothing_behind(library: Library, index_dir: Path, clock: Clock) -> None:
     indexer = Indexer(QUIET, clock=clock)
     folder = index_dir / library.uid

@@ -76,6 +76,7 @@ def test_a_quiet_library_is_merged_further(library: Library, clock: Clock) -> No
     assert sorted(live()) == [2, 6 * SEAL]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("kind", INDEX_TYPES)
 def test_merged_rows_are_in_an_index_of_the_configured_type(kind: str) -> None:
     indexer = Indexer(QUIET)

@@ -72,6 +72,7 @@ def test_few_rows_are_sealed_when_they_are_large(index_type: str) -> None:
     assert (live(), pending()) == ([8, 4], 0)
 
 
+@pytest.mark.any_database
 def test_large_rows_are_written_again_in_larger_and_larger_merges_only(library: Library) -> None:
     indexer = Indexer(replace(BUSY, seal_characters=4_000))
     for turn in range(21):
@@ -112,6 +113,7 @@ def test_the_last_few_rows_are_sealed_when_a_library_has_been_quiet_for_long(clo
     assert (sorted(live()), pending()) == ([1, SEAL_WHEN_QUIET], 0)
 
 
+@pytest.mark.any_database
 @pytest.mark.skipif(not reads_are_counted, reason="counts what was read by /proc")
 @pytest.mark.parametrize(("quiet_seconds", "very_quiet_seconds"), [(0.0, 0.0), (0.0, 3600.0), (3600.0, 3600.0)])
 def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_for_all(

@@ -66,6 +66,7 @@ def test_a_merge_of_one_library_does_not_hold_up_another(slow_library: Library, 
     settle(indexer)
 
 
+@pytest.mark.any_database
 def test_a_slow_build_holds_up_no_quick_merge_of_another_library(slow_library: Library, slow: type[Slow]) -> None:
     indexer = Indexer(QUIET)
     begin_slow_merge(indexer)
@@ -81,6 +82,7 @@ def test_a_slow_build_holds_up_no_quick_merge_of_another_library(slow_library: L
     assert index_stats("a")["rows_indexed"] == SEAL
 
 
+@pytest.mark.any_database
 def test_one_slow_build_is_done_at_a_time(slow_library: Library, slow: type[Slow]) -> None:
     indexer = Indexer(QUIET)
     begin_slow_merge(indexer)
@@ -95,6 +97,7 @@ def test_one_slow_build_is_done_at_a_time(slow_library: Library, slow: type[Slow
     assert {index_stats(name)["rows_indexed"] for name in "ab"} == {SEAL}
 
 
+@pytest.mark.any_database
 def test_a_few_rows_are_not_slow_to_index_whatever_the_type(slow_library: Library, slow: type[Slow]) -> None:
     indexer = Indexer(QUIET)
     begin_slow_merge(indexer)
@@ -133,6 +136,7 @@ def test_segments_of_a_library_are_merged_beside_its_slow_build(slow_library: Li
     reopened()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("has_checkpoints", [True, False])
 @pytest.mark.parametrize("update", [LibraryUpdate(index_type="kd_tree"), Reindex(index_type="kd_tree")])
 def test_another_configuration_during_a_slow_build_is_built_at_once(

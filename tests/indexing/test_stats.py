@@ -34,6 +34,7 @@ from tests.search.database import execute
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("index_type", "rows"), [("auto", SEAL_WHEN_QUIET - 1), ("auto", 0), ("brute_force", 0)])
 def test_a_library_too_small_for_files_is_ready(index_type: str, rows: int) -> None:
     indexer = Indexer(VERY_QUIET)
@@ -45,6 +46,7 @@ def test_a_library_too_small_for_files_is_ready(index_type: str, rows: int) -> N
     assert live() == []
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("index_type", "rows"), [("auto", SEAL_WHEN_QUIET), ("brute_force", 1)])
 def test_a_library_is_building_until_its_rows_are_in_files(index_type: str, rows: int) -> None:
     indexer = Indexer(VERY_QUIET)

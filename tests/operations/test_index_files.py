@@ -177,18 +177,24 @@ def test_files_that_are_damaged_while_the_server_is_stopped_are_rebuilt(folder: 
         assert_nothing_crashed(server)
 
 
-@pytest.fixture
-def running(folder: Path) -> Iterator[Server]:
-    """A server whose workers keep connections."""
-    with serving(folder, VECTORDB_THREADS=2) as server:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose workers keep connections, for the tests that leave it running and its libraries built."""
+    with serving(tmp_path_factory.mktemp("running") / "data", VECTORDB_THREADS=2) as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def made(running: Server) -> list[Library]:
+    """A library of each type."""
+    with running.client() as client:
+        return [large(client, kind, kind) for kind in INDEX_TYPES]
+
+
 @pytest.fixture
-def libraries(running: Server) -> list[Library]:
-    """A library of each type, built, and open in both workers."""
+def libraries(running: Server, made: list[Library]) -> list[Library]:
+    """The same, built, and open in both workers."""
     with running.clients_of_each_worker(1) as clients:
-        made = [large(clients[0], kind, kind) for kind in INDEX_TYPES]
         until(lambda: all(library.is_built(clients[0]) for library in made), "all are built")
         for library in made:
             for client in clients:
@@ -210,7 +216,7 @@ def assert_rebuilt(server: Server, libraries: list[Library]) -> None:
             for client in clients:
                 library.assert_answers(client)
             # A library that nobody writes to is looked at once a minute.
-            library.write(clients[0], 20, first=10_000)
+            library.write(clients[0], 20, first=10_000 + len(library.rows))
             for client in clients:
                 library.assert_answers(client)
         until(lambda: all(library.manifest(server) > before[library.id] for library in libraries), "files are new")

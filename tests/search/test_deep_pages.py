@@ -15,6 +15,7 @@ from tests.engine.data import sealed_rows_of
 ROWS, DIMENSION, PAGE = 6000, 64, 37
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("kind", ["hnsw", "lsh", "quantized"])
 def test_pages_of_an_approximate_ranking_hold_each_row_once(kind: str) -> None:
     keys, matrix = np.arange(ROWS), Matrix.build(embeddings(ROWS, DIMENSION), Metric.COSINE)

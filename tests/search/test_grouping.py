@@ -20,6 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 DOCUMENTS, DIMENSION, K = 1000, 4, 100
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("filter", [{}, {"n": {"$lt": 900}}], ids=["all", "filtered"])
 def test_no_mask_of_each_document_is_kept(filter: dict[str, Any]) -> None:
     vectors = np.random.default_rng(0).standard_normal((DOCUMENTS, 2, DIMENSION)).astype(np.float32)

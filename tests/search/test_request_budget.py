@@ -82,6 +82,7 @@ PRICES: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("fields", "price"), PRICES.values(), ids=PRICES)
 def test_a_query_costs_what_its_parts_cost(settings: Any, library: None, fields: dict[str, Any], price: int) -> None:
     if fields.get("vector") == "":
@@ -189,6 +190,7 @@ def test_what_takes_too_much_of_the_processor_is_given_up_and_writes_nothing(set
     assert matching.count_chunks(library_id="a", filter=filter) == ROWS
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("filter", [{}, {"n": {"$lt": 150}}], ids=["all", "filtered"])
 @pytest.mark.parametrize("mode", ["vector", "lexical"])
 @pytest.mark.parametrize("size", [1, 3, 9])
