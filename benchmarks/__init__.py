@@ -2,7 +2,7 @@
 
 Every figure stands beside a reference that is measured in the same run.
 
-ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  delete
+ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  delete  churn
                the measurements: `run(testbed)` gives rows of a table
 docstrings     questions over Python's docstrings, a command of its own
 compare        this checkout beside another one

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     boosts,
     catch_up,
+    churn,
     cold_start,
     compare,
     delete,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         maintenance,
         memory,
         delete,
+        churn,
     )
 }
 

@@ -79,6 +79,8 @@ class Indexer:
         self._read_changes()
         for library in list(self.libraries.values()):
             now = self._clock()
+            if library.sweep_at <= now:
+                self._sweep(library)
             if library.next_look <= now and not is_stopped():
                 did |= self.maintain_library(library, idle=now - library.changed_at)
         return did
@@ -121,8 +123,7 @@ class Indexer:
             if (state.manifest_number or state.rebuild) and not library.has_files():
                 library.next_look = now
             if library.swept_at < library.worked_at + SECONDS_KEPT:
-                index_folder(state.uid).sweep(identity_of(state))
-                library.swept_at = now
+                self._sweep(library)
         sweep_libraries(settings.INDEX_DIR, self._feed.uids)
 
     def maintain_library(self, library: MaintenanceState, idle: float) -> bool:
@@ -145,8 +146,12 @@ class Indexer:
             library.failure = None
             index_folder(state.uid).note_failure(library.reason)
         if did:
-            library.worked_at = library.next_look = now
+            library.note_work(self._clock())
         return did
+
+    def _sweep(self, library: MaintenanceState) -> None:
+        index_folder(library.library.uid).sweep(identity_of(library.library))
+        library.note_sweep(self._clock())
 
     def _do_next_step(self, library: MaintenanceState, idle: float) -> bool:
         index = self._read_status(library)
@@ -281,9 +286,9 @@ class Indexer:
         self.uncommitted = [merge for merge in self.uncommitted if merge not in ended]
         for merge in ended:
             if library := self.libraries.get(merge.state.uid):
-                library.worked_at = library.next_look = now
                 if not merge.is_cancelled:
                     self._commit(library, merge)
+                library.note_work(self._clock())
         for library in self.libraries.values() if ended else ():
             if library.waits_for_merge:
                 library.waits_for_merge, library.next_look = False, now

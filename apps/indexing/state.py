@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from apps.engine.storage.index_folder import SECONDS_SUPERSEDED
 from apps.engine.storage.manifest import Manifest
 from apps.indexing.merge_policy import SegmentSummary, summarize
 from apps.indexing.policy import IndexingPolicy
@@ -58,6 +59,8 @@ class MaintenanceState:
     # When files were last written that may be left without use, and when such files were last looked for.
     worked_at: float
     swept_at: float = -inf
+    # When files that were replaced can be deleted.
+    sweep_at: float = inf
     # Of reading and sealing rows, and of merges: sealing goes on while a merge fails.
     failure: Failure | None = None
     merge_failure: Failure | None = None
@@ -81,6 +84,17 @@ class MaintenanceState:
             self.changed_at = now
         if library != self.library:
             self.library, self.next_look = library, now
+
+    def note_work(self, now: float) -> None:
+        """Look again at once, and for files to delete when they may be."""
+        self.worked_at = self.next_look = now
+        self.sweep_at = min(self.sweep_at, now + SECONDS_SUPERSEDED)
+
+    def note_sweep(self, now: float) -> None:
+        """Look for files to delete again, if some were written that could not be deleted yet."""
+        self.swept_at = now
+        due = self.worked_at + SECONDS_SUPERSEDED
+        self.sweep_at = due if due > now else inf
 
     def note_opened(self, current: LoadedView) -> None:
         """Remember the files of a view that is open and up to date."""

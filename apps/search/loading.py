@@ -50,9 +50,12 @@ class LoadedView:
 def open_view(
     snapshot: Snapshot, state: LibraryState, known: Iterable[Segment] = (), policy: LoadingPolicy = DEFAULT_POLICY
 ) -> LoadedView | None:
-    """The view of `state`, from index files where they can be used; else as `load_in_steps`. `known` are segments of
-    this library that are mapped already."""
-    manifest, segments = _open_newest(snapshot, state, {segment.name: segment for segment in known if segment.name})
+    """The view of `state`, from index files where they can be used; else as `load_in_steps`. None also where the files
+    were replaced and deleted while they were opened. `known` are segments of this library that are mapped already."""
+    opened = _open_newest(snapshot, state, {segment.name: segment for segment in known if segment.name})
+    if opened is None:
+        return None
+    manifest, segments = opened
     if manifest is not None and manifest.seq:
         view = View.of(
             dimension=manifest.identity.dimension,
@@ -71,8 +74,9 @@ def open_view(
 
 def _open_newest(
     snapshot: Snapshot, state: LibraryState, known: Mapping[str, Segment]
-) -> tuple[Manifest | None, tuple[Segment, ...]]:
-    """The newest manifest that is undamaged and belongs to the library's history, with its segments; else None.
+) -> tuple[Manifest | None, tuple[Segment, ...]] | None:
+    """The newest manifest that is undamaged and belongs to the library's history, with its segments; (None, ()) where
+    there is none. None where files were missing and there is a newer manifest by now: a newer snapshot may use that.
 
     The database's column says when there is a newer one; which one can be used, the files say. So several hosts may
     share a database, each with index files of its own.
@@ -80,7 +84,8 @@ def _open_newest(
     folder, identity = index_folder(state.uid), identity_of(state)
     found: tuple[Manifest | None, tuple[Segment, ...]] = None, ()
     damages = []
-    for number in folder.numbers():
+    numbers = folder.numbers()
+    for number in numbers:
         try:
             manifest = folder.read(number, identity)
             if manifest.usable_seq > state.position.seq:
@@ -95,6 +100,8 @@ def _open_newest(
             logger.info("index of library %s: %s", state.public_id, error)
         except Damaged as error:
             damages.append(str(error))
+    if damages and numbers[0] < max(folder.numbers(), default=0):
+        return None
     if damages:
         instead = "the rows serve" if found[0] is None else f"manifest {found[0].number} serves"
         # Of several processes that find the same, one warns.

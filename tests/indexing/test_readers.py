@@ -1,8 +1,10 @@
 """Readers see their snapshot while maintenance works."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from apps.libraries.services.libraries import reindex_library
 from apps.search import loading
 from apps.search.cache import ViewCache
 from apps.search.loading import LoadedView
-from apps.search.snapshots import Snapshot, open_snapshot
+from apps.search.snapshots import Position, Snapshot, open_snapshot
 from tests.indexing.maintained import BUSY, QUIET, SEAL, remove, reopened, settle, write
 from tests.indexing.slow_type import Slow, begin_slow_merge
 from tests.search.views import live_rows, shown
@@ -109,6 +111,49 @@ def test_rows_that_a_merge_has_left_out_are_there_for_a_reader_of_before(
         assert opened is not None
         assert_shows_the_rows(snapshot, opened)
     assert reopened().manifest != opened.manifest
+
+
+def test_files_that_are_replaced_and_deleted_while_they_are_opened_are_no_damage(
+    library: Library, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    indexer = Indexer(QUIET)
+    write(0)
+    settle(indexer)
+    before = reopened().manifest
+
+    class Overtaken(Snapshot):
+        """Before the files that a manifest names are opened, another manifest of other files takes its place."""
+
+        is_overtaken = False
+
+        def has(self, key: int, position: Position) -> bool:
+            if not self.is_overtaken:
+                self.is_overtaken = True
+                replacing = threading.Thread(target=_replace_files, args=(indexer, index_dir))
+                replacing.start()
+                replacing.join()
+            return super().has(key, position)
+
+    with Overtaken(connections["snapshot"]) as snapshot:
+        current = ViewCache().current(snapshot, "a")
+        assert snapshot.is_overtaken
+        assert_shows_the_rows(snapshot, current)
+    assert before is not None
+    assert current.manifest is not None
+    assert not {one.name for one in before.segments} & {one.name for one in current.manifest.segments}
+    assert caplog.messages == []
+    assert not (index_dir / "damage").exists()
+
+
+def _replace_files(indexer: Indexer, index_dir: Path) -> None:
+    try:
+        reindex_library(library_id="a", reindex=Reindex())
+        settle(indexer)
+        for folder in index_dir.rglob("*"):
+            os.utime(folder, (0, 0))
+        indexer.sweep()
+    finally:
+        connections.close_all()
 
 
 def _write_over_and_publish(indexer: Indexer) -> None:

@@ -1,10 +1,12 @@
 """What nothing needs is deleted: entries of the change log, and files."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from apps.engine.storage.index_folder import SECONDS_SUPERSEDED
 from apps.indexing.indexer import Indexer
 from apps.indexing.upkeep import prune_changes, run_upkeep
 from apps.libraries.models import Change, Library
@@ -16,6 +18,7 @@ from tests.indexing.maintained import (
     SEAL,
     damage,
     newest_files,
+    remove,
     reopened,
     settle,
     write,
@@ -101,3 +104,26 @@ def test_index_files_are_swept_though_the_database_takes_no_writes(
     (message,) = caplog.messages
     assert message.startswith("upkeep of the database failed, and is retried later: not today")
     assert run_upkeep(indexer, POLICY)
+
+
+def test_churn_leaves_no_more_files_than_the_rows_need(library: Library, index_dir: Path) -> None:
+    now = 0.0
+    indexer = Indexer(QUIET, clock=lambda: now)
+    write(0)
+    settle(indexer)
+    fresh = size(index_dir)
+    for _ in range(8):
+        remove(0, SEAL)
+        write(0)
+        settle(indexer)
+        for folder in index_dir.rglob("*"):
+            if folder.is_dir():
+                os.utime(folder, (time.time() - SECONDS_SUPERSEDED,) * 2)
+        now += SECONDS_SUPERSEDED
+        indexer.tick()
+        assert size(index_dir) < 2 * fresh
+    reopened()
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

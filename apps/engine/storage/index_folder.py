@@ -35,8 +35,10 @@ from apps.engine.vectors import Mask
 _MANIFEST = "manifest.json"
 # Beside the folders of libraries, so that one look tells whether any library is damaged.
 _DAMAGE = "damage"
-# Another process may be about to open what nothing refers to any more.
+# A segment that is being written, or a folder that was just moved here: nothing refers to them yet.
 SECONDS_KEPT = 600
+# Another process may be about to open what was replaced by a newer manifest. If it takes longer, it opens that one.
+SECONDS_SUPERSEDED = 10
 
 
 class IndexFolder:
@@ -136,13 +138,14 @@ class IndexFolder:
 
     def open(self, manifest: Manifest, known: Mapping[str, Segment]) -> tuple[Segment, ...]:
         """The segments of a manifest, mapped and checked; those in `known` are taken from there. Raises Damaged."""
-        segments = []
-        for record in manifest.segments:
+        opened: dict[str, Segment] = {}
+        # Small ones first: merging replaces them soonest, and checking a large one takes a while.
+        for record in sorted(manifest.segments, key=lambda record: record.rows):
             segment = known.get(record.name) or self._load_segment(manifest.identity, record)
             if len(segment.keys) != record.rows:
                 raise Damaged(f"{record.name} does not have {record.rows} rows")
-            segments.append(replace(segment, alive=self._read_mask(manifest.number, record)))
-        return tuple(segments)
+            opened[record.name] = replace(segment, alive=self._read_mask(manifest.number, record))
+        return tuple(opened[record.name] for record in manifest.segments)
 
     def _load_segment(self, identity: Identity, record: SegmentRecord) -> Segment:
         folder = self._segments / record.name
@@ -216,19 +219,28 @@ class IndexFolder:
                 self._failure.write_bytes(orjson.dumps({"reason": reason}))
 
     def sweep(self, identity: Identity) -> int:
-        """Delete what nothing has referred to for ten minutes; return the number of folders.
-
-        A manifest is referred to until a newer one is there. A segment that is being written is younger.
-        """
-        kept, names, newer = set(), set[str](), self._manifests
-        for i, number in enumerate(self.numbers()):
-            folder = self._manifests / str(number)
-            if i == 0 or not _is_old(newer):
+        """Delete manifests that a newer one replaced ten seconds ago, and their segments unless a manifest that is kept
+        has them too; and what nothing has referred to for ten minutes. Return the number of folders."""
+        kept: set[str] = set()
+        used: set[str] = set()
+        superseded: dict[Path, set[str]] = {}
+        newer: Path | None = None
+        for number in self.numbers():
+            folder, names = self._manifests / str(number), set[str]()
+            is_readable = False
+            with contextlib.suppress(Damaged):
+                names = {record.name for record in self.read(number, identity).segments}
+                is_readable = True
+            if newer is None or not _is_older(newer, SECONDS_SUPERSEDED):
                 kept.add(folder.name)
-                with contextlib.suppress(Damaged):
-                    names |= {record.name for record in self.read(number, identity).segments}
-            newer = folder
-        return _remove_old(self._segments, names) + _remove_old(self._manifests, kept)
+                used |= names
+            else:
+                superseded[folder] = names
+            newer = folder if is_readable else newer
+        # Manifests before their segments, so that no reader finds one without them.
+        unused = {self._segments / name for names in superseded.values() for name in names - used}
+        removed = sum(map(_remove, [*superseded, *unused]))
+        return removed + _remove_old(self._segments, used) + _remove_old(self._manifests, kept)
 
 
 def damaged_libraries(root: Path) -> set[str]:
@@ -248,21 +260,27 @@ def sweep_libraries(root: Path, uids: set[str]) -> int:
 
 
 def _remove_old(folder: Path, kept: set[str]) -> int:
-    """Delete the old folders in `folder` that are not named in `kept`; return their number."""
-    removed = 0
+    """Delete the folders in `folder` that are old and not named in `kept`; return their number."""
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.name not in kept and _is_old(path):
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(path)
-                    removed += 1
-    return removed
+        return sum(
+            _remove(path) for path in folder.iterdir() if path.name not in kept and _is_older(path, SECONDS_KEPT)
+        )
+    return 0
 
 
-def _is_old(path: Path) -> bool:
-    """Whether nobody has written into a folder for ten minutes."""
+def _remove(folder: Path) -> bool:
+    """Delete a folder; return whether it was there and is not any more."""
     try:
-        return time.time() - path.stat().st_mtime >= SECONDS_KEPT
+        shutil.rmtree(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _is_older(path: Path, seconds: float) -> bool:
+    """Whether nobody has written into a folder for `seconds`."""
+    try:
+        return time.time() - path.stat().st_mtime >= seconds
     except OSError:
         return False
 

@@ -155,3 +155,11 @@ class Dialect(ABC):
     @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do periodic maintenance of the database, in steps that delay no writer for long."""
+
+    # Whether `limit_wal` has anything to do.
+    has_wal: ClassVar[bool] = False
+
+    def limit_wal(self, connection: BaseDatabaseWrapper, *, is_quiet: bool) -> None:
+        """Move what the write-ahead log holds into the database, so that its room is used again, without stopping
+        writers for long; where `is_quiet`, nobody writing, give its room back."""
+        raise NotImplementedError

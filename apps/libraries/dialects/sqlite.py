@@ -123,7 +123,7 @@ _PRAGMAS = (
     "foreign_keys = ON",
     # Maintenance checkpoints sooner; this is for when it does not run.
     "wal_autocheckpoint = 16000",
-    "journal_size_limit = 134217728",
+    "journal_size_limit = 67108864",
     "cache_size = -16384",
     # Some builds of SQLite write zeros over each page that becomes free: as much WAL as what is deleted.
     "secure_delete = FAST",
@@ -132,6 +132,10 @@ _PRAGMAS = (
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+
+# A WAL of so many pages starts from its beginning again, once all but the last few pages are in the database. Writers
+# wait while these are moved, and for readers at most so long.
+_WAL_PAGES, _LAST_WAL_PAGES, _WAL_MILLISECONDS = 4000, 500, 50
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
@@ -144,6 +148,7 @@ class SQLiteDialect(Dialect):
 
     begin_snapshot = "BEGIN DEFERRED"
     data_version = "PRAGMA data_version"
+    has_wal = True
     rows_per_insert = 250
     lock_row = ""
     select_triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
@@ -253,3 +258,18 @@ class SQLiteDialect(Dialect):
                     break  # made by another tool, without auto_vacuum; or its free pages are used as fast
             cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_full else 'PASSIVE'})")
         reserve.fill(connection)
+
+    def limit_wal(self, connection: BaseDatabaseWrapper, *, is_quiet: bool) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            is_busy, pages, moved = cursor.fetchone()
+            if is_busy or pages - moved > _LAST_WAL_PAGES or not (is_quiet or pages >= _WAL_PAGES):
+                return
+            # Both let writers wait, and give up where readers are in the way for longer.
+            cursor.execute("PRAGMA busy_timeout")
+            before = cursor.fetchone()[0]
+            cursor.execute(f"PRAGMA busy_timeout = {_WAL_MILLISECONDS}")
+            try:
+                cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {before}")

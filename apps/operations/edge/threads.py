@@ -1,15 +1,22 @@
-"""The threads that run requests. They live as long as their worker, and so do their database connections."""
+"""The threads that run requests. They live as long as their worker, and so do their database connections.
+
+Writes wait for one another in the database, each in its thread. Where there are several threads, one of them runs no
+writes, so that queries need not wait for all writes that are there.
+"""
 
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeAlias
 
+from apps.access.limits import kind_of
 from apps.access.requests import Answer, Request
 
 _Future: TypeAlias = "asyncio.Future[Answer]"
+_Waiting: TypeAlias = tuple[Request, _Future, bool]
 
 
 class Threads:
@@ -18,7 +25,11 @@ class Threads:
     def __init__(self, count: int, handle: Callable[[Request], Answer]) -> None:
         """`handle` must not raise."""
         self._handle = handle
-        self._waiting: SimpleQueue[tuple[Request, _Future]] = SimpleQueue()
+        self._waiting: SimpleQueue[_Waiting] = SimpleQueue()
+        self._lock = threading.Lock()
+        # How many writes may be in the queue or in threads; those that come beside wait here.
+        self._free_for_writes = max(1, count - 1)
+        self._later: deque[_Waiting] = deque()
         # What is run, and since when.
         self._running: dict[_Future, tuple[Request, float]] = {}
         for number in range(count):
@@ -27,8 +38,27 @@ class Threads:
     def run(self, request: Request) -> _Future:
         """Run a request in the next thread that is free."""
         future: _Future = asyncio.get_running_loop().create_future()
-        self._waiting.put((request, future))
+        is_write = kind_of(request.scope["method"], request.scope["path"]) != "read"
+        if is_write and not self._takes_write((request, future, True)):
+            return future
+        self._waiting.put((request, future, is_write))
         return future
+
+    def _takes_write(self, write: _Waiting) -> bool:
+        """Return whether a write may run now; else it runs after others."""
+        with self._lock:
+            if self._free_for_writes:
+                self._free_for_writes -= 1
+                return True
+            self._later.append(write)
+            return False
+
+    def _end_write(self) -> None:
+        with self._lock:
+            if self._later:
+                self._waiting.put(self._later.popleft())
+            else:
+                self._free_for_writes += 1
 
     def overdue(self, seconds: float) -> list[tuple[Request, _Future]]:
         """The requests that have run for longer than `seconds`, and the futures of their answers."""
@@ -37,10 +67,12 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            request, future = self._waiting.get()
+            request, future, is_write = self._waiting.get()
             self._running[future] = (request, time.monotonic())
             answer = self._handle(request)
             del self._running[future]
+            if is_write:
+                self._end_write()
             future.get_loop().call_soon_threadsafe(_settle, future, answer)
             # Bodies must not live until the next request comes.
             del request, future, answer

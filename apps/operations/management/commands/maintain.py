@@ -18,6 +18,7 @@ from apps.indexing.policy import DEFAULT_POLICY
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import delete_expired_rows, retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
+from apps.operations.checkpoints import limited_wal
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
 
@@ -58,7 +59,8 @@ class Command(BaseCommand):
                 if is_locked:
                     _load_kernels(stop)
                     if not options["once"]:
-                        _maintain(stop)
+                        with limited_wal():
+                            _maintain(stop)
                     elif not _maintain_once(stop):
                         status = 1
                     break

@@ -1,0 +1,48 @@
+"""SQLite's write-ahead log does not grow with what is written, and its room is given back."""
+
+import os
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from apps.libraries.dialects import dialect_of
+from apps.libraries.models import Library
+from apps.search.snapshots import open_snapshot
+
+pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "snapshot"]), pytest.mark.sqlite]
+
+MEBIBYTE = 1 << 20
+
+
+def size() -> int:
+    return Path(f"{connection.settings_dict['NAME']}-wal").stat().st_size
+
+
+def write(mebibytes: int) -> None:
+    for _ in range(mebibytes):
+        # Pages that stay as they were are not written.
+        Library.objects.update_or_create(public_id="a", defaults={"name": os.urandom(MEBIBYTE // 2).hex()})
+
+
+def limit_wal(*, is_quiet: bool = False) -> None:
+    dialect_of(connection).limit_wal(connection, is_quiet=is_quiet)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        assert cursor.fetchone()[0] > 1000, "all else waits for others as before"
+
+
+def test_the_log_is_written_from_its_beginning_again_and_emptied_when_nobody_writes() -> None:
+    limit_wal(is_quiet=True)
+    assert size() == 0
+    for _ in range(3):
+        write(10)
+        limit_wal()
+    assert 10 * MEBIBYTE < size() < 15 * MEBIBYTE
+    with open_snapshot() as snapshot:
+        write(1)
+        limit_wal(is_quiet=True)
+        assert size() > 10 * MEBIBYTE, "a reader needs it"
+        assert snapshot.library("a") is not None
+    limit_wal(is_quiet=True)
+    assert size() == 0
