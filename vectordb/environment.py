@@ -180,6 +180,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_FAILED_LOGINS_PER_MINUTE": (300, _whole(0, 1 << 31)),
     "VECTORDB_MAX_DISK_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
+    "VECTORDB_AUDIT_DAYS": (90, _whole(0, 36_500)),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
     "VECTORDB_DEBUG": (0, _switch),
     "VECTORDB_MAX_DIMENSION": (8192, _whole(1, 65536)),

@@ -58,6 +58,7 @@ MAX_MEMORY_PERCENT: int = _values["VECTORDB_MAX_MEMORY_PERCENT"]
 REDIS_URL: str = _values["REDIS_URL"]
 AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
+AUDIT_DAYS: int = _values["VECTORDB_AUDIT_DAYS"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 
 # Made when it is first asked for: only some of the commands sign anything, or have a data folder.

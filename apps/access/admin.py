@@ -1,4 +1,4 @@
-"""The admin's pages of keys. A new key is shown once, in the message that says that it was made."""
+"""The admin's pages of keys and of the audit trail. A new key is shown once, when it is made."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from apps.access.authorization import KEY_SCOPES
-from apps.access.keys import create_key, join_libraries, join_scopes, revoke_key, rotate_key
-from apps.access.models import Key
+from apps.access.keys import create_key, join_libraries, join_scopes, revoke_key, rotate_key, update_key
+from apps.access.models import AuditEntry, Key
 
 
 class KeyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -67,7 +67,7 @@ class KeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def save_model(self, request: HttpRequest, obj: Key, form: Any, change: bool) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            update_key(key_id=obj.public_id, changes={name: getattr(obj, name) for name in form.changed_data})
             return
         made = create_key(
             name=obj.name,
@@ -109,3 +109,26 @@ def _rotate(request: HttpRequest, rows: QuerySet[Key], overlap_seconds: int) -> 
 
 def _show(request: HttpRequest, name: str, key: str) -> None:
     messages.warning(request, format_html("The key {}, which is shown this once: <code>{}</code>", name, key))
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """The audit trail, the newest change first. Nobody edits it."""
+
+    list_display = ("at", "name", "key_id", "action", "library", "target", "count", "request_id")
+    list_display_links = None
+    list_per_page = 50
+    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = ("=library", "=name", "=key_id", "=action", "=request_id")
+    search_help_text = "A library's id, a name, the id of a key or of a request, or an action, whole."
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

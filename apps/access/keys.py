@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from django.db import transaction
 from django.utils import timezone
 
+from apps.access.audit import record_change
 from apps.access.authorization import KEY_SCOPES, check_pattern
 from apps.access.credentials import hash_key, new_key, new_key_id
 from apps.access.models import Key
@@ -39,16 +40,18 @@ def create_key(
     """Make a key; without `libraries` it is for all. Raise ValueError for a pattern that is none."""
     key_id = new_key_id()
     key = new_key(key_id)
-    row = Key.objects.create(
-        public_id=key_id,
-        name=name,
-        scopes=join_scopes(scopes),
-        libraries=join_libraries(libraries),
-        secret_hash=hash_key(key),
-        expires_at=expires_at,
-        reads_per_minute=reads_per_minute,
-        writes_per_minute=writes_per_minute,
-    )
+    with transaction.atomic():
+        row = Key.objects.create(
+            public_id=key_id,
+            name=name,
+            scopes=join_scopes(scopes),
+            libraries=join_libraries(libraries),
+            secret_hash=hash_key(key),
+            expires_at=expires_at,
+            reads_per_minute=reads_per_minute,
+            writes_per_minute=writes_per_minute,
+        )
+        record_change("create_key", target=key_id)
     return NewKey(row, key)
 
 
@@ -66,6 +69,7 @@ def rotate_key(*, key_id: str, overlap_seconds: float) -> NewKey | None:
             row.previous_until = timezone.now() + timedelta(seconds=overlap_seconds)
         row.secret_hash = hash_key(key)
         row.save()
+        record_change("rotate_key", target=key_id)
     return NewKey(row, key)
 
 
@@ -77,12 +81,16 @@ def update_key(*, key_id: str, changes: dict[str, Any]) -> Key | None:
             for column, value in changes.items():
                 setattr(row, column, value)
             row.save()
+            record_change("update_key", target=key_id)
     return row
 
 
 def revoke_key(*, key_id: str) -> bool:
     """Delete a key, which is dead from the commit on; return whether there was one."""
-    deleted, _ = Key.objects.filter(public_id=key_id).delete()
+    with transaction.atomic():
+        deleted, _ = Key.objects.filter(public_id=key_id).delete()
+        if deleted:
+            record_change("revoke_key", target=key_id)
     return bool(deleted)
 
 

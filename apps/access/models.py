@@ -69,7 +69,6 @@ class AuditEntry(models.Model):
         ordering = ["id"]
         verbose_name_plural = "audit entries"
         indexes = [
-            models.Index(fields=["at"], name="vectordb_audit_entry_at"),
             models.Index(fields=["library", "id"], name="vectordb_audit_entry_library"),
         ]
 

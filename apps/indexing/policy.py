@@ -43,6 +43,8 @@ class IndexingPolicy:
     # Expired chunks and documents that one short transaction deletes, and such transactions of one round of upkeep.
     expired_batch: int = 1_000
     expired_batches: int = 20
+    # Entries of the audit trail that one round of upkeep deletes where they are old.
+    audit_batch: int = 10_000
 
 
 DEFAULT_POLICY = IndexingPolicy()

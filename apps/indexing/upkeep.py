@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from django.db import DatabaseError, close_old_connections, connection
 from django.db.models import Count
 
+from apps.access.audit import delete_old_entries
 from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries.dialects import database_name, dialect_of, frees_room, note_if_damaged
@@ -31,8 +32,9 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
 
 
 def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_sweep_due: bool = True) -> bool:
-    """Sweep index files and prune the change log, if `is_sweep_due`, then delete what has expired and run the
-    database's own upkeep, which cost next to nothing where there is nothing to do. Return True if all succeeded."""
+    """Sweep index files, prune the change log and the audit trail, if `is_sweep_due`, then delete what has expired and
+    run the database's own upkeep, which cost next to nothing where there is nothing to do. Return True if all
+    succeeded."""
     is_swept = is_database_done = False
     # A full disk stops the database's upkeep; sweeping may make room.
     with retry_later_on_transient_errors("sweeping of index files"):
@@ -42,6 +44,7 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
     with retry_later_on_transient_errors("upkeep of the database"):
         if is_sweep_due:
             prune_changes(policy)
+            delete_old_entries(limit=policy.audit_batch)
         delete_expired_rows(policy)
         dialect_of(connection).upkeep(connection)
         is_database_done = True

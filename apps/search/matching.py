@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from apps.access.audit import record_change
 from apps.access.requests import current_principal
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.filters import Filter
@@ -35,6 +36,7 @@ def delete_chunks(*, library_id: str, filter: Filter) -> int:
     with _locked_matches(library_id, filter) as (keys, budget):
         for some in _steps(keys, budget):
             sql.delete_chunks(some)
+        record_change("delete_chunks", library=library_id, count=len(keys))
         return len(keys)
 
 
@@ -44,6 +46,7 @@ def update_chunks(*, library_id: str, filter: Filter, change: MetadataChange) ->
     with _locked_matches(library_id, filter) as (keys, budget):
         for some in _steps(keys, budget):
             update_chunks_by_key(some, change)
+        record_change("update_chunks", library=library_id, count=len(keys))
         return len(keys)
 
 

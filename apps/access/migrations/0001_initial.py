@@ -29,7 +29,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'audit entries',
                 'db_table': 'vectordb_audit_entry',
                 'ordering': ['id'],
-                'indexes': [models.Index(fields=['at'], name='vectordb_audit_entry_at'), models.Index(fields=['library', 'id'], name='vectordb_audit_entry_library')],
+                'indexes': [models.Index(fields=['library', 'id'], name='vectordb_audit_entry_library')],
             },
         ),
         migrations.CreateModel(

@@ -398,6 +398,23 @@ class SearchToken(Output):
     expires_at: Timestamp = Field(description="When it ends, unless its key ends before.")
 
 
+class AuditEntry(Output):
+    """A change that was made."""
+
+    at: Timestamp = Field(description="When.")
+    key_id: str | None = Field(description="The id of the key that asked for it; null for a user.")
+    name: str = Field(description="The name of the key or of the user.")
+    action: str = Field(description="What was done, such as `upsert_chunks`.")
+    library: str | None = Field(description="The id of the library; null for what is of none, such as a key.")
+    target: str | None = Field(description="What of it was changed, such as the id of a document; null for several.")
+    count: Count | None = Field(description="How many chunks or documents; null where that is not counted.")
+    request_id: str = Field(description="The id of the request.")
+
+
+class AuditPage(Page[AuditEntry]):
+    """Changes, in the order in which they were made."""
+
+
 class Root(Output):
     """Where everything begins."""
 

@@ -5,7 +5,7 @@ some proxies decode them earlier. So no path may go on behind an id."""
 
 from django.urls import path
 
-from apps.api.v1 import chunks, documents, keys, libraries, query
+from apps.api.v1 import audit, chunks, documents, keys, libraries, query
 
 _LIBRARY = "libraries/<str:library_id>"
 
@@ -14,6 +14,7 @@ urlpatterns = [
     path(f"{_LIBRARY}/query", query.Query.as_view()),
     path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
     path("", libraries.Root.as_view(), name="root"),
+    path("audit", audit.Audit.as_view()),
     path("keys", keys.Keys.as_view()),
     path("keys/<str:key_id>", keys.Key.as_view()),
     path("keys/<str:key_id>/rotate", keys.KeyRotation.as_view()),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import transaction
 
+from apps.access.audit import record_change
 from apps.libraries import selectors
 from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, Fault, Invalid, NotFound, TextChanged
@@ -84,6 +85,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         sql.insert_chunks(library, [rows[i] for i in new], [vectors[i] for i in new])
         sql.update_chunks([(key, rows[i]) for i, key in replaced])
         sql.put_vectors(library, [key for _, key in replaced], [vectors[i] for i, _ in replaced])
+        record_change(f"{write.mode}_chunks", library=library_id, count=len(ids))
     return WriteResult(ids, created=len(ids) - len(stored), updated=len(stored))
 
 
@@ -114,6 +116,7 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
             raise NotFound("A chunk to be updated does not exist.", faults)
         documents = _document_keys(library, changes, pointers, create=write.create_documents)
         _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded, documents)
+        record_change("update_chunks", library=library_id, count=len(ids))
     return WriteResult(ids, created=0, updated=len(ids))
 
 
@@ -132,6 +135,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         before = _match_chunk(library, chunk_id, if_match)
         documents = _document_keys(library, [update], [""], create=False)
         _change(library, [before], [update], [""], embedded, documents)
+        record_change("update_chunk", library=library_id, target=chunk_id, count=1)
         return selectors.written_chunk(before.key)
 
 
@@ -141,6 +145,7 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
     """Delete one chunk. Raises NotFound, PreconditionFailed."""
     library = sql.lock_library(library_id)
     sql.delete_chunks([_match_chunk(library, chunk_id, if_match).key])
+    record_change("delete_chunk", library=library_id, target=chunk_id, count=1)
 
 
 @frees_room
@@ -148,7 +153,9 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist, and return their number. Raises NotFound for the library."""
     library = sql.lock_library(library_id)
-    return sql.delete_chunks(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()))
+    deleted = sql.delete_chunks(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()))
+    record_change("delete_chunks", library=library_id, count=deleted)
+    return deleted
 
 
 def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:

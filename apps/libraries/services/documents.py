@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from django.db import transaction
 
+from apps.access.audit import record_change
 from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.chunking import split_texts
@@ -69,6 +70,7 @@ def _create(
             chunk_ids = [chunk.id for chunk in document.chunks]
             created.append(selectors.document_data(row, chunk_count=len(chunk_ids)) | {"chunk_ids": chunk_ids})
         sql.insert_chunks(library, rows, vectors)
+        _record("create_document", library_id, ids)
     return created
 
 
@@ -124,6 +126,7 @@ def _replace(
             row = stored.get(document.id)
             data = _replace_one(library, row, document, content.pointers[part], vectors[part])
             replaced.append((data, row is None))
+        _record("replace_document", library_id, ids)
     return replaced
 
 
@@ -169,6 +172,7 @@ def update_document(
     for field in update.model_fields_set:
         setattr(row, field, getattr(update, field))
     row.save()
+    _record("update_document", library_id, [document_id])
     return selectors.document_with_etag(row)
 
 
@@ -179,6 +183,12 @@ def delete_document(*, library_id: str, document_id: str, if_match: str | None =
     sql.lock_library(library_id)
     _check_match(if_match, library_id, document_id)
     selectors.document_row(library_id=library_id, document_id=document_id).delete()
+    _record("delete_document", library_id, [document_id])
+
+
+def _record(action: str, library_id: str, ids: Sequence[str]) -> None:
+    """Add a change of documents to the audit trail; that of one names it."""
+    record_change(action, library=library_id, target=ids[0] if len(ids) == 1 else "", count=len(ids))
 
 
 def _check_match(if_match: str | None, library_id: str, document_id: str) -> None:

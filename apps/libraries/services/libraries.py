@@ -2,6 +2,7 @@
 
 from django.db import IntegrityError, transaction
 
+from apps.access.audit import record_change
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.registry import check_params
 from apps.libraries import selectors
@@ -30,6 +31,7 @@ def create_library(*, create: LibraryCreate) -> Library:
     try:
         with transaction.atomic():
             library.save(force_insert=True)
+            record_change("create_library", library=library.public_id)
     except IntegrityError:
         if Library.objects.filter(public_id=create.id).exists():
             detail = f"There already is a library {create.id!r}."
@@ -55,6 +57,7 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
             setattr(library, field, getattr(update, field))
         _check_index(library.index_type, library.index_params)
         library.save()
+        record_change("update_library", library=library_id)
     return library
 
 
@@ -73,6 +76,7 @@ def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
     _check_index(library.index_type, library.index_params)
     library.rebuild += 1
     library.save()
+    record_change("reindex_library", library=library_id)
     return library
 
 
@@ -83,6 +87,7 @@ def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     library = sql.lock_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
     library.delete()
+    record_change("delete_library", library=library_id)
 
 
 def _check_index(kind: str, params: dict[str, object]) -> None:

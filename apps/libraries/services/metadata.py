@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 import orjson
 from pydantic_core import PydanticCustomError
 
+from apps.access.audit import record_change
 from apps.libraries.errors import Fault, Invalid, pointer
 from apps.libraries.fields import check_metadata
 from apps.libraries.services import sql
@@ -62,7 +63,9 @@ def update_chunks_by_id(*, library_id: str, ids: Sequence[str], change: Metadata
     """Change the metadata of those of the chunks that exist, and return their number. Raises NotFound for the library,
     and as `update_chunks_by_key`."""
     library = sql.lock_library(library_id)
-    return update_chunks_by_key(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()), change)
+    updated = update_chunks_by_key(list(sql.chunk_keys(library, list(dict.fromkeys(ids))).values()), change)
+    record_change("update_chunks", library=library_id, count=updated)
+    return updated
 
 
 def update_chunks_by_key(keys: Sequence[int], change: MetadataChange) -> int:

@@ -17,6 +17,7 @@ from django.db.models.functions import Coalesce
 from django.db.models.lookups import Exact
 from django.utils import timezone
 
+from apps.access.audit import record_change
 from apps.embeddings.config import Config, config
 from apps.embeddings.errors import ProviderFailed
 from apps.embeddings.registry import provider
@@ -65,6 +66,7 @@ def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
             raise Conflict(detail, [Fault("/embedding", "is not the model that the library is being moved to")])
         else:
             _set_state(move, State.RUNNING)
+        record_change("reembed_library", library=library_id, target=" ".join(model))
     return move
 
 
@@ -75,6 +77,7 @@ def cancel_reembedding(*, library_id: str) -> None:
         found = Reembedding.objects.filter(pk=library.pk).exclude(state=State.SWEEPING)
         if not found.update(state=State.SWEEPING, error="", retry_at=None):
             raise selectors.no_reembedding(library_id)
+        record_change("cancel_reembedding", library=library_id)
 
 
 def due_libraries() -> list[int]:

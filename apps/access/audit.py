@@ -1,0 +1,55 @@
+"""The audit trail: who changed what, when, and how much. An entry is written in the transaction of its change, so that
+there is one for each change that was committed, and none for any other."""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from apps.access.models import AuditEntry
+from apps.access.requests import SERVER, current_principal, current_request_id
+
+_LONGEST_TARGET = 1000
+
+
+def record_change(action: str, *, library: str = "", target: str = "", count: int | None = None) -> None:
+    """Add an entry for a change in the transaction at hand.
+
+    `target` says what was changed within the library or the server, such as the id of a document; `count` is how many
+    chunks, documents or other things. What the server does by itself, as maintenance does, is none of it.
+    """
+    principal = current_principal.get()
+    if principal is SERVER or not settings.AUDIT_DAYS:
+        return
+    AuditEntry(
+        key_id=principal.key_id,
+        name=principal.name,
+        action=action,
+        library=library,
+        target=target[:_LONGEST_TARGET],
+        count=count,
+        request_id=current_request_id.get(),
+    ).save(force_insert=True)
+
+
+def list_entries(
+    *, after: int, limit: int, library: str | None = None, key_id: str | None = None, since: datetime | None = None
+) -> list[AuditEntry]:
+    """Return at most `limit` entries behind the row `after`, oldest first: all, or those of a library, of a key, or
+    since a time."""
+    entries = AuditEntry.objects.filter(pk__gt=after)
+    if library is not None:
+        entries = entries.filter(library=library)
+    if key_id is not None:
+        entries = entries.filter(key_id=key_id)
+    if since is not None:
+        entries = entries.filter(at__gte=since)
+    return list(entries.order_by("pk")[:limit])
+
+
+def delete_old_entries(*, limit: int) -> int:
+    """Delete at most `limit` entries that are older than the setting says, oldest first; return their number."""
+    oldest_kept = timezone.now() - timedelta(days=settings.AUDIT_DAYS)
+    oldest = AuditEntry.objects.order_by("pk").values_list("pk", "at")[:limit]
+    deleted, _ = AuditEntry.objects.filter(pk__in=[pk for pk, at in oldest if at < oldest_kept]).delete()
+    return deleted

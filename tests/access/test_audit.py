@@ -1,0 +1,115 @@
+"""The audit trail: one entry for each change that was committed, by whoever asked for it."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from apps.access.audit import delete_old_entries
+from apps.access.models import AuditEntry
+from tests.server import ROOT
+
+
+@pytest.fixture(name="client")
+def client_with_ids(client: httpx.Client, library: str) -> Iterator[httpx.Client]:
+    """A client whose requests have ids of their own, by which its entries are told from others."""
+    client.headers["X-Request-ID"] = f"audit-of-{library}"
+    return client
+
+
+def entries(client: httpx.Client, library: str, **query: str) -> list[dict[str, Any]]:
+    """The entries of a library, by pages of three."""
+    found: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        at = {"cursor": cursor} if cursor else {}
+        answer = client.get("/audit", params={"library": library, "limit": 3, **query, **at})
+        body = answer.raise_for_status().json()
+        found += body["items"]
+        cursor = body["next_cursor"]
+    return found
+
+
+def test_every_kind_of_change_has_one_entry(client: httpx.Client, library: str) -> None:
+    began = timezone.now().isoformat()
+    at = f"/libraries/{library}"
+    new = {"chunks": [{"id": "c", "embedding": [0, 0, 1]}], "mode": "insert"}
+    model = {"embedding": {"provider": "hashing", "model": "hashing-128"}}
+    chunks = [{"id": "a", "embedding": [1, 0, 0]}, {"id": "b", "embedding": [0, 1, 0]}]
+    steps: list[tuple[str, str, Any, str, str | None, int | None]] = [
+        ("POST", "/chunks", {"chunks": chunks}, "upsert_chunks", None, 2),
+        ("POST", "/chunks", new, "insert_chunks", None, 1),
+        ("POST", "/chunks", {"chunks": [{"id": "c", "metadata": {}}], "mode": "update"}, "update_chunks", None, 1),
+        ("PATCH", "/chunks/a", {"metadata": {"n": 1}}, "update_chunk", "a", 1),
+        ("POST", "/chunks/update", {"ids": ["a", "b"], "metadata": {"n": 2}}, "update_chunks", None, 2),
+        ("POST", "/chunks/update", {"filter": {"n": 2}, "metadata": {"n": 3}}, "update_chunks", None, 2),
+        ("DELETE", "/chunks/c", None, "delete_chunk", "c", 1),
+        ("POST", "/chunks/delete", {"ids": ["a", "gone"]}, "delete_chunks", None, 1),
+        ("POST", "/chunks/delete", {"filter": {"n": 3}}, "delete_chunks", None, 1),
+        ("POST", "/documents", {"id": "d", "chunks": [{"embedding": [1, 1, 0]}]}, "create_document", "d", 1),
+        ("PUT", "/documents/d", {"chunks": [{"embedding": [1, 1, 1]}]}, "replace_document", "d", 1),
+        ("PATCH", "/documents/d", {"title": "D"}, "update_document", "d", 1),
+        ("DELETE", "/documents/d", None, "delete_document", "d", 1),
+        ("PATCH", "", {"name": "Other"}, "update_library", None, None),
+        ("POST", "/reindex", {}, "reindex_library", None, None),
+        ("POST", "/reembed", model, "reembed_library", "hashing hashing-128", None),
+        ("DELETE", "/reembed", None, "cancel_reembedding", None, None),
+        ("DELETE", "", None, "delete_library", None, None),
+    ]
+    for method, path, body, *_ in steps:
+        client.request(method, f"{at}{path}", json=body).raise_for_status()
+    found = entries(client, library, since=began)
+    assert [(entry["action"], entry["target"], entry["count"]) for entry in found] == [
+        (action, target, count) for *_, action, target, count in steps
+    ]
+    assert {entry["request_id"] for entry in found} == {f"audit-of-{library}"}
+    assert found == sorted(found, key=lambda entry: entry["at"])
+
+
+def test_what_was_refused_has_no_entry(client: httpx.Client, library: str) -> None:
+    before = entries(client, library)
+    wrong = [{"id": "a", "embedding": [1, 0, 0]}, {"id": "b", "embedding": [1, 0]}]
+    assert client.post(f"/libraries/{library}/chunks", json={"chunks": wrong}).status_code == 400
+    assert client.delete(f"/libraries/{library}/chunks/absent").status_code == 404
+    assert client.patch(f"/libraries/{library}", json={"name": ""}).status_code == 400
+    assert entries(client, library) == before
+    assert [entry["action"] for entry in before] == ["create_library"]
+
+
+def test_changes_of_keys_name_the_key_that_asked_and_the_key_that_was_changed(client: httpx.Client) -> None:
+    made = client.post("/keys", json={"name": "audited", "scopes": ["read"]}).raise_for_status().json()
+    at = f"/keys/{made['id']}"
+    client.patch(at, json={"name": "other"}).raise_for_status()
+    rotated = client.post(f"{at}/rotate", json={}).raise_for_status().json()
+    client.delete(at).raise_for_status()
+    response = client.get("/audit", params={"since": made["created_at"], "limit": 500}).raise_for_status()
+    mine = [entry for entry in response.json()["items"] if entry["target"] == made["id"]]
+    assert [entry["action"] for entry in mine] == ["create_key", "update_key", "rotate_key", "revoke_key"]
+    assert made["key"] not in response.text
+    assert rotated["key"] not in response.text
+
+
+@pytest.mark.django_db
+def test_old_entries_are_deleted_some_at_a_time(settings: Settings) -> None:
+    settings.AUDIT_DAYS = 30
+    now = timezone.now()
+    for days in (90, 60, 31, 29, 0):
+        AuditEntry.objects.create(at=now - timedelta(days=days), name="one", action=f"{days}")
+    assert delete_old_entries(limit=2) == 2
+    assert delete_old_entries(limit=2) == 1
+    assert delete_old_entries(limit=2) == 0
+    assert [entry.action for entry in AuditEntry.objects.all()] == ["29", "0"]
+
+
+@pytest.mark.any_database
+def test_the_docs_name_every_action() -> None:
+    sources = "".join(path.read_text() for path in Path(ROOT, "apps").rglob("*.py"))
+    recorded = set(re.findall(r'(?:record_change|_record)\(\s*"(\w+)"', sources)) | {"upsert_chunks", "insert_chunks"}
+    documented = Path(ROOT, "docs/access.md").read_text().partition("| of | actions |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", documented)) == recorded
