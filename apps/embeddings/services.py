@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # A thousand queries of dimension 1,536 with such texts take some 14 MB.
 MAX_CACHED_CHARACTERS = 2000
-# Of a write: a provider that refuses more of its texts takes none.
+# Of a request: a provider that refuses more of its texts takes none.
 MOST_REFUSED = 20
 
 
@@ -47,7 +47,7 @@ def embed(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> F
     return embed_with(with_model, texts, kind, settings)
 
 
-def find_refused(provider_name: str, model: str, texts: Sequence[str]) -> dict[str, TextRefused]:
+def find_refused(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> dict[str, TextRefused]:
     """Which of `texts`, different ones that the provider refuses together, it refuses, and why.
 
     Halves are asked for again, so one text of a thousand costs ten requests, and the texts once more. No more than
@@ -59,7 +59,7 @@ def find_refused(provider_name: str, model: str, texts: Sequence[str]) -> dict[s
     while pending and len(found) < MOST_REFUSED and time.monotonic() < deadline:
         some = pending.pop()
         try:
-            embed(provider_name, model, some, "document")
+            embed(provider_name, model, some, kind)
         except TextRefused as error:
             if len(some) == 1:
                 found[some[0]] = error

@@ -13,7 +13,7 @@ from apps.engine.metadata.filters import Filter, conditions
 from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, TEXT, field_of
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
-from apps.libraries.errors import Invalid
+from apps.libraries.errors import Invalid, pointer
 from apps.libraries.selectors import Page, PageKey
 from apps.search.query.budget import RequestBudget, price_of_filters
 from apps.search.snapshots import Snapshot, open_snapshot
@@ -78,7 +78,7 @@ def _check_fields(filter: Filter) -> None:
         field = field_of(condition.path)
         if field in (DOCUMENT_ID, TEXT) or field.startswith(DOCUMENT):
             raise Invalid.at(
-                "/filter",
+                "/filter" + pointer(condition.at),
                 f"looks at {field}, which is a chunk's; documents have the fields of their own metadata, @id, "
                 "@created_at and @expires_at",
             )

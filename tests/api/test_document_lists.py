@@ -71,6 +71,6 @@ def test_own_fields_are_those_of_documents(client: httpx.Client, path: str) -> N
     assert ids({"n": {"$in": [8, 9]}}) == ["d8"]
     for field in ("@document_id", "@text", "@document.n"):
         refused = client.get(path, params={"filter": json.dumps({"$not": {field: "x"}})})
-        assert_refused(refused, 400, "invalid", "/filter")
+        assert_refused(refused, 400, "invalid", f"/filter/$not/{field}")
     assert_refused(client.get(path, params={"filter": "{"}), 400, "invalid", "/filter")
     assert client.get("/libraries/none/documents", params={"filter": '{"a": 1}'}).status_code == 404

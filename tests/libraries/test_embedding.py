@@ -95,6 +95,7 @@ def test_a_text_that_is_as_it_was_keeps_its_vector_and_costs_nothing(service: Se
     assert [asked.body["input"] for asked in service.asked] == [["other"]]
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 def test_a_text_that_the_provider_refuses_is_named_and_left_out_where_that_is_asked_for(service: Service) -> None:
     def picky(body: dict[str, Any]) -> Answer:
         if any("too long" in text for text in body["input"]):
@@ -116,6 +117,10 @@ def test_a_text_that_the_provider_refuses_is_named_and_left_out_where_that_is_as
     assert (response.status_code, response.json()["created"]) == (200, 37)
     assert [error["pointer"] for one in response.json()["skipped"] for error in one["errors"]] == pointers
     assert stored("n32") == ("text 32", made("text 32"))
+    queries = [{"text": text} for text in ("one", "too long", "two", "too long")]
+    response = send("POST", "/notes/query/batch", {"queries": queries})
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/queries/1/text", "/queries/3/text"]
+    assert send("POST", "/notes/query", queries[1]).json()["errors"][0]["pointer"] == "/text"
 
 
 def test_texts_that_the_provider_refuses_only_together_are_none_of_a_chunk(service: Service) -> None:

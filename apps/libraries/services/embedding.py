@@ -16,6 +16,7 @@ from django.db import connection
 
 from apps.embeddings.config import config
 from apps.embeddings.errors import EmbeddingError, TextRefused, UnknownModel
+from apps.embeddings.provider import Kind
 from apps.embeddings.registry import provider
 from apps.embeddings.services import embed, find_refused
 from apps.engine.metrics import Metric
@@ -129,36 +130,34 @@ def embed_missing(
             faults.append(Fault(f"{pointers[i]}/text", too_much))
     if faults:
         raise Invalid("A text cannot be embedded.", faults)
-    different = list(dict.fromkeys(texts.values()))
+    named = {
+        f"{pointers[i]}/{'text' if chunks[i].embed_text is None else 'embed_text'}": text for i, text in texts.items()
+    }
     with stage("embed"):
-        try:
-            made = dict(zip(different, embed(*model.key, different, "document"), strict=True))
-        except TextRefused:
-            refused = find_refused(*model.key, different)
-            if not refused:
-                # They are too much together, or the provider has thought better of it.
-                raise
-            raise _refusal(chunks, pointers, texts, refused) from None
-    for i, text in texts.items():
-        vectors[i] = made[text]
+        made = embed_named(model.key, named, "document")
+    for i, vector in zip(texts, made, strict=True):
+        vectors[i] = vector
     return vectors
 
 
-def _refusal(
-    chunks: Sequence[ChunkContent],
-    pointers: Sequence[str],
-    texts: Mapping[int, str],
-    refused: Mapping[str, TextRefused],
-) -> Invalid:
-    """The error that names the chunks whose text the provider refused."""
-    faults = []
-    for i, text in texts.items():
-        if text in refused:
-            field = "text" if chunks[i].embed_text is None else "embed_text"
-            faults.append(
-                Fault(f"{pointers[i]}/{field}", f"is refused by the embedding provider: {refused[text].reason}")
-            )
-    return Invalid("The embedding provider does not take a text.", faults)
+def embed_named(model: EmbeddingModel, texts: Mapping[str, str], kind: Kind) -> list[Float32]:
+    """The vectors of texts that have their pointers; equal ones are embedded once. Raises Invalid for those that the
+    provider refuses, and else as `embed`."""
+    different = list(dict.fromkeys(texts.values()))
+    try:
+        made = dict(zip(different, embed(*model, different, kind), strict=True))
+    except TextRefused:
+        refused = find_refused(*model, different, kind)
+        if not refused:
+            # They are too much together, or the provider has thought better of it.
+            raise
+        faults = [
+            Fault(at, f"is refused by the embedding provider: {refused[text].reason}")
+            for at, text in texts.items()
+            if text in refused
+        ]
+        raise Invalid("The embedding provider does not take a text.", faults) from None
+    return [made[text] for text in texts.values()]
 
 
 def bind_model(library: Library, model: KnownModel | None, named: Mapping[str, EmbeddingModel]) -> None:

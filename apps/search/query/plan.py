@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from apps.access.requests import current_principal
-from apps.embeddings.services import embed
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import check_parameters
 from apps.engine.indexes.registry import search_parameters
@@ -18,6 +17,7 @@ from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.fields import AnyVector
 from apps.libraries.models import EmbeddingModel
 from apps.libraries.selectors import check_models
+from apps.libraries.services.embedding import embed_named
 from apps.libraries.vector_input import parse_vectors
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_TEXT_BYTE
@@ -55,7 +55,8 @@ def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedText
             "This library has no embedding model; POST to its /reembed gives it one, and its chunks vectors of it.",
             [Fault(f"{at}/text", "cannot be embedded: send a vector, or use mode lexical") for at in texts],
         )
-    vectors = embed(*state.embedding, list(texts.values()), "query")
+    pointers = {f"{at}/text": text for at, text in texts.items()}
+    vectors = embed_named(state.embedding, pointers, "query")
     return EmbeddedTexts(state.embedding, dict(zip(texts, vectors, strict=True)))
 
 
