@@ -83,11 +83,19 @@ def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def _table(lines: list[dict[str, Any]]) -> str:
     """Milliseconds and recall@10 by engine and filter, with the time beside numpy's exact scan of the matching rows."""
     cases = [case.name for case in (UNFILTERED, ANIMAL, NOUN)]
-    columns = ["engine", "parameters", "reached", "built", *(f"{name}: p50 | x numpy | recall@10" for name in cases)]
-    rows = [f"| {' | '.join(columns)} |", "|---|---|---|--:" + "|--:" * 3 * len(cases) + "|"]
+    columns = [
+        "engine",
+        "parameters",
+        "reached",
+        "built",
+        "memory",
+        *(f"{name}: p50 | x numpy | recall@10" for name in cases),
+    ]
+    rows = [f"| {' | '.join(columns)} |", "|---|---|---|--:|--:" + "|--:" * 3 * len(cases) + "|"]
     for line in lines:
         parameters = ", ".join(filter(None, (line["about"], line["variant"])))
         cells = [line["name"], parameters, line["way"], f"{line['build_s']:.0f} s"]
+        cells += ["" if line["memory"] is None else f"{line['memory'] / 2**20:.0f} MiB"]
         for name in cases:
             case = line["cases"][name]
             cells += [f"{case['p50_ms']:.3g} ms", f"{case['p50_ms'] / case['numpy_ms']:.2f}", f"{case['recall']:.4f}"]

@@ -92,6 +92,45 @@ class Qdrant(Engine):
         return [point.id for point in found]
 
 
+class Zvec(Engine):
+    name = "zvec"
+    about = "HNSW, m 16, ef_construction 128; inverted indexes on fields"
+    variants = ("ef 64", "ef 128")
+
+    def build(self, data: Dataset) -> None:
+        import zvec
+
+        text = zvec.InvertIndexParam()
+        graph = zvec.HnswIndexParam(metric_type=zvec.MetricType.COSINE, m=16, ef_construction=128)
+        schema = zvec.CollectionSchema(
+            "item",
+            fields=[zvec.FieldSchema(field, zvec.DataType.STRING, index_param=text) for field in FIELDS],
+            vectors=[zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, data.dimension, index_param=graph)],
+        )
+        self._collection = zvec.create_and_open(str(self.folder / "zvec"), schema)
+        self.closing.callback(self._collection.close)
+        fields = fields_of(data)
+        for rows in portions(data):
+            self._collection.insert(
+                [zvec.Doc(str(row), vectors={"vector": data.vectors[row]}, fields=fields[row]) for row in rows]
+            )
+        self._collection.flush()
+        self._collection.optimize()
+
+    def choose(self, variant: str) -> None:
+        import zvec
+
+        self._param = zvec.HnswQueryParam(ef=int(variant.split()[1]))
+
+    def query(self, vector: Float32, equal: Equal) -> list[int]:
+        import zvec
+
+        condition = " and ".join(f"{field} = '{value}'" for field, value in equal.items())
+        query = zvec.Query(field_name="vector", vector=vector, param=self._param)
+        found = self._collection.query(query, topk=K, filter=condition or None, output_fields=[])
+        return [int(doc.id) for doc in found]
+
+
 class MilvusLite(Engine):
     name = "Milvus Lite"
     way = "gRPC, same process"

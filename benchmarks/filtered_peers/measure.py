@@ -4,6 +4,8 @@ Each variant and filter is asked in blocks, in turns with numpy's exact scan of 
 beforehand.
 """
 
+import gc
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -28,15 +30,19 @@ _DROPPED = 5
 def main(name: str, data_folder: str, folder: str, queries: int, chroma_python: str) -> None:
     data = Dataset.load(data_folder)
     engine = ENGINES[name](Path(folder), chroma_python)
+    len(data.rows)
+    before = _resident_bytes()
     with engine.closing:
         try:
             took = seconds(engine.build, data)
         except (ImportError, NotInstalled) as reason:
             print(orjson.dumps({"missing": str(reason)}).decode())
             return
+        memory = _memory_to_search(engine, data, before) if engine.way == "in process" else None
         truths = {case.name: Truth(data, case, queries) for case in _CASES}
         lines = [_measure(engine, variant, data, truths, queries) for variant in engine.variants]
     about = {"name": engine.name, "way": engine.way, "about": engine.about, "build_s": took - engine.waited_s}
+    about |= {"memory": memory}
     print(orjson.dumps({"lines": [about | line for line in lines]}).decode())
 
 
@@ -68,6 +74,20 @@ def _measure(engine: Engine, variant: str, data: Dataset, truths: dict[str, Trut
             for name, truth in truths.items()
         },
     }
+
+
+def _memory_to_search(engine: Engine, data: Dataset, before: int) -> int:
+    """The bytes that the process has grown by once it has answered, whatever building has left behind included."""
+    engine.choose(engine.variants[0])
+    for query in data.queries[-100:]:
+        engine.query(query, {})
+    gc.collect()
+    return _resident_bytes() - before
+
+
+def _resident_bytes() -> int:
+    """The memory of this process, mapped files included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _scan(matrix: Float32, query: Float32) -> np.ndarray:

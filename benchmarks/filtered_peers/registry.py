@@ -1,6 +1,6 @@
 """The engines by their names on the command line."""
 
-from benchmarks.filtered_peers.embedded import Faiss, LanceDB, MilvusLite, Qdrant
+from benchmarks.filtered_peers.embedded import Faiss, LanceDB, MilvusLite, Qdrant, Zvec
 from benchmarks.filtered_peers.engine import Engine
 from benchmarks.filtered_peers.servers import Chroma, Ours, OursInProcess, Pgvector
 
@@ -12,5 +12,5 @@ HERE: dict[str, type[Engine]] = {
     "faiss": Faiss,
 }
 # In the environment of --peers-python.
-ELSEWHERE: dict[str, type[Engine]] = {"qdrant": Qdrant, "milvus": MilvusLite, "lancedb": LanceDB}
+ELSEWHERE: dict[str, type[Engine]] = {"qdrant": Qdrant, "zvec": Zvec, "milvus": MilvusLite, "lancedb": LanceDB}
 ENGINES = HERE | ELSEWHERE

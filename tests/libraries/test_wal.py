@@ -40,9 +40,9 @@ def test_the_log_is_written_from_its_beginning_again_and_emptied_when_nobody_wri
         limit_wal()
     assert 10 * MEBIBYTE < size() < 15 * MEBIBYTE
     with open_snapshot() as snapshot:
+        assert snapshot.library("a") is not None
         write(1)
         limit_wal(is_quiet=True)
         assert size() > 10 * MEBIBYTE, "a reader needs it"
-        assert snapshot.library("a") is not None
     limit_wal(is_quiet=True)
     assert size() == 0
