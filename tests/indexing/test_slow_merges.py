@@ -1,6 +1,8 @@
 """A merge that takes long holds up nothing else, and is cancelled when nobody needs it any more."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -198,3 +200,32 @@ def test_a_slow_build_for_a_library_that_was_deleted_is_given_up(
     settle(indexer)
     with pytest.raises(NotFound):
         shown(ViewCache())
+
+
+def test_a_library_that_is_deleted_while_it_is_merged_harms_none_of_a_thousand_others(
+    slow_library: Library, slow: type[Slow], index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Library.objects.bulk_create(
+        Library(public_id=f"other-{number}", name="Other", dimension=3, index_type="brute_force")
+        for number in range(1000)
+    )
+    indexer = Indexer(QUIET)
+    begin_slow_merge(indexer)
+    write(0, library_id="other-0")
+    delete_library(library_id="a")
+    write(0, library_id="other-999")
+    slow.may_end.set()
+    settle(indexer)
+    make_library("a")
+    write(0, 5)
+    settle(indexer)
+    assert [sum(live(name)) for name in ("a", "other-0", "other-999")] == [5, SEAL, SEAL]
+    for folder in index_dir.iterdir():
+        os.utime(folder, (0, 0))
+    indexer.sweep()
+    there = Library.objects.filter(public_id__in=["a", "other-0", "other-999"])
+    assert {path.name for path in index_dir.iterdir()} == set(there.values_list("uid", flat=True))
+    assert len(indexer.libraries) == 1001
+    for name in ("a", "other-0", "other-999"):
+        reopened(name)
+    assert caplog.messages == []
