@@ -1,4 +1,5 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
+# make audit: what is known to be unsafe, in the code and in what it requires; needs PyPI.
 # make clients: clients generated from the schema, against a server.
 # make superuser: an account for the admin.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
@@ -7,7 +8,7 @@ TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model install dev serve superuser test test-postgresql lint clients bench format requirements
+.PHONY: model install dev serve superuser test test-postgresql lint audit clients bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -45,6 +46,12 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+# By tools that are fetched for it: mistakes that attackers use, and requirements with known ones.
+audit: $(VENV)/.dev
+	$(BIN)/uv tool run bandit --quiet --recursive --configfile pyproject.toml apps vectordb
+	$(BIN)/uv tool run pip-audit --require-hashes --disable-pip --requirement requirements/base.txt
+	$(BIN)/python -m pytest -q tests/test_secrets.py
 
 # node and npm are the environment's, as Python is.
 clients: $(VENV)/.dev

@@ -107,7 +107,7 @@ def _embed_batch(provider: Provider, texts: Sequence[str], kind: Kind, settings:
         except ProviderFailed as failure:
             wait = failure.retry_after
             if wait is None:
-                wait = settings.first_wait * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+                wait = settings.first_wait * 2**attempt * random.uniform(0.5, 1)  # noqa: S311 # nosec B311
             if not failure.transient or attempt == settings.retries or time.monotonic() + wait >= deadline:
                 raise
             logger.info("%s Trying again in %.1f s.", failure, wait)

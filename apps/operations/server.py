@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_STARTS = 5.0
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108  (gunicorn makes its own unguessable file there)
+# gunicorn makes its own unguessable file there.
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 # nosec B108
 
 
 class Server(BaseApplication):  # type: ignore[misc]

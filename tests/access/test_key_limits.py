@@ -27,6 +27,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def guarded(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Iterator[Server]:
     settings = {
         "VECTORDB_AUTH": "on",
+        "VECTORDB_LOG_LEVEL": "debug",
         "VECTORDB_FAILED_LOGINS_PER_MINUTE": 6,
         "VECTORDB_KEY_CONCURRENT_REQUESTS": RUNNING,
         "VECTORDB_KEY_WRITES_PER_MINUTE": 1000,
