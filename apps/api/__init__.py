@@ -9,6 +9,6 @@ bad_characters  where in a body the characters are that are no JSON
 errors       every error body; which error has which status
 middleware   admission, and errors outside of any view
 renderers    JSON by orjson, REST framework's pages for people
-openapi      the schema: pydantic models, problem responses
+openapi      the schema: pydantic models, problem responses; imported when it is asked for
 v1/          the endpoints
 """

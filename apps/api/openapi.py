@@ -1,25 +1,24 @@
-"""The OpenAPI schema, by drf-spectacular from the pydantic models of requests and answers.
+"""The OpenAPI schema, by drf-spectacular from the pydantic models of requests and answers; imported when somebody first
+asks for the schema.
 
 `complete` adds what is true of every operation: the rule of ids, problem responses, the X-Request-ID header.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from drf_spectacular.contrib.pydantic import PydanticExtension
 from drf_spectacular.openapi import AutoSchema as _AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
 
 from apps.api.errors import CONTENT_TYPE
 from apps.api.v1.examples import SAMPLE
-from apps.api.v1.schemas import Health, Output, Problem, Readiness
-from apps.libraries.fields import Identifier, Input, LibraryIdentifier
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
+from apps.api.v1.operation import Operation
+from apps.api.v1.schemas import Health, Problem, Readiness
+from apps.libraries.fields import Identifier, LibraryIdentifier
 
 
 def _header(name: str, description: str, **options: Any) -> OpenApiParameter:
@@ -28,20 +27,6 @@ def _header(name: str, description: str, **options: Any) -> OpenApiParameter:
 
 _IF_MATCH = _header("If-Match", "Write only if this is still the ETag; 412 otherwise.")
 _ETAG = _header("ETag", "Names this state of the resource, for If-Match.", response=["200"])
-
-
-def operation(
-    name: str,
-    summary: str,
-    answer: type[Output] | None,
-    body: type[Input] | None = None,
-    *,
-    statuses: Iterable[int] = (200,),
-    description: str | None = None,
-) -> Callable[[_Method], _Method]:
-    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204."""
-    responses: Any = {204: OpenApiResponse(None, "It is done.")} if answer is None else dict.fromkeys(statuses, answer)
-    return extend_schema(operation_id=name, summary=summary, request=body, responses=responses, description=description)
 
 
 # Problems beside an operation's own answers: what an operation has that may be answered so, the status, and when it is.
@@ -63,9 +48,32 @@ _REF = "#/components/schemas/{model}"
 
 
 class AutoSchema(_AutoSchema):
-    """Describes an endpoint by what its class, an `ApiView`, says, under the name of its module."""
+    """Describes an endpoint by what its class, an `ApiView`, and the `Operation` of its method say, under the name of
+    its module."""
 
     view: Any
+
+    @property
+    def operation(self) -> Operation:
+        found: Operation = getattr(self.view, self.method.lower()).operation
+        return found
+
+    def get_operation_id(self) -> str:
+        return self.operation.name
+
+    def get_summary(self) -> str:
+        return self.operation.summary
+
+    def get_description(self) -> str:  # type: ignore[override]
+        return self.operation.description or super().get_description()
+
+    def get_request_serializer(self) -> Any:
+        return self.operation.body
+
+    def get_response_serializers(self) -> Any:
+        if self.operation.answer is None:
+            return {204: OpenApiResponse(None, "It is done.")}
+        return dict.fromkeys(self.operation.statuses, self.operation.answer)
 
     def is_excluded(self) -> bool:
         # `/chunks/count` is no chunk, though its view inherits a chunk's methods for the id "count".

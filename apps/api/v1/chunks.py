@@ -9,10 +9,10 @@ from rest_framework.response import Response
 
 from apps.api.bodies import parse, parse_chunks
 from apps.api.cursors import ListIdentity
-from apps.api.openapi import operation
 from apps.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, ChunkPageParameters, ChunkParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
+from apps.api.v1.operation import operation
 from apps.engine.metadata.facets import ValuePage
 from apps.engine.metadata.operands import MAX_IN_VALUES
 from apps.engine.metadata.ordering import OrderBy, OrderedRow

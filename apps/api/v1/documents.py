@@ -7,10 +7,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.bodies import parse
-from apps.api.openapi import operation
 from apps.api.parameters import DocumentPageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
+from apps.api.v1.operation import operation
 from apps.libraries.inputs import DocumentsWrite, DocumentUpdate, DocumentWrite
 from apps.libraries.profile import record
 from apps.libraries.services import documents as services

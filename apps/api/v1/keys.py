@@ -13,10 +13,10 @@ from apps.access.authorization import KEY_SCOPES, authorize, check_pattern, comm
 from apps.access.models import Key as KeyRow
 from apps.access.search_tokens import MAX_CLAIMS_BYTES, MAX_SECONDS
 from apps.api.bodies import parse
-from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond
+from apps.api.v1.operation import operation
 from apps.libraries.chunk_fields import ABOUT_INCLUDE, Include, timestamp
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import BoundedInt, Expiry, Input, Name, NotNull, validation_error

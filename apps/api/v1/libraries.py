@@ -6,10 +6,10 @@ from rest_framework.response import Response
 
 from apps.access.authorization import authorize_new_library
 from apps.api.bodies import parse
-from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond, with_etag
+from apps.api.v1.operation import operation
 from apps.indexing.stats import library_stats
 from apps.libraries import selectors
 from apps.libraries.inputs import LibraryCreate, LibraryUpdate

@@ -12,10 +12,10 @@ from apps.access import requests
 from apps.access.authorization import authorize
 from apps.access.requests import NOBODY, Answer, Principal
 from apps.api.bodies import json_body
-from apps.api.openapi import operation
 from apps.api.renderers import dumps, dumps_indented
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, respond
+from apps.api.v1.operation import operation
 from apps.api.vector_json import validate
 from apps.libraries.ids import is_library_id
 from apps.libraries.response_budget import ResponseBudget

@@ -1,0 +1,40 @@
+"""What the schema says of a method of an endpoint, kept without what makes the schema: that is slow to import."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from apps.api.v1.schemas import Output
+from apps.libraries.fields import Input
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The id of an operation, a line about it, and the models of its body and of its answers."""
+
+    name: str
+    summary: str
+    answer: type[Output] | None
+    body: type[Input] | None
+    statuses: tuple[int, ...]
+    description: str | None
+
+
+def operation(
+    name: str,
+    summary: str,
+    answer: type[Output] | None,
+    body: type[Input] | None = None,
+    *,
+    statuses: Iterable[int] = (200,),
+    description: str | None = None,
+) -> Callable[[_Method], _Method]:
+    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204."""
+
+    def describe(method: _Method) -> _Method:
+        method.operation = Operation(name, summary, answer, body, tuple(statuses), description)  # type: ignore[attr-defined]
+        return method
+
+    return describe
