@@ -183,7 +183,7 @@ def memory(server: Server) -> int:
 @pytest.mark.parametrize(
     "ahead", [b"", b"GET /api/v1/libraries HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["", "ahead"]
 )
-@pytest.mark.parametrize(("count", "together"), [(20, False), (160, True)], ids=["in turn", "at once"])
+@pytest.mark.parametrize(("count", "together"), [(20, False), (30, True)], ids=["in turn", "at once"])
 def test_the_memory_of_uploads_that_break_off_is_given_back(
     alone: Server, count: int, together: bool, ahead: bytes
 ) -> None:

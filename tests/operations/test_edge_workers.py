@@ -65,6 +65,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+@pytest.mark.any_database
 def test_health_is_answered_while_all_threads_are_busy(url: str, pool: ThreadPoolExecutor) -> None:
     busy = [pool.submit(ask, url, "/?2") for _ in range(THREADS)]
     while not all(future.done() for future in busy):
@@ -73,11 +74,13 @@ def test_health_is_answered_while_all_threads_are_busy(url: str, pool: ThreadPoo
     assert {future.result().text for future in busy} == {worker}
 
 
+@pytest.mark.any_database
 def test_a_worker_that_is_busy_with_many_short_requests_is_not_ended(url: str, pool: ThreadPoolExecutor) -> None:
     worker = ask(url).text
     assert {answer.text for answer in pool.map(lambda _: ask(url, "/?0.4"), range(20))} == {worker}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["/", "/routed"])
 @pytest.mark.parametrize("failure", ["bug", "exit"])
 def test_what_fails_is_told_and_ends_no_thread(url: str, path: str, failure: str) -> None:
@@ -87,6 +90,7 @@ def test_what_fails_is_told_and_ends_no_thread(url: str, path: str, failure: str
     assert ask(url, path).text == worker
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["/", "/routed"])
 def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
     url: str, path: str, pool: ThreadPoolExecutor
@@ -102,6 +106,7 @@ def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
     until(lambda: answers(url) and ask(url).text != worker, "another worker answers")
 
 
+@pytest.mark.any_database
 def test_a_request_whose_client_is_gone_before_its_turn_is_not_run(url: str, pool: ThreadPoolExecutor) -> None:
     worker = ask(url).text
     with ExitStack() as stack:
@@ -160,38 +165,49 @@ def keep(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def test_a_reload_under_load_fails_no_request(folder: Path, keep: bool, pool: ThreadPoolExecutor) -> None:
-    with serving(folder) as server:
-        before = set(server.workers())
-        with Load(server, pool, keep=keep) as load:
-            server.master().send_signal(signal.SIGHUP)
-            until(lambda: len(server.workers()) == 2 and not before & set(server.workers()), "the workers are others")
-            answered = load.answered
-            until(lambda: load.answered > answered + 100, "the new ones answer")
-        assert load.failed == []
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("shared") / "data") as server:
+        yield server
 
 
-def test_a_stop_under_load_fails_no_request(folder: Path, keep: bool, pool: ThreadPoolExecutor) -> None:
-    with serving(folder) as server:
-        with Load(server, pool, keep=keep) as load:
-            assert server.stop() == 0
-        assert load.failed == []
+@pytest.fixture
+def running(shared: Server) -> Server:
+    """A server that tests may stop."""
+    return shared if shared.process is not None else shared.start()
 
 
-def test_a_worker_that_is_killed_takes_only_its_own_connections(folder: Path, pool: ThreadPoolExecutor) -> None:
-    with serving(folder) as server:
-        before = set(server.workers())
-        with server.clients_of_each_worker(2) as clients:
-            server.workers()[0].kill()
-            until(lambda: len(server.workers()) == 2 and set(server.workers()) != before, "there are two workers again")
-            for client in clients:
-                try:
-                    assert client.get("/libraries").status_code == 200
-                except httpx.TransportError:
-                    # The pool notices, and connects again.
-                    assert client.get("/libraries").status_code == 200
+def test_a_reload_under_load_fails_no_request(running: Server, keep: bool, pool: ThreadPoolExecutor) -> None:
+    before = set(running.workers())
+    with Load(running, pool, keep=keep) as load:
+        running.master().send_signal(signal.SIGHUP)
+        until(lambda: len(running.workers()) == 2 and not before & set(running.workers()), "the workers are others")
+        answered = load.answered
+        until(lambda: load.answered > answered + 100, "the new ones answer")
+    assert load.failed == []
 
 
+def test_a_worker_that_is_killed_takes_only_its_own_connections(running: Server, pool: ThreadPoolExecutor) -> None:
+    before = set(running.workers())
+    with running.clients_of_each_worker(2) as clients:
+        running.workers()[0].kill()
+        until(lambda: len(running.workers()) == 2 and set(running.workers()) != before, "there are two workers again")
+        for client in clients:
+            try:
+                assert client.get("/libraries").status_code == 200
+            except httpx.TransportError:
+                # The pool notices, and connects again.
+                assert client.get("/libraries").status_code == 200
+
+
+@pytest.mark.any_database
+def test_a_stop_under_load_fails_no_request(running: Server, keep: bool, pool: ThreadPoolExecutor) -> None:
+    with Load(running, pool, keep=keep) as load:
+        assert running.stop() == 0
+    assert load.failed == []
+
+
+@pytest.mark.any_database
 def test_a_worker_whose_loop_hangs_is_replaced(folder: Path) -> None:
     timeouts = {"VECTORDB_REQUEST_TIMEOUT": 5, "VECTORDB_BUSY_TIMEOUT": 1, "VECTORDB_EMBEDDING_TIMEOUT": 1}
     with serving(folder, VECTORDB_WORKERS=1, **timeouts) as server:
@@ -202,17 +218,18 @@ def test_a_worker_whose_loop_hangs_is_replaced(folder: Path) -> None:
             assert client.get("/libraries").status_code == 200
 
 
-def test_a_stop_lets_those_finish_who_have_begun(folder: Path, pool: ThreadPoolExecutor) -> None:
-    with serving(folder) as server, ExitStack() as stack:
-        silent = connect(server, stack)
-        begun = connect(server, stack, b"GET /health HTTP/1.1\r\n")
-        with server.client() as client:
+@pytest.mark.any_database
+def test_a_stop_lets_those_finish_who_have_begun(running: Server, pool: ThreadPoolExecutor) -> None:
+    with ExitStack() as stack:
+        silent = connect(running, stack)
+        begun = connect(running, stack, b"GET /health HTTP/1.1\r\n")
+        with running.client() as client:
             assert client.get("/libraries").status_code == 200
-        stopping = pool.submit(server.stop)
+        stopping = pool.submit(running.stop)
         # The port is free when the server takes nobody in any more.
         while True:
             try:
-                socket.create_connection(("127.0.0.1", server.port)).close()
+                socket.create_connection(("127.0.0.1", running.port)).close()
             except OSError:
                 break
         begun.sendall(b"Host: localhost\r\n\r\n")
