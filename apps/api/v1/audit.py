@@ -9,10 +9,10 @@ from rest_framework.response import Response
 
 from apps.access.audit import list_entries
 from apps.access.models import AuditEntry
-from apps.api.openapi import operation
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import schemas
 from apps.api.v1.base import ApiView, respond
+from apps.api.v1.operation import operation
 from apps.libraries.chunk_fields import timestamp
 from apps.libraries.fields import NotNull
 from apps.libraries.selectors import Page
