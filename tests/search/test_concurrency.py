@@ -21,7 +21,7 @@ import pytest
 
 from tests.server import Server, serving
 
-SECONDS = 10.0
+SECONDS = 4.0
 DIMENSION = 8
 IDS_PER_CLIENT = 24
 LIBRARY = "shared"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.server import Server, serving
 
-SECONDS = 5.0
+SECONDS = 2.0
 ROWS = 20
 STEP = 100_000
 # The inner product with the vector of row i in revision r is r + i * STEP: a whole number that float32 holds exactly.
