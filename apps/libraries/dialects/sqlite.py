@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,9 +134,12 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
-# A WAL of so many pages starts from its beginning again, once all but the last few pages are in the database. Writers
-# wait while these are moved, and for readers at most so long.
-_WAL_PAGES, _LAST_WAL_PAGES, _WAL_MILLISECONDS = 4000, 500, 50
+# A WAL of so many pages starts from its beginning again.
+_WAL_PAGES = 4000
+# Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
+# when the WAL is long. They wait for readers at most so long.
+_QUICK_SECONDS, _LONG_WAL_PAGES, _WAL_MILLISECONDS = 0.03, 16_000, 50
+_STEPS = 5
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
@@ -261,9 +265,15 @@ class SQLiteDialect(Dialect):
 
     def limit_wal(self, connection: BaseDatabaseWrapper, *, is_quiet: bool) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            is_busy, pages, moved = cursor.fetchone()
-            if is_busy or pages - moved > _LAST_WAL_PAGES or not (is_quiet or pages >= _WAL_PAGES):
+            for _ in range(_STEPS):
+                began = time.monotonic()
+                cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                is_busy, pages, _ = cursor.fetchone()
+                is_quick = time.monotonic() - began < _QUICK_SECONDS
+                if is_busy or is_quick or pages < _WAL_PAGES:
+                    break
+            is_long = pages >= _LONG_WAL_PAGES or (is_quick and pages >= _WAL_PAGES)
+            if is_busy or not (is_quiet or is_long):
                 return
             # Both let writers wait, and give up where readers are in the way for longer.
             cursor.execute("PRAGMA busy_timeout")
