@@ -38,6 +38,13 @@ def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ValueError("must be a number from 0 to 1, such as 0.01")
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in choices:
@@ -182,6 +189,12 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_AUDIT_DAYS": (90, _whole(0, 36_500)),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
+    "VECTORDB_LOG_FORMAT": ("console", _one_of("console", "json")),
+    "VECTORDB_LOG_REQUESTS": (1, _switch),
+    "VECTORDB_SLOW_QUERY_MS": (1000, _whole(0, 3_600_000)),
+    "VECTORDB_METRICS": ("admin", _one_of("admin", "open", "off")),
+    "VECTORDB_METRICS_LIBRARIES": (0, _whole(0, 1000)),
+    "VECTORDB_RECALL_WATCH": (0.01, _share),
     "VECTORDB_DEBUG": (0, _switch),
     "VECTORDB_MAX_DIMENSION": (8192, _whole(1, 65536)),
     "VECTORDB_MAX_K": (1000, _whole(1, 100_000)),

@@ -60,6 +60,12 @@ AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 AUDIT_DAYS: int = _values["VECTORDB_AUDIT_DAYS"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
+LOG_FORMAT: str = _values["VECTORDB_LOG_FORMAT"]
+LOG_REQUESTS: bool = _values["VECTORDB_LOG_REQUESTS"]
+SLOW_QUERY_MS: int = _values["VECTORDB_SLOW_QUERY_MS"]
+METRICS: str = _values["VECTORDB_METRICS"]
+METRICS_LIBRARIES: int = _values["VECTORDB_METRICS_LIBRARIES"]
+RECALL_WATCH: float = _values["VECTORDB_RECALL_WATCH"]
 
 # Made when it is first asked for: only some of the commands sign anything, or have a data folder.
 SECRET_KEY: Any = _values["SECRET_KEY"] or SimpleLazyObject(partial(environment.secret_key, DATA_DIR))
@@ -215,12 +221,12 @@ SPECTACULAR_SETTINGS = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
+    "formatters": {"lines": {"()": "apps.telemetry.logs.formatter", "form": LOG_FORMAT}},
     "filters": {
         "request_id": {"()": "apps.access.requests.RequestIdFilter"},
         "bugs": {"()": CallbackFilter, "callback": lambda record: getattr(record, "status_code", 500) != 503},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request_id"]}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines", "filters": ["request_id"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
     "loggers": {
         "django": {"level": "WARNING", "propagate": True, "handlers": []},

@@ -12,6 +12,7 @@ from django.urls import include, path
 from django.utils.module_loading import import_string
 from django.views.generic import RedirectView
 
+from apps.operations import metrics
 from apps.operations import views as operations
 
 _READ = ["get", "head"]
@@ -43,6 +44,7 @@ urlpatterns = [
     path("", _TO_API),
     path("health", operations.health),
     path("ready", operations.ready),
+    path("metrics", metrics.show),
     path("api/schema", _of_spectacular("SpectacularJSONAPIView"), name="schema"),
     path("api/docs", _of_spectacular("SpectacularSwaggerSplitView", **_DOCS), name="docs"),
     path("api/login", LoginView.as_view(**_LOGIN), name="login"),

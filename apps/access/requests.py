@@ -13,6 +13,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from apps.engine.metadata.filters import Filter
+from apps.telemetry.observation import Observation
 
 # Where the environment of WSGI has the id and the principal of a request that the HTTP edge has admitted.
 ADMITTED = "vectordb.admitted"
@@ -87,7 +88,8 @@ current_principal: ContextVar[Principal] = ContextVar("principal", default=SERVE
 
 
 class Request(NamedTuple):
-    """A request that is here whole and was admitted. `scope` is ASGI's; `headers` has lower names.
+    """A request that is here whole and was admitted. `scope` is ASGI's; `headers` has lower names;
+    `observation` is what is noted about it.
 
     Without a `principal` Django is to admit it: it may be for a page of another origin, whose browser Django tells so.
     """
@@ -97,6 +99,7 @@ class Request(NamedTuple):
     scope: Mapping[str, Any]
     headers: Mapping[bytes, bytes]
     body: bytes
+    observation: Observation
 
 
 class Answer(NamedTuple):

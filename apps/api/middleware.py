@@ -1,7 +1,8 @@
 """Around every request of Django's: its id, its admission, and problem bodies for what fails outside of a view."""
 
+import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from corsheaders.middleware import CorsMiddleware
@@ -17,6 +18,7 @@ from apps.api.errors import BUG, Problem, method_problem, problem_of, response_t
 from apps.api.hints import meant_path
 from apps.api.v1.base import ApiView, path_to
 from apps.search.snapshots import read_rows
+from apps.telemetry.observation import current_observation
 
 _BASE = settings.BASE_PATH
 
@@ -33,6 +35,7 @@ class RequestMiddleware:
         request_id, principal = request.META.get(ADMITTED) or (identify(request.headers.get(ID_HEADER, "")), None)
         request.request_id, request.principal = request_id, principal  # type: ignore[attr-defined]
         response: HttpResponse = self._handle(request)
+        _note(request)
         if response.status_code == 405 and (response.streaming or not response.content):
             response = response_to(request, method_problem(request.method, response.headers.get("Allow", "")))
         response.headers[ID_HEADER] = request_id
@@ -59,9 +62,30 @@ class RequestMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """A database that is busy or full is no bug, in the admin either."""
-        problem = problem_of(error) if isinstance(error, DatabaseError) else None
+        """A database that is busy or full is no bug, in the admin either; nor is a request that may not be made."""
+        problem = problem_of(error) if isinstance(error, DatabaseError | Refused) else None
         return None if problem is None else response_to(request, problem)
+
+
+def _note(request: HttpRequest) -> None:
+    """Say whose request it was, and what of."""
+    observation = current_observation.get()
+    if observation is None:
+        return
+    principal: Principal | None = request.principal  # type: ignore[attr-defined]
+    if principal is not None:
+        observation.key = principal.key_id or principal.name
+    if (match := request.resolver_match) is not None:
+        observation.route = _pattern(match.route)
+        observation.library = str(match.kwargs.get("library_id", ""))
+    elif request.path_info.startswith("/static/"):
+        observation.route = "/static/"
+
+
+@lru_cache(maxsize=1024)
+def _pattern(route: str) -> str:
+    """A route as the API's schema has it: `<path:chunk_id>` is `{chunk_id}`."""
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)
 
 
 def _admit(request: HttpRequest) -> Principal:

@@ -132,19 +132,24 @@ def _content(model: str, media_type: str = "application/json") -> dict[str, Any]
 
 
 def _server_paths() -> dict[str, Any]:
-    """`/health` and `/ready`, which are views of Django's: drf-spectacular does not look at them."""
+    """`/health`, `/ready` and `/metrics`, which are views of Django's: drf-spectacular does not look at them."""
     health, ready = {"content": _content("Health")}, {"content": _content("Readiness")}
     not_ready = ready | {"description": "They cannot be; `checks` says why."}
     described: Any = {
         "health": ("Whether the process answers", {"200": health}),
         "ready": ("Whether requests can be served", {"200": ready, "503": not_ready}),
     }
-    return {
+    paths: dict[str, Any] = {
         f"/{name}": {
             "get": {"operationId": name, "summary": summary, "tags": ["server"], "responses": responses, "security": []}
         }
         for name, (summary, responses) in described.items()
     }
+    metrics: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    metrics["description"] = "Lines in Prometheus' format, or in that of OpenMetrics where it is accepted."
+    summary = "What all processes count, for Prometheus"
+    operation = {"operationId": "metrics", "summary": summary, "tags": ["server"], "responses": {"200": metrics}}
+    return paths | {"/metrics": {"get": operation}}
 
 
 def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
             responses = operation["responses"]
             for response in responses.values():
                 for content in response.get("content", {}).values():
-                    model = content["schema"]["$ref"].rpartition("/")[2]
+                    model = content["schema"].get("$ref", "").rpartition("/")[2]
                     response["description"] = response.get("description") or schemas[model]["description"]
             for what, status, description in _PROBLEMS:
                 if what in has:

@@ -23,6 +23,7 @@ from apps.embeddings.registry import provider
 from apps.engine.errors import InvalidVector
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, check, to_float32
+from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def embed(provider_name: str, model: str, texts: Sequence[str], kind: Kind) -> F
     """
     settings = config()
     if kind == "query" and len(texts) == 1 and len(texts[0]) <= MAX_CACHED_CHARACTERS:
+        metrics.EMBEDDING_CACHE_LOOKUPS.add()
         return query_embedder(settings)(provider_name, model, texts[0])
     with_model = provider(provider_name, model)
     if not texts:
@@ -76,6 +78,7 @@ def query_embedder(settings: Config) -> Callable[[str, str, str], Float32]:
 
     @lru_cache(maxsize=settings.query_cache_size)
     def embed_query(provider_name: str, model: str, text: str) -> Float32:
+        metrics.EMBEDDING_CACHE_MISSES.add()
         vector = embed_with(provider(provider_name, model), [text], "query", settings)
         vector.flags.writeable = False
         return vector
@@ -102,8 +105,7 @@ def _embed_batch(provider: Provider, texts: Sequence[str], kind: Kind, settings:
     attempt = 0
     while True:
         try:
-            result = provider.embed(texts, kind, max(deadline - time.monotonic(), 0.001))
-            return _check_result(provider, result, len(texts))
+            return _call(provider, texts, kind, max(deadline - time.monotonic(), 0.001))
         except ProviderFailed as failure:
             wait = failure.retry_after
             if wait is None:
@@ -113,6 +115,18 @@ def _embed_batch(provider: Provider, texts: Sequence[str], kind: Kind, settings:
             logger.info("%s Trying again in %.1f s.", failure, wait)
         time.sleep(wait)
         attempt += 1
+
+
+def _call(provider: Provider, texts: Sequence[str], kind: Kind, seconds: float) -> Float32:
+    outcome = "failed"
+    try:
+        with metrics.EMBEDDING_SECONDS.time(provider.name):
+            vectors = _check_result(provider, provider.embed(texts, kind, seconds), len(texts))
+        outcome = "ok"
+        metrics.EMBEDDED_TEXTS.add(len(texts), provider.name)
+    finally:
+        metrics.EMBEDDING_CALLS.add(1, provider.name, outcome)
+    return vectors
 
 
 def _check_result(provider: Provider, result: object, count: int) -> Float32:

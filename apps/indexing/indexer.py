@@ -21,7 +21,7 @@ from django.db import DatabaseError
 
 from apps.engine.errors import EngineError
 from apps.engine.storage.index_folder import SECONDS_KEPT, damaged_libraries, sweep_libraries
-from apps.indexing import commit
+from apps.indexing import commit, gauges
 from apps.indexing.change_feed import ChangeFeed
 from apps.indexing.merge import Merge
 from apps.indexing.merge_policy import (
@@ -42,6 +42,7 @@ from apps.libraries.errors import NotFound
 from apps.search.cache import ViewCache
 from apps.search.loading import LoadedView, identity_of, index_folder, load_in_steps
 from apps.search.snapshots import LibraryState, Snapshot, open_snapshot
+from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Indexer:
         on_merge_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._policy, self._clock, self._on_merge_end = policy, clock, on_merge_end
-        self._views = ViewCache(settings.MEMORY_BUDGET)
+        self.views = ViewCache(settings.MEMORY_BUDGET)
         self._feed = ChangeFeed()
         # What is known of each library, by uid, in order of creation.
         self.libraries: dict[str, MaintenanceState] = {}
@@ -77,12 +78,16 @@ class Indexer:
         Merges run on afterwards."""
         did = self._finish_merges()
         self._read_changes()
+        has_looked = False
         for library in list(self.libraries.values()):
             now = self._clock()
             if library.sweep_at <= now:
                 self._sweep(library)
             if library.next_look <= now and not is_stopped():
                 did |= self.maintain_library(library, idle=now - library.changed_at)
+                has_looked = True
+        if has_looked:
+            gauges.set_gauges(self.libraries.values())
         return did
 
     def run_until_done(self, library_id: str, is_stopped: Callable[[], bool] = lambda: False) -> str | None:
@@ -139,6 +144,7 @@ class Indexer:
             library.next_look = inf  # it was deleted just now
             return False
         except Exception as error:
+            metrics.MAINTENANCE_FAILURES.add(1, "seal")
             library.failure = self._record_failure(state, library.failure, error)
             library.next_look = library.failure.not_before
             return False
@@ -155,19 +161,21 @@ class Indexer:
 
     def _do_next_step(self, library: MaintenanceState, idle: float) -> bool:
         index = self._read_status(library)
+        library.unsealed = index.unsealed
         step = next_step(index, idle, self._policy)
         if step is Step.MERGE:
             return self._begin_merge(library, index, idle)
         if step is Step.ANNOUNCE and index.manifest is not None:
             commit.announce(index.state, index.manifest)
         elif step is not None:
-            self._seal(library, from_rows=step is Step.REBUILD)
+            with metrics.SEAL_SECONDS.time():
+                self._seal(library, from_rows=step is Step.REBUILD)
         else:
             if not any(merge.state.uid == library.library.uid for merge in self._merges()):
                 library.merge_failure = None
                 index_folder(library.library.uid).note_failure(None)
             if library.view_bytes < self._policy.keep_view_bytes:
-                self._views.forget(library.library.key)
+                self.views.forget(library.library.key)
             self._wait(library, index, idle)
         return step is not None
 
@@ -233,8 +241,8 @@ class Indexer:
         if library.manifest is not None and not numbers:
             logger.warning("index of library %s: files are gone; they are rebuilt", state.public_id)
         if damage is not None or (library.manifest is not None and not library.has_files()):
-            self._views.forget(state.key)
-        current = self._views.current(snapshot, state.public_id)
+            self.views.forget(state.key)
+        current = self.views.current(snapshot, state.public_id)
         if damage is not None and current.manifest is not None and current.manifest.number == max(numbers, default=0):
             folder.forget_damage()  # repaired, or whole after all
         library.note_opened(current)
@@ -305,6 +313,7 @@ class Indexer:
         except NotFound:
             return
         except Exception as error:
+            metrics.MAINTENANCE_FAILURES.add(1, "merge")
             library.merge_failure = self._record_failure(merge.state, library.merge_failure, error)
             if merge.future.exception() is None and isinstance(error, TRANSIENT_ERRORS):
                 merge.not_before = library.merge_failure.not_before

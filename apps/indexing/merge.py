@@ -15,6 +15,7 @@ from apps.indexing.merge_policy import target
 from apps.indexing.policy import IndexingPolicy
 from apps.search import loading
 from apps.search.snapshots import LibraryState
+from apps.telemetry import metrics
 
 
 class _Cancelled(Exception):
@@ -63,8 +64,10 @@ class Merge:
     def _run(self) -> None:
         try:
             kind, params = self._target
-            segment = Segment.merge(self.inputs, kind=kind, params=params, checkpoint=self._checkpoint)
-            self._checkpoint()
-            self.future.set_result(loading.index_folder(self.state.uid).save(segment))
+            with metrics.MERGE_SECONDS.time(kind):
+                segment = Segment.merge(self.inputs, kind=kind, params=params, checkpoint=self._checkpoint)
+                self._checkpoint()
+                saved = loading.index_folder(self.state.uid).save(segment)
+            self.future.set_result(saved)
         except BaseException as error:
             self.future.set_exception(error)

@@ -50,7 +50,7 @@ class MaintenanceState:
     """What maintenance remembers of one library; times are those of the indexer's clock.
 
     `manifest`, `stamps`, `segments` and `view_bytes` describe the view when it was opened last; `greatest` is the
-    greatest number of a manifest that was opened.
+    greatest number of a manifest that was opened. `unsealed` is the number of rows that changed since.
     """
 
     library: LibraryState
@@ -70,6 +70,7 @@ class MaintenanceState:
     stamps: tuple[tuple[int, ...], ...] | None = None
     segments: tuple[SegmentSummary, ...] = ()
     view_bytes: int = 0
+    unsealed: int = 0
     greatest: int = 0
 
     @property

@@ -8,8 +8,10 @@ from typing import Any
 from apps.engine import kernels
 from apps.engine.indexes.registry import index_type
 from apps.engine.storage.index_folder import IndexFolder
+from apps.engine.storage.memory import memory
 from apps.indexing.merge_policy import matches_config, next_step, status_of, summarize, target
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
+from apps.indexing.recall_watch import recall_of
 from apps.libraries import selectors
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.libraries.expiry import EXPIRED_CHUNKS, EXPIRED_DOCUMENTS
@@ -40,6 +42,7 @@ def library_stats(*, library_id: str, policy: IndexingPolicy = DEFAULT_POLICY) -
         "chunks_without_vector": current.view.bare,
         "revision": state.position.seq,
         "index": _index(current, is_building, policy),
+        "recall": _recall(state.uid),
         "reembedding": reembedding,
     }
 
@@ -78,12 +81,18 @@ def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> di
         "rows_tail": view.tail.live + view.bare_tail.live,
         "rows_dead": view.dead,
         "bytes": view.nbytes,
+        "memory": {name: found._asdict() for name, found in memory(view).items()},
         "built_at": _rfc3339(view.built_at),
         "segments": [
             {"kind": segment.index.kind, "rows": segment.live, "rows_dead": segment.dead, "bytes": segment.nbytes}
             for segment in view.segments
         ],
     }
+
+
+def _recall(uid: str) -> dict[str, Any] | None:
+    recall = recall_of(uid)
+    return None if recall is None else recall | {"since": _rfc3339(recall["since"])}
 
 
 def _rfc3339(seconds: float) -> str:

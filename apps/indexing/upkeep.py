@@ -15,6 +15,7 @@ from apps.libraries.models import Change, Chunk
 from apps.libraries.services.expiry import delete_expired
 from apps.search import loading
 from apps.search.snapshots import open_snapshot
+from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
     try:
         yield
     except TRANSIENT_ERRORS as error:
+        metrics.MAINTENANCE_FAILURES.add(1, what)
         note_if_damaged(error)
         where = f" ({database_name()})" if isinstance(error, DatabaseError) else ""
         logger.warning("%s failed, and is retried later: %s%s", what, error, where)

@@ -1,4 +1,4 @@
-"""How long the stages of a request take, where the request asks for it.
+"""How long the stages of a request take: for the metrics, and for whoever asks with `profile: true`.
 
 Code names its stages: `with stage("embed"): ...`. That does nothing unless a `record` is under way in this thread.
 Time counts for the innermost stage alone, so the stages of a record add up to its whole time; what is in none is
@@ -6,43 +6,62 @@ Time counts for the innermost stage alone, so the stages of a record add up to i
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+
+from apps.telemetry.observation import current_observation
 
 
 class Profile:
     """The seconds of each stage so far. A request that is known once it is parsed was parsed from `parsed_since` on, by
     `time.perf_counter`."""
 
+    __slots__ = ("_since", "_stages", "seconds")
+
     def __init__(self, parsed_since: float | None) -> None:
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = {}
         self._stages = ["other"]
         self._since = time.perf_counter()
         if parsed_since is not None:
-            self._seconds["parse"] = self._since - parsed_since
+            self.seconds["parse"] = self._since - parsed_since
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """The time of the block, but for that of stages within, is that of `name`."""
-        self._count()
+    def begin(self, name: str) -> None:
+        """The time from now on is that of the stage `name`."""
+        self.count()
         self._stages.append(name)
-        try:
-            yield
-        finally:
-            self._count()
-            self._stages.pop()
+
+    def end(self) -> None:
+        """The time from now on is that of the stage around."""
+        self.count()
+        self._stages.pop()
+
+    def count(self) -> None:
+        """Take the time until now into account."""
+        now = time.perf_counter()
+        name = self._stages[-1]
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
 
     def milliseconds(self) -> dict[str, float]:
         """The milliseconds of each stage, in the order in which they ended first."""
-        self._count()
-        return {name: round(seconds * 1000, 3) for name, seconds in self._seconds.items()}
+        self.count()
+        return {name: round(seconds * 1000, 3) for name, seconds in self.seconds.items()}
 
-    def _count(self) -> None:
-        now = time.perf_counter()
-        self._seconds[self._stages[-1]] += now - self._since
-        self._since = now
+
+class _Stage:
+    """A block of a stage. Not a generator: all queries pass some seven of them."""
+
+    __slots__ = ("_name", "_profile")
+
+    def __init__(self, profile: Profile, name: str) -> None:
+        self._profile, self._name = profile, name
+
+    def __enter__(self) -> None:
+        self._profile.begin(self._name)
+
+    def __exit__(self, *exception: object) -> None:
+        self._profile.end()
 
 
 _current: ContextVar[Profile | None] = ContextVar("profile", default=None)
@@ -50,17 +69,26 @@ _NOTHING = nullcontext()
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """A stage of the record that is under way, for a `with` block; nothing where there is none."""
+    """A stage of the record that is under way, for a `with` block; nothing where there is none. The time of the block,
+    but for that of stages within, is that of `name`."""
     profile = _current.get()
-    return _NOTHING if profile is None else profile.stage(name)
+    return _NOTHING if profile is None else _Stage(profile, name)
 
 
 @contextmanager
 def record(wanted: bool, parsed_since: float | None = None) -> Iterator[Profile | None]:
-    """Record the stages of the block, `Profile` says how; None unless that is `wanted`."""
-    profile = Profile(parsed_since) if wanted else None
+    """Record the stages of the block if that is `wanted`, `Profile` says how; else gives None. A request that is
+    observed gets them in any case."""
+    observation = current_observation.get()
+    if observation is None and not wanted:
+        yield None
+        return
+    profile = Profile(parsed_since)
     token = _current.set(profile)
     try:
-        yield profile
+        yield profile if wanted else None
     finally:
         _current.reset(token)
+        if observation is not None:
+            profile.count()
+            observation.stages = profile.seconds

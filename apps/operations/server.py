@@ -3,6 +3,7 @@
 The arbiter looks after its workers every second; here it looks after the maintenance process in the same step.
 """
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -16,13 +17,17 @@ from django.core.management import CommandError, call_command
 from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 
 from apps.access.limits import prepare as prepare_counters
 from apps.operations.edge.worker import Worker
+from apps.telemetry import slots
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_STARTS = 5.0
+# What maintenance has to end before its metrics are left behind.
+_SECONDS_TO_END = 2.0
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 # gunicorn makes its own unguessable file there.
@@ -40,12 +45,13 @@ class Server(BaseApplication):  # type: ignore[misc]
             "timeout": settings.REQUEST_TIMEOUT,
             "graceful_timeout": 10,
             "loglevel": "warning" if settings.LOG_LEVEL == "info" else settings.LOG_LEVEL,
+            "logger_class": _Logger,
             "proc_name": "vectordb",
             "control_socket_disable": True,
             "pre_fork": _before_fork,
             "post_fork": _after_fork,
             "child_exit": _after_death,
-            "post_worker_init": lambda _worker: _freeze_heap(),
+            "post_worker_init": _after_init,
             # In memory where there is such a place: a heartbeat must not wait for a disk.
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
         }
@@ -56,7 +62,17 @@ class Server(BaseApplication):  # type: ignore[misc]
         return import_string("vectordb.asgi.application")
 
     def run(self) -> None:
+        slots.clear()
         _Supervisor(self).run()
+
+
+class _Logger(Logger):  # type: ignore[misc]
+    """gunicorn's logger, whose lines go where all others go."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        # uvicorn's worker takes them over, too.
+        self.error_log.handlers = list(logging.getLogger().handlers)
 
 
 class _Supervisor(Arbiter):  # type: ignore[misc]
@@ -118,7 +134,14 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if self.is_maintained():
             os.kill(self.maintenance, signal.SIGTERM)
-        super().halt(reason, exit_status)
+        try:
+            super().halt(reason, exit_status)
+        finally:
+            deadline = time.monotonic() + _SECONDS_TO_END
+            while self.is_maintained() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            with contextlib.suppress(OSError):
+                slots.clear()
 
 
 def _freeze_heap() -> None:
@@ -138,6 +161,12 @@ def _after_death(arbiter: _Supervisor, worker: Any) -> None:
     """What a worker ran when it died runs no more."""
     arbiter.counters.clear(worker.column)
     arbiter.free_columns.append(worker.column)
+
+
+def _after_init(worker: Worker) -> None:
+    """In a worker that is ready to serve."""
+    worker.share_metrics()
+    _freeze_heap()
 
 
 def _after_fork(arbiter: _Supervisor, worker: Any) -> None:

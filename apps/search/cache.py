@@ -16,9 +16,13 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.engine.storage.memory import COMPONENTS, Bytes, memory
+from apps.engine.storage.view import View
 from apps.libraries.signals import library_changed, library_deleted
 from apps.search.loading import DEFAULT_POLICY, LoadedView, LoadingPolicy, catch_up, open_view
 from apps.search.snapshots import LibraryState, Snapshot
+from apps.telemetry import metrics
+from apps.telemetry.instruments import Labels
 
 
 @dataclass
@@ -46,6 +50,8 @@ class ViewCache:
     def __init__(self, budget: int | None = None, policy: LoadingPolicy = DEFAULT_POLICY) -> None:
         self._entries: dict[int, _Entry] = {}
         self._budget, self._policy = budget, policy
+        # By key, the views that were measured last, and what they take up.
+        self._measured: dict[int, tuple[View, dict[str, Bytes]]] = {}
 
     def current(self, snapshot: Snapshot, library_id: str) -> LoadedView:
         """The library's view in `snapshot`, which may be renewed. Raises NotFound."""
@@ -55,9 +61,11 @@ class ViewCache:
             entry.used = time.monotonic()
             cached = entry.of(state)
             if cached is not None and cached.state == state:
+                metrics.VIEW_LOOKUPS.add(1, "current")
                 return cached
             # Same rows, newer index files: the first reader opens them, the others need not wait.
-            if not entry.lock.acquire(blocking=cached is None) and cached is not None:
+            if not self._lock(entry, cached is None) and cached is not None:
+                metrics.VIEW_LOOKUPS.add(1, "current")
                 return replace(cached, state=replace(state, manifest_number=cached.state.manifest_number))
             try:
                 entry.stale = False
@@ -87,6 +95,15 @@ class ViewCache:
             self._keep_to_budget(entry)
         return current
 
+    def _lock(self, entry: _Entry, must_wait: bool) -> bool:
+        """Take the lock of an entry, if it is free or this `must_wait` for it."""
+        if entry.lock.acquire(blocking=False):
+            return True
+        if must_wait:
+            with metrics.LOCK_SECONDS.time("view"):
+                entry.lock.acquire()
+        return must_wait
+
     def _keep_to_budget(self, newest: _Entry) -> None:
         """Free the views that were not used for longest."""
         if self._budget is None:
@@ -102,6 +119,22 @@ class ViewCache:
                 entry.current = None
                 entry.lock.release()
                 total -= size
+                metrics.VIEWS_FREED.add()
+
+    def set_gauges(self) -> None:
+        """Set what metrics tell of the views of this process."""
+        held = {key: current.view for key, entry in list(self._entries.items()) if (current := entry.current)}
+        before, self._measured = self._measured, {}
+        for key, view in held.items():
+            known = before.get(key)
+            self._measured[key] = known if known is not None and known[0] is view else (view, memory(view))
+        sizes: dict[Labels, float] = {(name, storage): 0 for name in COMPONENTS for storage in Bytes._fields}
+        for _, found in self._measured.values():
+            for name, size in found.items():
+                sizes[name, "mapped"] += size.mapped
+                sizes[name, "private"] += size.private
+        metrics.VIEWS.set(len(held))
+        metrics.VIEW_BYTES.replace(sizes)
 
     def invalidate(self, library_key: int, **signal: Any) -> None:
         """Let the next query catch the library up without looking whether it must."""
@@ -119,13 +152,16 @@ def _load(
 ) -> LoadedView | None:
     """The library's view in `snapshot`, which is in `state`, made from `cached` where that is possible."""
     if cached is None or cached.state.vector_identity != state.vector_identity:
+        metrics.VIEW_LOOKUPS.add(1, "opened")
         return open_view(snapshot, state, policy=policy)
     if cached.state.manifest_number == state.manifest_number:
         if cached.state.position == state.position:
             return replace(cached, state=state) if cached.state != state else cached
         view = catch_up(snapshot, state, cached.view, cached.state.position, policy)
         if view is not None:
+            metrics.VIEW_LOOKUPS.add(1, "caught_up")
             return LoadedView(state, view, cached.manifest)
+    metrics.VIEW_LOOKUPS.add(1, "opened")
     return open_view(snapshot, state, cached.view.segments, policy)
 
 

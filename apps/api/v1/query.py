@@ -23,6 +23,7 @@ from apps.search.query import service
 from apps.search.query.spec import QueryBatch, QuerySpec
 
 _PATH = re.compile(r"/api/v1/libraries/([^/]+)/query(/batch)?")
+_ROUTE = "/api/v1/libraries/{library_id}/query"
 _JSON = b"application/json"
 # A longer body is not sent back in the page: views live until they are collected.
 _LARGEST_FORM = 100_000
@@ -59,6 +60,7 @@ def route(request: requests.Request) -> Answer | None:
         return None
     if b"text/html" in headers.get(b"accept", b"") or not body or body.isspace():
         return None
+    request.observation.library, request.observation.route = found[1], _ROUTE + (found[2] or "")
     answer_body = answer_queries if found[2] else answer_query
     return requests.answer(200, _JSON, answer_body(request.principal, found[1], body))
 

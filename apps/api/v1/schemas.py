@@ -83,6 +83,33 @@ class Segment(Output):
     bytes: Count = Field(description="Its size in bytes.")
 
 
+class Bytes(Output):
+    """What one component takes up."""
+
+    mapped: Count = Field(description="Bytes in mapped files, which all processes of a host share.")
+    private: Count = Field(description="Bytes in memory of the answering worker alone.")
+
+
+class Memory(Output):
+    """What the answering worker's view of the library takes up."""
+
+    vectors: Bytes = Field(description="The vectors as they were given, and their norms.")
+    codes: Bytes = Field(description="Their 8-bit copies, which exact searches scan.")
+    index: Bytes = Field(description="What indexes hold besides: graphs, tables, codes.")
+    columns: Bytes = Field(description="Metadata by field, for filters.")
+    words: Bytes = Field(description="The inverted indexes of texts.")
+    keys: Bytes = Field(description="The keys of rows, and which of them are dead.")
+    tail: Bytes = Field(description="Rows that are in no file yet, with all that belongs to them.")
+
+
+class Recall(Output):
+    """How many of the true nearest chunks live queries found, by the recall watch."""
+
+    samples: Count = Field(description="How many of the last queries were repeated exactly, at most 500.")
+    recall_at_k: float = Field(description="The mean share of the exact k best scores that they found.")
+    since: Timestamp = Field(description="When the first of them was repeated.")
+
+
 class Index(Output):
     """The state of a library's index. Every chunk is found in every state."""
 
@@ -97,6 +124,7 @@ class Index(Output):
     rows_tail: Count = Field(description="Chunks in memory that are in no segment at all.")
     rows_dead: Count = Field(description="Deleted or replaced chunks that still take room in segments.")
     bytes: Count = Field(description="The size of all segments and of the chunks in memory, in bytes.")
+    memory: Memory = Field(description="What these bytes are for, and whether they are in files.")
     built_at: Timestamp = Field(description="When the files in use were written, or else the view of the rows made.")
     segments: list[Segment] = Field(description="The parts that the index consists of.")
 
@@ -125,6 +153,7 @@ class Stats(Output):
     )
     revision: Count = Field(description="The state of the library; every change of a chunk increases it.")
     index: Index = Field(description="The index, as the answering worker uses it.")
+    recall: Recall | None = Field(description="The recall of live queries; null where none was sampled yet.")
     reembedding: Reembedding | None = Field(description="The move to another embedding model; null if there is none.")
 
 

@@ -14,6 +14,7 @@ from apps.embeddings.config import Config
 from apps.embeddings.provider import Kind, Provider
 from apps.embeddings.providers.network import Service
 from apps.engine.vectors import Float32, to_float32
+from apps.telemetry.observation import trace_headers
 
 _INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
@@ -33,7 +34,7 @@ class Cohere(Provider):
 
     def embed(self, texts: Sequence[str], kind: Kind, timeout: float | None = None) -> Float32:
         """Vectors [n, dimension] of at most 96 texts."""
-        options: RequestOptions = {"max_retries": 0}
+        options: RequestOptions = {"max_retries": 0, "additional_headers": trace_headers()}
         if timeout is not None:
             options["timeout"] = timeout
         try:

@@ -15,6 +15,7 @@ from apps.embeddings.config import Config
 from apps.embeddings.provider import Kind, Provider
 from apps.embeddings.providers.network import Service
 from apps.engine.vectors import DTYPE, Float32, to_float32
+from apps.telemetry.observation import trace_headers
 
 
 class OpenAI(Provider):
@@ -50,6 +51,7 @@ class OpenAI(Provider):
                 model=self.model,
                 encoding_format="base64",
                 extra_body=self._extra_body,
+                extra_headers=trace_headers(),
                 timeout=timeout,
             )
         except openai.APITimeoutError:

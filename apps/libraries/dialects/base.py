@@ -153,6 +153,10 @@ class Dialect(ABC):
         """Make what room there can be for deletes on a full disk; return whether to try again."""
 
     @abstractmethod
+    def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
+        """Return the bytes of the database, and of its write-ahead log where that is a file of ours. Raises OSError."""
+
+    @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do periodic maintenance of the database, in steps that delay no writer for long."""
 

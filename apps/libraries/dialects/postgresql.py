@@ -222,5 +222,10 @@ class PostgreSQLDialect(Dialect):
                 faults.append(f"{table}: {error}".strip())
         return faults
 
+    def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_database_size(current_database())")
+            return int(cursor.fetchone()[0]), None
+
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do nothing: PostgreSQL has its own checkpointer and autovacuum."""

@@ -236,6 +236,10 @@ class SQLiteDialect(Dialect):
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
 
+    def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
+        file = Path(connection.settings_dict["NAME"])
+        return file.stat().st_size, Path(f"{file}-wal").stat().st_size
+
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Return free pages to the file system, then checkpoint the WAL without blocking anybody. Where the disk is
         full, return all there is, and take the reserve's room again."""

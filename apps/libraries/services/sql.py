@@ -22,6 +22,7 @@ from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
 from apps.libraries.models import Library, text_to_embed
 from apps.libraries.profile import stage
 from apps.libraries.signals import announce
+from apps.telemetry import metrics
 
 # Well below the number of parameters that either database takes in one statement.
 _IDS_PER_STATEMENT = 2000
@@ -59,7 +60,7 @@ def write_transaction() -> Iterator[None]:
     with ExitStack() as stack:
         # What is left of the transaction when the other two are over.
         stack.enter_context(stage("commit"))
-        with stage("lock"):
+        with stage("lock"), metrics.LOCK_SECONDS.time("database"):
             stack.enter_context(transaction.atomic())
         stack.enter_context(stage("write"))
         yield
@@ -75,7 +76,7 @@ def lock_library(public_id: str = "", *, key: int | None = None) -> Library:
     libraries = Library.objects.all()
     if dialect_of(connection).lock_row:
         libraries = libraries.select_for_update(no_key=True)
-    with stage("lock"):
+    with stage("lock"), metrics.LOCK_SECONDS.time("library"):
         library = libraries.filter(public_id=public_id).first() if key is None else libraries.filter(pk=key).first()
     if library is None:
         raise NotFound.library(public_id)

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -27,8 +26,11 @@ from apps.access.requests import (
     current_request_id,
     identify,
 )
+from apps.operations.edge.notes import Notes
 from apps.operations.edge.threads import Threads
 from apps.search.snapshots import read_rows
+from apps.telemetry.observation import Observation, current_observation
+from apps.telemetry.trace import parse_trace
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,7 @@ _GONE = Answer(499, [], b"")
 class Edge:
     """Answers by `route` the requests that it knows, and by the application `wsgi` all others.
 
-    `explain` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`; `answered`
-    counts answers by their status.
+    `explain` makes the answer to an exception. A request may run for `timeout` seconds in one of `threads`.
     """
 
     wsgi: Callable[..., Iterable[bytes]]
@@ -50,11 +51,15 @@ class Edge:
     explain: Callable[[BaseException], Answer]
     threads: int
     timeout: float
-    answered: Counter[int] = field(default_factory=Counter)
 
     @cached_property
-    def _threads(self) -> Threads:
+    def threads_running(self) -> Threads:
+        """The threads, which are started when they are first asked for."""
         return Threads(self.threads, self._run)
+
+    @cached_property
+    def _notes(self) -> Notes:
+        return Notes()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request whose body is here whole."""
@@ -63,33 +68,44 @@ class Edge:
         apply_forwarding(scope)
         headers = dict(scope["headers"])
         request_id = identify(headers.get(b"x-request-id", b"").decode("latin-1"))
+        observation = Observation()
+        if b"traceparent" in headers:
+            parent, state = (headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate"))
+            observation.trace = parse_trace(parent, state)
+        current_observation.set(observation)
         try:
             is_cross_origin = bool(settings.CORS_ALLOWED_ORIGINS) and b"origin" in headers
             principal = None if is_cross_origin else _admit(scope, headers)
             if principal and scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
                 # In the loop, so that it is answered while all threads are busy.
-                reply = answer(200, b"application/json", b'{"status":"ok"}')
+                reply, observation.route = answer(200, b"application/json", b'{"status":"ok"}'), "/health"
             else:
-                reply = await self._threads.run(Request(request_id, principal, scope, headers, body))
+                reply = await self.threads_running.run(
+                    Request(request_id, principal, scope, headers, body, observation)
+                )
         except Refused as refused:
             reply = self.explain(refused)
         except asyncio.CancelledError:
             reply = self.explain(Refused("exhausted", "The server stops. Send the request again."))
+        size = len(body)
         del body
+        if observation.trace is not None:
+            # Of the draft of the standard's next level; version 1 tells the client nothing.
+            reply = reply._replace(headers=[*reply.headers, (b"traceresponse", observation.trace.parent.encode())])
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
-        self._note(f"{scope['method']} {scope['path']}", reply, time.perf_counter() - began)
+        self._notes.take(observation, request_id, scope["method"], reply, size, time.perf_counter() - began)
 
     def refuse(self, refused: Refused) -> Answer:
         """Return the answer to a request that could not be received."""
-        identify("")
+        request_id = identify("")
         reply = self.explain(refused)
-        self._note("a request that is not here whole", reply, 0)
+        self._notes.take(Observation(), request_id, "", reply, 0, 0)
         return reply
 
     def answer_overdue(self) -> bool:
         """Answer the requests that run for too long; return whether there are any, and so this worker is to end."""
-        overdue = self._threads.overdue(self.timeout)
+        overdue = self.threads_running.overdue(self.timeout)
         for request, future in overdue:
             if not future.done():
                 current_request_id.set(request.id)
@@ -98,21 +114,19 @@ class Edge:
                 future.set_result(self.explain(Refused("internal_error", detail)))
         return bool(overdue)
 
-    def _note(self, what: str, reply: Answer, seconds: float) -> None:
-        self.answered[reply.status] += 1
-        logger.debug("%s: %d in %.1f ms", what, reply.status, seconds * 1000)
-
     def _run(self, request: Request) -> Answer:
         """In a thread."""
         if request.scope["state"]["is_gone"]():
             return _GONE
         current_request_id.set(request.id)
+        current_observation.set(request.observation)
         try:
             # What Django admits is within its limits there.
             if request.principal is None:
                 return self._run_wsgi(request)
             scope, principal = request.scope, _recognize(request, request.principal)
             request = request._replace(principal=principal)
+            request.observation.key = principal.key_id or principal.name
             with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
                 reply = self.route(request) or self._run_wsgi(request)
             reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())

@@ -44,6 +44,16 @@ class Threads:
         self._waiting.put((request, future, is_write))
         return future
 
+    @property
+    def running(self) -> int:
+        """The number of requests that a thread is answering."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a thread."""
+        return self._waiting.qsize() + len(self._later)
+
     def _takes_write(self, write: _Waiting) -> bool:
         """Return whether a write may run now; else it runs after others."""
         with self._lock:

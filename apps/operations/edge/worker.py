@@ -13,6 +13,8 @@ from uvicorn_worker import UvicornWorker
 
 from apps.libraries.dialects import FilesState, database_files
 from apps.operations.edge.connections import Connection, Room
+from apps.search.cache import views
+from apps.telemetry import metrics, processes, slots
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,20 @@ class _Server(Server):
 class Worker(UvicornWorker):  # type: ignore[misc]
     """Serves an `Edge`. A request that runs for too long ends it; others have the grace to finish."""
 
+    _server: Server | None = None
     CONFIG_KWARGS = {"loop": "uvloop", "ws": "none", "lifespan": "off", "proxy_headers": False, "server_header": False}
+
+    def share_metrics(self) -> None:
+        """Share what this worker counts with the others."""
+        slots.share("worker", self._look)
+
+    def _look(self) -> None:
+        """Set the gauges of this worker."""
+        metrics.RUNNING.set(self.wsgi.threads_running.running)
+        metrics.WAITING.set(self.wsgi.threads_running.waiting)
+        metrics.CONNECTIONS.set(len(self._server.server_state.connections) if self._server else 0)
+        views.set_gauges()
+        processes.set_gauges()
 
     async def _serve(self) -> None:
         limits = settings.LIMITS
@@ -43,7 +58,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self.config.app, self.config.http = self.wsgi, partial(Connection, room=room)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self._install_sigquit_handler()
-        server = _Server(self.config)
+        self._server = server = _Server(self.config)
         self._tick(server)
         await server.serve(self.sockets)
 

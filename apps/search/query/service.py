@@ -5,14 +5,18 @@ A query is answered whole from one snapshot: the view it searches and the rows i
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any
+
+from django.conf import settings
 
 from apps.access.requests import current_principal
 from apps.engine.indexes.registry import BRUTE_FORCE
 from apps.engine.metrics import Metric
 from apps.libraries.errors import ModelChanged
 from apps.libraries.profile import record, stage
+from apps.search import recall_samples
 from apps.search.backend import OpenLibrary, open_library
 from apps.search.query.boosts import add_boosts
 from apps.search.query.budget import PER_TEXT_BYTE, RequestBudget
@@ -21,8 +25,10 @@ from apps.search.query.plan import embed_texts, make_requests
 from apps.search.query.rerank import apply_threshold, mmr, paginate
 from apps.search.query.rows import hydrate
 from apps.search.query.search import RankedHits, SearchRequest
+from apps.search.query.shape import describe
 from apps.search.query.spec import EVERYTHING, QuerySpec
 from apps.search.query.tokens import limit_shown
+from apps.telemetry.observation import current_observation
 
 _EXACT_SCAN = frozenset([BRUTE_FORCE])
 # How often texts are embedded for one answer, where the library's model changes meanwhile.
@@ -46,6 +52,8 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
     specs = limit_shown(specs)
     budget.spend(PER_TEXT_BYTE * sum(len(spec.text) for spec in specs.values()))
     some = list(specs.values())
+    if (observation := current_observation.get()) is not None:
+        observation.describe = partial(describe, some)
     with record(any(spec.profile for spec in some)) as profile:
         for _ in range(_ATTEMPTS):
             with stage("embed"):
@@ -59,6 +67,8 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
                     found = _search(library, requests, some)
                 with stage("rows"):
                     results = hydrate(library, found, some)
+            if observation is not None:
+                observation.scanned, observation.plan = sum(hits.scanned for hits in found), found[0].plan
             took_ms = round((time.perf_counter() - began) * 1000, 3)
             stages = None if profile is None else profile.milliseconds()
             return [
@@ -73,7 +83,11 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     pairs = list(zip(requests, specs, strict=True))
     at_once = [request for request, spec in pairs if spec.boost or spec.group_by is None]
     with stage("search"):
-        searched = iter(library.searcher.search(at_once))
+        hits_at_once = library.searcher.search(at_once)
+    if settings.RECALL_WATCH:
+        for request, hits in zip(at_once, hits_at_once, strict=True):
+            recall_samples.offer(library.state, library.snapshot, request, hits)
+    searched = iter(hits_at_once)
     found = []
     for request, spec in pairs:
         library.budget.check_time()

@@ -15,12 +15,14 @@ from django.db import connections
 from apps.engine import kernels
 from apps.indexing.indexer import Indexer
 from apps.indexing.policy import DEFAULT_POLICY
+from apps.indexing.recall_watch import RecallWatch
 from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import delete_expired_rows, retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
 from apps.operations.checkpoints import limited_wal
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import maintenance_lock, raise_open_file_limit
+from apps.telemetry import metrics, processes, slots
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,9 @@ def _load_kernels(stop: _Stop) -> None:
 def _maintain(stop: _Stop) -> None:
     policy = DEFAULT_POLICY
     indexer, reembedder = Indexer(policy, on_merge_end=stop.wake), Reembedder()
+    watch = RecallWatch(indexer.views, policy.keep_view_bytes)
+    slots.share("maintenance", processes.set_gauges)
+    metrics.MAINTAINING.set(1)
     upkeep_at = sweep_at = time.monotonic()
     while not stop.asked:
         now, is_busy = time.monotonic(), False
@@ -129,6 +134,8 @@ def _maintain(stop: _Stop) -> None:
                 reembedder.tick()
             with retry_later_on_transient_errors("building of indexes"):
                 is_busy = indexer.tick(lambda: stop.asked)
+        with retry_later_on_transient_errors("recall watch"):
+            watch.tick()
         if not is_busy and not stop.asked:
             stop.wait(policy.tick_seconds)
 
