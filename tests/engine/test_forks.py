@@ -21,7 +21,7 @@ from apps.engine.indexes.registry import INDEX_TYPES, index_type
 from apps.engine.metrics import Metric
 from tests.engine.approximate import embeddings
 
-FAISS = ("quantized", "hnsw")
+FAISS = ("quantized", "ivf", "hnsw")
 PARENT_SECONDS, CHILD_SECONDS = 180, 30
 
 

@@ -20,7 +20,7 @@ from tests.server import Server
 DIMENSION = 8
 # Enough dimensions and rows for each type to make all its files, the copy in 8-bit codes included.
 LARGE_DIMENSION = 32
-LARGE_ROWS = {"brute_force": 530, "kd_tree": 530, "lsh": 530, "quantized": 2050, "hnsw": 6200}
+LARGE_ROWS = {"brute_force": 530, "kd_tree": 530, "lsh": 530, "quantized": 2050, "ivf": 4050, "hnsw": 6200}
 # A graph that is built quickly.
 LARGE_PARAMS = {"hnsw": {"m": 8, "ef_construction": 16}}
 ROWS_PER_WRITE = 2000

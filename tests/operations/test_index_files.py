@@ -98,9 +98,11 @@ FILES = {
     "brute_force": "exact/planes.npy mask exact/numbers.npy exact/mean.npy exact/longest.npy exact/norms.npy",
     "kd_tree": "index/points.npy index/boxes.npy index/order.npy keys.npy vectors.npy content/columns/columns.npy",
     "lsh": "index/signatures.npy index/frame.npy index/signs.npy index/starts.npy index/rows.npy"
+    " index/recall.json"
     " content/words/lengths.npy",
-    "quantized": "index/codes.faiss index/codes.json index/copies.npy content/columns/columns.json"
+    "quantized": "index/codes.bin index/codes.json index/copies.npy content/columns/columns.json"
     " content/words/tokens.npy content/words/ends.npy",
+    "ivf": "index/lists.npy index/lists.json index/centres.npy index/pieces.npy",
     "hnsw": "index/graph.faiss index/graph.json index/copies.npy content/words/words.npy content/words/frequencies.npy"
     " content/words/rows.npy",
 }

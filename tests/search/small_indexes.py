@@ -1,6 +1,7 @@
 """Approximate index types that index few rows already."""
 
 from apps.engine.indexes.hnsw import Hnsw
+from apps.engine.indexes.ivf import Ivf
 from apps.engine.indexes.lsh import Lsh
 from apps.engine.indexes.quantized import Quantized
 
@@ -20,4 +21,9 @@ class SmallQuantized(Quantized):
     enough = 0.9
 
 
-TYPES = {one.kind: f"{one.__module__}:{one.__name__}" for one in (SmallLsh, SmallHnsw, SmallQuantized)}
+class SmallIvf(Ivf):
+    fewest_rows = 640
+    enough = 0.9
+
+
+TYPES = {one.kind: f"{one.__module__}:{one.__name__}" for one in (SmallLsh, SmallHnsw, SmallQuantized, SmallIvf)}

@@ -16,7 +16,7 @@ ROWS, DIMENSION, PAGE = 6000, 64, 37
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("kind", ["hnsw", "lsh", "quantized"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "lsh", "quantized"])
 def test_pages_of_an_approximate_ranking_hold_each_row_once(kind: str) -> None:
     keys, matrix = np.arange(ROWS), Matrix.build(embeddings(ROWS, DIMENSION), Metric.COSINE)
     segment = Segment.build(keys=keys, matrix=matrix, row_data=sealed_rows_of(keys), kind=kind)

@@ -53,7 +53,7 @@ QUERIES, K = 8, 10
 PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 # What maintenance and a process do with files and views, for few rows already.
 POLICY = IndexingPolicy(
-    auto=AutoThresholds(by_rows=((2000, "hnsw"), (800, "quantized"))),
+    auto=AutoThresholds(by_rows=((2000, "ivf"), (800, "quantized"))),
     seal_changes=200,
     quiet_seal_changes=20,
     slow_rows=200,
@@ -62,7 +62,7 @@ POLICY = IndexingPolicy(
 )
 LOADING = loading.LoadingPolicy(page_rows=300, max_replay=400, compact_rows=32)
 # The types that may miss a row.
-APPROXIMATE = ("lsh", "quantized", "hnsw")
+APPROXIMATE = ("lsh", "quantized", "ivf", "hnsw")
 # Each type finds nine of ten on such data; a few queries may find less.
 RECALL = 0.8
 

@@ -29,21 +29,24 @@ def no_checkpoint() -> None:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A whole number that a type takes: its range, both ends included, and what it means.
+    """A number that a type takes, a whole one unless `whole` is false: its range, both ends included, and what it
+    means.
 
     `default` says in words what stands in for it where it is not given.
     """
 
     name: str
-    low: int
-    high: int
+    low: float
+    high: float
     default: str
     meaning: str
+    whole: bool = True
 
     def check(self, value: Any) -> None:
-        """Raise InvalidParameter for what is no whole number of the range."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidParameter(self.name, f"must be a whole number from {self.low} to {self.high}")
+        """Raise InvalidParameter for what is no such number of the range."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            kind = "a whole number" if self.whole else "a number"
+            raise InvalidParameter(self.name, f"must be {kind} from {self.low} to {self.high}")
         if not self.low <= value <= self.high:
             raise InvalidParameter(self.name, f"must be from {self.low} to {self.high}, not {value}")
 

@@ -22,7 +22,7 @@ _LARGEST = 2.0**100
 class Calibration:
     """Queries [m, dimension] like those to come, and `floors` [m], the exact score of the `k`-th best row of each.
 
-    The queries lie half-way between two rows drawn at random; rows themselves are their own nearest neighbours.
+    The queries lie in the middle of a few rows drawn at random; rows themselves are their own nearest neighbours.
 
     `separable` says whether rows differ by more than a ten-thousandth of their length. Where they do not, calibration
     proves nothing: all rows score alike from between them, and float32 cannot tell them apart from elsewhere.
@@ -35,16 +35,19 @@ class Calibration:
     k: int = _K
 
     @classmethod
-    def draw(cls, matrix: Matrix) -> Self:
-        """Queries for `matrix`, which has at least k rows; the same for the same rows."""
-        pairs = np.random.default_rng(_SEED).integers(0, len(matrix), (2, _QUERIES))
-        one, other = (matrix.vectors[rows].astype(np.float64) for rows in pairs)
+    def draw(cls, matrix: Matrix, count: int = _QUERIES, mixed: int = 2) -> Self:
+        """`count` queries for `matrix`, which has at least k rows; the same for the same rows. Each lies between two
+        rows, or between two, three and so on up to `mixed` rows by turns."""
+        drawn = np.random.default_rng(_SEED).integers(0, len(matrix), (mixed, count))
+        rows = [matrix.vectors[positions].astype(np.float64) for positions in drawn]
         if matrix.metric is Metric.COSINE:
-            one, other = unit_rows(one), unit_rows(other)
+            rows = [unit_rows(one) for one in rows]
+        one, other = rows[:2]
         gaps, lengths = np.linalg.norm(one - other, axis=1), np.linalg.norm(one, axis=1)
         apart = gaps > 0.0
         separable = apart.any() and np.median(gaps[apart] / np.maximum(lengths, gaps)[apart]) > _SEPARABLE
-        middle = (one + other) / 2
+        numbers = 2 + np.arange(count) % (mixed - 1)
+        middle = np.cumsum(rows, axis=0)[numbers - 1, np.arange(count)] / numbers[:, None]
         if matrix.metric is not Metric.EUCLIDEAN:
             # Unit vectors, but for rows so short that their products with one would vanish in float32.
             middle = unit_rows(np.where(middle.any(axis=1, keepdims=True), middle, one))

@@ -22,6 +22,7 @@ from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.faiss_library import count_compared, library, metric_number, read, round_up, write
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.normalize import Normalizer
+from apps.engine.indexes.recall import ENOUGH, RECALL, RecallCurve, Trial
 from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
@@ -37,6 +38,9 @@ _ROWS_PER_STEP = 512
 # SIMD code of the library wants whole registers.
 _WIDTH_STEP = 16
 _ENOUGH = 0.93
+_LEAST_EF = 12
+# For a target of recall, walks grow with k by this power.
+_GROWTH = {"ef": 0.5}
 # A walk beside an exact search among some rows: gathered, a row costs what five in sequence do, and of an 8-bit copy a
 # kept row of a walk what 150 gathered ones do.
 _GATHER_COST = 5
@@ -69,6 +73,7 @@ class Hnsw(VectorIndex):
             f"{_EF}, more where a trial at build found too few, and at least 2 k",
             "how many rows a walk keeps; more cost time and find more; at least k are",
         ),
+        RECALL,
     )
 
     def __init__(self, matrix: Matrix, graph: "_Graph | None") -> None:
@@ -92,7 +97,19 @@ class Hnsw(VectorIndex):
             if calibration.recall(found.scores) >= _ENOUGH:
                 break
             index._graph.ef *= 2
+        if index._graph is not None:
+            index._graph.curve = RecallCurve.fit(index._trials(calibration, checkpoint))
         return index
+
+    def _trials(self, calibration: Calibration, checkpoint: Checkpoint) -> list[Trial]:
+        """What longer and longer walks find, as far as they pay."""
+        ef, trials = _LEAST_EF, list[Trial]()
+        while not trials or (ef <= _LARGEST_EF and self._pays(ef, len(self)) and trials[-1].recall < ENOUGH):
+            checkpoint()
+            found = self.search(calibration.queries, calibration.k, params={"ef": ef})
+            trials.append(Trial(calibration.recall(found.scores), ef, {"ef": ef}))
+            ef *= 2
+        return trials
 
     def _search(
         self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
@@ -100,7 +117,10 @@ class Hnsw(VectorIndex):
         graph = self._graph
         if graph is None:
             return None
-        first = max(k, params.get("ef") or max(graph.ef, 2 * sure)) * len(self) // count
+        usual = max(graph.ef, 2 * sure)
+        if graph.curve is not None and RECALL.name in params:
+            usual = graph.curve.at(params[RECALL.name], sure, _GROWTH)["ef"]
+        first = max(k, params.get("ef", usual)) * len(self) // count
 
         def search(block: Float32, kept: int) -> Candidates:
             length = min(kept, max(_SHORTEST, 4 * k)) if allowed is None and kept == first else kept
@@ -141,15 +161,19 @@ class Hnsw(VectorIndex):
 
 
 class _Graph:
-    """Nodes, one for each row that is no duplicate, with their codes and links, and the default `ef`."""
+    """Nodes, one for each row that is no duplicate, with their codes and links, the default `ef`, and what walks of
+    other lengths find once that was tried."""
 
-    def __init__(self, index: Any, duplicates: Duplicates, normalizer: Normalizer, ef: int) -> None:
+    def __init__(
+        self, index: Any, duplicates: Duplicates, normalizer: Normalizer, ef: int, curve: RecallCurve | None = None
+    ) -> None:
         self._index = index
         self.duplicates = duplicates
         # The row of each node, and -1, that of no node, at the end; None where each is its number.
         self._rows = np.append(duplicates.representatives(), -1) if duplicates.pairs.size else None
         self._normalizer = normalizer
         self.ef = ef
+        self.curve = curve
 
     @classmethod
     def build(
@@ -184,19 +208,22 @@ class _Graph:
     def load(cls, folder: Path, about: dict[str, Any], matrix: Matrix) -> Self:
         try:
             scale, ef, is_by_l2 = float(about["scale"]), int(about["ef"]), about["by_l2"] is True
+            curve = RecallCurve.parse(about["recall"], _GROWTH)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder} has no description of a graph: {error!r}") from None
         duplicates = Duplicates.load(folder, len(matrix))
         normalizer = Normalizer(matrix.metric, round_up(matrix.dimension, _WIDTH_STEP), scale)
         number = library().METRIC_L2 if is_by_l2 else metric_number(matrix.metric)
         index = read(folder / "graph.faiss", _faiss_class(matrix), number, normalizer.width, duplicates.count)
-        return cls(index, duplicates, normalizer, ef)
+        return cls(index, duplicates, normalizer, ef, curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the graph into `folder`; what is returned goes to `load` with it."""
         write(self._index, folder / "graph.faiss")
         self.duplicates.save(folder)
-        return {"scale": self._normalizer.scale, "ef": self.ef, "by_l2": self._index.metric_type == library().METRIC_L2}
+        assert self.curve is not None
+        is_by_l2 = self._index.metric_type == library().METRIC_L2
+        return {"scale": self._normalizer.scale, "ef": self.ef, "by_l2": is_by_l2, "recall": self.curve.as_dict()}
 
     def walk(self, queries: Float32, kept: int, length: int) -> tuple[Int64, Int64]:
         """For each of `queries` [m, d] the representatives of the `length` best of `kept` nodes [m, length], -1 where

@@ -11,6 +11,7 @@ depend on where a row lies: equal rows have equal signatures, and a query has th
 before saving and after.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -21,7 +22,9 @@ from apps.engine import kernels
 from apps.engine.array_files import map_array, save_array
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import Checkpoint, Parameter, Params, VectorIndex
+from apps.engine.indexes.calibration import Calibration
 from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.recall import RECALL, RecallCurve, Trial
 from apps.engine.metrics import Metric, row_norms
 from apps.engine.vectors import Float32, Float64, Mask
 
@@ -49,6 +52,10 @@ _SCAN_SHARE = 5
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
 _BLOCK_SIZE = 1 << 20
+# A trial at build looks into these multiples of the usual number of buckets, for so many queries.
+_TRIED, _TRIAL_QUERIES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4), 48
+_GROWTH = {"probes": _SHARE_GROWTH, "shortlist": _SHORTLIST_POWER}
+_CURVE = "recall.json"
 
 
 class Arrays(NamedTuple):
@@ -97,11 +104,13 @@ class Lsh(VectorIndex):
             "202 for k = 10, 6,402 for k = 1,000; more under a filter",
             "rows with the nearest signatures that are scored exactly; at least k are",
         ),
+        RECALL,
     )
 
-    def __init__(self, matrix: Matrix, arrays: Arrays) -> None:
+    def __init__(self, matrix: Matrix, arrays: Arrays, curve: RecallCurve | None = None) -> None:
         super().__init__(matrix)
         self.arrays = arrays
+        self._curve = curve
         self._all = _pack(np.ones(len(matrix), np.bool_))
 
     @classmethod
@@ -129,7 +138,26 @@ class Lsh(VectorIndex):
             keys = table_keys(signatures, table, bits)
             rows[table] = np.argsort(keys, kind="stable")
             np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[table, 1:])
-        return cls(matrix, Arrays(frame, signs, signatures, starts, rows))
+        index = cls(matrix, Arrays(frame, signs, signatures, starts, rows))
+        index._curve = index._try_efforts()
+        return index
+
+    def _try_efforts(self) -> RecallCurve | None:
+        """What is found in fewer and in more buckets than is usual; None where an exact search is as quick."""
+        usual = self.effort({}, len(self), Calibration.k)
+        if usual is None:
+            return None
+        calibration = Calibration.draw(self.matrix, _TRIAL_QUERIES)
+        if not calibration.separable:
+            return None
+        buckets = self.arrays.starts.shape[1] - 1
+        trials = []
+        for part in _TRIED:
+            probes = min(buckets, max(1, round(part * (usual[0] or buckets))))
+            values = {"probes": probes, "shortlist": max(Calibration.k, round(usual[2] * part**_SHORTLIST_POWER))}
+            found = self.search(calibration.queries, Calibration.k, params=values)
+            trials.append(Trial(calibration.recall(found.scores), part, values))
+        return RecallCurve.fit(trials)
 
     def _search(
         self, queries: Float32, k: int, allowed: Mask | None, count: int, params: Params, sure: int
@@ -147,6 +175,7 @@ class Lsh(VectorIndex):
     def save(self, folder: Path) -> None:
         for name, array in self.arrays._asdict().items():
             save_array(folder / f"{name}.npy", array)
+        (folder / _CURVE).write_text(json.dumps(self._curve and self._curve.as_dict()))
 
     @classmethod
     def load(cls, folder: Path, matrix: Matrix) -> Self:
@@ -154,7 +183,8 @@ class Lsh(VectorIndex):
         n, d = matrix.vectors.shape
         if arrays.signatures.shape[0] != n or arrays.rows.shape[1] != n or arrays.frame.shape != (d + 3,):
             raise ValueError(f"{folder} has hashes of other rows")
-        return cls(matrix, arrays)
+        curve = json.loads((folder / _CURVE).read_text())
+        return cls(matrix, arrays, None if curve is None else RecallCurve.parse(curve, _GROWTH))
 
     @property
     def nbytes(self) -> int:
@@ -166,12 +196,17 @@ class Lsh(VectorIndex):
         n, tables, buckets = len(self), len(self.arrays.rows), self.arrays.starts.shape[1] - 1
         if count * self.matrix.dimension <= self.scan_size or count * _SCAN_SHARE < n:
             return None
-        usual = round(max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER) * n / count)
+        aimed: dict[str, int] = {}
+        if self._curve is not None and RECALL.name in params:
+            aimed = self._curve.at(params[RECALL.name], k, _GROWTH)
+        usual = round(aimed.get("shortlist", max(_SHORTEST, _SHORTLIST * k**_SHORTLIST_POWER)) * n / count)
         scored = max(k, params.get("shortlist", usual))
         if count <= scored:
             return None
         if "probes" in params:
             return min(params["probes"], buckets), n, scored
+        if aimed:
+            return min(round(aimed["probes"] * (n / count) ** _MASK_POWER), buckets), n, scored
         share = _SHARE * n**_SHARE_POWER * (n / count) ** _MASK_POWER
         share *= (max(k, _FEW) / _FEW) ** _SHARE_GROWTH
         if share >= 1.0:

@@ -18,6 +18,7 @@ INDEX_TYPES = {
     "kd_tree": "apps.engine.indexes.kd_tree:KdTree",
     "lsh": "apps.engine.indexes.lsh:Lsh",
     "quantized": "apps.engine.indexes.quantized:Quantized",
+    "ivf": "apps.engine.indexes.ivf:Ivf",
     "hnsw": "apps.engine.indexes.hnsw:Hnsw",
 }
 
@@ -27,13 +28,13 @@ class AutoThresholds:
     """What `auto` takes, by the measurements in docs/benchmarks.md.
 
     In few dimensions a tree is exact and quickest; else a whole scan is, of 8-bit codes while rows are few and of 4-bit
-    codes then, until a graph looks at so few rows that its long build pays. `by_rows` has the least number of rows for
-    a type, descending.
+    codes then, until lists of these leave out so many rows that looking for the lists pays. `by_rows` has the least
+    number of rows for a type, descending.
     """
 
     tree_dimensions: int = 8
     tree_rows: int = 1000
-    by_rows: tuple[tuple[int, str], ...] = ((500_000, "hnsw"), (20_000, "quantized"))
+    by_rows: tuple[tuple[int, str], ...] = ((250_000, "ivf"), (20_000, "quantized"))
 
 
 AUTO_THRESHOLDS = AutoThresholds()

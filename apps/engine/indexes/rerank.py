@@ -50,20 +50,21 @@ def search_lists(
     length: int,
     pays: Callable[[int], bool],
     search: Callable[[Float32, int], Candidates],
+    listed: int | None = None,
 ) -> Neighbors | None:
     """What `search` finds for `queries` [m, d] in lists of `length`, then, for those whose list was too short, in lists
     four times as long, and so on while a length `pays`; and what an exact search of `matrix` finds then. None where the
-    first length does not pay.
+    first length does not pay. `listed` is the number of rows that a query lists, where that is not the length.
 
     `compared` is the sum over all attempts, but no more than the number of rows.
     """
     if not pays(length):
         return None
-    positions, scores, compared, enough = _search_in_blocks(search, queries, length)
+    positions, scores, compared, enough = _search_in_blocks(search, queries, length, listed or length)
     proven, scanned = np.zeros((2, len(queries)), np.bool_)
     left = (~enough).nonzero()[0]
     while len(left) and pays(length := length * _GROWTH):
-        positions[left], scores[left], more, enough = _search_in_blocks(search, queries[left], length)
+        positions[left], scores[left], more, enough = _search_in_blocks(search, queries[left], length, listed or length)
         compared[left] = np.minimum(compared[left] + more, len(matrix))
         left = left[~enough]
     if len(left):
@@ -73,9 +74,12 @@ def search_lists(
     return Neighbors(positions, scores, compared, proven=proven, scanned=scanned)
 
 
-def _search_in_blocks(search: Callable[[Float32, int], Candidates], queries: Float32, length: int) -> Candidates:
-    """What `search` finds, called with so few queries at a time that their lists take bounded memory."""
-    step = max(1, _LISTED_ROWS // length)
+def _search_in_blocks(
+    search: Callable[[Float32, int], Candidates], queries: Float32, length: int, listed: int
+) -> Candidates:
+    """What `search` finds, called with so few queries at a time that their lists of `listed` rows take bounded
+    memory."""
+    step = max(1, _LISTED_ROWS // listed)
     if len(queries) <= step:
         return search(queries, length)
     steps = [search(queries[start : start + step], length) for start in range(0, len(queries), step)]

@@ -171,7 +171,7 @@ def _show_search_parameters(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = False
     schema["properties"] = {
         name: {
-            "type": "integer",
+            "type": "integer" if one.whole else "number",
             "minimum": one.low,
             "maximum": one.high,
             "description": f"{one.meaning}. Default: {one.default}.",

@@ -20,8 +20,8 @@ from apps.engine.vectors import Float32, Int64, Mask
 from tests.engine.approximate import embeddings, recall
 
 ROWS, DIMENSION = 40_000, 64
-KINDS = ("brute_force", "kd_tree", "lsh", "quantized", "hnsw")
-APPROXIMATE = ("lsh", "quantized", "hnsw")
+KINDS = ("brute_force", "kd_tree", "lsh", "quantized", "ivf", "hnsw")
+APPROXIMATE = ("lsh", "quantized", "ivf", "hnsw")
 PARAMS = {"hnsw": {"ef_construction": 48}}
 
 

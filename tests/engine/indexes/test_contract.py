@@ -211,5 +211,5 @@ def test_parameters_it_does_not_take_are_refused(kind: str) -> None:
 
 
 def test_a_type_that_is_none_is_refused() -> None:
-    with pytest.raises(InvalidParameter, match=f"there are: {AUTO}, brute_force, kd_tree, lsh, quantized, hnsw$"):
-        index_type("ivf")
+    with pytest.raises(InvalidParameter, match=f"there are: {AUTO}, brute_force, kd_tree, lsh, quantized, ivf, hnsw$"):
+        index_type("annoy")

@@ -302,7 +302,7 @@ def test_one_parameter_goes_without_the_other(params: dict[str, int]) -> None:
     [
         ({"probes": 0}, "probes: must be from 1 to 65536, not 0"),
         ({"shortlist": 0}, "shortlist: must be from 1 to 1000000, not 0"),
-        ({"ef": 64}, "ef: lsh has no such search parameter; there are: probes, shortlist"),
+        ({"ef": 64}, "ef: lsh has no such search parameter; there are: probes, shortlist, recall"),
     ],
 )
 def test_search_parameters_that_make_no_sense_are_refused(params: dict[str, int], message: str) -> None:
