@@ -102,12 +102,14 @@ def found(library: Library) -> dict[str, str]:
     return {result["id"]: result["text"] for result in answer["results"]}
 
 
+@pytest.mark.any_database
 def test_the_login_page_says_how_to_get_an_account() -> None:
     page = Client().get("/admin/login/")
     assert "vectordb" in text_of(page)
     assert ".venv/bin/python manage.py createsuperuser" in text_of(page)
 
 
+@pytest.mark.any_database
 @override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 def test_a_login_without_a_next_page_leads_to_the_first_page() -> None:
     User.objects.create_superuser("somebody", password="a password")
@@ -116,6 +118,7 @@ def test_a_login_without_a_next_page_leads_to_the_first_page() -> None:
         assert Client().post(url, typed, follow=True).redirect_chain == [("/admin/", 302)]
 
 
+@pytest.mark.any_database
 @override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"], ALLOWED_HOSTS=["example.com"])
 @pytest.mark.parametrize(("origin", "status"), [("https://example.com", 302), ("https://example.org", 403)])
 def test_a_login_over_tls(origin: str, status: int) -> None:
@@ -127,6 +130,7 @@ def test_a_login_over_tls(origin: str, status: int) -> None:
     assert client.post("/admin/login/", typed, headers=headers, secure=True).status_code == status
 
 
+@pytest.mark.any_database
 def test_the_first_page_leads_to_everything(admin_client: Client) -> None:
     page = admin_client.get("/admin/")
     for path in (LIBRARIES, DOCUMENTS, CHUNKS):
@@ -241,6 +245,7 @@ def test_the_page_of_a_chunk_shows_its_metadata_indented(admin_client: Client, l
     )
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("dimension", "shown"),
     [(3, "3 components: 1, -0.5, 0.25 "), (8192, "8192 components: 1, -0.5, 0.25, 0, 0, 0, 0, 0, ...")],
@@ -290,6 +295,7 @@ def test_without_a_model_an_edited_text_keeps_its_vector_and_the_remedy_that_is_
     assert Embedding.objects.get().vector == np.float32([0, 1, 0]).tobytes()
 
 
+@pytest.mark.any_database
 @asks_snapshots
 def test_a_text_that_cannot_be_embedded_is_not_saved(admin_client: Client) -> None:
     library = LibraryFactory(dimension=64, embedding_provider="openai", embedding_model="m")
@@ -359,6 +365,7 @@ REFUSED_METADATA = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("typed", "complaint"), REFUSED_METADATA, ids=[typed[:20] for typed, _ in REFUSED_METADATA])
 def test_metadata_obeys_the_rules_of_the_api(admin_client: Client, chunk: Chunk, typed: str, complaint: str) -> None:
     for row in (chunk, DocumentFactory(library=chunk.library, metadata={"legs": 4})):
@@ -372,6 +379,7 @@ def test_metadata_obeys_the_rules_of_the_api(admin_client: Client, chunk: Chunk,
     assert Library.objects.count() == 1
 
 
+@pytest.mark.any_database
 @asks_snapshots
 @pytest.mark.parametrize(
     ("typed", "complaint"), [("x" * 262_145, "(limit VECTORDB_MAX_TEXT_BYTES)"), ("a\0b", "Null characters")]
@@ -448,6 +456,7 @@ def test_an_untouched_form_needs_a_name_only(admin_client: Client) -> None:
     assert (library.dimension, library.metric, library.index_type, library.metadata) == (None, "cosine", "auto", {})
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "typed", "complaint"),
     [

@@ -16,7 +16,7 @@ from tests.server import Server, serving
 
 pytestmark = pytest.mark.sqlite
 
-CRASHES = 10
+CRASHES = 6
 CLIENTS = 4
 ROWS_PER_BATCH = 8
 LIBRARY = "crashes"
