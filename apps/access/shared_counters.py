@@ -23,7 +23,8 @@ SECONDS = 60
 _RING = SECONDS + 1
 # A name's digest, the second of the last count, and the counts of the seconds, each at its number modulo 61.
 _WINDOW = struct.Struct(f"16sQ{_RING}I")
-_COUNT = struct.Struct("I")
+_LAST, _COUNT = struct.Struct("Q"), struct.Struct("I")
+_COUNTS_AT = 16 + _LAST.size
 _WINDOWS_OF_BUCKET = 8
 _BUCKETS = 2048
 _NOBODY = bytes(16)
@@ -57,30 +58,30 @@ class SharedCounters:
         digest, now = _digest(name), int(self._clock())
         bucket = int.from_bytes(digest[:8]) % _BUCKETS
         with self._locked(bucket):
-            offset = self._window(bucket * _WINDOWS_OF_BUCKET * _WINDOW.size, digest, now)
-            _, last, *counts = _WINDOW.unpack_from(self._memory, offset)
-            for second in range(max(last, now - _RING) + 1, now + 1):
-                counts[second % _RING] = 0
+            offset = self._window(bucket * _WINDOWS_OF_BUCKET * _WINDOW.size, digest)
+            found, last, *counts = _WINDOW.unpack_from(self._memory, offset)
+            if found != digest or last != now:
+                for second in range(max(last, now - _RING) + 1, now + 1):
+                    counts[second % _RING] = 0
+                _WINDOW.pack_into(self._memory, offset, digest, now, *counts)
             used = sum(counts)
             is_allowed = used < limit
             if is_allowed:
-                counts[now % _RING] += 1
                 used += 1
-            _WINDOW.pack_into(self._memory, offset, digest, now, *counts)
-        return Hit(is_allowed, max(0, limit - used), seconds_until_free(_by_age(counts, now), used, limit))
+                place = now % _RING
+                counts[place] += 1
+                _COUNT.pack_into(self._memory, offset + _COUNTS_AT + _COUNT.size * place, counts[place])
+        wait = 0 if used < limit else seconds_until_free(_by_age(counts, now), used, limit)
+        return Hit(is_allowed, max(0, limit - used), wait)
 
-    def _window(self, start: int, digest: bytes, now: int) -> int:
+    def _window(self, start: int, digest: bytes) -> int:
         """The offset of the window of `digest` in the bucket at `start`: its own, or else the one that was idle for
         longest. Where that is not empty yet, its counts stay: to be forgotten must not let anybody have more."""
         offsets = range(start, start + _WINDOWS_OF_BUCKET * _WINDOW.size, _WINDOW.size)
-        oldest, oldest_last = start, now + 1
         for offset in offsets:
-            found, last = struct.unpack_from("16sQ", self._memory, offset)
-            if found == digest:
+            if self._memory[offset : offset + 16] == digest:
                 return offset
-            if last < oldest_last:
-                oldest, oldest_last = offset, last
-        return oldest
+        return min(offsets, key=lambda offset: _LAST.unpack_from(self._memory, offset + 16)[0])
 
     def enter(self, name: str, limit: int) -> bool:
         """Count a running request under `name`, unless `limit` of them run; then it is to `leave`."""
