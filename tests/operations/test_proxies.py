@@ -152,3 +152,8 @@ def test_a_page_of_another_origin_may_not(below: httpx.Client, made: str, origin
 def test_the_admin_is_closed_to_every_other_origin(below: httpx.Client) -> None:
     asking = {"Origin": APP, "Access-Control-Request-Method": "POST"}
     assert "Access-Control-Allow-Origin" not in below.options("/admin/login/", headers=asking).headers
+
+
+def test_django_finds_nothing_to_complain_about(proxied: Server) -> None:
+    checked = proxied.manage("check", "--deploy", "--fail-level", "WARNING")
+    assert checked.returncode == 0, checked.stderr
