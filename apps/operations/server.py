@@ -153,14 +153,16 @@ def _freeze_heap() -> None:
 
 def _before_fork(arbiter: _Supervisor, worker: Any) -> None:
     """Give a worker a column of its own in the counters, which it inherits."""
-    worker.column = arbiter.counters.column = arbiter.free_columns.pop()
+    # Were there ever more workers than columns, some would share the first, whose counts are right until one dies.
+    worker.column = arbiter.counters.column = arbiter.free_columns.pop() if arbiter.free_columns else 0
     _freeze_heap()
 
 
 def _after_death(arbiter: _Supervisor, worker: Any) -> None:
     """What a worker ran when it died runs no more."""
     arbiter.counters.clear(worker.column)
-    arbiter.free_columns.append(worker.column)
+    if worker.column not in arbiter.free_columns:
+        arbiter.free_columns.append(worker.column)
 
 
 def _after_init(worker: Worker) -> None:

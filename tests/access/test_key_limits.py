@@ -1,5 +1,6 @@
 """Limits of keys and of refused credentials, on a server of two workers that counts in a Redis."""
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -100,6 +101,29 @@ def test_a_key_has_its_own_limit_whatever_the_settings(guarded: Server) -> None:
     with client_with(guarded, make_key(guarded)) as client:
         answer = client.post("/libraries/made/chunks/delete", json={"ids": ["nope"]})
         assert answer.headers["RateLimit-Policy"] == '"writes";q=1000;w=60'
+
+
+@pytest.mark.any_database
+def test_the_log_holds_no_secret_and_no_line_of_a_client(guarded: Server) -> None:
+    key, forged = make_key(guarded), "x%0AFORGED%0D%0AFORGED%E2%80%A8FORGED"
+    with client_with(guarded, key) as client:
+        client.get(f"/libraries/{forged}")
+        client.get(
+            f"/libraries/made/chunks/{forged}?limit={forged}", headers={"User-Agent": "\x85FORGED\u2028".encode()}
+        )
+        client.post("/libraries/made/query", json={"chunk_id": "a\nFORGED", "text": "b\nFORGED"})
+        client.get(
+            f"/libraries?key={key}", headers={"Authorization": f"Bearer {key}", "traceparent": "\x85FORGED".encode()}
+        )
+        client.post(
+            "/libraries/made/chunks", json={"chunks": [{"id": "k", "text": key, "embedding": [1, 1], "x": key}]}
+        )
+        client.get("/libraries", headers={"X-API-Key": f"{key[:-1]}x"})
+    lines = guarded.log.read_text(errors="replace").splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("FORGED")]
+    holding = [line for line in lines if re.search(r"vdb_\w{12}_\w{30}", line) or "a-secret" in line]
+    # The server has printed the key that it made.
+    assert [line.partition(":")[0] for line in holding] == ["The admin key, which is printed this once"]
 
 
 @pytest.mark.sqlite
