@@ -84,7 +84,13 @@ def _index(current: LoadedView, is_building: bool, policy: IndexingPolicy) -> di
         "memory": {name: found._asdict() for name, found in memory(view).items()},
         "built_at": _rfc3339(view.built_at),
         "segments": [
-            {"kind": segment.index.kind, "rows": segment.live, "rows_dead": segment.dead, "bytes": segment.nbytes}
+            {
+                "kind": segment.index.kind,
+                "rows": segment.live,
+                "rows_dead": segment.dead,
+                "bytes": segment.nbytes,
+                "resident_bytes": segment.resident_bytes,
+            }
             for segment in view.segments
         ],
     }

@@ -8,6 +8,7 @@ import numpy as np
 
 from apps.engine.metrics import Metric
 from benchmarks.dataset import Dataset, Float32
+from benchmarks.hard_data import hard_dataset
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ def _wordnet(rows: int | None) -> Callable[[Dataset], tuple[Float32, Float32]]:
             chosen = np.random.default_rng(0).choice(len(vectors), rows, replace=False)
             vectors = np.ascontiguousarray(vectors[np.sort(chosen)])
         return vectors, data.queries[:_QUERIES]
+
+    return make
+
+
+def _hard(rows: int) -> Callable[[Dataset], tuple[Float32, Float32]]:
+    def make(data: Dataset) -> tuple[Float32, Float32]:
+        hard = hard_dataset(data, rows)
+        return hard.vectors, hard.queries[:_QUERIES]
 
     return make
 
@@ -80,6 +89,8 @@ DATA_SETS = [
     DataSet("wordnet, 10,000 x 384", Metric.COSINE, _wordnet(10_000)),
     DataSet("wordnet, 30,000 x 384", Metric.COSINE, _wordnet(30_000)),
     DataSet("wordnet, 117,659 x 384", Metric.COSINE, _wordnet(None)),
+    DataSet("hard, 200,000 x 384", Metric.COSINE, _hard(200_000)),
+    DataSet("hard, 1,000,000 x 384", Metric.COSINE, _hard(1_000_000)),
     DataSet("clustered, 500,000 x 384", Metric.COSINE, _clustered(500_000, 384)),
     DataSet("uniform, 1,000 x 3", Metric.EUCLIDEAN, _uniform(1000, 3)),
     DataSet("uniform, 100,000 x 3", Metric.EUCLIDEAN, _uniform(100_000, 3)),
@@ -95,12 +106,19 @@ ENTRIES = [
     Entry("kd_tree", most_dimensions=20),
     Entry("lsh", searches=({}, {"probes": 1}, {"probes": 64}), most_rows=200_000),
     Entry("quantized", least_rows=2000),
+    Entry("ivf", searches=({}, *({"recall": share} for share in (0.9, 0.95, 0.97, 0.98, 0.995))), least_rows=30_000),
     Entry("hnsw", _GRAPH, _WALKS, least_rows=5000),
 ]
 
 REFERENCES = [
     Entry("numpy"),
     Entry("faiss hnsw", _GRAPH, _WALKS, least_rows=5000, most_rows=200_000),
+    Entry(
+        "faiss IVF,RaBitQfs",
+        {"lists": 1024},
+        [{"probes": 32, "rescore": 200}, {"probes": 64, "rescore": 300}, {"probes": 128, "rescore": 600}],
+        least_rows=100_000,
+    ),
     Entry("hnswlib", _GRAPH, _WALKS, least_rows=5000, most_rows=200_000),
     Entry("scipy cKDTree", most_dimensions=20),
 ]

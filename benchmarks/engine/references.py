@@ -54,6 +54,34 @@ def faiss_hnsw(vectors: Float32, metric: Metric, build: Mapping[str, Any]) -> Bu
     return with_params
 
 
+def faiss_lists(vectors: Float32, metric: Metric, build: Mapping[str, Any]) -> Built:
+    """`IVF{lists},RaBitQfs`, and exact scores in float32 of the rows that it lists."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    rows = _units(vectors) if metric is Metric.COSINE else vectors
+    kind = faiss.METRIC_L2 if metric is Metric.EUCLIDEAN else faiss.METRIC_INNER_PRODUCT
+    index = faiss.index_factory(vectors.shape[1], f"IVF{build['lists']},RaBitQfs", kind)
+    index.train(rows[:: max(1, len(rows) // (64 * build["lists"]))])
+    index.add(rows)
+
+    def with_params(params: Mapping[str, Any]) -> Search:
+        probes = faiss.SearchParametersIVF(nprobe=params["probes"])
+
+        def search(query: Float32, k: int) -> np.ndarray:
+            listed = index.search(query[np.newaxis], params["rescore"], params=probes)[1][0]
+            listed = listed[listed >= 0]
+            chosen = rows[listed]
+            by_l2 = kind == faiss.METRIC_L2
+            scores = -((chosen - query) ** 2).sum(axis=1) if by_l2 else chosen @ query
+            found: np.ndarray = listed[np.argpartition(-scores, k - 1)[:k]]
+            return found
+
+        return search
+
+    return with_params
+
+
 def hnswlib_index(vectors: Float32, metric: Metric, build: Mapping[str, Any]) -> Built:
     try:
         import hnswlib
@@ -87,6 +115,7 @@ def scipy_tree(vectors: Float32, metric: Metric, build: Mapping[str, Any]) -> Bu
 REFERENCES: dict[str, Callable[[Float32, Metric, Mapping[str, Any]], Built]] = {
     "numpy": numpy_scan,
     "faiss hnsw": faiss_hnsw,
+    "faiss IVF,RaBitQfs": faiss_lists,
     "hnswlib": hnswlib_index,
     "scipy cKDTree": scipy_tree,
 }

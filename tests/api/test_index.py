@@ -82,7 +82,7 @@ def test_a_type_is_built_and_answers(client: httpx.Client, built: tuple[str, str
     index = index_of(client, path)
     assert (index["kind"], index["rows_indexed"], index["rows_dead"]) == (kind, ROWS, 0)
     assert sum(segment["rows"] for segment in index["segments"]) == ROWS
-    assert all(segment["bytes"] > 0 for segment in index["segments"])
+    assert all(segment["bytes"] > segment["resident_bytes"] > 0 for segment in index["segments"])
     meta = client.post(f"{path}/query", json={"vector": rows()[0].tolist()}).json()["meta"]
     # Where a scan is quicker, or all rows are compared, that is what answered.
     assert meta["index"] == (kind if kind in EXACT or not meta["exact"] else "brute_force")

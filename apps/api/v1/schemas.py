@@ -81,6 +81,9 @@ class Segment(Output):
     rows: Count = Field(description="Chunks in it that exist as they are there.")
     rows_dead: Count = Field(description="Chunks in it that were deleted or replaced since; maintenance removes them.")
     bytes: Count = Field(description="Its size in bytes.")
+    resident_bytes: Count = Field(
+        description="What searches by vector keep in memory of it, unless they are asked to be exact."
+    )
 
 
 class Bytes(Output):

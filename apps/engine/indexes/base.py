@@ -155,6 +155,13 @@ class VectorIndex(ABC):
     def nbytes(self) -> int:
         """Memory or mapped files that the index holds besides its matrix."""
 
+    @property
+    def resident_bytes(self) -> int:
+        """What searches go through, and the system therefore keeps in memory: what the index holds, or, where it holds
+        nothing, the 8-bit copy of the matrix or its rows. Of the rows, others read the few that they score exactly."""
+        codes = self.matrix.codes
+        return self.nbytes or (self.matrix.vectors.nbytes if codes is None else codes.nbytes)
+
 
 def check_parameters(params: Params, known: Mapping[str, Parameter], otherwise: str) -> None:
     """Raise InvalidParameter for the first of `params` that is not among `known`, or not in its range."""

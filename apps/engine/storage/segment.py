@@ -120,6 +120,11 @@ class Segment(Part):
     def nbytes(self) -> int:
         return super().nbytes + self.index.nbytes
 
+    @property
+    def resident_bytes(self) -> int:
+        """What searches by vector that are not asked to be exact keep in memory."""
+        return self.keys.nbytes + self.index.resident_bytes
+
     def search(
         self, queries: Float32, k: int, *, exact: bool, params: Params, allowed: Mask | None, sure: int | None
     ) -> Neighbors:

@@ -210,6 +210,13 @@ def test_parameters_it_does_not_take_are_refused(kind: str) -> None:
             index_type(kind).check_params({parameter.name: parameter.high + 1})
 
 
+def test_what_stays_in_memory_is_codes_not_rows() -> None:
+    resident = {kind: built(kind, Metric.COSINE)[2].resident_bytes / ROWS for kind in INDEX_TYPES}
+    assert resident["brute_force"] == 4 * DIMENSION, "there is no 8-bit copy here"
+    assert resident["quantized"] <= DIMENSION / 2 + 16
+    assert resident["ivf"] <= resident["hnsw"] / 4
+
+
 def test_a_type_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidParameter, match=f"there are: {AUTO}, brute_force, kd_tree, lsh, quantized, ivf, hnsw$"):
         index_type("annoy")
