@@ -330,7 +330,7 @@ def test_parameters_it_does_not_take_are_refused() -> None:
         Hnsw.build(Matrix(vectors, Metric.DOT), {"m": 3})
     with pytest.raises(InvalidParameter, match=r"^ef: must be a whole number from 1 to 4096$"):
         Hnsw.check_search_params({"ef": True})
-    with pytest.raises(InvalidParameter, match=r"^probes: hnsw has no such search parameter; there are: ef$"):
+    with pytest.raises(InvalidParameter, match=r"^probes: hnsw has no such search parameter; there are: ef, recall$"):
         Hnsw.check_search_params({"probes": 1})
 
 
