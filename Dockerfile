@@ -1,5 +1,4 @@
-# The server as an image. Until there are API keys it binds loopback only, so run it on the host's network:
-#   docker compose up --build
+# The server as an image: docker compose up --build
 FROM python:3.12-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 VECTORDB_DATA_DIR=/data

@@ -29,6 +29,8 @@ SMALL_ROWS = 1000
 # As manage.py has it: the engine's products are by one thread.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
+# Without keys, which earlier versions did not have either; benchmarks/access.py tells what one costs.
+_SETTINGS: dict[str, Any] = {"VECTORDB_WORKERS": WORKERS, "VECTORDB_AUTH": "off"}
 _WAIT_SECONDS = 120
 _BUILD_SECONDS = 1800
 
@@ -57,11 +59,11 @@ class Testbed:
 
     def server(self, folder: Path, **settings: Any) -> Server:
         """A server that is not started."""
-        return Server(folder, self.root, **{"VECTORDB_WORKERS": WORKERS} | settings)
+        return Server(folder, self.root, **_SETTINGS | settings)
 
     def serving(self, folder: Path, **settings: Any) -> contextlib.AbstractContextManager[Server]:
         """A running server, as `server`."""
-        return serving(folder, self.root, **{"VECTORDB_WORKERS": WORKERS} | settings)
+        return serving(folder, self.root, **_SETTINGS | settings)
 
     @cached_property
     def filled(self) -> Path:

@@ -44,7 +44,8 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         defaults: dict[str, Any] = {"VECTORDB_SAMPLE": 0, "VECTORDB_WORKERS": 2, "VECTORDB_LOG_LEVEL": "warning"}
-        defaults |= {"DATABASE_URL": self.database}
+        # Tests fail to log in as often as they like.
+        defaults |= {"DATABASE_URL": self.database, "VECTORDB_FAILED_LOGINS_PER_MINUTE": 0}
         own = {"VECTORDB_DATA_DIR": folder, "VECTORDB_BIND": f"127.0.0.1:{self.port}"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VECTORDB_")}
         self.environ = inherited | {name: str(value) for name, value in (defaults | settings | own).items()}
@@ -139,9 +140,17 @@ class Server:
         self.process = None
         return status
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that has the admin key, once the server has started; none where it asks for no keys."""
+        file = self.folder / "admin_key"
+        return {"Authorization": f"Bearer {file.read_text().strip()}"} if file.exists() else {}
+
     def client(self, **options: Any) -> httpx.Client:
-        """An HTTP client whose base URL is that of the API. It knows no certificates: to load them takes a while."""
-        return httpx.Client(base_url=self.api, timeout=60, trust_env=False, verify=False, **options)
+        """An HTTP client with the admin key, whose base URL is that of the API. It knows no certificates: to load them
+        takes a while."""
+        headers = self.authorization | options.pop("headers", {})
+        return httpx.Client(base_url=self.api, headers=headers, timeout=60, trust_env=False, verify=False, **options)
 
     @contextlib.contextmanager
     def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:

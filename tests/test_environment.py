@@ -12,9 +12,6 @@ pytestmark = pytest.mark.any_database
 BAD_VALUES = [
     ("VECTORDB_BIND", "127.0.0.1", "HOST:PORT"),
     ("VECTORDB_BIND", "127.0.0.1:99999", "HOST:PORT"),
-    ("VECTORDB_BIND", "0.0.0.0:8000", "loopback"),
-    ("VECTORDB_BIND", "[::]:8000", "loopback"),
-    ("VECTORDB_BIND", "example.com:8000", "loopback"),
     ("VECTORDB_WORKERS", "0", "from 1 to 256"),
     ("VECTORDB_WORKERS", "two", "from 1 to 256"),
     ("VECTORDB_THREADS", "1.5", "from 1 to 256"),
@@ -22,7 +19,8 @@ BAD_VALUES = [
     ("VECTORDB_BUSY_TIMEOUT", "60", "below VECTORDB_REQUEST_TIMEOUT"),
     ("VECTORDB_SAMPLE", "maybe", "1 or 0"),
     ("VECTORDB_DEBUG", "2", "1 or 0"),
-    ("VECTORDB_AUTH", "on", "off"),
+    ("VECTORDB_AUTH", "maybe", "on, off"),
+    ("VECTORDB_INSECURE", "perhaps", "1 or 0"),
     ("VECTORDB_EMBEDDING_PROVIDER", "chroma", "wordllama, hashing"),
     ("VECTORDB_EMBEDDING_MODEL", "hashing-64", "needs VECTORDB_EMBEDDING_PROVIDER"),
     ("VECTORDB_LOG_LEVEL", "loud", "debug, info, warning, error"),
@@ -106,3 +104,16 @@ def assert_is_sentence(text: str, name: str, remedy: str) -> None:
     assert remedy in text
     assert text.endswith(".")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "[::]:8000", "example.com:8000"])
+def test_other_addresses_are_served_with_keys_or_where_something_else_guards_them(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("VECTORDB_BIND", address)
+    assert environment.read()["VECTORDB_BIND"] == address
+    monkeypatch.setenv("VECTORDB_AUTH", "off")
+    with pytest.raises(ImproperlyConfigured, match=r"VECTORDB_AUTH=off .* VECTORDB_INSECURE=1"):
+        environment.read()
+    monkeypatch.setenv("VECTORDB_INSECURE", "1")
+    assert environment.read()["VECTORDB_AUTH"] == "off"

@@ -37,15 +37,20 @@ def run(page: Path, addresses: dict[str, str]) -> list[str]:
     return printed
 
 
+def _addresses(server: Server) -> dict[str, str]:
+    """What pages say of a server, and what it is here."""
+    return {"http://127.0.0.1:8000": server.url, "data/admin_key": str(server.folder / "admin_key")}
+
+
 def test_the_script_of_the_readme_can_be_run_twice(server: Server, client: httpx.Client) -> None:
-    addresses = {"http://127.0.0.1:8000": server.url}
+    addresses = _addresses(server)
     assert run(README, addresses) == run(README, addresses) != []
     client.delete("/libraries/quotes").raise_for_status()
 
 
 def test_the_tutorial_prints_what_it_says(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(run(TUTORIAL, {"http://127.0.0.1:8000": server.url})) > 10
+    assert len(run(TUTORIAL, _addresses(server))) > 10
 
 
 def test_a_language_model_is_given_the_passages_and_the_question(server: Server, client: httpx.Client) -> None:
@@ -54,7 +59,7 @@ def test_a_language_model_is_given_the_passages_and_the_question(server: Server,
     client.post("/libraries/handbook-sample/documents", json=document).raise_for_status()
     with Service() as model:
         model.usual = lambda _: Answer({"choices": [{"message": {"content": "What was answered [1]."}}]})
-        addresses = {"http://127.0.0.1:8000": server.url, "http://localhost:11434": model.url}
+        addresses = _addresses(server) | {"http://localhost:11434": model.url}
         assert run(HOW_TO, addresses) == ["What was answered [1].\n"]
     client.delete("/libraries/handbook-sample").raise_for_status()
     [asked] = model.asked

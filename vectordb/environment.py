@@ -172,7 +172,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_SENTENCE_TRANSFORMERS_DEVICE": (Config.sentence_transformers_device, _not_blank),
     "VECTORDB_SENTENCE_TRANSFORMERS_THREADS": (Config.sentence_transformers_threads, _whole(1, 256)),
     "VECTORDB_SAMPLE": (1, _switch),
-    "VECTORDB_AUTH": ("off", _one_of("on", "off")),
+    "VECTORDB_AUTH": ("on", _one_of("on", "off")),
     "VECTORDB_INSECURE": (0, _switch),
     "VECTORDB_ALLOWED_HOSTS": ("localhost,127.0.0.1,[::1]", _hosts),
     "VECTORDB_TRUSTED_PROXIES": ("", _networks),

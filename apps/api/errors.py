@@ -150,6 +150,15 @@ class Problem(Exception):
         }
 
 
+class Denied(drf.APIException):
+    """A request that is refused, as REST framework understands it: its pages leave out forms for which this is
+    raised."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__()
+        self.refused = refused
+
+
 BUG = Problem("internal_error", "This is a bug. The server's log has the details under this request_id.")
 
 
@@ -173,6 +182,8 @@ def problem_of(error: BaseException) -> Problem | None:
     """What to tell the client of an exception; None if it is a bug."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, Denied):
+        return problem_of(error.refused)
     if isinstance(error, Refused):
         return Problem(error.code, error.detail, headers=error.headers)
     if isinstance(error, LibraryError):

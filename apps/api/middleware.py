@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 
-from apps.access.authentication import recognize
+from apps.access.authentication import is_open, recognize
 from apps.access.limits import admitted
 from apps.access.requests import ADMITTED, FIXED_HEADERS, ID_HEADER, Principal, Refused, admit, identify
 from apps.api.errors import BUG, Problem, method_problem, problem_of, response_to
@@ -112,6 +112,11 @@ class _NotFound(ApiView):
     @property
     def default_response_headers(self) -> dict[str, str]:
         return {"Vary": "Accept"}
+
+    def check_permissions(self, request: Request) -> None:
+        """Whoever may ask for a path is told that it leads nowhere."""
+        if not is_open(request._request.path_info):
+            super().check_permissions(request)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request)

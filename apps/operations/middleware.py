@@ -48,13 +48,14 @@ class PeopleMiddleware:
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         """Django asks those in its settings only, so what CSRF does before a view is done here. The API's views, which
         are exempt, are protected too: a browser sends a session's cookie by itself."""
-        if not _is_for_people(request):
-            return None
-        protected: Any = view if request.path_info.startswith(_PAGES) else _protected
-        return self._csrf.process_view(request, protected, args, kwargs)
+        if request.path_info.startswith(_PAGES):
+            return self._csrf.process_view(request, view, args, kwargs)
+        if _is_for_people(request) and request.principal is not NOBODY:  # type: ignore[attr-defined]
+            return self._csrf.process_view(request, _protected, args, kwargs)
+        return None
 
 
-def _protected() -> None:
+def _protected() -> Any:
     """Any view that is not exempt from CSRF."""
 
 

@@ -22,7 +22,8 @@ class Ours(Engine):
         from tests.server import serving
 
         self._positions = data.positions
-        self.server = self.closing.enter_context(serving(self.folder / "data", VECTORDB_WORKERS=WORKERS))
+        settings = {"VECTORDB_WORKERS": WORKERS, "VECTORDB_AUTH": "off"}
+        self.server = self.closing.enter_context(serving(self.folder / "data", **settings))
         create_library(self.server.port, ALL, data.dimension, "auto")
         for rows in portions(data):
             call(self.server.port, "POST", chunks_path(ALL), data.chunks_body(rows, as_base64))

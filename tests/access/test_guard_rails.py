@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client, override_settings
@@ -15,7 +16,8 @@ LIBRARY = "/api/v1/libraries/made"
 
 
 @pytest.fixture
-def asking() -> Iterator[Client]:
+def asking(settings: Any) -> Iterator[Client]:
+    settings.AUTH = False
     client = Client(headers={"Host": "localhost"})
     body = {"id": "made", "name": "Made", "dimension": 2}
     assert client.post("/api/v1/libraries", body, "application/json").status_code == 201

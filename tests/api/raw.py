@@ -9,7 +9,10 @@ from tests.server import Server
 
 
 def exchange(server: Server, request: bytes, method: str = "GET", *, half_closed: bool = False) -> httpx.Response:
-    """The response to `request`. `half_closed` ends the sending side after it, as a client that breaks off does."""
+    """The response to `request`, which gets the admin key. `half_closed` ends the sending side after it, as a client
+    that breaks off does."""
+    [(name, value)] = server.authorization.items()
+    request = request.replace(b"\r\nHost: ", f"\r\n{name}: {value}\r\nHost: ".encode(), 1)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(request)
         if half_closed:

@@ -74,7 +74,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def browser(server: Server) -> Iterator[httpx.Client]:
     """A client that asks for pages, and sends bodies as the pages' script does."""
-    headers = {"Accept": "text/html; q=1.0, */*", "Content-Type": "application/json"}
+    headers = {"Accept": "text/html; q=1.0, */*", "Content-Type": "application/json"} | server.authorization
     with httpx.Client(base_url=server.url, headers=headers, timeout=60, trust_env=False) as browser:
         yield browser
 

@@ -33,11 +33,11 @@ def main() -> None:
         generate = ["generate", "--path", schema, "--output-path", package, "--overwrite", "--meta", "none"]
         _run("openapi-python-client", *generate, "--fail-on-warning")
         _run("mypy", "--config-file=", "--strict", "--follow-imports=silent", "calls.py")
-        _run("python", "calls.py", server.url)
+        _run("python", "calls.py", server.url, server.authorization["Authorization"])
 
         _run("node", _NODE_MODULES / "openapi-typescript/bin/cli.js", schema, "--output", _GENERATED / "schema.d.ts")
         _run("node", _NODE_MODULES / "typescript/bin/tsc", "--noEmit")
-        _run("node", "calls.ts", server.url)
+        _run("node", "calls.ts", server.url, server.authorization["Authorization"])
 
 
 main()

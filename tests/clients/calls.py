@@ -39,7 +39,7 @@ def chunk(name: str, text: str, kind: str) -> ChunkInput:
     return ChunkInput(id=name, text=text, metadata=ChunkInputMetadata.from_dict({"kind": kind}))
 
 
-client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
+client = Client(base_url=sys.argv[1], headers={"Authorization": sys.argv[2]}, raise_on_unexpected_status=True)
 
 hashing = Embedding(provider="hashing", model="hashing-1024")
 create = LibraryCreate(id="python", name="Python", index_type=LibraryCreateIndexType.LSH, embedding=hashing)

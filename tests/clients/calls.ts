@@ -6,7 +6,7 @@ import type { components, paths } from "./generated/schema.d.ts";
 
 type Schemas = components["schemas"];
 
-const client = createClient<paths>({ baseUrl: process.argv[2] });
+const client = createClient<paths>({ baseUrl: process.argv[2], headers: { Authorization: process.argv[3] } });
 const path = { library_id: "typescript" };
 
 // The answer, which is no problem.

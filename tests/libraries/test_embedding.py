@@ -22,6 +22,11 @@ LIBRARIES = "/api/v1/libraries"
 OWN = [7.0, 8.0, 9.0]
 
 
+@pytest.fixture(autouse=True)
+def _without_keys(settings: Settings) -> None:
+    settings.AUTH = False
+
+
 def send(method: str, path: str, body: Any) -> HttpResponse:
     return Client().generic(method, f"{LIBRARIES}{path}", orjson.dumps(body), "application/json")
 

@@ -139,7 +139,7 @@ def schema() -> dict[str, Any]:
 
 
 def unprefixed_names() -> set[str]:
-    return {name for name in names_in_database() if not name.startswith(("vectordb_", "auth_", "django_"))}
+    return {name for name in names_in_database() if not name.startswith(("vectordb_", "auth_", "axes_", "django_"))}
 
 
 def drop_tables(tables: Iterable[str]) -> None:

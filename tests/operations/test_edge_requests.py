@@ -9,7 +9,7 @@ from time import time
 import pytest
 
 from tests.api.problems import assert_refused
-from tests.server import Server, until
+from tests.server import Server, serving, until
 from tests.sockets import JSON_HEAD, connect, is_open, read_all, read_response
 
 pytestmark = pytest.mark.any_database
@@ -48,6 +48,13 @@ MALFORMED = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x07" * 500,
 }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for no keys, so that requests are as short as they can be."""
+    with serving(tmp_path_factory.mktemp("open") / "data", VECTORDB_AUTH="off") as server:
+        yield server
 
 
 @pytest.fixture

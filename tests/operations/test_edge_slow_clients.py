@@ -31,7 +31,8 @@ BEGINNINGS = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of one worker with one thread, so that it is known who answers."""
-    with serving(tmp_path_factory.mktemp("alone") / "data", VECTORDB_WORKERS=1, VECTORDB_THREADS=1) as server:
+    settings = {"VECTORDB_WORKERS": 1, "VECTORDB_THREADS": 1, "VECTORDB_AUTH": "off"}
+    with serving(tmp_path_factory.mktemp("alone") / "data", **settings) as server:
         yield server
 
 

@@ -143,7 +143,7 @@ class Load:
             client.result()
 
     def _run(self) -> None:
-        headers = {} if self._keep else {"Connection": "close"}
+        headers = self._server.authorization | ({} if self._keep else {"Connection": "close"})
         with closing(http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)) as connection:
             while not self._stop.is_set():
                 try:

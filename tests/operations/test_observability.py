@@ -65,7 +65,7 @@ def line_of(server: Server, request_id: str) -> dict[str, Any]:
 
 def scrape(server: Server) -> dict[str, dict[tuple[str, ...], float]]:
     """Samples by name and by the values of their labels, in order of the labels' names."""
-    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
+    text = httpx.get(f"{server.url}/metrics", headers=server.authorization).raise_for_status().text
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
         found.setdefault(family.name, {})
@@ -156,7 +156,7 @@ def test_a_slow_query_is_told_by_its_shape_alone(observed: Server, client: httpx
 
 
 def test_metrics_are_those_that_are_documented(observed: Server) -> None:
-    text = httpx.get(f"{observed.url}/metrics").raise_for_status().text
+    text = httpx.get(f"{observed.url}/metrics", headers=observed.authorization).raise_for_status().text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     documented = rows("observability.md", beginning="vectordb_")
     suffix = {"counter": "_total", "gauge": "", "histogram": ""}

@@ -32,7 +32,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def below(proxied: Server) -> Iterator[httpx.Client]:
     """A client that asks as a proxy with TLS does, with the path in front."""
-    headers = {"Host": "vectors.example.com", "X-Forwarded-Proto": "https"}
+    headers = {"Host": "vectors.example.com", "X-Forwarded-Proto": "https"} | proxied.authorization
     with httpx.Client(base_url=proxied.url + BASE, headers=headers, trust_env=False) as client:
         yield client
 
@@ -70,11 +70,11 @@ def test_links_lead_below_the_base_path(below: httpx.Client, made: str) -> None:
 
 
 def test_a_proxy_may_take_the_base_path_away(proxied: Server, below: httpx.Client, made: str) -> None:
-    assert httpx.get(f"{proxied.url}{made}").json() == below.get(made).json()
+    assert httpx.get(f"{proxied.url}{made}", headers=proxied.authorization).json() == below.get(made).json()
     assert httpx.get(f"{proxied.url}/health").status_code == 200
     assert below.get("/health").status_code == 200
     # What only begins alike is another path.
-    assert httpx.get(f"{proxied.url}{BASE}s/health").status_code == 404
+    assert httpx.get(f"{proxied.url}{BASE}s/health", headers=proxied.authorization).status_code == 404
 
 
 def test_queries_are_answered_below_the_base_path(below: httpx.Client, made: str) -> None:

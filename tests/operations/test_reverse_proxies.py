@@ -120,6 +120,7 @@ def test_everything_works_behind_a_proxy(behind: Server, tmp_path: Path, proxy: 
         pytest.skip(f"{proxy.__name__} is not installed")
     library = proxy.__name__
     with proxy(behind, tmp_path) as client:
+        client.headers.update(behind.authorization)
         made = client.post(f"{BASE}/api/v1/libraries", json={"id": library, "name": "Made", "dimension": 2})
         path = made.headers["Location"]
         assert (made.status_code, path) == (201, f"{BASE}/api/v1/libraries/{library}")

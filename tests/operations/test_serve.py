@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -53,7 +54,11 @@ def test_the_first_start_loads_samples_and_prints_lines_that_work_and_the_next_l
         assert len(by_words) == 3
         assert {result["metadata"]["topic"] for result in by_words} == {"noun.animal"}
         (page,) = re.findall(r"in a browser: (\S+)", said)
-        assert httpx.get(page, headers={"Accept": "text/html"}).status_code == 200
+        assert httpx.get(page, headers=server.authorization | {"Accept": "text/html"}).status_code == 200
+        assert "/api/login?next=" in httpx.get(page, headers={"Accept": "text/html"}).text
+        key = server.authorization["Authorization"].removeprefix("Bearer ")
+        assert f"printed this once: {key}\n" in said
+        assert stat.S_IMODE((folder / "admin_key").stat().st_mode) == 0o600
         assert client.get("/libraries/wordnet-sample/stats").json()["chunks"] == 2000
         documents = client.get("/libraries/handbook-sample/documents").json()["items"]
         assert all(document["title"] and document["source"] and document["metadata"] for document in documents)
@@ -68,6 +73,7 @@ def test_the_first_start_loads_samples_and_prints_lines_that_work_and_the_next_l
         assert [item["id"] for item in client.get("/libraries").raise_for_status().json()["items"]] == ["mine"]
         assert b'"mine"' in run_in_shell(printed_commands(server)[-1])
         assert server.log.read_text().count("This is a new database") == 1
+        assert server.log.read_text().count(key) == 1
 
 
 def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> None:
@@ -148,7 +154,7 @@ def test_without_the_sample_there_is_nothing_and_the_printed_command_works(runni
 
 def test_a_bad_setting_stops_the_start_with_one_sentence(folder: Path) -> None:
     server = Server(folder)
-    server.environ["VECTORDB_BIND"] = "0.0.0.0:8000"
+    server.environ |= {"VECTORDB_BIND": "0.0.0.0:8000", "VECTORDB_AUTH": "off"}
     assert_stops_with(server, "VECTORDB_BIND=", "loopback")
 
 

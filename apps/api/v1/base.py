@@ -11,7 +11,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.access.authorization import Scope, authorize
-from apps.access.requests import SAFE_METHODS, Principal
+from apps.access.requests import SAFE_METHODS, Principal, Refused
+from apps.api.errors import Denied
 from apps.api.parameters import Parameters, parse_parameters
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import is_id, is_library_id
@@ -44,22 +45,28 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        method = request.method or ""
-        scope = self.scopes.get(method, "read" if method in SAFE_METHODS else "write")
-        # Of a path that leads nowhere, and a method that it does not have, there is nothing to protect.
-        is_allowed = method in self.allowed_methods
-        authorize(
-            self.principal,
-            scope if is_allowed else "search",
-            kwargs.get("library_id"),
-            everywhere=self.is_server_wide and is_allowed,
-        )
         for name, value in kwargs.items():
             if not (is_library_id(value) if name == "library_id" else is_id(value)):
                 raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
-        if is_allowed:
+        if request.method in self.allowed_methods:
             self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")
+
+    def check_permissions(self, request: Request) -> None:
+        """Raise Denied where whoever asks may not. REST framework's pages ask this too, for each of their forms."""
+        method = request.method or ""
+        scope = self.scopes.get(method, "read" if method in SAFE_METHODS else "write")
+        # A method that the path does not have has nothing to protect.
+        is_allowed = method in self.allowed_methods
+        try:
+            authorize(
+                self.principal,
+                scope if is_allowed else "search",
+                self.kwargs.get("library_id"),
+                everywhere=self.is_server_wide and is_allowed,
+            )
+        except Refused as refused:
+            raise Denied(refused) from None
 
     @property
     def principal(self) -> Principal:

@@ -18,6 +18,7 @@ from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond
 from apps.api.v1.operation import operation
 from apps.libraries.chunk_fields import ABOUT_INCLUDE, Include, timestamp
+from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import BoundedInt, Expiry, Input, Name, NotNull, validation_error
 from apps.libraries.selectors import Page
@@ -77,7 +78,7 @@ class KeyCreate(Input):
     scopes: Scopes
     libraries: Annotated[Patterns | None, NotNull()] = Field(None, description="Left out, all libraries.")
     expires_at: Expiry = Field(None, description="From then on it is refused: RFC 3339 with offset; null for never.")
-    limits: KeyLimits = Field(default_factory=KeyLimits)
+    limits: KeyLimits = Field(default_factory=KeyLimits, description="How much it may ask for.")
 
 
 class KeyUpdate(Input):
@@ -173,7 +174,7 @@ class Key(ApiView):
 
     @operation("revoke_key", "Revoke a key, at once and for good", None)
     def delete(self, request: Request, key_id: str) -> Response:
-        if not services.revoke_key(key_id=key_id):
+        if not _revoke(key_id=key_id):
             raise _absent(key_id)
         return Response(status=204)
 
@@ -226,6 +227,10 @@ class SearchToken(ApiView):
                 "JSON with libraries, filter and include."
             )
         return respond({"token": token, "expires_at": timestamp(create.expires_at)})
+
+
+# On a full disk too.
+_revoke = frees_room(services.revoke_key)
 
 
 def _check_end(moment: datetime | None) -> None:
