@@ -2,7 +2,8 @@
 
 Every figure stands beside a reference that is measured in the same run.
 
-ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  delete  churn
+ingest  query  request  filters  text  retrieval  catch_up  cold_start  opening  maintenance  memory  libraries
+delete  churn
                the measurements: `run(testbed)` gives rows of a table
 docstrings     questions over Python's docstrings, a command of its own
 compare        this checkout beside another one

@@ -21,6 +21,7 @@ from benchmarks import (
     expiry,
     filters,
     ingest,
+    libraries,
     maintenance,
     memory,
     opening,
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         opening,
         maintenance,
         memory,
+        libraries,
         delete,
         churn,
     )

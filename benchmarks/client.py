@@ -1,10 +1,10 @@
-"""An HTTP client that costs next to nothing: a raw socket for each request.
+"""An HTTP client that costs next to nothing: a raw socket, for each request or for many.
 
 A request costs it some 100 microseconds, connecting included, where httpx takes over a millisecond.
 """
 
 import socket
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -17,16 +17,42 @@ class HttpError(Exception):
 
 def call(port: int, method: str, path: str, body: bytes | memoryview = b"") -> bytes:
     """The body of the answer to a request to 127.0.0.1:`port`; raises HttpError."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        return _exchange(connection, method, path, body, "close")
+
+
+class Connection:
+    """A connection to 127.0.0.1:`port` that is kept for many requests, all of which one worker answers."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    @property
+    def local_port(self) -> int:
+        """The number of this end's port, which tells the worker that has the other end."""
+        return int(self._socket.getsockname()[1])
+
+    def call(self, method: str, path: str, body: bytes | memoryview = b"") -> bytes:
+        """As `call`."""
+        return _exchange(self._socket, method, path, body, "keep-alive")
+
+
+def _exchange(connection: socket.socket, method: str, path: str, body: bytes | memoryview, after: str) -> bytes:
     head = (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: {after}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
-        connection.connect(("127.0.0.1", port))
-        sent = connection.sendmsg([head, body])
-        if sent < len(head) + len(body):
-            connection.sendall(memoryview(body)[sent - len(head) :])
-        answer_head, answer = _receive(connection)
+    sent = connection.sendmsg([head, body])
+    if sent < len(head) + len(body):
+        connection.sendall(memoryview(body)[sent - len(head) :])
+    answer_head, answer = _receive(connection)
     if not answer_head.startswith(b"HTTP/1.1 2"):
         raise HttpError(f"{method} {path}: {(answer_head + answer)[:1000].decode(errors='replace')}")
     return answer

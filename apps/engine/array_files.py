@@ -1,11 +1,19 @@
-"""Arrays in files of the `.npy` format, read by mapping them."""
+"""Arrays in files of the `.npy` format, read by mapping them.
 
+Each mapping takes a file descriptor and an entry of the kernel's table, of which a process has some 65,000. Small files
+are read instead: a process may have the segments of thousands of small libraries open.
+"""
+
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# A smaller file would not save memory by being shared.
+MAPPED_BYTES = 64 << 10
 
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
@@ -23,7 +31,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 def map_array(path: Path) -> NDArray[Any]:
     """The array in `path`, as `save_array` writes it, mapped and read-only; raises ValueError or OSError for another
-    file.
+    file. A small file is read.
 
     numpy's own function reads the header by Python's `ast`, which in Python 3.11 fails now and then where two
     threads do so at once <https://github.com/python/cpython/issues/106905>.
@@ -31,8 +39,10 @@ def map_array(path: Path) -> NDArray[Any]:
     with open(path, "rb") as file:
         start = file.read(10)
         found = _HEADER.fullmatch(file.read(int.from_bytes(start[8:], "little")))
-    if start[:8] != b"\x93NUMPY\x01\x00" or not found:
-        raise ValueError(f"{path.name} is no array")
-    shape = tuple(map(int, found[2].replace(b",", b" ").split()))
-    array = np.memmap(path, found[1].decode(), "r", len(start) + len(found[0]), shape)
-    return np.asarray(array)
+        if start[:8] != b"\x93NUMPY\x01\x00" or not found:
+            raise ValueError(f"{path.name} is no array")
+        dtype, shape = np.dtype(found[1].decode()), tuple(map(int, found[2].replace(b",", b" ").split()))
+        size = dtype.itemsize * math.prod(shape)
+        if size < MAPPED_BYTES:
+            return np.frombuffer(file.read(size), dtype).reshape(shape)
+    return np.asarray(np.memmap(path, dtype, "r", len(start) + len(found[0]), shape))

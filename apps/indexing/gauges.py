@@ -9,23 +9,26 @@ from apps.indexing.state import MaintenanceState
 from apps.telemetry import metrics
 from apps.telemetry.instruments import Labels
 
-_STATES = ("sealed", "tail", "dead")
-
 
 def set_gauges(libraries: Collection[MaintenanceState]) -> None:
     """Set the gauges of rows, segments and bytes. With labels for libraries, those that are largest have them."""
-    rows: Counter[Labels] = Counter({(state,): 0 for state in _STATES})
+    # Plain sums: there may be thousands of libraries, and this follows each round that did something.
+    sealed = tail = dead = nbytes = 0
     segments: Counter[Labels] = Counter()
-    counts = {library.library.public_id: _count(library) for library in libraries}
-    for found in counts.values():
-        rows.update(found)
     for library in libraries:
-        segments.update((segment.kind,) for segment in library.segments)
-    metrics.ROWS.replace(rows)
+        tail += library.unsealed
+        nbytes += library.view_bytes
+        for segment in library.segments:
+            sealed += segment.live
+            dead += segment.rows - segment.live
+            segments[(segment.kind,)] += 1
+    metrics.ROWS.replace({("sealed",): sealed, ("tail",): tail, ("dead",): dead})
     metrics.SEGMENTS.replace(segments)
-    metrics.INDEX_BYTES.set(sum(library.view_bytes for library in libraries))
-    largest = sorted(counts, key=lambda one: counts[one].total(), reverse=True)[: settings.METRICS_LIBRARIES]
-    metrics.LIBRARY_ROWS.replace({(one, *state): rows for one in largest for state, rows in counts[one].items()})
+    metrics.INDEX_BYTES.set(nbytes)
+    if settings.METRICS_LIBRARIES:
+        counts = {library.library.public_id: _count(library) for library in libraries}
+        largest = sorted(counts, key=lambda one: counts[one].total(), reverse=True)[: settings.METRICS_LIBRARIES]
+        metrics.LIBRARY_ROWS.replace({(one, *state): rows for one in largest for state, rows in counts[one].items()})
 
 
 def _count(library: MaintenanceState) -> Counter[Labels]:

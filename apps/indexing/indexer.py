@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.engine.errors import EngineError
-from apps.engine.storage.index_folder import SECONDS_KEPT, damaged_libraries, sweep_libraries
+from apps.engine.storage.index_folder import SECONDS_KEPT, damaged_libraries, folder_names, sweep_libraries
 from apps.indexing import commit, gauges
 from apps.indexing.change_feed import ChangeFeed
 from apps.indexing.merge import Merge
@@ -79,7 +79,8 @@ class Indexer:
         did = self._finish_merges()
         self._read_changes()
         has_looked = False
-        for library in list(self.libraries.values()):
+        now = self._clock()
+        for library in [one for one in self.libraries.values() if one.next_look <= now or one.sweep_at <= now]:
             now = self._clock()
             if library.sweep_at <= now:
                 self._sweep(library)
@@ -122,12 +123,12 @@ class Indexer:
             with contextlib.suppress(OSError):
                 os.utime(settings.INDEX_DIR / merge.state.uid / "segments" / merge.future.result()[1].name)
         self._read_changes(everything=True)
-        now = self._clock()
+        now, with_folder = self._clock(), folder_names(settings.INDEX_DIR)
         for library in self.libraries.values():
             state = library.library
             if (state.manifest_number or state.rebuild) and not library.has_files():
                 library.next_look = now
-            if library.swept_at < library.worked_at + SECONDS_KEPT:
+            if state.uid in with_folder and library.swept_at < library.worked_at + SECONDS_KEPT:
                 self._sweep(library)
         sweep_libraries(settings.INDEX_DIR, self._feed.uids)
 
@@ -183,15 +184,15 @@ class Indexer:
         """Take over what changed in the database, and what others found damaged. Forget deleted libraries, and cancel
         merges that nobody needs any more."""
         with open_snapshot() as snapshot:
-            states = self._feed.read(snapshot, everything=everything)
+            changes = self._feed.read(snapshot, everything=everything)
         now = self._clock()
-        for state in states:
+        for state in changes.states:
             if state.uid in self.libraries:
                 self.libraries[state.uid].update(state, now)
             else:
                 self.libraries[state.uid] = MaintenanceState(state, changed_at=now, next_look=now, worked_at=now)
-        for uid in self.libraries.keys() - self._feed.uids:
-            del self.libraries[uid]
+        for uid in changes.deleted:
+            self.libraries.pop(uid, None)
         for uid in damaged_libraries(settings.INDEX_DIR) & self.libraries.keys():
             self.libraries[uid].next_look = now
         for merge in self._merges():

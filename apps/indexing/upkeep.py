@@ -71,8 +71,8 @@ def prune_changes(policy: IndexingPolicy = DEFAULT_POLICY) -> int:
     logs = Change.objects.values("library_key").annotate(entries=Count("*")).filter(entries__gt=policy.keep_changes)
     for library_key in logs.values_list("library_key", flat=True):
         with open_snapshot() as snapshot:
-            states = snapshot.libraries([library_key])
-        keep, sealed = policy.keep_changes, loading.sealed_position(states[0]) if states else None
+            rows = snapshot.library_rows([library_key])
+        keep, sealed = policy.keep_changes, loading.sealed_position(rows[0].state()) if rows else None
         if sealed is None:
             keep = max(keep, Chunk.objects.filter(library=library_key).count())
         log = Change.objects.filter(library_key=library_key)

@@ -240,7 +240,8 @@ class Change(models.Model):
     """The change log: one row per changed chunk, appended by triggers in the transaction of the write.
 
     A library's revision is its highest `seq`. A changed chunk that has no row is a deletion; `chunk_key` is therefore
-    no foreign key. `token` is random, and tells two histories with equal numbers apart.
+    no foreign key. `token` is random, and tells two histories with equal numbers apart. Where `library_key` is 0,
+    `chunk_key` is the key of a library whose own row was made, changed or deleted, as far as maintenance looks at it.
     """
 
     seq = models.BigAutoField(primary_key=True)

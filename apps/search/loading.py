@@ -135,19 +135,25 @@ def identity_of(state: LibraryState) -> Identity:
 
 
 def load_in_steps(snapshot: Snapshot, state: LibraryState, policy: LoadingPolicy = DEFAULT_POLICY) -> LoadedView | None:
-    """The view of all rows, in the state of `snapshot` at the end: it is renewed after each page. None where the
-    library is gone by then, or its vectors are others than those of `state`."""
-    if not snapshot.has(state.key, state.position):
+    """The view of all rows, in the state of `snapshot` at the end: it is renewed between pages. None where the library
+    is gone by then, or its vectors are others than those of `state`."""
+    if state.position.seq == 0:
+        # There is nothing in the log to catch up from.
         return LoadedView(state, load(snapshot, state, policy))
     seen: set[Position] = set()
+    pages = 1
 
     def renew() -> None:
+        nonlocal pages
+        pages += 1
         snapshot.renew()
         between = snapshot.library(state.public_id)
         if between is not None:
             seen.add(between.position)
 
     view = _view_of(state, policy, read_all(snapshot, state, policy.page_rows, renew))
+    if pages == 1:
+        return LoadedView(state, view)
     now = snapshot.library(state.public_id)
     if now is None or now.vector_identity != state.vector_identity:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 from django.db import DatabaseError, connections
@@ -26,6 +26,7 @@ from apps.libraries.expiry import parameter
 from apps.libraries.models import EmbeddingModel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEYS_PER_STATEMENT = 2000
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,44 @@ class LibraryState:
     def vector_identity(self) -> tuple[str, int | None, Metric, int, tuple[str, ...]]:
         """What two states have in common that differ by logged changes and index files only."""
         return self.uid, self.dimension, self.metric, self.generation, self.unindexed
+
+
+class StateRow(NamedTuple):
+    """What a state is made of, as the database has it: equal where nothing has changed."""
+
+    key: int
+    public_id: str
+    uid: str
+    dimension: int | None
+    metric: str
+    index_type: str
+    index_params: str
+    generation: int
+    unindexed: str
+    embedding_provider: str
+    embedding_model: str
+    manifest_number: int
+    rebuild: int
+    seq: int | None
+    token: int | None
+
+    def state(self) -> LibraryState:
+        """The state of the library."""
+        return LibraryState(
+            self.key,
+            self.public_id,
+            self.uid,
+            self.dimension,
+            Metric(self.metric),
+            self.index_type,
+            orjson.loads(self.index_params),
+            self.generation,
+            tuple(sorted(orjson.loads(self.unindexed))),
+            EmbeddingModel(self.embedding_provider, self.embedding_model) if self.embedding_provider else None,
+            self.manifest_number,
+            self.rebuild,
+            Position(self.seq or 0, self.token or 0),
+        )
 
 
 _STATES = """
@@ -152,13 +191,13 @@ class Snapshot:
         """Equal to that of an earlier snapshot only where nothing was committed in between."""
         return self._driver, self.rows(self.dialect.data_version)[0][0]
 
-    def libraries(self, keys: Collection[int] | None = None) -> list[LibraryState]:
-        """The states of all libraries, or of those with `keys`, in order of creation."""
+    def library_rows(self, keys: Collection[int] | None = None) -> list[StateRow]:
+        """What the states of all libraries are made of, or of those with `keys`, in order of creation."""
         states = _states(self.dialect)
         if keys is None:
-            return [_state_of(row) for row in self.rows(f"{states} ORDER BY library.id")]
+            return [StateRow(*row) for row in self.rows(f"{states} ORDER BY library.id")]
         found = [self.rows(f"{states} WHERE library.id = %s", [key]) for key in sorted(keys)]
-        return [_state_of(row) for rows in found for row in rows]
+        return [StateRow(*row) for rows in found for row in rows]
 
     def count_changed(self, library_key: int, since: int) -> int:
         """The number of rows that the library's log names past `since`: a write of a row has two entries, one of the
@@ -179,9 +218,14 @@ class Snapshot:
         )
         return int(size or 0)
 
-    def library_keys(self) -> set[int]:
-        """The keys of all libraries."""
-        return {key for (key,) in self.rows("SELECT id FROM vectordb_library")}
+    def existing_keys(self, keys: Collection[int]) -> set[int]:
+        """Those of the keys that a library has."""
+        given, found = list(keys), set[int]()
+        for start in range(0, len(given), _KEYS_PER_STATEMENT):
+            some = given[start : start + _KEYS_PER_STATEMENT]
+            marks = ", ".join(["%s"] * len(some))
+            found |= {key for (key,) in self.rows(f"SELECT id FROM vectordb_library WHERE id IN ({marks})", some)}
+        return found
 
     def has(self, library_key: int, position: Position) -> bool:
         """Whether the library's history contains `position`."""
@@ -200,23 +244,7 @@ def _states(dialect: Dialect) -> str:
 
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
-    key, public_id, uid, dimension, metric, index_type, params, generation, unindexed, *rest = row
-    provider, model, manifest_number, rebuild, seq, token = rest
-    return LibraryState(
-        key,
-        public_id,
-        uid,
-        dimension,
-        Metric(metric),
-        index_type,
-        orjson.loads(params),
-        generation,
-        tuple(sorted(orjson.loads(unindexed))),
-        EmbeddingModel(provider, model) if provider else None,
-        manifest_number,
-        rebuild,
-        Position(seq or 0, token or 0),
-    )
+    return StateRow(*row).state()
 
 
 def read_rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

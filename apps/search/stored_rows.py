@@ -21,7 +21,7 @@ from apps.libraries.dialects.base import Dialect
 from apps.search.snapshots import LibraryState, Snapshot
 from apps.search.unindexed import Paths, indexed_document, indexed_metadata
 
-_BELOW_ALL_KEYS = -(2**63)
+_BELOW_ALL_KEYS, _ABOVE_ALL_KEYS = -(2**63), 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A column of the vector of a chunk: null where it has none of the library's generation and dimension. Each is looked
@@ -69,27 +69,24 @@ class StoredRows(NamedTuple):
     bare_rows: list[Row]
 
 
-def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page: Callable[[], None]) -> StoredRows:
-    """Read all rows in ascending order of their keys, by pages; `after_page` is called after each, and may renew the
-    snapshot."""
+def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, before_page: Callable[[], None]) -> StoredRows:
+    """Read all rows in ascending order of their keys, by pages; `before_page` is called before each but the first, and
+    may renew the snapshot. A library of less than a page costs one statement."""
     params = [*_of_vectors(state), state.key]
+    statement = _statement(_PAGE, snapshot.dialect)
+    documents: dict[str, str] = {}
+    page = snapshot.rows(statement, [*params, _BELOW_ALL_KEYS, _ABOVE_ALL_KEYS, page_rows])
+    if len(page) < page_rows:
+        return _as_arrays(page, state, documents)
     [(count, greatest)] = snapshot.rows(_EXTENT, params)
     keys = np.empty(count, np.int64)
     vectors = np.empty((count, state.dimension or 0), np.float32)
     bare_keys = [np.empty(0, np.int64)]
     rows: list[Row] = []
-    documents: dict[str, str] = {}
     bare_rows: list[Row] = []
-    end, last = 0, _BELOW_ALL_KEYS
-    statement = _statement(_PAGE, snapshot.dialect)
+    end = 0
     # By pages: a client of PostgreSQL would hold all rows at once. Rows are added at the end, perhaps faster than this.
-    while (
-        greatest is not None
-        and last != greatest
-        and (page := snapshot.rows(statement, [*params, last, greatest, page_rows]))
-    ):
-        after_page()
-        last = page[-1][0]
+    while page:
         found = _as_arrays(page, state, documents)
         start, end = end, end + len(found.keys)
         if end > len(keys):
@@ -100,6 +97,11 @@ def read_all(snapshot: Snapshot, state: LibraryState, page_rows: int, after_page
         bare_keys.append(found.bare_keys)
         rows += found.rows
         bare_rows += found.bare_rows
+        last = page[-1][0]
+        if last == greatest:
+            break
+        before_page()
+        page = snapshot.rows(statement, [*params, last, greatest, page_rows])
     return StoredRows(keys[:end], vectors[:end], rows, np.concatenate(bare_keys), bare_rows)
 
 

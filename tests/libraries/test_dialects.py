@@ -15,6 +15,7 @@ from django.db import DatabaseError, IntegrityError, ProgrammingError, connectio
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.test import Client
+from django.utils import timezone
 
 from apps.libraries.dialects import Failure, check_database, create_database, dialect_of, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import forget_damage
@@ -46,7 +47,8 @@ def execute(sql: str, *params: Any) -> list[tuple[Any, ...]]:
 
 
 def entries() -> int:
-    return Change.objects.count()
+    """The number of entries of the log that name chunks."""
+    return Change.objects.exclude(library_key=0).count()
 
 
 def drop_trigger(name: str, table: str) -> None:
@@ -117,6 +119,36 @@ def test_a_change_of_a_document_that_its_chunks_inherit_is_logged_for_them(
     Document.objects.filter(pk=chunk.document.pk).update(**change)
     logged = [(one.library_key, one.chunk_key) for one in Change.objects.filter(seq__gt=newest)]
     assert logged == [(chunk.library.pk, chunk.pk)] * is_logged
+
+
+@pytest.mark.parametrize(
+    ("change", "is_logged"),
+    [
+        ({"public_id": "renamed"}, True),
+        ({"index_type": "lsh"}, True),
+        ({"index_params": {"bits": 64}}, True),
+        ({"dimension": 4}, True),
+        ({"manifest": 1}, True),
+        ({"rebuild": 1}, True),
+        ({"name": "Another", "description": "Another", "metadata": {"a": 1}, "updated_at": timezone.now()}, False),
+        ({"index_type": "auto", "index_params": {}, "manifest": 0}, False),
+    ],
+)
+def test_a_change_of_a_library_that_maintenance_looks_at_is_logged(change: dict[str, Any], is_logged: bool) -> None:
+    Library.objects.create(public_id="other", name="Other")
+    library = Library.objects.create(public_id="a", name="A", dimension=3)
+    newest = Change.objects.latest("seq").seq
+    Library.objects.filter(pk=library.pk).update(**change)
+    logged = [(one.library_key, one.chunk_key) for one in Change.objects.filter(seq__gt=newest)]
+    assert logged == [(0, library.pk)] * is_logged
+
+
+def test_libraries_that_come_and_go_are_logged() -> None:
+    library = Library.objects.create(public_id="a", name="A", dimension=3)
+    Chunk.objects.create(library=library, public_id="x")
+    key = library.pk
+    library.delete()
+    assert list(Change.objects.order_by("seq").values_list("library_key", "chunk_key")) == [(0, key)] * 2
 
 
 @pytest.mark.sqlite

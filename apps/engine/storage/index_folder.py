@@ -42,18 +42,31 @@ SECONDS_SUPERSEDED = 10
 
 
 class IndexFolder:
-    """The index files of one library."""
+    """The index files of one library. Making one costs next to nothing: who looks at thousands asks little of each."""
 
     def __init__(self, path: Path) -> None:
-        self._damage = path.parent / _DAMAGE / path.name
-        self._failure = path / "failure.json"
-        self._segments = path / "segments"
-        self._manifests = path / "manifests"
+        self._path = path
+
+    @property
+    def _damage(self) -> Path:
+        return self._path.parent / _DAMAGE / self._path.name
+
+    @property
+    def _failure(self) -> Path:
+        return self._path / "failure.json"
+
+    @property
+    def _segments(self) -> Path:
+        return self._path / "segments"
+
+    @property
+    def _manifests(self) -> Path:
+        return self._path / "manifests"
 
     def _make(self, folder: Path) -> None:
         """Make a folder for index files. Raises OSError, also where what all libraries' folders lie in is gone: it may
         have been moved."""
-        self._failure.parent.parent.mkdir(exist_ok=True)
+        self._path.parent.mkdir(exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, segment: Segment) -> tuple[Segment, SegmentRecord]:
@@ -101,7 +114,7 @@ class IndexFolder:
     def numbers(self) -> list[int]:
         """The numbers of the manifests that are there, newest first."""
         try:
-            names = [path.name for path in self._manifests.iterdir()]
+            names = os.listdir(self._manifests)
         except OSError as error:
             if is_exhaustion(error):
                 raise
@@ -213,7 +226,7 @@ class IndexFolder:
             if reason is None:
                 self._failure.unlink(missing_ok=True)
             else:
-                self._make(self._failure.parent)
+                self._make(self._path)
                 # On a full disk there is room for an empty file at least.
                 self._failure.touch()
                 self._failure.write_bytes(orjson.dumps({"reason": reason}))
@@ -243,13 +256,17 @@ class IndexFolder:
         return removed + _remove_old(self._segments, used) + _remove_old(self._manifests, kept)
 
 
-def damaged_libraries(root: Path) -> set[str]:
-    """The names of the folders in `root` whose files somebody has found damaged. Costs one look, whatever their
-    number."""
+def folder_names(root: Path) -> set[str]:
+    """The names of what lies in a folder; none where it is not there. Costs one look, whatever their number."""
     try:
-        return set(os.listdir(root / _DAMAGE))
+        return set(os.listdir(root))
     except OSError:
         return set()
+
+
+def damaged_libraries(root: Path) -> set[str]:
+    """The names of the folders in `root` whose files somebody has found damaged."""
+    return folder_names(root / _DAMAGE)
 
 
 def sweep_libraries(root: Path, uids: set[str]) -> int:
@@ -261,11 +278,7 @@ def sweep_libraries(root: Path, uids: set[str]) -> int:
 
 def _remove_old(folder: Path, kept: set[str]) -> int:
     """Delete the folders in `folder` that are old and not named in `kept`; return their number."""
-    with contextlib.suppress(OSError):
-        return sum(
-            _remove(path) for path in folder.iterdir() if path.name not in kept and _is_older(path, SECONDS_KEPT)
-        )
-    return 0
+    return sum(_remove(folder / name) for name in folder_names(folder) - kept if _is_older(folder / name, SECONDS_KEPT))
 
 
 def _remove(folder: Path) -> bool:

@@ -18,7 +18,8 @@ class Bytes(NamedTuple):
 
 def memory(view: View) -> dict[str, Bytes]:
     """The bytes of each of COMPONENTS. `codes` are the 8-bit copies, `index` what indexes hold besides. All that is in
-    no file is the `tail`, but the masks of dead rows, which are with the keys."""
+    no file is the `tail`, but the masks of dead rows, which are with the keys. Small files are read, and
+    count as mapped."""
     found: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for segment in view.segments:
         if not segment.name:

@@ -19,16 +19,18 @@ from apps.engine.storage.part import Part
 from apps.engine.storage.row_data import BufferedRows, Row
 from apps.engine.vectors import Float32, Int64, Mask
 
-_FIRST_CAPACITY = 64
+_FIRST_CAPACITY = 16
 _NO_KEYS = np.empty(0, np.int64)
 
 
 class _Buffer:
+    """Has no room before its first row: most libraries that are open are not written to."""
+
     def __init__(self, dimension: int, metric: Metric) -> None:
         self.metric = metric
-        self.vectors = np.empty((_FIRST_CAPACITY, dimension), np.float32)
-        self.norms = np.empty(_FIRST_CAPACITY, np.float32)
-        self.keys = np.empty(_FIRST_CAPACITY, np.int64)
+        self.vectors = np.empty((0, dimension), np.float32)
+        self.norms = np.empty(0, np.float32)
+        self.keys = np.empty(0, np.int64)
         self.length = 0
         self.places: dict[int, int] = {}
         self.row_data = BufferedRows()
@@ -36,7 +38,7 @@ class _Buffer:
     def append(self, keys: Int64, vectors: Float32, rows: Sequence[Row]) -> None:
         start, end = self.length, self.length + len(keys)
         if end > len(self.keys):
-            capacity = max(2 * len(self.keys), end)
+            capacity = max(2 * len(self.keys), end, _FIRST_CAPACITY)
             self.vectors = _grow(self.vectors, start, capacity)
             self.norms = _grow(self.norms, start, capacity)
             self.keys = _grow(self.keys, start, capacity)

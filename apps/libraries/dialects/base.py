@@ -14,6 +14,20 @@ from django.db.utils import DatabaseError
 # The alias of the read-only connection on which a query holds one state of the database.
 SNAPSHOT_ALIAS: Final = "snapshot"
 
+# The columns of a library by which maintenance decides what is due.
+MAINTAINED_COLUMNS: Final = (
+    "public_id",
+    "uid",
+    "dimension",
+    "metric",
+    "index_type",
+    "index_params",
+    "generation",
+    "unindexed",
+    "manifest",
+    "rebuild",
+)
+
 _PREFIX = "vectordb_"
 
 

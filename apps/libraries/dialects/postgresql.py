@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
-from apps.libraries.dialects.base import Dialect, Failure, FilesState
+from apps.libraries.dialects.base import MAINTAINED_COLUMNS, Dialect, Failure, FilesState
 
 _RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
 
@@ -27,6 +27,12 @@ def _log(rows: str, condition: str = "") -> str:
         SELECT r.library_key, r.chunk_key, {_RANDOM}
         FROM ({rows}) AS r JOIN vectordb_library AS library ON library.id = r.library_key
         {condition};"""
+
+
+def _log_libraries(rows: str) -> str:
+    """A statement that logs the libraries of `rows`, which end a query of their `id`."""
+    return f"""
+        INSERT INTO vectordb_change (library_key, chunk_key, token) SELECT 0, id, {_RANDOM} FROM {rows};"""
 
 
 def _chunks_of(table: str) -> str:
@@ -66,12 +72,16 @@ _CHECK = """
         ) THEN RAISE EXCEPTION 'embedding.vector must have 4 x library.dimension bytes' USING ERRCODE = '23514';
         END IF;"""
 
+# The type json knows no equality.
+_IS_OTHERWISE_MAINTAINED = " OR ".join(f"n.{name}::text IS DISTINCT FROM o.{name}::text" for name in MAINTAINED_COLUMNS)
+
 _NEW = "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"
 _OLD = "REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"
 _BOTH = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT"
 
 # name: (event, scope, body). A library whose vectors are other ones at once gets an entry of no chunk, so that its
-# revision tells. After a TRUNCATE nobody can say what changed: each library gets a new beginning.
+# revision tells. An entry of no library names the library whose row was made, changed or deleted, so that maintenance
+# need not look at all rows. After a TRUNCATE nobody can say what changed: each library gets a new beginning.
 _RESTART = f"""
         DELETE FROM vectordb_change;
         INSERT INTO vectordb_change (library_key, chunk_key, token) SELECT id, 0, {_RANDOM} FROM vectordb_library;"""
@@ -113,13 +123,20 @@ _TRIGGERS = {
         "FOR EACH ROW WHEN (OLD.generation <> NEW.generation OR OLD.unindexed::text <> NEW.unindexed::text)",
         f"INSERT INTO vectordb_change (library_key, chunk_key, token) VALUES (NEW.id, 0, {_RANDOM});",
     ),
+    "vectordb_library_log_insert": ("AFTER INSERT ON vectordb_library", _NEW, _log_libraries("new_rows")),
+    "vectordb_library_log_update": (
+        "AFTER UPDATE ON vectordb_library",
+        _BOTH,
+        _log_libraries(f"new_rows AS n JOIN old_rows AS o USING (id) WHERE {_IS_OTHERWISE_MAINTAINED}"),
+    ),
     "vectordb_library_delete": (
         "AFTER DELETE ON vectordb_library",
         _OLD,
         """DELETE FROM vectordb_chunk WHERE library_id IN (SELECT id FROM old_rows);
         DELETE FROM vectordb_document WHERE library_id IN (SELECT id FROM old_rows);
         DELETE FROM vectordb_change WHERE library_key IN (SELECT id FROM old_rows);
-        DELETE FROM vectordb_reembedding WHERE library_id IN (SELECT id FROM old_rows);""",
+        DELETE FROM vectordb_reembedding WHERE library_id IN (SELECT id FROM old_rows);"""
+        + _log_libraries("old_rows"),
     ),
     "vectordb_chunk_log_truncate": ("AFTER TRUNCATE ON vectordb_chunk", "FOR EACH STATEMENT", _RESTART),
     "vectordb_embedding_log_truncate": ("AFTER TRUNCATE ON vectordb_embedding", "FOR EACH STATEMENT", _RESTART),

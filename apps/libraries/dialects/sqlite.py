@@ -13,7 +13,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects import reserve
-from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
+from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState
 from apps.libraries.dialects.sqlite_backend.files import files_of
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
@@ -39,7 +39,8 @@ _LOG_CHUNKS = f"""
             {_LOG} SELECT library_id, id, random() FROM vectordb_chunk WHERE document_id = NEW.id;"""
 
 # A row that INSERT OR REPLACE or UPDATE OR REPLACE takes away fires no delete trigger, so it is logged before. A
-# library whose vectors are other ones at once gets an entry of no chunk, so that its revision tells.
+# library whose vectors are other ones at once gets an entry of no chunk, so that its revision tells. An entry of no
+# library names the library whose row was made, changed or deleted, so that maintenance need not look at all rows.
 _TRIGGERS = {
     "vectordb_chunk_log_replaced": f"""
         BEFORE INSERT ON vectordb_chunk BEGIN
@@ -109,12 +110,23 @@ _TRIGGERS = {
         WHEN OLD.generation <> NEW.generation OR OLD.unindexed <> NEW.unindexed BEGIN
             {_LOG} VALUES (NEW.id, 0, random());
         END""",
-    "vectordb_library_delete": """
+    "vectordb_library_log_insert": f"""
+        AFTER INSERT ON vectordb_library BEGIN
+            {_LOG} VALUES (0, NEW.id, random());
+        END""",
+    "vectordb_library_log_update": f"""
+        AFTER UPDATE ON vectordb_library
+        WHEN ({", ".join(f"OLD.{name}" for name in MAINTAINED_COLUMNS)})
+            IS NOT ({", ".join(f"NEW.{name}" for name in MAINTAINED_COLUMNS)}) BEGIN
+            {_LOG} VALUES (0, NEW.id, random());
+        END""",
+    "vectordb_library_delete": f"""
         AFTER DELETE ON vectordb_library BEGIN
             DELETE FROM vectordb_chunk WHERE library_id = OLD.id;
             DELETE FROM vectordb_document WHERE library_id = OLD.id;
             DELETE FROM vectordb_change WHERE library_key = OLD.id;
             DELETE FROM vectordb_reembedding WHERE library_id = OLD.id;
+            {_LOG} VALUES (0, OLD.id, random());
         END""",
 }
 
