@@ -38,6 +38,18 @@ BAD_VALUES = [
     ("VECTORDB_OPENAI_MAX_BATCH", "0", "from 1 to 2048"),
     ("VECTORDB_OPENAI_DIMENSIONS", "-1", "from 0 to"),
     ("VECTORDB_SENTENCE_TRANSFORMERS_THREADS", "0", "from 1 to 256"),
+    ("VECTORDB_TRUSTED_PROXIES", "proxy.example.com", "10.0.0.0/8"),
+    ("VECTORDB_TRUSTED_PROXIES", "10.0.0.1/8", "10.0.0.0/8"),
+    ("VECTORDB_BASE_PATH", "vectors", "such as /vectors"),
+    ("VECTORDB_BASE_PATH", "/a//b", "such as /vectors"),
+    ("VECTORDB_BASE_PATH", "/a/../b", "such as /vectors"),
+    ("VECTORDB_BASE_PATH", "/api/vectors", "a path of the server's own"),
+    ("VECTORDB_CORS_ORIGINS", "*", "https://app.example.com"),
+    ("VECTORDB_CORS_ORIGINS", "app.example.com", "https://app.example.com"),
+    ("VECTORDB_CORS_ORIGINS", "https://app.example.com/", "without a path"),
+    ("VECTORDB_MAX_DISK_PERCENT", "0", "from 1 to 100"),
+    ("VECTORDB_KEY_READS_PER_MINUTE", "-1", "from 0 to"),
+    ("REDIS_URL", "localhost:6379", "redis://"),
     *(
         (f"VECTORDB_{service}_BASE_URL", url, "an address such as http://localhost:11434/v1")
         for service in ("OPENAI", "COHERE")
@@ -91,7 +103,7 @@ def test_the_default_data_folder_is_in_the_checkout(monkeypatch: pytest.MonkeyPa
     assert environment.read()["VECTORDB_DATA_DIR"] == tmp_path / "elsewhere"
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "VECTORDB_OPENAI_BASE_URL"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL", "VECTORDB_OPENAI_BASE_URL"])
 def test_a_value_that_may_be_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hunter2")
     with pytest.raises(ImproperlyConfigured) as refused:
