@@ -12,14 +12,24 @@ from tests.server import Server, serving
 pytestmark = pytest.mark.sqlite
 
 
-def fill(folder: Path) -> None:
-    """Make a data folder with a library of some chunks."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a library of some chunks."""
+    folder = tmp_path_factory.mktemp("original") / "data"
     with serving(folder) as server, server.client() as client:
         client.post("/libraries", json={"id": "a", "name": "A", "dimension": 2}).raise_for_status()
         chunks = [{"id": f"{i}", "text": "x" * 500, "embedding": [i, 1]} for i in range(500)]
         client.post("/libraries/a/chunks", json={"chunks": chunks}).raise_for_status()
     with contextlib.closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, folder: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(original, folder)
+    return folder
 
 
 def damage(file: Path, table: str) -> None:
@@ -47,7 +57,6 @@ def assert_writes_are_refused(server: Server) -> None:
 
 
 def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: Path, tmp_path: Path) -> None:
-    fill(folder)
     file, backup = folder / "vectordb.sqlite3", tmp_path / "backup.sqlite3"
     shutil.copy(file, backup)
     damage(file, "vectordb_chunk")
@@ -77,7 +86,6 @@ def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: 
 
 
 def test_damage_that_only_the_check_meets_stops_all_writes(folder: Path) -> None:
-    fill(folder)
     with serving(folder) as server:
         damage(folder / "vectordb.sqlite3", "django_admin_log")
         assert server.manage("check_database").returncode == 1

@@ -186,19 +186,18 @@ def test_what_cannot_be_done_is_told(running: Server, library: str, provider: st
     assert "Traceback" not in ended.stderr
 
 
-def test_without_a_server_the_command_does_it_itself(folder: Path) -> None:
-    with serving(folder) as server:
-        with server.client() as client:
-            make(client, 600)
-        assert server.stop() == 0
-        ended = reembed(server, MODELS[1])
-        assert (ended.returncode, ended.stdout) == (0, f"notes: hashing {MODELS[1]}, dimension 128\n"), ended.stderr
-        server.start()
-        with server.client() as client:
-            assert state(client) is None
-            assert_is_of(client, MODELS[1])
+@pytest.mark.any_database
+def test_without_a_server_the_command_does_it_itself(running: Server) -> None:
+    assert running.stop() == 0
+    ended = reembed(running, "hashing-160")
+    assert (ended.returncode, ended.stdout) == (0, "notes: hashing hashing-160, dimension 160\n"), ended.stderr
+    running.start()
+    with running.client() as client:
+        assert state(client) is None
+        assert_is_of(client, "hashing-160")
 
 
+@pytest.mark.any_database
 def test_who_interrupts_the_command_is_told_what_becomes_of_it(folder: Path) -> None:
     """Nobody listens at that address, so the move waits."""
     settings = {"VECTORDB_OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "VECTORDB_EMBEDDING_RETRIES": 0}

@@ -35,13 +35,21 @@ class Row(NamedTuple):
     vector: list[float]
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Four workers of four threads."""
+    with serving(tmp_path_factory.mktemp("running") / "data", VECTORDB_WORKERS=4, VECTORDB_THREADS=4) as server:
+        yield server
+
+
 @pytest.fixture
-def server(folder: Path) -> Iterator[Server]:
-    """Four workers of four threads, and one library whose distances are plain to check."""
-    with serving(folder, VECTORDB_WORKERS=4, VECTORDB_THREADS=4) as running, running.client() as client:
+def server(running: Server) -> Iterator[Server]:
+    """The same, with one library whose distances are plain to check."""
+    with running.client() as client:
         library = {"id": LIBRARY, "name": "Shared", "dimension": DIMENSION, "metric": "euclidean"}
         client.post("/libraries", json=library).raise_for_status()
         yield running
+        client.delete(f"/libraries/{LIBRARY}").raise_for_status()
 
 
 class Client:
