@@ -21,7 +21,8 @@ from gunicorn.glogging import Logger
 
 from apps.access.limits import prepare as prepare_counters
 from apps.operations.edge.worker import Worker
-from apps.telemetry import slots
+from apps.search.cache import views
+from apps.telemetry import processes, slots
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +167,13 @@ def _after_death(arbiter: _Supervisor, worker: Any) -> None:
 
 
 def _after_init(worker: Worker) -> None:
-    """In a worker that is ready to serve."""
-    worker.share_metrics()
+    """In a worker that is ready to serve: share what it counts."""
+
+    def set_gauges() -> None:
+        for one in (worker, views, processes):
+            one.set_gauges()
+
+    slots.share("worker", set_gauges)
     _freeze_heap()
 
 

@@ -13,8 +13,7 @@ from uvicorn_worker import UvicornWorker
 
 from apps.libraries.dialects import FilesState, database_files
 from apps.operations.edge.connections import Connection, Room
-from apps.search.cache import views
-from apps.telemetry import metrics, processes, slots
+from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +37,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     _server: Server | None = None
     CONFIG_KWARGS = {"loop": "uvloop", "ws": "none", "lifespan": "off", "proxy_headers": False, "server_header": False}
 
-    def share_metrics(self) -> None:
-        """Share what this worker counts with the others."""
-        slots.share("worker", self._look)
-
-    def _look(self) -> None:
-        """Set the gauges of this worker."""
+    def set_gauges(self) -> None:
+        """Set what metrics tell of this worker's requests."""
         metrics.RUNNING.set(self.wsgi.threads_running.running)
         metrics.WAITING.set(self.wsgi.threads_running.waiting)
         metrics.CONNECTIONS.set(len(self._server.server_state.connections) if self._server else 0)
-        views.set_gauges()
-        processes.set_gauges()
 
     async def _serve(self) -> None:
         limits = settings.LIMITS
