@@ -114,7 +114,7 @@ REFERENCES = [
     Entry("numpy"),
     Entry("faiss hnsw", _GRAPH, _WALKS, least_rows=5000, most_rows=200_000),
     Entry(
-        "faiss IVF,RaBitQfs",
+        "faiss ivf",
         {"lists": 1024},
         [{"probes": 32, "rescore": 200}, {"probes": 64, "rescore": 300}, {"probes": 128, "rescore": 600}],
         least_rows=100_000,

@@ -115,7 +115,7 @@ def scipy_tree(vectors: Float32, metric: Metric, build: Mapping[str, Any]) -> Bu
 REFERENCES: dict[str, Callable[[Float32, Metric, Mapping[str, Any]], Built]] = {
     "numpy": numpy_scan,
     "faiss hnsw": faiss_hnsw,
-    "faiss IVF,RaBitQfs": faiss_lists,
+    "faiss ivf": faiss_lists,
     "hnswlib": hnswlib_index,
     "scipy cKDTree": scipy_tree,
 }

@@ -45,9 +45,9 @@ _GROWTH = {"probes": 0.2, "rescore": 0.75}
 # The least number of rows that are scored exactly for each rank, where not all ranks need be sure.
 _LEAST_FOR_OTHERS = 2
 # Of n rows with s allowed, the nearest lie in more lists: by this power of n / s.
-_MASK_POWER = 0.4
-# An exact scan among some rows costs for each what the codes of this many rows do.
-_SCAN_COST = 8
+_MASK_POWER = 0.25
+# Fewer than one row in twelve may all lie in lists that are far from the query, and are scanned exactly.
+_SCAN_SHARE = 12
 _ABOUT = "lists.json"
 
 
@@ -138,8 +138,7 @@ class Ivf(VectorIndex):
         is_whole = "rescore" in params or sure < k
         usual = effort["rescore"] if sure == k else max(effort["rescore"], _LEAST_FOR_OTHERS * k)
         length = max(k, params.get("rescore", usual))
-        scanned = 0 if allowed is None else rows * min(1.0, probes / lists) + _RESCORE_COST * length
-        if count <= max(2 * length, scanned / _SCAN_COST):
+        if count <= max(2 * length, rows // _SCAN_SHARE):
             return None
 
         def search(block: Float32, probes: int) -> Candidates:
