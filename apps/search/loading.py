@@ -76,7 +76,7 @@ def _open_newest(
     snapshot: Snapshot, state: LibraryState, known: Mapping[str, Segment]
 ) -> tuple[Manifest | None, tuple[Segment, ...]] | None:
     """The newest manifest that is undamaged and belongs to the library's history, with its segments; (None, ()) where
-    there is none. None where files were missing and there is a newer manifest by now: a newer snapshot may use that.
+    there is none. None where files were missing and there are other manifests by now: a newer snapshot may use them.
 
     The database's column says when there is a newer one; which one can be used, the files say. So several hosts may
     share a database, each with index files of its own.
@@ -100,7 +100,7 @@ def _open_newest(
             logger.info("index of library %s: %s", state.public_id, error)
         except Damaged as error:
             damages.append(str(error))
-    if damages and numbers[0] < max(folder.numbers(), default=0):
+    if damages and folder.numbers() != numbers:
         return None
     if damages:
         instead = "the rows serve" if found[0] is None else f"manifest {found[0].number} serves"
