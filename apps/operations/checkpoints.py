@@ -14,7 +14,7 @@ from apps.indexing.indexer import TRANSIENT_ERRORS
 from apps.libraries.dialects import FilesState, database_files, dialect_of, is_damaged, note_if_damaged
 
 _SECONDS = 1.0
-# Without a write for so long, the WAL's room is given back.
+# Without a write for so long, the WAL's room is given back; it may take more than one attempt.
 _QUIET_SECONDS = 20.0
 
 
@@ -44,7 +44,7 @@ def _limit_wal(stop: threading.Event) -> None:
             dialect = dialect_of(connection)
             before, version = version, _version()
             unchanged = unchanged + _SECONDS if version == before else 0.0
-            is_quiet = _QUIET_SECONDS <= unchanged < _QUIET_SECONDS + _SECONDS
+            is_quiet = unchanged > 0 and unchanged % _QUIET_SECONDS == 0
             if unchanged == 0 or is_quiet:
                 dialect.limit_wal(connection, is_quiet=is_quiet)
         except TRANSIENT_ERRORS as error:

@@ -12,12 +12,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.operations.test_full_disk import fill, small_disk
+from tests.operations.test_full_disk import fill
 from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
-
-__all__ = ["small_disk"]
 
 CLIENTS, ROWS = 4, 150
 

@@ -149,9 +149,10 @@ _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_RE
 # A WAL of so many pages starts from its beginning again.
 _WAL_PAGES = 4000
 # Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
-# when the WAL is long. They wait for readers at most so long.
-_QUICK_SECONDS, _LONG_WAL_PAGES, _WAL_MILLISECONDS = 0.03, 16_000, 50
-_STEPS = 5
+# when the WAL is long.
+_QUICK_SECONDS, _LONG_WAL_PAGES, _STEPS = 0.03, 8000, 5
+# It waits for its turn among the writers, and lets them wait for readers, at most so long; and so often.
+_TURN_MILLISECONDS, _TURNS = 20, 10
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
@@ -294,8 +295,11 @@ class SQLiteDialect(Dialect):
             # Both let writers wait, and give up where readers are in the way for longer.
             cursor.execute("PRAGMA busy_timeout")
             before = cursor.fetchone()[0]
-            cursor.execute(f"PRAGMA busy_timeout = {_WAL_MILLISECONDS}")
+            cursor.execute(f"PRAGMA busy_timeout = {_TURN_MILLISECONDS}")
             try:
-                cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
+                for _ in range(_TURNS):
+                    cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
+                    if not cursor.fetchone()[0]:
+                        break
             finally:
                 cursor.execute(f"PRAGMA busy_timeout = {before}")
