@@ -252,16 +252,20 @@ def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
 
 
+def check_time(value: Any, otherwise: str = "") -> datetime:
+    """Return the time that an RFC 3339 text names. Raises PydanticCustomError, which names what else there may be."""
+    try:
+        return _EPOCH + timedelta(microseconds=parse_time(value))
+    except InvalidFilter as error:
+        raise validation_error(f"{error.reason}{otherwise}") from None
+    except OverflowError:
+        raise validation_error(f"must be within the years 1 to 9999, UTC{otherwise}") from None
+
+
 def _check_expiry(value: Any) -> datetime | None:
     if value is None or isinstance(value, datetime):
         return value
-    try:
-        microseconds = parse_time(value)
-        return _EPOCH + timedelta(microseconds=microseconds)
-    except InvalidFilter as error:
-        raise validation_error(f"{error.reason}, or null for never") from None
-    except OverflowError:
-        raise validation_error("must be within the years 1 to 9999, UTC; null is for never") from None
+    return check_time(value, ", or null for never")
 
 
 # When something expires; None for never.

@@ -13,6 +13,7 @@ from pytest_django.fixtures import Settings
 
 from apps.access.audit import delete_old_entries
 from apps.access.models import AuditEntry
+from tests.api.problems import assert_refused
 from tests.server import ROOT
 
 
@@ -113,3 +114,8 @@ def test_the_docs_name_every_action() -> None:
     recorded = set(re.findall(r'(?:record_change|_record)\(\s*"(\w+)"', sources)) | {"upsert_chunks", "insert_chunks"}
     documented = Path(ROOT, "docs/access.md").read_text().partition("| of | actions |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", documented)) == recorded
+
+
+def test_a_time_that_is_none_is_refused(client: httpx.Client) -> None:
+    problem = assert_refused(client.get("/audit", params={"since": "yesterday"}), 400, "invalid", "/since")
+    assert "RFC 3339" in problem["errors"][0]["detail"]

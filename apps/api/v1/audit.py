@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,7 +14,7 @@ from apps.api.v1 import schemas
 from apps.api.v1.base import ApiView, respond
 from apps.api.v1.operation import operation
 from apps.libraries.chunk_fields import timestamp
-from apps.libraries.fields import NotNull
+from apps.libraries.fields import NotNull, check_time
 from apps.libraries.selectors import Page
 
 
@@ -23,9 +23,9 @@ class AuditParameters(PageParameters):
 
     library: Annotated[str | None, NotNull()] = Field(None, description="Only changes of the library of this id.")
     key_id: Annotated[str | None, NotNull()] = Field(None, description="Only changes by the key of this id.")
-    since: Annotated[AwareDatetime | None, NotNull()] = Field(
-        None, description="Only changes from this time on, RFC 3339 with offset."
-    )
+    since: Annotated[
+        datetime | None, BeforeValidator(check_time), WithJsonSchema({"type": "string", "format": "date-time"})
+    ] = Field(None, description="Only changes from this time on, RFC 3339 with offset.")
 
 
 class Audit(ApiView):
@@ -40,13 +40,12 @@ class Audit(ApiView):
     @operation("list_audit", "List changes", schemas.AuditPage)
     def get(self, request: Request) -> Response:
         query = self.query
-        since: datetime | None = query.since
         rows = list_entries(
             after=query.cursor[0] if query.cursor else 0,
             limit=query.limit + 1,
             library=query.library,
             key_id=query.key_id,
-            since=since,
+            since=query.since,
         )
         more = len(rows) > query.limit
         shown = rows[: query.limit]
