@@ -9,6 +9,7 @@ docstrings     questions over Python's docstrings, a command of its own
 compare        this checkout beside another one
 peers          the same work given to another vector database
 filtered_peers filtered search beside other engines, a command of its own
+access         what the check of a key costs, a command of its own
 testbed        where measurements take place: scratch folders, servers, the folder that holds all rows
 dataset        the real rows, and request bodies made from them
 hard_data      any number of rows as hard as the real ones

@@ -51,6 +51,7 @@ class Server:
         self.environ = inherited | {name: str(value) for name, value in (defaults | settings | own).items()}
         self.process: subprocess.Popen[bytes] | None = None
         self._is_under_another = False
+        self._key = ""
 
     @property
     def url(self) -> str:
@@ -68,6 +69,7 @@ class Server:
         """Start, and wait until it is ready. `under` is a command that runs another one, such as strace."""
         self.launch(under)
         until(self._is_ready, f"the server is ready; {self.log} says why not")
+        _ = self.authorization
         return self
 
     def launch(self, under: Sequence[str] = ()) -> None:
@@ -142,9 +144,12 @@ class Server:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header that has the admin key, once the server has started; none where it asks for no keys."""
+        """The header that has the admin key, once the server has started, also when its folder is gone; none where it
+        asks for no keys."""
         file = self.folder / "admin_key"
-        return {"Authorization": f"Bearer {file.read_text().strip()}"} if file.exists() else {}
+        if file.exists():
+            self._key = file.read_text().strip()
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
     def client(self, **options: Any) -> httpx.Client:
         """An HTTP client with the admin key, whose base URL is that of the API. It knows no certificates: to load them
