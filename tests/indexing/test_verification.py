@@ -120,7 +120,14 @@ class Nearest(BruteForce):
 
     kind = "nearest"
 
-    def search(self, queries: Float32, k: int, allowed: Mask | None = None, params: Params = NO_PARAMS) -> Neighbors:
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        allowed: Mask | None = None,
+        params: Params = NO_PARAMS,
+        sure: int | None = None,
+    ) -> Neighbors:
         return super().search(queries, 1, allowed)
 
 
