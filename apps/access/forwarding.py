@@ -18,7 +18,10 @@ def apply_forwarding(scope: MutableMapping[str, Any]) -> None:
     base = settings.BASE_PATH
     if base and (scope["path"] == base or scope["path"].startswith(f"{base}/")):
         scope["path"] = scope["path"][len(base) :] or "/"
-    if settings.TRUSTED_PROXIES and scope["client"] and _is_trusted(scope["client"][0]):
+    if scope["client"] is None:
+        # It has hung up, and the system does not know any more who it was.
+        scope["client"] = ("", 0)
+    if settings.TRUSTED_PROXIES and _is_trusted(scope["client"][0]):
         _believe(scope)
 
 
