@@ -46,7 +46,7 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
     with retry_later_on_transient_errors("upkeep of the database"):
         if is_sweep_due:
             prune_changes(policy)
-            delete_old_entries(limit=policy.audit_batch)
+            frees_room(delete_old_entries)(limit=policy.audit_batch)
         delete_expired_rows(policy)
         dialect_of(connection).upkeep(connection)
         is_database_done = True
