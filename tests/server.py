@@ -226,6 +226,12 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def holders(folder: Path, *processes: psutil.Process) -> list[psutil.Process]:
+    """Those who have the lock of a data folder. A process that tries has the file open for an instant only."""
+    lock = str(folder / "maintain.lock")
+    return [one for one in processes if is_alive(one) and lock in {file.path for file in one.open_files()}]
+
+
 def _arguments(process: psutil.Process) -> list[str]:
     """The process's command line; nothing when it has ended."""
     try:

@@ -169,7 +169,7 @@ def test_a_type_that_does_not_suit_is_warned_about(client: httpx.Client) -> None
 
 def test_reindex_refuses_what_a_library_refuses(client: httpx.Client, library: str) -> None:
     path = f"/libraries/{library}/reindex"
-    assert_refused(client.post(path, json={"index_type": "ivf"}), 400, "invalid", "/index_type")
+    assert_refused(client.post(path, json={"index_type": "annoy"}), 400, "invalid", "/index_type")
     assert_refused(client.post(path, json={"index_params": {"depth": 1}}), 400, "invalid", "/index_params/depth")
     assert_refused(client.post(path, json={"k": 1}), 400, "invalid", "/k")
     assert client.post(path, json={}).status_code == 202

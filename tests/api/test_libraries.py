@@ -184,6 +184,7 @@ def test_stats_count_and_the_revision_moves_with_every_write(client: httpx.Clien
         "rows_tail",
         "rows_dead",
         "bytes",
+        "memory",
         "built_at",
         "segments",
     }

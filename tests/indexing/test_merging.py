@@ -86,7 +86,7 @@ def test_merged_rows_are_in_an_index_of_the_configured_type(kind: str) -> None:
         write(first, 100)
         settle(indexer)
     assert [(one["kind"], one["rows"]) for one in index_stats()["segments"]] == [(kind, 300)]
-    assert {**index_stats(), "bytes": 0, "built_at": "", "segments": []} == {
+    assert {**index_stats(), "bytes": 0, "memory": {}, "built_at": "", "segments": []} == {
         "kind": kind,
         "state": "ready",
         "error": None,
@@ -96,6 +96,7 @@ def test_merged_rows_are_in_an_index_of_the_configured_type(kind: str) -> None:
         "rows_tail": 0,
         "rows_dead": 0,
         "bytes": 0,
+        "memory": {},
         "built_at": "",
         "segments": [],
     }

@@ -62,8 +62,9 @@ def text_of(chunk_id: str) -> str:
 
 
 @pytest.fixture
-def api() -> Api:
-    """A library of 30 chunks with vectors of 64 components."""
+def api(settings: Settings) -> Api:
+    """A library of 30 chunks with vectors of 64 components, on a server that asks for no keys."""
+    settings.AUTH = False
     api = Api()
     created = Client().post("/api/v1/libraries", {"id": "notes", "name": "N", "embedding": OLD}, "application/json")
     assert created.status_code == 201

@@ -470,7 +470,7 @@ def test_an_untouched_form_needs_a_name_only(admin_client: Client) -> None:
         ("dimension", "8193", "(limit VECTORDB_MAX_DIMENSION)"),
         ("dimension", "many", "whole number"),
         ("metric", "manhattan", "Select a valid choice"),
-        ("index_type", "ivf", "Select a valid choice"),
+        ("index_type", "annoy", "Select a valid choice"),
     ],
 )
 def test_a_new_library_obeys_the_rules_of_the_api(

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.search.database import copy_database
-from tests.server import Server, serving, until
+from tests.server import Server, holders, serving, until
 
 pytestmark = pytest.mark.sqlite
 
@@ -142,6 +142,7 @@ def test_a_folder_that_is_removed_takes_no_write(running: Server, tmp_path: Path
 
 def test_a_folder_that_is_moved_is_used_again_when_it_is_back(running: Server, tmp_path: Path) -> None:
     until(lambda: has_all_processes(running), "all processes have started")
+    until(lambda: holders(running.folder, *running.maintenance()), "maintenance has found the folder")
     workers, [maintenance] = running.workers(), running.maintenance()
     with running.client() as client:
         write(client, "before").raise_for_status()

