@@ -18,8 +18,9 @@ import numpy as np
 import orjson
 from django.conf import settings
 
+from apps.access.requests import current_principal
 from apps.engine.metadata.filter_json import dump_filter, load_filter
-from apps.engine.metadata.filters import Filter
+from apps.engine.metadata.filters import And, Filter
 from apps.engine.vectors import Float32
 from apps.search.query.search import RankedHits, SearchRequest
 from apps.search.snapshots import LibraryState, Position, Snapshot
@@ -63,13 +64,15 @@ def offer(state: LibraryState, snapshot: Snapshot, request: SearchRequest, hits:
 
 def _write(state: LibraryState, snapshot: Snapshot, request: SearchRequest, hits: RankedHits) -> bool:
     assert request.vector is not None
+    # Maintenance sees all rows; of a search token, only those count that it may see.
+    permitted = current_principal.get().filter
     content = {
         "library": [state.public_id, state.uid, state.generation],
         "position": [state.position.seq, state.position.token],
         "now": snapshot.now,
         "k": request.fetch,
         "vector": base64.b64encode(request.vector.tobytes()).decode(),
-        "filter": dump_filter(request.filter),
+        "filter": dump_filter(request.filter if permitted is None else And((permitted, request.filter))),
         "left_out": request.left_out,
         "keys": hits.keys,
         "scores": hits.scores,

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -250,6 +251,25 @@ def test_the_recall_of_live_queries_is_watched(observed: Server, client: httpx.C
     index = stats(client, "good")["index"]
     assert sum(one["mapped"] + one["private"] for one in index["memory"].values()) == index["bytes"]
     assert index["memory"]["vectors"]["mapped"] >= vectors.nbytes
+
+
+def test_rows_that_a_search_token_may_not_see_are_not_missed(observed: Server, client: httpx.Client) -> None:
+    vectors = np.random.default_rng(1).standard_normal((ROWS, DIMENSION)).astype(np.float32)
+    encoded = [base64.b64encode(vector.tobytes()).decode() for vector in vectors]
+    make_library(client, "hidden", DIMENSION, encoded, index_type="lsh")
+    until(lambda: stats(client, "hidden")["index"]["rows_indexed"] == ROWS, "it is indexed")
+    key = client.post("/keys", json={"name": "one", "scopes": ["read"]}).raise_for_status().json()
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    claims = {"libraries": ["hidden"], "filter": {"n": {"$gte": 30}}, "expires_at": ends}
+    token = client.post(f"/keys/{key['id']}/search-token", json=claims).raise_for_status().json()["token"]
+    for vector in vectors[:30]:
+        query = {"vector": vector.tolist(), "search_params": {"probes": 4096, "shortlist": 1450}}
+        answer = httpx.post(
+            f"{observed.api}/libraries/hidden/query", json=query, headers={"Authorization": f"Bearer {token}"}
+        )
+        assert answer.raise_for_status().json()["meta"]["index"] == "lsh"
+    until(lambda: sampled(client, "hidden") == 30, "its queries are repeated")
+    assert stats(client, "hidden")["recall"]["recall_at_k"] == 1
 
 
 def stats(client: httpx.Client, library_id: str) -> dict[str, Any]:
