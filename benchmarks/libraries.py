@@ -134,7 +134,7 @@ def _asker(testbed: Testbed, connection: Connection) -> Callable[[str], bytes]:
 
 
 def _worker_of(server: Server, connection: Connection) -> psutil.Process:
-    """The worker that answers the requests of a connection."""
+    """Return the process that answers what is sent on a connection."""
     connection.call("GET", "/health")
     return next(
         worker

@@ -149,7 +149,7 @@ DATABASES = _databases(_values["DATABASE_URL"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
-# Guessing passwords: so many failures of a name from an address, and it is not asked any more for so long.
+# Against guessing passwords: how many failures of a name from an address lock it there, and for how long.
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

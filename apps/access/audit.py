@@ -4,6 +4,7 @@ there is one for each change that was committed, and none for any other."""
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.access.models import AuditEntry
@@ -32,19 +33,18 @@ def record_change(action: str, *, library: str = "", target: str = "", count: in
     ).save(force_insert=True)
 
 
-def list_entries(
-    *, after: int, limit: int, library: str | None = None, key_id: str | None = None, since: datetime | None = None
-) -> list[AuditEntry]:
-    """Return at most `limit` entries behind the row `after`, oldest first: all, or those of a library, of a key, or
-    since a time."""
-    entries = AuditEntry.objects.filter(pk__gt=after)
+def find_entries(
+    *, library: str | None = None, key_id: str | None = None, since: datetime | None = None
+) -> QuerySet[AuditEntry]:
+    """Return all entries, or those of a library, of a key, or since a time."""
+    entries = AuditEntry.objects.all()
     if library is not None:
         entries = entries.filter(library=library)
     if key_id is not None:
         entries = entries.filter(key_id=key_id)
     if since is not None:
         entries = entries.filter(at__gte=since)
-    return list(entries.order_by("pk")[:limit])
+    return entries
 
 
 def delete_old_entries(*, limit: int) -> int:

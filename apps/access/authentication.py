@@ -1,4 +1,4 @@
-"""From what a client presented to a principal: the key's row decides, read anew for every request.
+"""From what a client presented to a principal: the key's row decides, and every request reads it.
 
 There is no cache, so a key that was revoked is dead for every worker at once. The row is read when a request comes in,
 and again in each snapshot that answers: what was written after a key was revoked is never shown to it.

@@ -86,7 +86,7 @@ def _intersection(one: str, other: str) -> str | None:
 
 
 def check_pattern(pattern: str) -> str:
-    """Return the pattern; raise ValueError, with the end of a sentence, for what is none."""
+    """Return the pattern. Raise ValueError for another text; its message goes on from the name of a field."""
     if not _PATTERN.fullmatch(pattern):
         raise ValueError(PATTERN_RULE)
     return pattern

@@ -100,11 +100,6 @@ def find_key(key_id: str, *, lock: bool = False) -> Key | None:
     return rows.filter(public_id=key_id).first()
 
 
-def list_keys(*, after: int, limit: int) -> list[Key]:
-    """Return at most `limit` keys behind the row `after`, in order of creation."""
-    return list(Key.objects.filter(pk__gt=after).order_by("pk")[:limit])
-
-
 def make_search_token(
     row: Key,
     *,
@@ -127,7 +122,7 @@ def join_scopes(scopes: Iterable[str]) -> str:
 
 
 def join_libraries(libraries: Iterable[str] | None) -> str:
-    """Return patterns of libraries as a row has them. Raise ValueError, with the end of a sentence."""
+    """Return patterns of libraries as a row has them. Raise ValueError as `check_pattern` does."""
     return "" if libraries is None else " ".join(check_pattern(pattern) for pattern in dict.fromkeys(libraries))
 
 

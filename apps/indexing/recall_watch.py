@@ -116,7 +116,7 @@ class RecallWatch:
             self._views.forget(oldest)
 
     def _rolling(self, state: LibraryState) -> _Rolling:
-        """Where the recall of the library is kept, which begins anew with another index."""
+        """Where the recall of the library is kept, which starts from nothing with another index."""
         config = state.index_type, state.params, state.rebuild, state.generation
         found = self._libraries.pop(state.uid, None)
         if found is None or found.config != config:

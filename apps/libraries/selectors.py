@@ -77,7 +77,7 @@ def library_data(library: Library) -> dict[str, Any]:
 
 def libraries(*, limit: int, after: PageKey) -> Page:
     """Libraries behind `after` that whoever asks may see; Invalid for too large a page."""
-    return _page(visible(Library.objects.all(), current_principal.get()), limit, after, library_data)
+    return page_of(visible(Library.objects.all(), current_principal.get()), limit, after, library_data)
 
 
 def reembedding(*, library_key: int, using: str = DEFAULT_DB_ALIAS) -> Reembedding | None:
@@ -142,7 +142,7 @@ def documents(*, library_id: str, limit: int, after: PageKey) -> Page:
     """Documents behind `after`; raises NotFound for the library, Invalid for too large a page."""
     now = timezone.now()
     found = live_documents(_with_chunk_count(Document.objects.filter(library=library_row(library_id)), now), now)
-    return _page(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
+    return page_of(found, limit, after, lambda row: document_data(row, chunk_count=row.chunk_count))
 
 
 def documents_by_key(*, keys: Sequence[int], using: str, now: datetime) -> list[dict[str, Any]]:
@@ -286,7 +286,9 @@ def check_page_key(after: PageKey, *, by_position: bool) -> None:
         raise Invalid.at("/cursor", "is of a list in another order; send the next_cursor of the page before")
 
 
-def _page(rows: QuerySet[Any], limit: int, after: PageKey, data: Callable[[Any], dict[str, Any]]) -> Page:
+def page_of(rows: QuerySet[Any], limit: int, after: PageKey, data: Callable[[Any], dict[str, Any]]) -> Page:
+    """At most `limit` of the rows behind `after`, in order of creation, as `data` shows them. Raises Invalid for a key
+    of another list and for too large a page."""
     check_page_key(after, by_position=False)
     if after:
         rows = rows.filter(pk__gt=after[0])

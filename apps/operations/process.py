@@ -1,11 +1,12 @@
 """What a process may open, and which one maintains a data folder."""
 
 import contextlib
-import fcntl
 import resource
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from django.conf import settings
+
+from apps.telemetry.slots import try_lock
 
 
 def raise_open_file_limit() -> None:
@@ -16,13 +17,6 @@ def raise_open_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-@contextlib.contextmanager
-def maintenance_lock() -> Iterator[bool]:
+def maintenance_lock() -> AbstractContextManager[bool]:
     """Try to lock the data folder for maintenance while the block runs; gives False where another process has it."""
-    with open(settings.DATA_DIR / "maintain.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return try_lock(settings.DATA_DIR / "maintain.lock")

@@ -69,19 +69,19 @@ class Histogram(Instrument):
     def observe(self, seconds: float, *labels: str) -> None:
         """Count something that took `seconds`."""
         with _lock:
-            if (found := self.series.get(labels)) is None:
-                found = self.series[labels] = [0.0] * self.size
-            found[bisect_left(self.bounds, seconds)] += 1
-            found[-1] += seconds
+            self._observe(labels, seconds)
 
     def observe_all(self, seconds: Mapping[str, float]) -> None:
         """Count one thing for each value of the only label; with one lock for all."""
         with _lock:
             for label, taken in seconds.items():
-                if (found := self.series.get((label,))) is None:
-                    found = self.series[label,] = [0.0] * self.size
-                found[bisect_left(self.bounds, taken)] += 1
-                found[-1] += taken
+                self._observe((label,), taken)
+
+    def _observe(self, labels: Labels, seconds: float) -> None:
+        if (found := self.series.get(labels)) is None:
+            found = self.series[labels] = [0.0] * self.size
+        found[bisect_left(self.bounds, seconds)] += 1
+        found[-1] += seconds
 
     @contextmanager
     def time(self, *labels: str) -> Iterator[None]:

@@ -39,7 +39,7 @@ def make_logger(form: str, level: str) -> structlog.typing.FilteringBoundLogger:
         processors=[structlog.processors.add_log_level, _TIMESTAMP, _renderer(form)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
-    # It would be bound anew for each line.
+    # Without this, each line would make a logger of its own.
     return logger.bind()
 
 

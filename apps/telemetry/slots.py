@@ -16,7 +16,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def clear() -> None:
     """Remove from the runtime folder what processes have left that have ended; called when a server starts, and when it
     ends."""
     for path in _folder().glob("*.lock"):
-        with _locked(path) as is_locked:
+        with try_lock(path) as is_locked:
             if is_locked:
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
@@ -181,7 +181,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Any:
+def try_lock(path: Path) -> Iterator[bool]:
+    """Try to lock a file, which is made, while the block runs; gives False where another process has it."""
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.audit import list_entries
+from apps.access.audit import find_entries
 from apps.access.models import AuditEntry
 from apps.api.parameters import PageParameters, page_data
 from apps.api.v1 import schemas
@@ -15,7 +15,7 @@ from apps.api.v1.base import ApiView, respond
 from apps.api.v1.operation import operation
 from apps.libraries.chunk_fields import timestamp
 from apps.libraries.fields import NotNull, check_time
-from apps.libraries.selectors import Page
+from apps.libraries.selectors import page_of
 
 
 class AuditParameters(PageParameters):
@@ -40,16 +40,8 @@ class Audit(ApiView):
     @operation("list_audit", "List changes", schemas.AuditPage)
     def get(self, request: Request) -> Response:
         query = self.query
-        rows = list_entries(
-            after=query.cursor[0] if query.cursor else 0,
-            limit=query.limit + 1,
-            library=query.library,
-            key_id=query.key_id,
-            since=query.since,
-        )
-        more = len(rows) > query.limit
-        shown = rows[: query.limit]
-        return respond(page_data(Page([_entry_data(row) for row in shown], (shown[-1].pk,) if more else None)))
+        entries = find_entries(library=query.library, key_id=query.key_id, since=query.since)
+        return respond(page_data(page_of(entries, query.limit, query.cursor, _entry_data)))
 
 
 def _entry_data(row: AuditEntry) -> dict[str, Any]:

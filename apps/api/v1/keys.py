@@ -21,7 +21,7 @@ from apps.libraries.chunk_fields import ABOUT_INCLUDE, Include, timestamp
 from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.fields import BoundedInt, Expiry, Input, Name, NotNull, validation_error
-from apps.libraries.selectors import Page
+from apps.libraries.selectors import page_of
 from apps.search.query.spec import parse_filter
 
 _MAX_LIBRARIES = 100
@@ -136,10 +136,7 @@ class Keys(ApiView):
 
     @operation("list_keys", "List keys", schemas.KeyPage)
     def get(self, request: Request) -> Response:
-        limit = self.query.limit
-        rows = services.list_keys(after=self.query.cursor[0] if self.query.cursor else 0, limit=limit + 1)
-        page = Page([_key_data(row) for row in rows[:limit]], (rows[limit - 1].pk,) if len(rows) > limit else None)
-        return respond(page_data(page))
+        return respond(page_data(page_of(KeyRow.objects.all(), self.query.limit, self.query.cursor, _key_data)))
 
     @operation("create_key", "Make a key", schemas.KeyCreated, KeyCreate, statuses=(201,))
     def post(self, request: Request) -> Response:

@@ -21,13 +21,12 @@ from apps.engine.indexes.clustering import find_centres, nearest_centres
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.normalize import Normalizer
-from apps.engine.indexes.product_codes import ProductCodes
+from apps.engine.indexes.product_codes import PIECE, ProductCodes, pieces_to_try
 from apps.engine.indexes.recall import RECALL, RecallCurve, Trial
 from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
-_PIECES = (4, 2, 1)
 _MOST_LISTS = 65_536
 _SAMPLE_ROWS_PER_LIST = 64
 _SEED = 77
@@ -64,13 +63,7 @@ class Ivf(VectorIndex):
     enough = 0.97
     build_parameters = (
         Parameter("lists", 1, _MOST_LISTS, "the square root of the number of rows", "lists, at most one for each row"),
-        Parameter(
-            "piece",
-            1,
-            8,
-            "the largest of 4, 2 and 1 that a trial on the rows finds good enough",
-            "how many dimensions share one 4-bit code: fewer are more exact, and cost more memory and time",
-        ),
+        PIECE,
     )
     search_parameters = (
         Parameter(
@@ -110,7 +103,7 @@ class Ivf(VectorIndex):
         count = min(params.get("lists") or round(duplicates.count**0.5), duplicates.count)
         centres, numbers = _make_lists(matrix, duplicates, normalizer, count, checkpoint)
         chosen: tuple[ProductCodes, RecallCurve, int] | None = None
-        for piece in (params["piece"],) if "piece" in params else _PIECES:
+        for piece in pieces_to_try(params):
             codes = ProductCodes.train(
                 matrix, duplicates, piece, centres=centres, list_numbers=numbers, checkpoint=checkpoint
             )

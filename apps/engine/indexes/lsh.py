@@ -52,7 +52,7 @@ _SCAN_SHARE = 5
 # Where more rows than usual are near a query, it stops at this multiple of that.
 _CROWD = 1.5
 _BLOCK_SIZE = 1 << 20
-# A trial at build looks into these multiples of the usual number of buckets, for so many queries.
+# What a trial at build multiplies the usual number of buckets by, and how many queries it makes.
 _TRIED, _TRIAL_QUERIES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4), 48
 _GROWTH = {"probes": _SHARE_GROWTH, "shortlist": _SHORTLIST_POWER}
 _CURVE = "recall.json"

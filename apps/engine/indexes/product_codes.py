@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from apps.engine.array_files import map_array, save_array
-from apps.engine.indexes.base import Checkpoint
+from apps.engine.indexes.base import Checkpoint, Parameter, Params
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.faiss_library import library, metric_number, round_up
 from apps.engine.indexes.matrix import Matrix
@@ -34,11 +34,23 @@ from apps.engine.indexes.normalize import Normalizer
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
 
+PIECE = Parameter(
+    "piece",
+    1,
+    8,
+    "the largest of 4, 2 and 1 that a trial on the rows finds good enough",
+    "how many dimensions share one 4-bit code: fewer are more exact, and cost more memory and time",
+)
 _TRAINING_ROWS = 4096
 _ITERATIONS = 10
 _SEED = 1234
 _CENTROIDS = 16
 _PACKED_ROWS, _ALIGNMENT = 32, 64
+
+
+def pieces_to_try(params: Params) -> tuple[int, ...]:
+    """The piece that the parameters of a build name, or else those that a trial tries, the smallest codes first."""
+    return (params[PIECE.name],) if PIECE.name in params else (4, 2, 1)
 
 
 class ProductCodes:
@@ -184,8 +196,8 @@ class ProductCodes:
 
 
 def _layout(sizes: Int64, pieces: int) -> tuple[Int64, int]:
-    """For lists of `sizes` rows of so many 4-bit numbers: size, room and offset in bytes of each in a file [lists, 3],
-    as faiss keeps them, and the length of the file."""
+    """Where lists of `sizes` rows, each row of `pieces` 4-bit numbers, lie in a file as faiss keeps them: the size, the
+    room and the offset of each [lists, 3], and the length of the file in bytes."""
     room = (sizes + _PACKED_ROWS - 1) // _PACKED_ROWS * _PACKED_ROWS
     positions = (8 * sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
     ends = np.cumsum(room * (round_up(pieces, 2) // 2) + positions)

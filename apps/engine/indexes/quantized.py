@@ -20,12 +20,11 @@ from apps.engine.indexes.calibration import Calibration
 from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.normalize import Normalizer
-from apps.engine.indexes.product_codes import ProductCodes
+from apps.engine.indexes.product_codes import PIECE, ProductCodes, pieces_to_try
 from apps.engine.indexes.recall import RECALL, RecallCurve, Trial
 from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.vectors import Float32, Mask
 
-_PIECES = (4, 2, 1)
 # The range of lengths of the short-list.
 _SHORTEST = 64
 _GOOD_LENGTH = 512
@@ -65,15 +64,7 @@ class Quantized(VectorIndex):
     fewest_rows = 2000
     # The share of true neighbours that the short-list of a calibration must hold.
     enough = 0.998
-    build_parameters = (
-        Parameter(
-            "piece",
-            1,
-            8,
-            "the largest of 4, 2 and 1 that a trial on the rows finds good enough",
-            "how many dimensions share one 4-bit code: fewer are more exact, and cost more memory and time",
-        ),
-    )
+    build_parameters = (PIECE,)
     search_parameters = (
         Parameter(
             "rescore",
@@ -91,8 +82,8 @@ class Quantized(VectorIndex):
 
     @classmethod
     def _build(cls, matrix: Matrix, params: Params, checkpoint: Checkpoint) -> Self:
-        pieces = (params["piece"],) if "piece" in params else _PIECES
-        return cls(matrix, cls._train(matrix, pieces, checkpoint) if len(matrix) >= cls.fewest_rows else None)
+        trained = cls._train(matrix, pieces_to_try(params), checkpoint) if len(matrix) >= cls.fewest_rows else None
+        return cls(matrix, trained)
 
     @classmethod
     def _train(cls, matrix: Matrix, pieces: Sequence[int], checkpoint: Checkpoint) -> _Trained | None:

@@ -27,9 +27,9 @@ INDEX_TYPES = {
 class AutoThresholds:
     """What `auto` takes, by the measurements in docs/benchmarks.md.
 
-    In few dimensions a tree is exact and quickest; else a whole scan is, of 8-bit codes while rows are few and of 4-bit
-    codes then, until lists of these leave out so many rows that looking for the lists pays. `by_rows` has the least
-    number of rows for a type, descending.
+    In few dimensions a tree is exact and quickest. Else few rows are scanned by 8-bit codes, more rows by 4-bit codes,
+    and many rows lie in lists, of which a query scans some. `by_rows` has the least number of rows for a type,
+    descending.
     """
 
     tree_dimensions: int = 8

@@ -146,7 +146,7 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
-# A WAL of so many pages starts from its beginning again.
+# Pages past which the WAL is to be written from its beginning again.
 _WAL_PAGES = 4000
 # Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
 # when the WAL is long.
