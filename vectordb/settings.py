@@ -75,6 +75,7 @@ ALLOWED_HOSTS: list[str] = _values["VECTORDB_ALLOWED_HOSTS"]
 INSTALLED_APPS = [
     "apps.api",
     "apps.operations",
+    "apps.transfer",
     "apps.indexing",
     "apps.search",
     "apps.libraries",

@@ -147,7 +147,7 @@ def drop_tables(tables: Iterable[str]) -> None:
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"DROP TABLE {table}" + (" CASCADE" if connection.vendor == "postgresql" else ""))
-        cursor.execute("DELETE FROM django_migrations WHERE app IN ('libraries', 'access')")
+        cursor.execute("DELETE FROM django_migrations WHERE app IN ('libraries', 'access', 'transfer')")
 
 
 def _columns(constraint: dict[str, Any]) -> list[str]:
