@@ -59,6 +59,7 @@ REDIS_URL: str = _values["REDIS_URL"]
 AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 AUDIT_DAYS: int = _values["VECTORDB_AUDIT_DAYS"]
+JOB_DAYS: int = _values["VECTORDB_JOB_DAYS"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 LOG_FORMAT: str = _values["VECTORDB_LOG_FORMAT"]
 LOG_REQUESTS: bool = _values["VECTORDB_LOG_REQUESTS"]

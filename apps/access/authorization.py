@@ -92,22 +92,22 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def visible(rows: QuerySet[Any], principal: Principal) -> QuerySet[Any]:
-    """Return the libraries among `rows` that the principal may see."""
+def visible(rows: QuerySet[Any], principal: Principal, column: str = "public_id") -> QuerySet[Any]:
+    """Return the libraries among `rows` that the principal may see; or the rows whose `column` names such a library."""
     if principal.libraries is None:
         return rows
     condition = Q(pk__in=[])
     for pattern in principal.libraries:
         if pattern.endswith("*"):
             # SQLite's LIKE, which `startswith` becomes, is the same for upper and lower case.
-            condition |= _begins(pattern[:-1])
+            condition |= _begins(column, pattern[:-1])
         else:
-            condition |= Q(public_id=pattern)
+            condition |= Q((column, pattern))
     return rows.filter(condition)
 
 
-def _begins(prefix: str) -> Q:
-    return Q(Exact(Substr("public_id", 1, len(prefix)), prefix)) if prefix else Q(pk__isnull=False)
+def _begins(column: str, prefix: str) -> Q:
+    return Q(Exact(Substr(column, 1, len(prefix)), prefix)) if prefix else Q(pk__isnull=False)
 
 
 def absent_library(library_id: str) -> str:

@@ -16,6 +16,7 @@ from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of, is_full, note_if
 from apps.libraries.models import Library
 from apps.telemetry import metrics, slots
 from apps.telemetry.instruments import Histogram, Instrument, Series
+from apps.transfer.jobs import count_running_jobs
 
 
 @csrf_exempt
@@ -80,6 +81,7 @@ def _look() -> None:
     metrics.DISK_FULL.set(is_full())
     try:
         metrics.LIBRARIES.set(Library.objects.using(SNAPSHOT_ALIAS).count())
+        metrics.JOBS_RUNNING.replace(count_running_jobs(using=SNAPSHOT_ALIAS))
         size, wal = dialect_of(connection).sizes(connection)
         metrics.DATABASE_BYTES.set(size)
         if wal is not None:

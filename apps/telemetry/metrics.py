@@ -70,6 +70,9 @@ RECALL_SAMPLES = Counter(
 LOWEST_RECALL = Gauge("vectordb_recall_lowest", "The lowest recall of a library with at least 20 samples.")
 LIBRARY_RECALL = Gauge("vectordb_library_recall_at_k", "The rolling recall of one library.", "library")
 
+# Jobs.
+JOBS_ENDED = Counter("vectordb_jobs_ended_total", "Jobs that have ended, by how.", "kind", "state")
+
 # Processes.
 STARTS = Counter("vectordb_process_starts_total", "Processes started since the server did.", "role")
 RESIDENT_BYTES = Gauge("vectordb_process_resident_bytes", "Memory, with shared and mapped pages.", "process")
@@ -79,6 +82,7 @@ OPEN_FILES = Gauge("vectordb_process_open_files", "Open file descriptors.", "pro
 INFO = Gauge("vectordb_info", "1, with the database and the version of Python.", "database", "python", is_shared=False)
 DATABASE_UP = Gauge("vectordb_database_up", "Whether the database answers.", is_shared=False)
 LIBRARIES = Gauge("vectordb_libraries", "Libraries.", is_shared=False)
+JOBS_RUNNING = Gauge("vectordb_jobs_running", "Jobs that run, or wait for their turn.", "kind", is_shared=False)
 DATABASE_BYTES = Gauge("vectordb_database_bytes", "Size of the database.", is_shared=False)
 WAL_BYTES = Gauge("vectordb_wal_bytes", "Size of SQLite's write-ahead log.", is_shared=False)
 DISK_FREE_BYTES = Gauge("vectordb_disk_free_bytes", "Room on the disk of the data folder.", is_shared=False)

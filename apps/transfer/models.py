@@ -45,8 +45,11 @@ class Job(models.Model):
     # What it has made or found, for its reader.
     result = ExactJSONField(default=dict)
     error = models.TextField(default="")
-    # Who asked for it, for the audit trail.
+    # Times that it was begun since `progress` was last written.
+    attempts = models.PositiveIntegerField(default=0)
+    # Who asked for it, for the audit trail: a key and its name, or a user; empty for the server itself.
     key_id = models.CharField(max_length=32, blank=True, default="")
+    name = models.CharField(max_length=200, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now)
     ended_at = models.DateTimeField(null=True)
 

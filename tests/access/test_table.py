@@ -29,6 +29,8 @@ TABLE: dict[str, dict[str, Need]] = {
     "admin": {"GET": "nothing"},
     "api/v1/": {"GET": "read"},
     "api/v1/audit": {"GET": "server"},
+    "api/v1/jobs": {"GET": "read"},
+    "api/v1/jobs/<str:job_id>": {"GET": "read", "DELETE": "write"},
     "api/v1/keys": {"GET": "server", "POST": "server"},
     "api/v1/keys/<str:key_id>": {"GET": "server", "PATCH": "server", "DELETE": "server"},
     "api/v1/keys/<str:key_id>/rotate": {"POST": "server"},
@@ -58,7 +60,7 @@ TABLE: dict[str, dict[str, Need]] = {
     "api/v1/libraries/<str:library_id>/chunks/facets": {"POST": "read"},
     "api/v1/libraries/<str:library_id>/chunks/<path:chunk_id>": {"GET": "read", "PATCH": "write", "DELETE": "write"},
 }
-_IDS = {"library_id": LIBRARY, "document_id": "doc", "chunk_id": "kept", "key_id": "nobodys"}
+_IDS = {"library_id": LIBRARY, "document_id": "doc", "chunk_id": "kept", "key_id": "nobodys", "job_id": "absent"}
 _SCOPES = ("search", "read", "write", "admin", "server")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

@@ -447,6 +447,27 @@ class AuditPage(Page[AuditEntry]):
     """Changes, in the order in which they were made."""
 
 
+class Job(Output):
+    """Work that goes on beside the requests."""
+
+    id: str = Field(description="The id of the job.")
+    kind: str = Field(description="What is done, such as `backup`.")
+    library: str | None = Field(description="The id of the library that it works on; null where it is of all.")
+    state: Literal["running", "done", "failed", "cancelled"] = Field(
+        description="It is `running` from its creation until it has ended, also while it waits for its turn."
+    )
+    done: Count = Field(description="Rows or bytes that are done.")
+    total: Count | None = Field(description="How many there are to do; null while that is not known.")
+    error: str | None = Field(description="Why it failed.")
+    result: dict[str, Any] = Field(description="What it has made or found; empty until it has ended.")
+    created_at: Timestamp = Field(description="When it was made.")
+    ended_at: Timestamp | None = Field(description="When it ended; null while it runs.")
+
+
+class JobPage(Page[Job]):
+    """Jobs, in order of creation."""
+
+
 class Root(Output):
     """Where everything begins."""
 

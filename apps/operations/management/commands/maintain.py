@@ -1,11 +1,7 @@
 """`manage.py maintain`: what is done beside the queries, for as long as it runs."""
 
-import contextlib
 import logging
 import os
-import queue
-import signal
-import threading
 import time
 from typing import Any
 
@@ -20,9 +16,12 @@ from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import delete_expired_rows, retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
 from apps.operations.checkpoints import limited_wal
+from apps.operations.job_process import JobProcess, jobs_lock
 from apps.operations.management.base import one_sentence_errors
-from apps.operations.process import maintenance_lock, raise_open_file_limit
+from apps.operations.process import Stop, maintenance_lock, raise_open_file_limit, stop_on_signals
 from apps.telemetry import metrics, processes, slots
+from apps.transfer.job_runner import run_jobs
+from apps.transfer.jobs import delete_old_jobs, waiting_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +30,8 @@ _SECONDS_BETWEEN_TRIES = 5.0
 
 class Command(BaseCommand):
     help = (
-        "Build index files, move libraries to other embedding models, delete what has expired, prune the change log, "
-        "keep the database in shape. `manage.py serve` starts this by itself."
+        "Build index files, run jobs, move libraries to other embedding models, delete what has expired, prune the "
+        "change log, keep the database in shape. `manage.py serve` starts this by itself."
     )
 
     # `serve` has run them.
@@ -49,20 +48,17 @@ class Command(BaseCommand):
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         raise_open_file_limit()
-        stop = _Stop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.ask())
+        stop = stop_on_signals(is_child=options["child"])
         if options["child"]:
             os.nice(10)
-            threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
         status = 0
         while not stop.asked:
             with maintenance_lock() as is_locked:
                 if is_locked:
                     _load_kernels(stop)
                     if not options["once"]:
-                        with limited_wal():
-                            _maintain(stop)
+                        with limited_wal(), JobProcess() as jobs:
+                            _maintain(stop, jobs)
                     elif not _maintain_once(stop):
                         status = 1
                     break
@@ -79,27 +75,7 @@ class Command(BaseCommand):
         os._exit(status)
 
 
-class _Stop:
-    """Whether the process is asked to end, and a sleep that ends when it is or when there is news."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        # A signal may arrive while the lock of an Event is held, and would never end; a SimpleQueue has none.
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def ask(self) -> None:
-        self.asked = True
-        self.wake()
-
-    def wake(self) -> None:
-        self._news.put(None)
-
-    def wait(self, seconds: float) -> None:
-        with contextlib.suppress(queue.Empty):
-            self._news.get(timeout=seconds)
-
-
-def _load_kernels(stop: _Stop) -> None:
+def _load_kernels(stop: Stop) -> None:
     """Load the kernels, which on a new machine are compiled first, unless the process is asked to end."""
     loading = kernels.load_in_background()
     while loading.is_alive() and not stop.asked:
@@ -108,7 +84,7 @@ def _load_kernels(stop: _Stop) -> None:
         logger.warning(kernels.MISSING)
 
 
-def _maintain(stop: _Stop) -> None:
+def _maintain(stop: Stop, jobs: JobProcess) -> None:
     policy = DEFAULT_POLICY
     indexer, reembedder = Indexer(policy, on_merge_end=stop.wake), Reembedder()
     watch = RecallWatch(indexer.views, policy.keep_view_bytes)
@@ -127,7 +103,12 @@ def _maintain(stop: _Stop) -> None:
         if now >= upkeep_at:
             run_upkeep(indexer, policy, is_sweep_due=now >= sweep_at)
             upkeep_at = now + policy.upkeep_seconds
-            sweep_at = now + policy.sweep_seconds if now >= sweep_at else sweep_at
+            if now >= sweep_at:
+                with retry_later_on_transient_errors("deletion of old jobs"):
+                    delete_old_jobs()
+                sweep_at = now + policy.sweep_seconds
+        with retry_later_on_transient_errors("start of jobs"):
+            jobs.tick()
         # On a full disk index files would take the room that deletes need.
         if not is_full():
             with retry_later_on_transient_errors("re-embedding"):
@@ -140,23 +121,21 @@ def _maintain(stop: _Stop) -> None:
             stop.wait(policy.tick_seconds)
 
 
-def _maintain_once(stop: _Stop) -> bool:
+def _maintain_once(stop: Stop) -> bool:
     """Do all there is to do. Return True if all is done; the log says what is not."""
-    is_all_embedded = is_all_built = False
+    is_all_embedded = is_all_built = are_jobs_done = False
     indexer = Indexer(on_merge_end=stop.wake)
     with retry_later_on_transient_errors("deletion of what has expired"):
         while not (delete_expired_rows() or stop.asked):
             pass
     is_upkeep_done = run_upkeep(indexer)
+    with retry_later_on_transient_errors("jobs"):
+        with jobs_lock() as is_locked:
+            if is_locked:
+                run_jobs(lambda: stop.asked)
+        are_jobs_done = not waiting_jobs().exists()
     with retry_later_on_transient_errors("re-embedding"):
         is_all_embedded = Reembedder().run(lambda: stop.asked)
     with retry_later_on_transient_errors("building of indexes"):
         is_all_built = indexer.run_all_until_done(lambda: stop.asked)
-    return is_upkeep_done and is_all_embedded and is_all_built
-
-
-def _wait_for_end_of_input(stop: _Stop) -> None:
-    # Not by sys.stdin: its lock, held by this thread at the end, would make the interpreter abort.
-    while os.read(0, 1):
-        pass
-    stop.ask()
+    return is_upkeep_done and are_jobs_done and is_all_embedded and is_all_built

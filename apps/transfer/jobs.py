@@ -1,0 +1,175 @@
+"""Jobs: made, found, cancelled, and deleted when they are old. `job_runner` runs them.
+
+A job of a library is seen by whoever may see the library; others are seen by administrators of the server alone.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from apps.access.audit import record_change
+from apps.access.authorization import authorize, has_scope, visible
+from apps.access.requests import SERVER, current_principal
+from apps.libraries.chunk_fields import timestamp
+from apps.libraries.dialects import frees_room
+from apps.libraries.errors import Conflict, NotFound
+from apps.telemetry import metrics
+from apps.transfer.job_kinds import JOB_KINDS
+from apps.transfer.models import Job, new_job_id
+
+_FOLDER_ID_FILE = "folder_id"
+# Files of a job whose row is not there: its request may still write them.
+_SECONDS_OF_UPLOADS = 24 * 3600
+
+
+def create_job(
+    *, kind: str, library: str = "", params: dict[str, Any] | None = None, total: int | None = None, job_id: str = ""
+) -> Job:
+    """Make a job of a kind of `JOB_KINDS`, which the maintenance process of this data folder runs. `job_id` is one of
+    `new_job_id`, for whoever has put files into `job_folder` before."""
+    principal = current_principal.get()
+    with transaction.atomic():
+        job = Job.objects.create(
+            public_id=job_id or new_job_id(),
+            kind=kind,
+            library=library,
+            params=params or {},
+            total=total,
+            folder=folder_id(),
+            key_id=principal.key_id,
+            name="" if principal is SERVER else principal.name,
+        )
+        record_change("create_job", library=library, target=f"{kind} {job.public_id}")
+    return job
+
+
+def find_jobs(*, kind: str | None = None, library: str | None = None, state: str | None = None) -> QuerySet[Job]:
+    """Return the jobs that whoever asks may see, or those of a kind, of a library, in a state."""
+    principal = current_principal.get()
+    jobs = Job.objects.all()
+    if principal.libraries is not None:
+        jobs = visible(jobs.exclude(library=""), principal, "library")
+    elif not has_scope(principal, "admin"):
+        jobs = jobs.exclude(library="")
+    given = {"kind": kind, "library": library, "state": state}
+    return jobs.filter(**{column: value for column, value in given.items() if value is not None})
+
+
+def find_job(job_id: str) -> Job:
+    """Return a job that whoever asks may see; raise NotFound."""
+    job = find_jobs().filter(public_id=job_id).first()
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}. GET /api/v1/jobs lists those there are.")
+    return job
+
+
+@frees_room
+@transaction.atomic
+def cancel_job(*, job_id: str) -> None:
+    """Cancel a job; what it has done by then stays. Nothing happens where it is cancelled. Raise NotFound, Conflict
+    where it has ended otherwise, Refused."""
+    job = find_job(job_id)
+    authorize(current_principal.get(), "write" if job.library else "admin")
+    if not end_job(job, Job.State.CANCELLED):
+        job.refresh_from_db()
+        if job.state == Job.State.CANCELLED:
+            return
+        raise Conflict(f"The job {job_id!r} has ended already: it is {job.state}.")
+    record_change("cancel_job", library=job.library, target=f"{job.kind} {job_id}")
+
+
+def end_job(job: Job, state: str, *, error: str = "", result: dict[str, Any] | None = None) -> bool:
+    """Set the last state of a running job; return False where it has ended already."""
+    ended = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING).update(
+        state=state, error=error, result=result or {}, ended_at=timezone.now()
+    )
+    if ended:
+        transaction.on_commit(lambda: metrics.JOBS_ENDED.add(1, job.kind, str(state)))
+    return bool(ended)
+
+
+def waiting_jobs() -> QuerySet[Job]:
+    """Return the jobs that this data folder is to run, in order of creation."""
+    return Job.objects.filter(state=Job.State.RUNNING, folder=folder_id(), kind__in=JOB_KINDS).order_by("pk")
+
+
+def count_running_jobs(using: str) -> dict[tuple[str, ...], float]:
+    """Return the numbers of running jobs by their kinds, read from the database connection `using`."""
+    running = Job.objects.using(using).filter(state=Job.State.RUNNING).order_by().values_list("kind")
+    return {(kind,): 0.0 for kind in JOB_KINDS} | {(kind,): float(n) for kind, n in running.annotate(n=Count("*"))}
+
+
+@frees_room
+def delete_old_jobs() -> None:
+    """Delete jobs that ended longer ago than the setting says, and the files of all that have ended."""
+    if settings.JOB_DAYS:
+        oldest_kept = timezone.now() - timedelta(days=settings.JOB_DAYS)
+        Job.objects.exclude(state=Job.State.RUNNING).filter(ended_at__lt=oldest_kept).delete()
+    delete_files_of_ended_jobs()
+
+
+def delete_files_of_ended_jobs() -> None:
+    """Delete the folders of jobs that do not run; of those without a row, the old ones."""
+    folders = list(_jobs_folder().iterdir()) if _jobs_folder().exists() else []
+    states = dict(Job.objects.filter(public_id__in=[one.name for one in folders]).values_list("public_id", "state"))
+    for folder in folders:
+        state = states.get(folder.name)
+        with contextlib.suppress(OSError):
+            if state is None:
+                is_unused = time.time() - folder.stat().st_mtime > _SECONDS_OF_UPLOADS
+            else:
+                is_unused = state != Job.State.RUNNING
+            if is_unused:
+                shutil.rmtree(folder)
+
+
+def job_folder(job_id: str) -> Path:
+    """Return the folder for files of a job, which whoever needs it makes; it is deleted when the job has ended."""
+    return _jobs_folder() / job_id
+
+
+def job_data(job: Job) -> dict[str, Any]:
+    """Return a job as the API shows it."""
+    return {
+        "id": job.public_id,
+        "kind": job.kind,
+        "library": job.library or None,
+        "state": job.state,
+        "done": job.done,
+        "total": job.total,
+        "error": job.error or None,
+        "result": job.result,
+        "created_at": timestamp(job.created_at),
+        "ended_at": None if job.ended_at is None else timestamp(job.ended_at),
+    }
+
+
+def folder_id() -> str:
+    """Return the id of this data folder; made on the first call, once even if several processes start together."""
+    path = settings.DATA_DIR / _FOLDER_ID_FILE
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text().strip()
+    # Complete before it has its name.
+    with tempfile.NamedTemporaryFile("w", dir=settings.DATA_DIR, prefix=f".{_FOLDER_ID_FILE}.") as draft:
+        draft.write(secrets.token_hex(8))
+        draft.flush()
+        os.fsync(draft.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft.name, path)
+    return path.read_text().strip()
+
+
+def _jobs_folder() -> Path:
+    folder: Path = settings.DATA_DIR / "jobs"
+    return folder
