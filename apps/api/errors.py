@@ -39,6 +39,7 @@ from apps.libraries.errors import (
     TooSlow,
     pointer,
 )
+from apps.libraries.validation import detail_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,32 +92,6 @@ _FAILURES: dict[Failure, tuple[str, int]] = {
     Failure.FULL: (FULL, 30),
     Failure.UNAVAILABLE: ("The database {name} did not answer, or its files cannot be used. Try again.", 5),
     Failure.DAMAGED: (DAMAGED, 60),
-}
-
-# What pydantic's own errors say here; a `validation_error` of `apps.libraries.fields` brings its own sentence.
-_SENTENCES = {
-    "missing": "is required",
-    "string_type": "must be a string",
-    "int_type": "must be an integer",
-    "int_from_float": "must be an integer",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "list_type": "must be an array",
-    "tuple_type": "must be an array",
-    "too_short": "must have at least one item",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-}
-
-# The same for errors that name a bound, by its name.
-_BOUNDS = {
-    "expected": "must be one of {}",
-    "le": "must be at most {:g}",
-    "ge": "must be at least {:g}",
-    "gt": "must be greater than {:g}",
-    "max_length": "must have at most {} characters",
 }
 
 # The settings that limit lists, by the lists' names.
@@ -293,14 +268,7 @@ def _detail(item: ErrorDetails, body: str) -> str:
         return _unknown_field(item["loc"], body)
     if item["type"] == "too_long":
         return _too_many_items(item["loc"][-1], context)
-    if "detail" in context:
-        return str(context["detail"])
-    if item["type"] in _SENTENCES:
-        return _SENTENCES[item["type"]]
-    for name, sentence in _BOUNDS.items():
-        if name in context:
-            return sentence.format(context[name])
-    return item["msg"]
+    return detail_of(item)
 
 
 def _unknown_field(location: Sequence[int | str], body: str) -> str:

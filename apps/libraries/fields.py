@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, TypeAlias
 
+import numpy as np
 import orjson
 from django.conf import settings
 from pydantic import (
@@ -343,6 +344,8 @@ class LargeBody:
 def _take_vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
     if isinstance(info.context, LargeBody) and (row := info.context.take(value)) is not None:
         return row
+    if isinstance(value, np.ndarray):
+        return value
     try:
         vector: AnyVector = handler(value)
     except ValidationError:

@@ -3,6 +3,7 @@
 libraries    create, update, delete
 documents    create, replace (PUT), update, delete
 chunks       upsert, insert, update, delete
+imports      rows that come from elsewhere, with their places and times
 reembedding  a library's move to another embedding model
 embedding    the vectors that a write makes of its texts
 sql          the SQL that they share

@@ -56,7 +56,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         if write.mode == "insert":
             check_unused("A chunk", ids, sql.chunk_keys(library, ids), pointers)
         if not write.create_documents:
-            _document_keys(library, chunks, pointers, create=False)
+            find_documents(library, chunks, pointers, create=False)
     given = embed_missing(model, chunks, pointers, missing)
 
     with sql.write_transaction():
@@ -65,8 +65,8 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         stored = sql.claim_chunks(library, ids)
         if write.mode == "insert":
             check_unused("A chunk", ids, stored, pointers)
-        documents = _document_keys(library, chunks, pointers, create=write.create_documents)
-        places = _places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
+        documents = find_documents(library, chunks, pointers, create=write.create_documents)
+        places = find_places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
         rows = [
             ChunkRow(
@@ -114,7 +114,7 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         if absent:
             faults = [Fault(f"/chunks/{i}/id", "names no chunk of this library") for i in absent]
             raise NotFound("A chunk to be updated does not exist.", faults)
-        documents = _document_keys(library, changes, pointers, create=write.create_documents)
+        documents = find_documents(library, changes, pointers, create=write.create_documents)
         _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded, documents)
         record_change("update_chunks", library=library_id, count=len(ids))
     return WriteResult(ids, created=0, updated=len(ids))
@@ -133,7 +133,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         library = sql.lock_library(library_id)
         bind_model(library, embedded.model, {})
         before = _match_chunk(library, chunk_id, if_match)
-        documents = _document_keys(library, [update], [""], create=False)
+        documents = find_documents(library, [update], [""], create=False)
         _change(library, [before], [update], [""], embedded, documents)
         record_change("update_chunk", library=library_id, target=chunk_id, count=1)
         return selectors.written_chunk(before.key)
@@ -251,7 +251,7 @@ def _change(
     have_vectors = sql.embedded_keys(library, changed)
     with_vector = []
     rows = []
-    places = _places(documents, changes, stored)
+    places = find_places(documents, changes, stored)
     for i, (before, change, (document_key, position)) in enumerate(zip(stored, changes, places, strict=True)):
         text, embed_text = _texts(before, change)
         if change.is_set("embedding"):
@@ -269,7 +269,7 @@ def _change(
     sql.put_vectors(library, [stored[i].key for i in with_vector], vectors)
 
 
-def _document_keys(
+def find_documents(
     library: Library, chunks: Sequence[ChunkInput | ChunkUpdate], pointers: Sequence[str], *, create: bool
 ) -> dict[str, int]:
     """The keys of the documents that chunks name, by id; those that do not exist are made if `create` says so.
@@ -294,7 +294,7 @@ def _document_keys(
     return keys | {row.public_id: row.pk for row in rows}
 
 
-def _places(
+def find_places(
     keys: Mapping[str, int], chunks: Sequence[ChunkInput | ChunkUpdate], stored: Sequence[StoredChunk | None]
 ) -> list[tuple[int | None, int | None]]:
     """The document key and the position of each chunk after its write; one that joins a document comes last in it.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -207,11 +208,18 @@ def next_position(document_key: int) -> int:
     return 0 if last is None else last + 1
 
 
-def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Iterable[Float32 | None]) -> None:
-    """Store new chunks, in the order given, and their vectors [dimension], None for none."""
+def insert_chunks(
+    library: Library,
+    rows: Sequence[ChunkRow],
+    vectors: Iterable[Float32 | None],
+    created_at: Sequence[datetime | None] | None = None,
+) -> None:
+    """Store new chunks, in the order given, and their vectors [dimension], None for none. They are created now, or at
+    the times that `created_at` has for them."""
     if not rows:
         return
     now = _now()
+    created = [now] * len(rows) if created_at is None else [_parameter(at) or now for at in created_at]
     dialect = dialect_of(connection)
     with connection.cursor() as cursor:
         dialect.insert(
@@ -219,7 +227,10 @@ def insert_chunks(library: Library, rows: Sequence[ChunkRow], vectors: Iterable[
             "INSERT INTO vectordb_chunk"
             " (library_id, document_id, public_id, text, embed_text, metadata, position, expires_at, created_at,"
             " updated_at)",
-            [(library.pk, row.document_key, row.public_id, *_columns(row), now, now) for row in rows],
+            [
+                (library.pk, row.document_key, row.public_id, *_columns(row), at, now)
+                for row, at in zip(rows, created, strict=True)
+            ],
         )
     statement = "SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id"
     keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
@@ -307,6 +318,12 @@ def _insert_vectors(generation: int, keys: Sequence[int], vectors: Iterable[Floa
 def delete_chunks(keys: Sequence[int]) -> int:
     """Delete chunks by key, and return their number. A trigger deletes their embeddings."""
     return execute("DELETE FROM vectordb_chunk WHERE id", keys)
+
+
+@lru_cache(maxsize=4096)
+def _parameter(moment: datetime | None) -> Any:
+    """A time as statements take it; rows that were written together share theirs."""
+    return expiry.parameter(moment)
 
 
 def _now() -> Any:

@@ -1,0 +1,84 @@
+"""Rows as they travel between a library and a file, or another database.
+
+A row is what the API takes: a dictionary of JSON values, times as RFC 3339. Only vectors are arrays, where they are not
+base64 or a list. What is left out has its default; an unknown field refuses the row.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Required, TypedDict
+
+from apps.engine.vectors import Float32
+
+# What one transaction takes: other writers wait for no more than that.
+ROWS_PER_BATCH: Final = 2000
+BYTES_PER_BATCH: Final = 16 << 20
+
+
+class LibraryData(TypedDict, total=False):
+    """A library's own fields, as POST /libraries takes them."""
+
+    id: str
+    name: str
+    description: str
+    dimension: int | None
+    metric: str
+    index_type: str
+    index_params: dict[str, Any]
+    embedding: dict[str, str] | None
+    metadata: dict[str, Any]
+    unindexed: list[str]
+
+
+class DocumentData(TypedDict, total=False):
+    """A document's own fields."""
+
+    id: Required[str]
+    title: str
+    source: str
+    metadata: dict[str, Any]
+    expires_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class ChunkData(TypedDict, total=False):
+    """A chunk with its vector: float32 [dimension], base64 or numbers; null for none, left out to have the library's
+    model make it. Without an id it gets one, without a position it comes last in its document."""
+
+    id: str
+    text: str
+    embed_text: str | None
+    metadata: dict[str, Any]
+    document_id: str | None
+    position: int | None
+    expires_at: str | None
+    created_at: str
+    updated_at: str
+    embedding: Float32 | str | list[float] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that are stored together, by where they are in their source, such as "line 17".
+
+    Documents are stored before the chunks, which may name them. `refused` says of what is no row why. `next` is JSON:
+    given to the source again, it goes on after this batch. `done` is how much of the source's `total` has been read.
+    """
+
+    documents: Mapping[str, DocumentData] = field(default_factory=dict)
+    chunks: Mapping[str, ChunkData] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    next: Any = None
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read: the library's own fields, where they are known, and the rows. `total` is how much there is to be
+    read, in whatever `Batch.done` counts, None where nobody knows; `unit` is the name of one of these."""
+
+    library: LibraryData
+    batches: Iterator[Batch]
+    total: int | None = None
+    unit: str = "row"
