@@ -20,6 +20,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from apps.access.limits import prepare as prepare_counters
+from apps.operations.edge.listener import Shares
 from apps.operations.edge.worker import Worker
 from apps.search.cache import views
 from apps.telemetry import processes, slots
@@ -90,7 +91,7 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
         super().__init__(app)
         # While workers are replaced there are twice as many, and a signal may ask for more.
         columns = 4 * settings.WORKERS + 8
-        self.counters, self.free_columns = prepare_counters(columns), list(range(columns))
+        self.counters, self.shares, self.free_columns = prepare_counters(columns), Shares(columns), list(range(columns))
 
     def manage_workers(self) -> None:
         super().manage_workers()
@@ -156,12 +157,14 @@ def _before_fork(arbiter: _Supervisor, worker: Any) -> None:
     """Give a worker a column of its own in the counters, which it inherits."""
     # Were there ever more workers than columns, some would share the first, whose counts are right until one dies.
     worker.column = arbiter.counters.column = arbiter.free_columns.pop() if arbiter.free_columns else 0
+    worker.shares = arbiter.shares
     _freeze_heap()
 
 
 def _after_death(arbiter: _Supervisor, worker: Any) -> None:
     """What a worker ran when it died runs no more."""
     arbiter.counters.clear(worker.column)
+    arbiter.shares.leave(worker.column)
     if worker.column not in arbiter.free_columns:
         arbiter.free_columns.append(worker.column)
 

@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,6 +14,7 @@ from threading import Event
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from tests.api.problems import assert_refused
@@ -175,6 +176,26 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def running(shared: Server) -> Server:
     """A server that tests may stop."""
     return shared if shared.process is not None else shared.start()
+
+
+@pytest.mark.any_database
+def test_each_worker_takes_its_share_of_those_who_connect_at_once(running: Server) -> None:
+    workers = running.workers()
+    fewest, rounds, clients = 0, 10, 8
+    for _ in range(rounds):
+        with ExitStack() as stack:
+            for _ in range(clients):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", running.port))
+            until(lambda: sum(connections_of(workers)) == clients, "all have been taken")
+            fewest += min(connections_of(workers))
+        until(lambda: not sum(connections_of(workers)), "all have been let go")
+    assert fewest > rounds * clients / 4
+
+
+def connections_of(workers: Sequence[psutil.Process]) -> list[int]:
+    return [sum(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections()) for worker in workers]
 
 
 def test_a_reload_under_load_fails_no_request(running: Server, keep: bool, pool: ThreadPoolExecutor) -> None:

@@ -13,7 +13,7 @@ REFUSED     A request was refused, and the client was told so. What it sends is 
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -46,11 +46,12 @@ _TOO_SLOW = Refused("request_timeout", "The request did not arrive within 10 s, 
 @dataclass
 class Room:
     """What the connections of a worker may take up together. Those with the earliest deadlines give way when it is too
-    much. `kept_bytes` are of bodies and answers."""
+    much. `kept_bytes` are of bodies and answers. `tell_connections` is told how many there are."""
 
     connections: int
     kept_bytes: int
     body_bytes: int
+    tell_connections: Callable[[int], None]
     _uncounted: int = 0
 
     def keep(self, size: int, connections: "Collection[Connection]") -> None:
@@ -99,6 +100,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._room.tell_connections(len(self.connections))
         if len(self.connections) > self._room.connections:
             min(self.connections, key=lambda one: one.deadline).hang_up()  # type: ignore[union-attr]
 
@@ -106,6 +108,7 @@ class Connection(HttpToolsProtocol):
         # uvicorn tells the latest request that its client is gone; the one that is answered must know.
         self.cycle = self._running
         super().connection_lost(exc)
+        self._room.tell_connections(len(self.connections))
         # They refer to this connection, and so their bodies would stay until the garbage collector comes.
         self.pipeline.clear()
         self.cycle = None  # type: ignore[assignment]

@@ -1,33 +1,46 @@
 """gunicorn's worker: uvicorn's, with an eye on time."""
 
 import asyncio
-import contextlib
 import logging
 import resource
 from functools import partial
 from typing import Any
 
 from django.conf import settings
+from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from apps.libraries.dialects import FilesState, database_files
 from apps.operations.edge.connections import Connection, Room
+from apps.operations.edge.listener import Listener, Shares
 from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
 
 class _Server(Server):
-    """uvicorn's server, which at its end takes in those that have connected already."""
+    """uvicorn's server, whose connections come from `Listener`s."""
+
+    def __init__(self, config: Config, worker: "Worker") -> None:
+        super().__init__(config)
+        self._worker = worker
+        self._listeners: list[Listener] = []
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup([])
+        protocol: Any = partial(self.config.http_protocol_class, self.config, self.server_state, {})  # type: ignore
+        self._worker.tell_connections(0)
+        self._listeners = [Listener(one, protocol, self._is_least) for one in sockets]
+
+    def _is_least(self, coming: int) -> bool:
+        count = len(self.server_state.connections) + coming
+        return self._worker.shares.is_least(self._worker.column, count)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        protocol: Any = partial(self.config.http_protocol_class, self.config, self.server_state, {})  # type: ignore
-        for listener in sockets:
-            # The system would reset those that are in the queue when the last worker closes it.
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    await asyncio.get_running_loop().connect_accepted_socket(protocol, listener.accept()[0])
+        self._worker.shares.leave(self._worker.column)
+        for listener in self._listeners:
+            await listener.close()
         await super().shutdown(sockets)
 
 
@@ -37,21 +50,32 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     _server: Server | None = None
     CONFIG_KWARGS = {"loop": "uvloop", "ws": "none", "lifespan": "off", "proxy_headers": False, "server_header": False}
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # A master that has several workers gives them shares in common.
+        self.shares, self.column = Shares(1), 0
+
     def set_gauges(self) -> None:
         """Set what metrics tell of this worker's requests."""
         metrics.RUNNING.set(self.wsgi.threads_running.running)
         metrics.WAITING.set(self.wsgi.threads_running.waiting)
         metrics.CONNECTIONS.set(len(self._server.server_state.connections) if self._server else 0)
 
+    def tell_connections(self, count: int) -> None:
+        """Tell the other workers how many connections this one has, as long as it takes more."""
+        if self._server is not None and not self._server.should_exit:
+            self.shares.set(self.column, count)
+
     async def _serve(self) -> None:
         limits = settings.LIMITS
         # A request opens files, too.
         most_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        room = Room(most_connections, 2 * (limits.body_bytes + limits.answer_bytes), limits.body_bytes)
+        kept_bytes = 2 * (limits.body_bytes + limits.answer_bytes)
+        room = Room(most_connections, kept_bytes, limits.body_bytes, self.tell_connections)
         self.config.app, self.config.http = self.wsgi, partial(Connection, room=room)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self._install_sigquit_handler()
-        self._server = server = _Server(self.config)
+        self._server = server = _Server(self.config, self)
         self._tick(server)
         await server.serve(self.sockets)
 
