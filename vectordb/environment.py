@@ -189,6 +189,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_AUDIT_DAYS": (90, _whole(0, 36_500)),
     "VECTORDB_JOB_DAYS": (30, _whole(0, 36_500)),
+    "VECTORDB_IDEMPOTENCY_HOURS": (24, _whole(1, 8760)),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),
     "VECTORDB_LOG_FORMAT": ("console", _one_of("console", "json")),
     "VECTORDB_LOG_REQUESTS": (1, _switch),

@@ -60,6 +60,7 @@ AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
 AUDIT_DAYS: int = _values["VECTORDB_AUDIT_DAYS"]
 JOB_DAYS: int = _values["VECTORDB_JOB_DAYS"]
+IDEMPOTENCY_HOURS: int = _values["VECTORDB_IDEMPOTENCY_HOURS"]
 LOG_LEVEL: str = _values["VECTORDB_LOG_LEVEL"]
 LOG_FORMAT: str = _values["VECTORDB_LOG_FORMAT"]
 LOG_REQUESTS: bool = _values["VECTORDB_LOG_REQUESTS"]
@@ -187,7 +188,9 @@ CORS_ALLOW_HEADERS = [
     *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "traceparent"),
     *("x-api-key", "x-request-id"),
 ]
-CORS_EXPOSE_HEADERS = ["ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+CORS_EXPOSE_HEADERS = [
+    *("ETag", "Idempotent-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
+]
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["apps.api.renderers.JSONRenderer", "apps.api.renderers.BrowsableAPIRenderer"],

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from apps.access.idempotency import mark_carried_out
 from apps.access.models import AuditEntry
 from apps.access.requests import SERVER, current_principal, current_request_id
 
@@ -17,8 +18,10 @@ def record_change(action: str, *, library: str = "", target: str = "", count: in
     """Add an entry for a change in the transaction at hand.
 
     `target` says what was changed within the library or the server, such as the id of a document; `count` is how many
-    chunks, documents or other things. What the server does by itself, as maintenance does, is none of it.
+    chunks, documents or other things. What the server does by itself, as maintenance does, is none of it. A request
+    with an Idempotency-Key is marked as carried out.
     """
+    mark_carried_out()
     principal = current_principal.get()
     if principal is SERVER or not settings.AUDIT_DAYS:
         return

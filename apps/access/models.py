@@ -1,4 +1,4 @@
-"""The tables of access: keys, and the audit trail."""
+"""The tables of access: keys, the audit trail, and requests that are carried out once."""
 
 from django.db import models
 from django.utils import timezone
@@ -74,3 +74,30 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.library}".strip()
+
+
+class IdempotentRequest(models.Model):
+    """A request with an Idempotency-Key that was carried out. Its row is written in the transaction of its change, and
+    gets the answer afterwards."""
+
+    # Who asked, and the key that they sent.
+    principal = models.CharField(max_length=KEY_NAME_MAX_LENGTH + 16)
+    key = models.CharField(max_length=255)
+    # The SHA-256 of method, path, query and body, in hexadecimal.
+    fingerprint = models.CharField(max_length=64)
+    # Random: tells the row of one attempt from that of another with the same key.
+    token = models.CharField(max_length=32)
+    created_at = models.DateTimeField(default=timezone.now)
+    # Null while there is no answer.
+    status = models.PositiveSmallIntegerField(null=True)
+    headers = models.JSONField(default=dict)
+    # Null too where the answer had a secret.
+    body = models.BinaryField(null=True)
+
+    class Meta:
+        db_table = "vectordb_idempotent_request"
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["principal", "key"], name="vectordb_idempotent_request_key")]
+
+    def __str__(self) -> str:
+        return f"{self.principal} {self.key}"

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
 
 from apps.api.errors import CONTENT_TYPE
+from apps.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from apps.api.v1.examples import SAMPLE
 from apps.api.v1.operation import Operation
 from apps.api.v1.schemas import Health, Problem, Readiness
@@ -26,6 +27,8 @@ def _header(name: str, description: str, **options: Any) -> OpenApiParameter:
 
 
 _IF_MATCH = _header("If-Match", "Write only if this is still the ETag; 412 otherwise.")
+_IF_NONE_MATCH = _header("If-None-Match", "`*`: create only; 412 if it exists.")
+_KEY = _header(KEY_HEADER, "The request is carried out once, however often it is sent with this key.")
 _ETAG = _header("ETag", "Names this state of the resource, for If-Match.", response=["200"])
 
 
@@ -35,8 +38,9 @@ _PROBLEMS = (
     ("operation", "401", "No key, or one that is not good, expired or revoked."),
     ("operation", "403", "The key's scopes do not reach."),
     ("path", "404", "What the path or the body names does not exist."),
+    (KEY_HEADER, "409", "An id or the Idempotency-Key is taken, or the library has, or gets, another embedding model."),
     ("body", "409", "An id is taken, or the library has, or gets, another embedding model."),
-    ("If-Match", "412", "The resource has changed since its ETag was read."),
+    ("If-Match", "412", "The resource has changed since its ETag was read, or exists where it is to be created."),
     ("body", "413", "The body is too large."),
     ("body", "415", "The body is not application/json."),
     ("body", "502", "The embedding provider failed; nothing was written."),
@@ -92,6 +96,11 @@ class AutoSchema(_AutoSchema):
             found.append(_ETAG)
         if self.view.has_etag and self.method in ("PUT", "PATCH", "DELETE"):
             found.append(_IF_MATCH)
+        if self.view.has_etag and self.method == "PUT":
+            found.append(_IF_NONE_MATCH)
+        if self.view.takes_idempotency_key(self.method):
+            statuses = [str(status) for status in self.operation.statuses]
+            found += [_KEY, _header(REPLAYED_HEADER, "`true` where an earlier answer is repeated.", response=statuses)]
         return found
 
     def get_examples(self) -> list[OpenApiExample]:

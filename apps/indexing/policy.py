@@ -40,7 +40,8 @@ class IndexingPolicy:
     # opens the newest files, or loads all rows.
     keep_changes: int = 20_000
     prune_batch: int = 10_000
-    # Expired chunks and documents that one short transaction deletes, and such transactions of one round of upkeep.
+    # Expired chunks and documents, or answers kept for Idempotency-Keys, that one short transaction deletes, and such
+    # transactions of one round of upkeep.
     expired_batch: int = 1_000
     expired_batches: int = 20
     # Entries of the audit trail that one round of upkeep deletes where they are old.

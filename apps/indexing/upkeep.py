@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from django.db import DatabaseError, close_old_connections, connection
 from django.db.models import Count
 
 from apps.access.audit import delete_old_entries
+from apps.access.idempotency import delete_old_requests
 from apps.indexing.indexer import TRANSIENT_ERRORS, Indexer
 from apps.indexing.policy import DEFAULT_POLICY, IndexingPolicy
 from apps.libraries.dialects import database_name, dialect_of, frees_room, note_if_damaged
@@ -34,9 +35,9 @@ def retry_later_on_transient_errors(what: str) -> Iterator[None]:
 
 
 def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_sweep_due: bool = True) -> bool:
-    """Sweep index files, prune the change log and the audit trail, if `is_sweep_due`, then delete what has expired and
-    run the database's own upkeep, which cost next to nothing where there is nothing to do. Return True if all
-    succeeded."""
+    """Sweep index files, prune the change log, the audit trail and the answers kept for Idempotency-Keys, if
+    `is_sweep_due`, then delete what has expired and run the database's own upkeep, which cost next to nothing where
+    there is nothing to do. Return True if all succeeded."""
     is_swept = is_database_done = False
     # A full disk stops the database's upkeep; sweeping may make room.
     with retry_later_on_transient_errors("sweeping of index files"):
@@ -47,6 +48,7 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
         if is_sweep_due:
             prune_changes(policy)
             frees_room(delete_old_entries)(limit=policy.audit_batch)
+            _delete_in_steps(frees_room(delete_old_requests), policy)
         delete_expired_rows(policy)
         dialect_of(connection).upkeep(connection)
         is_database_done = True
@@ -54,9 +56,13 @@ def run_upkeep(indexer: Indexer, policy: IndexingPolicy = DEFAULT_POLICY, *, is_
 
 
 def delete_expired_rows(policy: IndexingPolicy = DEFAULT_POLICY) -> bool:
-    """Delete chunks and documents that have expired, in steps between which others write. Return True if none is left;
-    the next round goes on."""
-    steps = (delete_expired(limit=policy.expired_batch) for _ in range(policy.expired_batches))
+    """Delete chunks and documents that have expired. Return True if none is left; the next round goes on."""
+    return _delete_in_steps(delete_expired, policy)
+
+
+def _delete_in_steps(delete: Callable[..., int], policy: IndexingPolicy) -> bool:
+    """Delete what has expired in steps between which others write. Return True if none is left."""
+    steps = (delete(limit=policy.expired_batch) for _ in range(policy.expired_batches))
     return any(deleted < policy.expired_batch for deleted in steps)
 
 

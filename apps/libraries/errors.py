@@ -9,7 +9,7 @@ LibraryError
 │   └── ModelMismatch    a request that names another embedding model than the library's
 │       └── ModelChanged   a library whose model changed while the request was embedded
 ├── TooSlow              the time of a request is up
-└── PreconditionFailed   the If-Match of a request is not the current ETag
+└── PreconditionFailed   the If-Match of a request is not the current ETag, or what it is to create exists
 """
 
 from collections.abc import Iterable, Sequence
@@ -82,4 +82,4 @@ class TooSlow(LibraryError):
 
 
 class PreconditionFailed(LibraryError):
-    """The resource has changed since the client read it."""
+    """The resource has changed since the client read it, or exists where the request is to create it."""

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.api.problems import assert_refused
+from tests.threads import in_threads
 
 X = [1, 0, 0]
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,3 +86,16 @@ def test_a_changed_chunk_changes_the_tag_of_its_document(client: httpx.Client, l
     refused = client.put(f"/libraries/{library}/documents/d", json=put, headers={"If-Match": tag})
     assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
     assert client.get(f"/libraries/{library}/chunks/c").json()["metadata"] == {"a": 1}
+
+
+def test_put_of_a_document_that_only_creates(client: httpx.Client, documents: str) -> None:
+    path, body, creates = f"{documents}/new", {"chunks": [{"embedding": X}]}, {"If-None-Match": "*"}
+    puts = [lambda: client.put(path, json=body, headers=creates)] * 4
+    assert sorted(response.status_code for response in in_threads(*puts)) == [201, 412, 412, 412]
+    tag = client.get(path).headers["ETag"]
+    refused = client.put(path, json=body | {"title": "changed"}, headers=creates)
+    assert_refused(refused, 412, "precondition_failed")
+    assert client.get(path).headers["ETag"] == tag
+    assert_refused(client.put(path, json=body, headers={"If-None-Match": tag}), 400, "invalid")
+    assert client.delete(path).status_code == 204
+    assert client.put(path, json=body, headers=creates).status_code == 201

@@ -57,8 +57,11 @@ def test_deletes_make_room_on_a_full_disk(small_disk: Path) -> None:
 
         for number in range(20):
             ids = [f"{number}-{i}" for i in range(10)]
-            deleted = client.post("/libraries/large/chunks/delete", json={"ids": ids})
-            assert deleted.json() == {"deleted": 10}
+            for _ in range(2):
+                # The answer is kept on the full disk, too.
+                key = {"Idempotency-Key": f"{number}"}
+                deleted = client.post("/libraries/large/chunks/delete", json={"ids": ids}, headers=key)
+                assert deleted.json() == {"deleted": 10}
             assert client.delete(f"/libraries/large/chunks/{number}-19").status_code == 204
             assert reserve.stat().st_size == 0
             assert_full(client)

@@ -1,6 +1,7 @@
 """What the endpoints share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -12,7 +13,8 @@ from rest_framework.views import APIView
 
 from apps.access.authorization import Scope, authorize
 from apps.access.requests import SAFE_METHODS, Principal, Refused
-from apps.api.errors import Denied
+from apps.api.errors import Denied, Problem
+from apps.api.idempotency import KEY_HEADER, answer_once
 from apps.api.parameters import Parameters, parse_parameters
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import is_id, is_library_id
@@ -42,6 +44,7 @@ class ApiView(APIView):
     scopes: ClassVar[Mapping[str, Scope]] = {}
     # Whether the endpoint is the server's own, out of reach for a key of some libraries.
     is_server_wide: ClassVar[bool] = False
+    post: Callable[..., Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -51,6 +54,22 @@ class ApiView(APIView):
         if request.method in self.allowed_methods:
             self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")
+        if KEY_HEADER in request.headers and self.takes_idempotency_key(request.method):
+            self.post = partial(answer_once, self.post, request.headers[KEY_HEADER], self.principal)
+
+    @classmethod
+    def takes_idempotency_key(cls, method: str | None) -> bool:
+        """Whether a method is a POST that changes something."""
+        return method == "POST" and hasattr(cls, "post") and cls.scopes.get("POST", "write") in ("write", "admin")
+
+    @property
+    def creates_only(self) -> bool:
+        """Whether a PUT is to create something, by If-None-Match. Raise Problem for another value of it than an
+        asterisk."""
+        given = self.request.headers.get("If-None-Match")
+        if given not in (None, "*"):
+            raise Problem("invalid", "The header If-None-Match must be an asterisk: a PUT that only creates.")
+        return given is not None
 
     def check_permissions(self, request: Request) -> None:
         """Raise Denied where whoever asks may not. REST framework's pages ask this too, for each of their forms."""

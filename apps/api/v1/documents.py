@@ -74,7 +74,11 @@ class Document(ApiView):
         write = parse(request, DocumentWrite)
         with record(write.profile, began) as profile:
             data, is_new = services.replace_document(
-                library_id=library_id, document_id=document_id, document=write, if_match=self.if_match
+                library_id=library_id,
+                document_id=document_id,
+                document=write,
+                if_match=self.if_match,
+                creates_only=self.creates_only,
             )
         data |= profile_data(profile)
         path = path_to("libraries", library_id, "documents", document_id)

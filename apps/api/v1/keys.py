@@ -138,7 +138,7 @@ class Keys(ApiView):
     def get(self, request: Request) -> Response:
         return respond(page_data(page_of(KeyRow.objects.all(), self.query.limit, self.query.cursor, _key_data)))
 
-    @operation("create_key", "Make a key", schemas.KeyCreated, KeyCreate, statuses=(201,))
+    @operation("create_key", "Make a key", schemas.KeyCreated, KeyCreate, statuses=(201,), has_secret=True)
     def post(self, request: Request) -> Response:
         create = parse(request, KeyCreate)
         made = services.create_key(
@@ -184,7 +184,7 @@ class KeyRotation(ApiView):
     is_server_wide = True
     name = "Rotate"
 
-    @operation("rotate_key", "Give a key another secret", schemas.KeyCreated, KeyRotate)
+    @operation("rotate_key", "Give a key another secret", schemas.KeyCreated, KeyRotate, has_secret=True)
     def post(self, request: Request, key_id: str) -> Response:
         rotate = parse(request, KeyRotate, empty=b"{}")
         return respond(

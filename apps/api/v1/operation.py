@@ -12,7 +12,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Operation:
-    """The id of an operation, a line about it, and the models of its body and of its answers."""
+    """The id of an operation, a line about it, the models of its body and of its answers, and whether these have a
+    secret."""
 
     name: str
     summary: str
@@ -20,6 +21,7 @@ class Operation:
     body: type[Input] | None
     statuses: tuple[int, ...]
     description: str | None
+    has_secret: bool
 
 
 def operation(
@@ -30,11 +32,14 @@ def operation(
     *,
     statuses: Iterable[int] = (200,),
     description: str | None = None,
+    has_secret: bool = False,
 ) -> Callable[[_Method], _Method]:
-    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204."""
+    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204.
+    An answer that `has_secret` is never stored."""
 
     def describe(method: _Method) -> _Method:
-        method.operation = Operation(name, summary, answer, body, tuple(statuses), description)  # type: ignore[attr-defined]
+        described = Operation(name, summary, answer, body, tuple(statuses), description, has_secret)
+        method.operation = described  # type: ignore[attr-defined]
         return method
 
     return describe

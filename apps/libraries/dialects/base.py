@@ -88,9 +88,9 @@ class Dialect(ABC):
 
     @abstractmethod
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
-        """Try, without waiting, to lock the library `key` for maintenance among all hosts that share the database, and
-        return whether that succeeded. The lock ends with `unlock` or the connection. It saves work; correctness must
-        not depend on it."""
+        """Try, without waiting, to lock a number below 2^59 among all that share the database, and return whether that
+        succeeded: the key of a library for maintenance, or that of a request. The lock ends with `unlock`, the
+        connection or the process. It saves work; correctness must not depend on it."""
 
     @abstractmethod
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:

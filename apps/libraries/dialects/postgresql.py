@@ -142,7 +142,7 @@ _TRIGGERS = {
     "vectordb_embedding_log_truncate": ("AFTER TRUNCATE ON vectordb_embedding", "FOR EACH STATEMENT", _RESTART),
 }
 
-# Advisory locks are numbers that all who use the database share: "vdb" and a library's key.
+# Advisory locks are numbers that all who use the database share: "vdb" and the key of what is locked.
 _LOCKS = int.from_bytes(b"vdb") << 40
 
 _BUSY_STATES = {"40001", "40P01", "55P03", "57014"}

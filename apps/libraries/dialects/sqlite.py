@@ -14,6 +14,7 @@ from django.db.utils import DatabaseError
 
 from apps.libraries.dialects import reserve
 from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState
+from apps.libraries.dialects.sqlite_backend import locks
 from apps.libraries.dialects.sqlite_backend.files import files_of
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
@@ -200,11 +201,10 @@ class SQLiteDialect(Dialect):
         return sql.replace("%s", "?")
 
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
-        """Return True: one process maintains a data folder."""
-        return True
+        return locks.try_lock(f"{connection.settings_dict['NAME']}-locks", key)
 
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
-        """Do nothing: nothing was locked."""
+        locks.unlock(f"{connection.settings_dict['NAME']}-locks", key)
 
     def json_text(self, column: str) -> str:
         return column

@@ -14,7 +14,7 @@ from apps.engine.vectors import Float32
 from apps.libraries import selectors
 from apps.libraries.chunking import split_texts
 from apps.libraries.dialects import frees_room
-from apps.libraries.errors import Invalid, NotFound
+from apps.libraries.errors import Invalid, NotFound, PreconditionFailed
 from apps.libraries.fields import AnyVector
 from apps.libraries.ids import INVISIBLE, is_visible
 from apps.libraries.inputs import (
@@ -75,19 +75,25 @@ def _create(
 
 
 def replace_document(
-    *, library_id: str, document_id: str, document: DocumentInput, if_match: str | None = None
+    *,
+    library_id: str,
+    document_id: str,
+    document: DocumentInput,
+    if_match: str | None = None,
+    creates_only: bool = False,
 ) -> tuple[dict[str, Any], bool]:
     """Make the document exactly this; return what became of its chunks, as the API shows it, and whether it is new.
 
     Chunks match by id, those without an id by equal text, metadata and vector. A matching chunk whose content is equal
     is kept; its position may change. Chunks without a vector keep the stored one of their text, or get one. Raises
-    NotFound (library, or a document that cannot be made by this id), PreconditionFailed, Conflict (a chunk's id in use
-    elsewhere, or another embedding model), Invalid, and what the embedding provider raises.
+    NotFound (library, or a document that cannot be made by this id), PreconditionFailed (also where it `creates_only`,
+    and there is one), Conflict (a chunk's id in use elsewhere, or another embedding model), Invalid, and what the
+    embedding provider raises.
     """
     if document.is_set("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
     document = document.model_copy(update={"id": document_id})
-    return _replace(library_id, [document], [""], named_models(document), if_match)[0]
+    return _replace(library_id, [document], [""], named_models(document), if_match, creates_only)[0]
 
 
 def upsert_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
@@ -108,6 +114,7 @@ def _replace(
     pointers: Sequence[str],
     named: Mapping[str, EmbeddingModel],
     if_match: str | None = None,
+    creates_only: bool = False,
 ) -> list[tuple[dict[str, Any], bool]]:
     ids = [document.id for document in documents]
     check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
@@ -119,6 +126,8 @@ def _replace(
         if if_match is not None:
             _check_match(if_match, library_id, *ids)
         stored = Document.objects.in_bulk(sql.claim_documents(library, ids).values())
+        if creates_only and stored:
+            raise PreconditionFailed("There is a document with this id already, so nothing was written.")
         stored = {row.public_id: row for row in stored.values()}
         vectors = check_vectors(library, content.vectors, content.pointers)
         replaced = []

@@ -1,0 +1,82 @@
+"""Requests with an Idempotency-Key: answered once, and repeated from what was stored."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from django.db import DatabaseError, Error, connection
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.idempotency import current_attempt, find_request, new_attempt, still_running, store_answer
+from apps.access.limits import kind_of
+from apps.access.models import IdempotentRequest
+from apps.access.requests import Principal
+from apps.api.bodies import read
+from apps.api.errors import Problem
+from apps.api.renderers import dumps
+from apps.libraries.dialects import dialect_of, frees_room
+
+logger = logging.getLogger(__name__)
+
+KEY_HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotent-Replayed"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+def answer_once(
+    handler: Callable[..., Response], key: str, principal: Principal, request: Request, **kwargs: Any
+) -> Response:
+    """Answer a request by `handler`, or as it was answered before. Raises Refused where it is another request or still
+    runs, Problem where its answer is not there, and what the handler raises: then the request may be sent again, unless
+    its change was committed."""
+    if not _KEY.fullmatch(key):
+        raise Problem("invalid", f"The header {KEY_HEADER} must have 1 to 255 ASCII characters; a UUID is a good key.")
+    path, query = request.path_info.encode(), request.META["QUERY_STRING"].encode("latin-1")
+    attempt = new_attempt(principal, key, b"POST", path, query, read(request))
+    if stored := find_request(attempt):
+        return _replay(stored)
+    dialect = dialect_of(connection)
+    if not dialect.try_lock(connection, attempt.lock_key):
+        raise still_running()
+    reset = current_attempt.set(attempt)
+    try:
+        # It may have ended between the look and the lock.
+        if stored := find_request(attempt):
+            return _replay(stored)
+        response = handler(request, **kwargs)
+        body = None if handler.operation.has_secret else dumps(response.data)  # type: ignore[attr-defined]
+        # Which type it has is decided when it is rendered.
+        headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}
+        # The answer to a delete may take the room that is reserved for deletes.
+        store = frees_room(store_answer) if kind_of("POST", request.path_info) == "delete" else store_answer
+        try:
+            store(attempt, response.status_code, headers, body)
+        except DatabaseError as error:
+            logger.warning("the answer to a request with an %s could not be stored: %s", KEY_HEADER, error)
+        return response
+    finally:
+        current_attempt.reset(reset)
+        try:
+            dialect.unlock(connection, attempt.lock_key)
+        except Error:
+            # A lock of PostgreSQL's ends with its connection.
+            connection.close()
+
+
+def _replay(stored: IdempotentRequest) -> Response:
+    if stored.body is None:
+        raise _lost(stored)
+    headers = stored.headers | {REPLAYED_HEADER: "true"}
+    return Response(orjson.loads(bytes(stored.body)), status=stored.status, headers=headers)
+
+
+def _lost(stored: IdempotentRequest) -> Problem:
+    if stored.status is None:
+        why = "the server stopped before it could keep the answer"
+    else:
+        why = "its answer had a secret, which is kept nowhere"
+    detail = f"This request was carried out before, and is not again; {why}. Read what it was to change."
+    return Problem("idempotency_answer_lost", detail, headers=stored.headers)
