@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -94,6 +96,13 @@ def test_changes_of_keys_name_the_key_that_asked_and_the_key_that_was_changed(cl
     assert [entry["action"] for entry in mine] == ["create_key", "update_key", "rotate_key", "revoke_key"]
     assert made["key"] not in response.text
     assert rotated["key"] not in response.text
+
+
+@pytest.mark.django_db
+def test_what_a_command_changes_is_under_its_name() -> None:
+    call_command("create_key", "by hand", scope="read", stdout=StringIO())
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.name, entry.key_id) == ("create_key", "manage.py create_key", "")
 
 
 @pytest.mark.django_db

@@ -4,9 +4,10 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
+from apps.access.management.base import AuditedCommand
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError, NotFound
@@ -33,7 +34,7 @@ def one_sentence_errors() -> Iterator[None]:
         ) from error
 
 
-class LibrariesCommand(BaseCommand):
+class LibrariesCommand(AuditedCommand):
     """A command for the libraries that are named, or for all."""
 
     def add_arguments(self, parser: CommandParser) -> None:

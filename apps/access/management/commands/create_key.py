@@ -3,15 +3,16 @@
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from apps.access.authorization import KEY_SCOPES, check_pattern
 from apps.access.keys import create_key
+from apps.access.management.base import AuditedCommand
 from apps.access.models import KEY_NAME_MAX_LENGTH
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     help = "Make an API key and print it. It is stored as a hash, so it cannot be shown again."
 
     def add_arguments(self, parser: CommandParser) -> None:
