@@ -1,6 +1,7 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 # make audit: what is known to be unsafe, in the code and in what it requires; needs PyPI.
 # make clients: clients generated from the schema, against a server.
+# make wheel: the package vectordb-server, into dist.  make test-wheel: build it, install it elsewhere, ask it; needs PyPI.
 # make superuser: an account for the admin.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model install dev serve superuser test test-postgresql lint audit clients bench format requirements
+.PHONY: model install dev serve superuser test test-postgresql lint audit clients bench format requirements wheel test-wheel
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -57,6 +58,12 @@ audit: $(VENV)/.dev
 clients: $(VENV)/.dev
 	cd tests/clients && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --no-audit --no-fund
 	$(BIN)/python -m tests.clients
+
+wheel: $(VENV)/.dev
+	$(BIN)/uv build --quiet --out-dir dist .
+
+test-wheel: $(VENV)/.dev
+	$(BIN)/python -m tests.wheel
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m apps.engine.kernels

@@ -95,10 +95,10 @@ def test_a_url_names_a_file(url: str, file: str) -> None:
     assert environment.sqlite_file(url) == Path(file)
 
 
-def test_the_default_data_folder_is_in_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_relative_data_folder_begins_at_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VECTORDB_DATA_DIR", raising=False)
-    assert environment.read()["VECTORDB_DATA_DIR"] == Path(__file__).parents[1] / "data"
+    assert environment.read()["VECTORDB_DATA_DIR"] == tmp_path / "data"
     monkeypatch.setenv("VECTORDB_DATA_DIR", "elsewhere")
     assert environment.read()["VECTORDB_DATA_DIR"] == tmp_path / "elsewhere"
 

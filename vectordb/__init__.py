@@ -1,1 +1,3 @@
-"""The Django project: settings, root URLs, WSGI entry point."""
+"""The Django project: settings, root URLs, command line, WSGI entry point."""
+
+__version__ = "0.1.0"

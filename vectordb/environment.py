@@ -21,7 +21,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from apps.embeddings.config import DEFAULT_MODELS, Config
 
-CHECKOUT: Path = Path(__file__).resolve().parent.parent
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -253,8 +252,6 @@ def read() -> dict[str, Any]:
         except ValueError as error:
             shown = "(hidden)" if name.endswith(_HIDDEN) else repr(text)
             raise ImproperlyConfigured(f"{name}={shown} cannot be used: it {error}.") from None
-    if "VECTORDB_DATA_DIR" not in os.environ:
-        values["VECTORDB_DATA_DIR"] = CHECKOUT / "data"
     longest = values["VECTORDB_REQUEST_TIMEOUT"]
     for name in ("VECTORDB_BUSY_TIMEOUT", "VECTORDB_EMBEDDING_TIMEOUT"):
         if values[name] >= longest:

@@ -10,10 +10,11 @@ import environ
 from django.utils.functional import SimpleLazyObject
 from django.utils.log import CallbackFilter
 
+from apps.control_groups import memory_limits
 from apps.embeddings.config import Config
-from vectordb import environment
+from vectordb import __version__, environment
 
-BASE_DIR = environment.CHECKOUT
+VERSION = __version__
 
 _values = environment.read()
 LIMITS = environment.limits(_values)
@@ -26,9 +27,8 @@ THREADS: int = _values["VECTORDB_THREADS"]
 REQUEST_TIMEOUT: int = _values["VECTORDB_REQUEST_TIMEOUT"]
 BUSY_TIMEOUT: int = _values["VECTORDB_BUSY_TIMEOUT"]
 INDEX_DIR: Path = DATA_DIR / "index"
-MEMORY_BUDGET: int = (
-    _values["VECTORDB_MEMORY_MB"] << 20 or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-)
+_memory = min((os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(limit for _, limit in memory_limits())))
+MEMORY_BUDGET: int = _values["VECTORDB_MEMORY_MB"] << 20 or _memory // 2
 EMBEDDINGS = Config(
     provider=_values["VECTORDB_EMBEDDING_PROVIDER"],
     model=_values["VECTORDB_EMBEDDING_MODEL"],
@@ -207,7 +207,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": BASE_PATH}] if BASE_PATH else [],
     "TITLE": "vectordb",
     "DESCRIPTION": "A vector database server: libraries of documents of chunks, searched by vector, text and words.",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a search token."},

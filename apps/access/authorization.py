@@ -13,6 +13,7 @@ from django.db.models.functions import Substr
 from django.db.models.lookups import Exact
 
 from apps.access.requests import Principal, Refused
+from apps.installation import PROGRAM
 
 Scope: TypeAlias = Literal["search", "read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("search", "read", "write", "admin")
@@ -23,7 +24,7 @@ _PATTERN = re.compile(r"[^\s/*\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}\*?|\*")
 PATTERN_RULE = "must be the id of a library, or the beginning of ids with an asterisk behind, such as docs-*"
 
 UNKNOWN_CALLER = (
-    "Send an API key in the header Authorization: Bearer <key>, or X-API-Key. `manage.py create_key` makes one; the "
+    f"Send an API key in the header Authorization: Bearer <key>, or X-API-Key. `{PROGRAM} create_key` makes one; the "
     "first start of a server has left one in the file admin_key of its data folder."
 )
 

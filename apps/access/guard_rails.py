@@ -10,6 +10,7 @@ from time import monotonic
 from django.conf import settings
 
 from apps.access.requests import Refused
+from apps.control_groups import memory_limits
 
 _SECONDS_TO_KEEP = 1.0
 _MOST = 100
@@ -72,17 +73,11 @@ def _machine_percent() -> float:
 
 
 def _group_percents(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
-    """Of each control group (version 2) that this process is in and that has a limit."""
-    with suppress(OSError):
-        group = next((line[3:] for line in Path("/proc/self/cgroup").read_text().split() if line[:3] == "0::"), "/")
-        folder = root / group.lstrip("/")
-        for above in (folder, *folder.parents):
-            if above.is_relative_to(root):
-                with suppress(OSError, KeyError, ValueError, ZeroDivisionError):
-                    limit = int((above / "memory.max").read_text())
-                    kept = _numbers((above / "memory.stat").read_text())
-                    used = int((above / "memory.current").read_text()) - kept["active_file"] - kept["inactive_file"]
-                    yield 100 * used / limit
+    for group, limit in memory_limits(root):
+        with suppress(OSError, KeyError, ValueError, ZeroDivisionError):
+            kept = _numbers((group / "memory.stat").read_text())
+            used = int((group / "memory.current").read_text()) - kept["active_file"] - kept["inactive_file"]
+            yield 100 * used / limit
 
 
 def _numbers(text: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ import os
 import threading
 from functools import lru_cache
 
+from apps import installation
 from apps.embeddings.config import Config, config
 from apps.embeddings.errors import NotInstalled, UnknownProvider
 from apps.embeddings.provider import Provider
@@ -20,9 +21,6 @@ PROVIDERS = {
     "openai": "OpenAI",
     "cohere": "Cohere",
 }
-# The first is in base.txt wherever it need not be compiled.
-_OTHER_COMMANDS = {"wordllama": "python -m pip install wordllama", "sentence_transformers": "make model"}
-
 _lock = threading.Lock()
 
 
@@ -42,9 +40,9 @@ def provider_type(name: str) -> type[Provider]:
 
 def install_command(name: str) -> str:
     """The command that installs the package of the provider `name`."""
-    if name in _OTHER_COMMANDS:
-        return _OTHER_COMMANDS[name]
-    return f"python -m pip install --require-hashes -r requirements/embeddings-{name.replace('_', '-')}.txt"
+    if name == "wordllama":  # it is required wherever it need not be compiled
+        return "python -m pip install wordllama"
+    return installation.install_command("model" if name == "sentence_transformers" else f"embeddings-{name}")
 
 
 def provider(name: str, model: str) -> Provider:

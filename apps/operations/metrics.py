@@ -72,7 +72,7 @@ def _family(one: Instrument, series: Series) -> object:
 def _look() -> None:
     """Set what is looked up now. None of it costs more where more is stored."""
     connection = connections[SNAPSHOT_ALIAS]
-    metrics.INFO.set(1, connection.vendor, platform.python_version())
+    metrics.INFO.set(1, settings.VERSION, connection.vendor, platform.python_version())
     metrics.MEMORY_BUDGET.set(settings.MEMORY_BUDGET)
     with contextlib.suppress(OSError):
         disk = shutil.disk_usage(settings.DATA_DIR)

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
+from apps.installation import PROGRAM
 from apps.libraries.dialects import dialect_of, is_damaged, note_if_damaged
 
 
@@ -42,14 +43,14 @@ def _database() -> str:
         executor = MigrationExecutor(connection)
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
         if pending:
-            return f"{len(pending)} migrations are not applied: run manage.py migrate"
+            return f"{len(pending)} migrations are not applied: run {PROGRAM} migrate"
         missing = dialect_of(connection).missing_triggers(connection)
     except DatabaseError as error:
         note_if_damaged(error)
         return f"is damaged: {error}" if is_damaged() else f"does not answer: {error}"
     if is_damaged():
-        return "is damaged: restore a backup; manage.py check_database says what is damaged"
-    return f"triggers are missing ({', '.join(missing)}): run manage.py migrate" if missing else "ok"
+        return f"is damaged: restore a backup; {PROGRAM} check_database says what is damaged"
+    return f"triggers are missing ({', '.join(missing)}): run {PROGRAM} migrate" if missing else "ok"
 
 
 def _data_dir() -> str:

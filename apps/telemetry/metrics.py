@@ -79,7 +79,14 @@ RESIDENT_BYTES = Gauge("vectordb_process_resident_bytes", "Memory, with shared a
 OPEN_FILES = Gauge("vectordb_process_open_files", "Open file descriptors.", "process")
 
 # Looked up when the metrics are asked for.
-INFO = Gauge("vectordb_info", "1, with the database and the version of Python.", "database", "python", is_shared=False)
+INFO = Gauge(
+    "vectordb_info",
+    "1, with the versions of the server and of Python.",
+    "version",
+    "database",
+    "python",
+    is_shared=False,
+)
 DATABASE_UP = Gauge("vectordb_database_up", "Whether the database answers.", is_shared=False)
 LIBRARIES = Gauge("vectordb_libraries", "Libraries.", is_shared=False)
 JOBS_RUNNING = Gauge("vectordb_jobs_running", "Jobs that run, or wait for their turn.", "kind", is_shared=False)

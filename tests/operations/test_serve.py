@@ -122,7 +122,7 @@ def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, chec
 
 
 def test_an_installation_that_cannot_compile_scans_and_says_so_once(folder: Path, checkout: Path) -> None:
-    server = Server(folder, checkout, VECTORDB_SAMPLE=1)
+    server = Server(folder, checkout, VECTORDB_SAMPLE=1, XDG_CACHE_HOME=checkout)
     try:
         with make_read_only(checkout):
             server.start(BOUND_BY_PERMISSIONS)

@@ -26,6 +26,7 @@ from apps.embeddings.config import DEFAULT_MODELS, PACKAGED_MODEL, Config
 from apps.embeddings.errors import ProviderFailed, UnknownModel
 from apps.embeddings.provider import Kind, Provider
 from apps.engine.vectors import Float32, to_float32
+from apps.installation import install_command
 
 logger = logging.getLogger(__name__)
 _progress: Any = transformers_logging
@@ -50,7 +51,7 @@ class SentenceTransformers(Provider):
         if self._path is None:
             remedy = (
                 f"It is not on this machine. There are the folders of models, by their path, and {PACKAGED} after "
-                "`make model` in the server's folder; docs/embeddings.md says how others come here."
+                f"`{install_command('model')}`; docs/embeddings.md says how others come here."
             )
             raise UnknownModel(self.name, model, remedy)
         self._device = config.sentence_transformers_device

@@ -22,7 +22,7 @@ may start without numba. Until then every search for vectors is an exact scan by
 is built that needs them. They release the interpreter's lock, start no threads, and survive a fork.
 
 `python -m apps.engine.kernels` compiles all of them. numba's cache lies beside this file, where Python keeps its own
-compiled code; it is code, and trusted as that is.
+compiled code, or in the user's own cache folder; it is code, and trusted as that is.
 """
 
 import importlib
@@ -32,9 +32,9 @@ from typing import Any
 from apps.engine.kernels import cache
 
 MISSING = (
-    "The compiled search functions are missing on this machine, and the installation is read-only or they cannot be "
-    "compiled: every search is an exact scan, and no other index is built. Run `python -m apps.engine.kernels` as the "
-    "owner of the installation, and restart the server."
+    "The compiled search functions are missing on this machine, and they cannot be compiled or kept: every search is "
+    "an exact scan, and no other index is built. Let the server write to ~/.cache (or XDG_CACHE_HOME), or run "
+    "`python -m apps.engine.kernels` as the owner of the installation, and restart the server."
 )
 
 _modules: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """Compile the kernels once per machine: one process compiles, at low priority, and those that need them wait for it.
 
-A stamp beside numba's cache says for which sources, numba and processor the cache is complete.
+numba's cache lies beside the sources. Where that is of another machine and cannot be written to, as in a container, it
+lies in the user's own cache folder. A stamp in it says for which sources, numba and processor it is complete.
 """
 
 import fcntl
@@ -20,25 +21,29 @@ from typing import IO
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = Path(__file__).parent
-_STAMP = _FOLDER / "__pycache__" / "compiled"
+_SOURCES = Path(__file__).parent
 NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_numbers", "string_search")
 
 # numba reads this when it is imported.
-os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.BesideSource")
+os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.Locator")
+
+
+@cache
+def folder() -> Path:
+    """Where numba's cache is for this process."""
+    beside = _SOURCES / "__pycache__"
+    if _is_complete(beside) or _is_writable(beside):
+        return beside
+    # Versions that one user has side by side do not replace each other's code.
+    own = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vectordb", fingerprint()[:16])
+    # Code that somebody else may have put there is not run. Without a home the path is relative.
+    is_own = own.is_absolute() and (not os.path.exists(own) or own.stat().st_uid == os.geteuid())
+    return own if is_own else beside
 
 
 def is_complete() -> bool:
     """Whether all kernels are compiled, for this machine."""
-    try:
-        return _STAMP.read_text() == fingerprint()
-    except OSError:
-        return False
-
-
-def is_writable() -> bool:
-    """Whether this process may compile into the cache."""
-    return os.access(_STAMP.parent if _STAMP.parent.exists() else _FOLDER, os.W_OK)
+    return _is_complete(folder())
 
 
 def compile_once() -> bool:
@@ -46,14 +51,25 @@ def compile_once() -> bool:
 
     One process at a time compiles; others wait for it here.
     """
-    if is_complete() or not is_writable():
+    if is_complete() or not _is_writable(folder()):
         return is_complete()
-    _STAMP.parent.mkdir(exist_ok=True)
-    with _STAMP.with_suffix(".lock").open("w") as lock:
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder() / "compiled.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_complete():
             _compile_apart(lock)
     return is_complete()
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return (folder / "compiled").read_text() == fingerprint()
+    except OSError:
+        return False
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(next(path for path in (folder, *folder.parents) if os.path.exists(path)), os.W_OK)
 
 
 def compile_here() -> None:
@@ -67,7 +83,7 @@ def compile_here() -> None:
     os.nice(19)
     for name in NAMES:
         importlib.import_module(f"apps.engine.kernels.{name}")
-    _STAMP.write_text(fingerprint())
+    (folder() / "compiled").write_text(fingerprint())
 
 
 def _compile_apart(lock: IO[str]) -> None:
@@ -77,7 +93,7 @@ def _compile_apart(lock: IO[str]) -> None:
     # The lock is held as long as one of both processes lives.
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=_FOLDER.parents[2],
+        cwd=_SOURCES.parents[2],
         stdin=subprocess.PIPE,
         pass_fds=[lock.fileno()],
         start_new_session=True,  # the terminal's Ctrl-C is for the server, with which this ends
@@ -91,7 +107,7 @@ def _compile_apart(lock: IO[str]) -> None:
 def fingerprint() -> str:
     """What the cached code depends on: sources, numba, Python and the processor."""
     found = hashlib.sha256()
-    for source in sorted(_FOLDER.glob("[!_]*.py")):
+    for source in sorted(_SOURCES.glob("[!_]*.py")):
         found.update(source.read_bytes())
     found.update(f"{importlib.metadata.version('numba')} {platform.python_version()} {_processor()}".encode())
     return found.hexdigest()

@@ -13,10 +13,11 @@ from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
+from apps.installation import PROGRAM
 from apps.libraries.dialects import reserve
 from apps.libraries.dialects.base import Failure
 
-REMEDY = "Restore a backup; `manage.py check_database` says what is damaged."
+REMEDY = f"Restore a backup; `{PROGRAM} check_database` says what is damaged."
 DAMAGED = f"The database {{name}} is damaged, and nothing is written to it. {REMEDY}"
 FULL = (
     "The disk of the database {name} is full; nothing was written. Make room there, or delete chunks, a few hundred at "

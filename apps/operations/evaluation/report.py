@@ -44,7 +44,7 @@ class Report:
             queries = {name: run["queries"] for name, run in data["runs"].items()}
             return cls(data["library"], data["judgements"], int(data["count"]), runs, queries)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidReport(f"{path} is no report of manage.py evaluate --json") from error
+            raise InvalidReport(f"{path} is no report of evaluate --json") from error
 
     def table(self, earlier: "Report | None" = None) -> str:
         """A line for each run; with `earlier`, the differences from it in parentheses."""

@@ -9,6 +9,8 @@ from apps.libraries.dialects import create_database, dialect_of
 
 
 class Command(migrate.Command):
+    help = "Upgrade the database to this version. The command serve does it too."
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         # Before the system checks, which ask the database what it can do.
         create_database(connections[options["database"]])

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from apps.embeddings.errors import EmbeddingError
 from apps.engine import kernels
+from apps.installation import install_command
 from apps.libraries.errors import LibraryError
 from apps.operations.evaluation import measures
 from apps.operations.evaluation.judgements import InvalidJudgements, example, read_judgements
@@ -28,8 +29,6 @@ from apps.operations.evaluation.runs import (
     unknown_ids,
 )
 from apps.operations.management.base import one_sentence_errors
-
-_INSTALL = "python -m pip install --require-hashes -r requirements/evaluate.txt"
 
 
 class Command(BaseCommand):
@@ -80,7 +79,7 @@ class Command(BaseCommand):
         if options["max_drop"] is not None and options["compare"] is None:
             raise CommandError("--max-drop needs --compare FILE")
         if find_spec("pytrec_eval") is None:
-            raise CommandError(f"evaluate needs pytrec-eval-terrier. Install it: {_INSTALL}")
+            raise CommandError(f"evaluate needs pytrec-eval-terrier. Install it: {install_command('evaluate')}")
         kernels.load()
         try:
             earlier = None if options["compare"] is None else Report.load(options["compare"])

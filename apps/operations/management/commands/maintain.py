@@ -31,7 +31,7 @@ _SECONDS_BETWEEN_TRIES = 5.0
 class Command(BaseCommand):
     help = (
         "Build index files, run jobs, move libraries to other embedding models, delete what has expired, prune the "
-        "change log, keep the database in shape. `manage.py serve` starts this by itself."
+        "change log, keep the database in shape. The command serve starts this by itself."
     )
 
     # `serve` has run them.

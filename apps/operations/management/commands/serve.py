@@ -17,6 +17,7 @@ from apps.embeddings.errors import NotInstalled
 from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
 from apps.engine.indexes import registry
+from apps.installation import PROGRAM
 from apps.libraries.dialects import create_database, database_name, is_damaged
 from apps.libraries.models import Library
 from apps.operations import sample
@@ -67,7 +68,7 @@ class Command(BaseCommand):
     def _greet(self, made: NewKey | None) -> None:
         url = f"http://{settings.BIND}"
         libraries = f"{url}/api/v1/libraries"
-        self.stdout.write(f"\nServing {settings.DATA_DIR} on {url}")
+        self.stdout.write(f"\nvectordb {settings.VERSION} serves {settings.DATA_DIR} on {url}")
         self.stdout.write(f"  {url}/api/v1/   browse    {url}/api/docs   reference    {url}/admin/   admin")
         authorization = self._explain_keys(made)
         self.stdout.write("Try it:")
@@ -95,7 +96,7 @@ class Command(BaseCommand):
         if file.exists():
             self.stdout.write(f"An admin key is in the file {file}")
             return f'-H "Authorization: Bearer $(cat {shlex.quote(str(file))})" '
-        self.stdout.write("Requests need an API key; manage.py create_key makes one.")
+        self.stdout.write(f"Requests need an API key; {PROGRAM} create_key makes one.")
         return '-H "Authorization: Bearer $KEY" '
 
 

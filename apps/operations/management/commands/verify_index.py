@@ -7,6 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from apps.engine import kernels
 from apps.indexing.verification import verify_library
+from apps.installation import PROGRAM
 from apps.operations.management.base import LibrariesCommand, one_sentence_errors
 
 
@@ -39,7 +40,7 @@ class Command(LibrariesCommand):
 
         self.for_each(options["library"], verify)
         if differing:
-            raise CommandError(f"The database is right. Rebuild: manage.py rebuild_index {' '.join(differing)}")
+            raise CommandError(f"The database is right. Rebuild: {PROGRAM} rebuild_index {' '.join(differing)}")
 
 
 def _positive(text: str) -> int:

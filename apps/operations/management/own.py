@@ -1,0 +1,17 @@
+"""This program's own commands, among all those that Django finds."""
+
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+
+
+def own_commands() -> dict[str, BaseCommand]:
+    """Commands by name: those of the apps, and those for the accounts of people."""
+    apps = sorted((name, str(app)) for name, app in get_commands().items())
+    return {
+        name: load_command_class(app, name) for name, app in apps if app.startswith(("apps.", "django.contrib.auth"))
+    }
+
+
+def summary(command: BaseCommand) -> str:
+    """The first sentence of its help."""
+    return f"{command.help.partition('. ')[0].removesuffix('.')}."

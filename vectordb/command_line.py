@@ -1,0 +1,77 @@
+"""The command line, `manage.py` in a checkout and `vectordb` of the package: Django's, with `--data` and own help."""
+
+import argparse
+import os
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import ManagementUtility, get_commands
+from django.db import DatabaseError, OperationalError, ProgrammingError
+
+from vectordb import __version__
+
+# Before numpy is loaded: threads of BLAS spin between calls, which takes the cores from the other processes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main() -> None:
+    """Run the command that the process's arguments name; `--data` and `--version` may stand before or behind it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data")
+    parser.add_argument("--version", action="version", version=f"vectordb {__version__}")
+    options, sys.argv[1:] = parser.parse_known_args()
+    if options.data is not None:
+        os.environ["VECTORDB_DATA_DIR"] = options.data
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
+    try:
+        import vectordb.settings
+
+        _Utility(sys.argv).execute()
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
+    except (OperationalError, ProgrammingError) as error:
+        if not _is_without_tables():
+            raise
+        sys.exit(
+            f"There is no database of a server in {vectordb.settings.DATA_DIR} yet ({error}). Set VECTORDB_DATA_DIR "
+            "and DATABASE_URL as for the server, or start it once with the command serve."
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class _Utility(ManagementUtility):
+    """Django's, which lists this program's own commands first, with what they do."""
+
+    def main_help_text(self, commands_only: bool = False) -> str:
+        if commands_only:
+            return super().main_help_text(commands_only=True)
+        from apps.operations.management.own import own_commands, summary
+
+        own = own_commands()
+        width = max(map(len, own))
+        return "\n".join(
+            [
+                f"Usage: {self.prog_name} [--data FOLDER] COMMAND [OPTIONS]",
+                "",
+                "Commands:",
+                *(f"  {name:{width}}  {summary(command)}" for name, command in own.items()),
+                "",
+                f"Of Django: {', '.join(sorted(get_commands().keys() - own.keys()))}",
+                "",
+                "--data FOLDER    the data folder, in place of VECTORDB_DATA_DIR",
+                "--version        show the version",
+                "",
+                f"`{self.prog_name} COMMAND --help` shows what a command takes. Settings are environment variables.",
+            ]
+        )
+
+
+def _is_without_tables() -> bool:
+    from django.db import connection
+
+    try:
+        return "vectordb_library" not in connection.introspection.table_names()
+    except DatabaseError:
+        return connection.vendor == "sqlite" and not os.path.exists(connection.settings_dict["NAME"])
