@@ -1,0 +1,143 @@
+"""The client of the vectordb server.
+
+from vectordb_client import Client, F
+
+client = Client("http://127.0.0.1:8000", api_key="...")
+notes = client.libraries.create("notes", if_exists="get")
+notes.upsert(texts=["An apple a day keeps the doctor away."], metadatas=[{"year": 1866}])
+notes.query("healthy fruit", k=5, filter=F("year") >= 1800)
+"""
+
+from vectordb_client._binding import AsyncListing, Listing
+from vectordb_client._core import RequestInfo, ResponseInfo, Retry
+from vectordb_client.client import AsyncClient, Client
+from vectordb_client.documents import AsyncDocuments, Documents
+from vectordb_client.errors import (
+    APIError,
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    ConnectionFailed,
+    EmbeddingFailed,
+    EmbeddingRequired,
+    Fault,
+    Forbidden,
+    InvalidAnswer,
+    InvalidArgument,
+    JobFailed,
+    ModelMismatch,
+    NotFound,
+    PreconditionFailed,
+    RateLimited,
+    RequestTimedOut,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+    UploadFailed,
+    VectorDBError,
+    WaitTimedOut,
+)
+from vectordb_client.filters import F, Filter
+from vectordb_client.libraries import AsyncLibraries, Libraries
+from vectordb_client.library import AsyncLibrary, Library
+from vectordb_client.types import (
+    AuditEntry,
+    Chunk,
+    Chunks,
+    Diff,
+    Document,
+    DocumentRef,
+    Facet,
+    Facets,
+    FieldSummaries,
+    FieldSummary,
+    FolderReport,
+    Hit,
+    Hits,
+    IndexState,
+    JobInfo,
+    KeyInfo,
+    LibraryInfo,
+    NewKey,
+    Page,
+    QueryMeta,
+    RowError,
+    SearchToken,
+    Skipped,
+    Stats,
+    TypeSummary,
+    UploadReport,
+    WriteResult,
+)
+from vectordb_client.vectors import VectorLike
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APIError",
+    "AsyncClient",
+    "AsyncDocuments",
+    "AsyncLibraries",
+    "AsyncLibrary",
+    "AsyncListing",
+    "AuditEntry",
+    "BadRequest",
+    "BodyTooLarge",
+    "Chunk",
+    "Chunks",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "Diff",
+    "Document",
+    "DocumentRef",
+    "Documents",
+    "EmbeddingFailed",
+    "EmbeddingRequired",
+    "F",
+    "Facet",
+    "Facets",
+    "Fault",
+    "FieldSummaries",
+    "FieldSummary",
+    "Filter",
+    "FolderReport",
+    "Forbidden",
+    "Hit",
+    "Hits",
+    "IndexState",
+    "InvalidAnswer",
+    "InvalidArgument",
+    "JobFailed",
+    "JobInfo",
+    "KeyInfo",
+    "Libraries",
+    "Library",
+    "LibraryInfo",
+    "Listing",
+    "ModelMismatch",
+    "NewKey",
+    "NotFound",
+    "Page",
+    "PreconditionFailed",
+    "QueryMeta",
+    "RateLimited",
+    "RequestInfo",
+    "RequestTimedOut",
+    "ResponseInfo",
+    "Retry",
+    "RowError",
+    "SearchToken",
+    "ServerError",
+    "Skipped",
+    "Stats",
+    "TypeSummary",
+    "Unauthorized",
+    "Unavailable",
+    "UploadFailed",
+    "UploadReport",
+    "VectorDBError",
+    "VectorLike",
+    "WaitTimedOut",
+    "WriteResult",
+]

@@ -1,0 +1,162 @@
+"""The clients of a server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx2
+
+from vectordb_client import _routes as routes
+from vectordb_client._binding import Async, Resource, Sync, operation
+from vectordb_client._core import RequestInfo, ResponseInfo, Retry, Session, Steps, build_request
+from vectordb_client._runners import AsyncRunner, Runner
+from vectordb_client.errors import InvalidArgument
+from vectordb_client.libraries import AsyncLibraries, Libraries
+from vectordb_client.library import AsyncLibrary, Library
+
+_DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class _Client(Resource):
+    """A client of the server at `url`, safe for many threads (AsyncClient: for many tasks of one event loop).
+
+    `url` and `api_key` are VECTORDB_URL and VECTORDB_API_KEY of the environment where they are left out, and
+    http://127.0.0.1:8000. A search token is sent as a key is.
+
+    `timeout` is in seconds, or one of httpx2's `Timeout(connect=, read=, write=, pool=)`. `retry` is a `Retry`, or how
+    many attempts there are. `on_request` and `on_response` are called around each attempt. `transport`, `verify` and
+    `proxy` are those of httpx2. Connections are kept and shared; a child of the process makes its own.
+
+    >>> with Client(url, api_key=key) as client:
+    ...     client.health()
+    'ok'
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float | httpx2.Timeout | None = 60.0,
+        retry: Retry | int = Retry(),  # noqa: B008
+        headers: Mapping[str, str] | None = None,
+        max_connections: int = 100,
+        verify: Any = True,
+        proxy: Any = None,
+        transport: Any = None,
+        on_request: Callable[[RequestInfo], None] | None = None,
+        on_response: Callable[[ResponseInfo], None] | None = None,
+    ) -> None:
+        self.url = _root(url if url is not None else os.environ.get("VECTORDB_URL") or _DEFAULT_URL)
+        key = api_key if api_key is not None else os.environ.get("VECTORDB_API_KEY")
+        policy = Retry(attempts=retry) if isinstance(retry, int) else retry
+        limits = httpx2.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=max_connections,
+            # Less than servers and proxies keep an idle one, so that none is used while it is being closed.
+            keepalive_expiry=4.0,
+        )
+        options: dict[str, Any] = {
+            "timeout": timeout if isinstance(timeout, httpx2.Timeout) else httpx2.Timeout(timeout),
+            "limits": limits,
+            # Certificates take long to load, and are for nothing here.
+            "verify": verify if self.url.startswith("https:") else False,
+            "proxy": proxy,
+            "transport": transport,
+        }
+        sent = {"User-Agent": "vectordb-client", "Accept": "application/json", "Content-Type": "application/json"}
+        if key:
+            sent["Authorization"] = f"Bearer {key}"
+        sent.update(headers or {})
+        session = Session(policy, on_request, on_response)
+        super().__init__(self._make_runner(session, self.url, sent, options))
+
+    def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    @operation
+    def health(self) -> Steps[str]:
+        """Whether the server is alive: "ok"."""
+        answer = yield from self._session.call(build_request(routes.health))
+        return str(answer.json()["status"])
+
+    @operation
+    def ready(self) -> Steps[Mapping[str, str]]:
+        """Whether the server can work: its checks by name; Unavailable where one fails."""
+        answer = yield from self._session.call(build_request(routes.ready))
+        checks: Mapping[str, str] = answer.json()["checks"]
+        return checks
+
+    @operation
+    def metrics(self) -> Steps[str]:
+        """The server's metrics, in the format of Prometheus."""
+        answer = yield from self._session.call(build_request(routes.metrics))
+        return answer.content.decode()
+
+
+class Client(Sync, _Client):
+    __doc__ = _Client.__doc__
+
+    _runner: Runner
+
+    def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> Runner:
+        return Runner(session, url, headers, lambda: httpx2.Client(**options))
+
+    @property
+    def libraries(self) -> Libraries:
+        """The libraries: create, get, list, update, delete."""
+        return Libraries(self._runner)
+
+    def library(self, id: str) -> Library:
+        """The library of this id; nothing is asked of the server."""
+        return Library(self._runner, id)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._runner.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class AsyncClient(Async, _Client):
+    """As `Client`: the same names, to be awaited, and lists for `async for`. Use one in one event loop."""
+
+    _runner: AsyncRunner
+
+    def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> AsyncRunner:
+        return AsyncRunner(session, url, headers, lambda: httpx2.AsyncClient(**options))
+
+    @property
+    def libraries(self) -> AsyncLibraries:
+        """The libraries: create, get, list, update, delete."""
+        return AsyncLibraries(self._runner)
+
+    def library(self, id: str) -> AsyncLibrary:
+        """The library of this id; nothing is asked of the server."""
+        return AsyncLibrary(self._runner, id)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._runner.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+
+def _root(url: str) -> str:
+    root = url.rstrip("/").removesuffix("/api/v1")
+    if not root.startswith(("http://", "https://")):
+        raise InvalidArgument(f"url: {url!r} must begin with http:// or https://, such as {_DEFAULT_URL}")
+    return root
