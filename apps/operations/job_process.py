@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Self
 
 from django.conf import settings
@@ -15,6 +16,8 @@ from apps.transfer.jobs import waiting_jobs
 
 logger = logging.getLogger(__name__)
 
+# Where `apps` and `vectordb` are.
+_ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_BETWEEN_STARTS = 5.0
 _SECONDS_TO_END = 2.0
 
@@ -43,7 +46,7 @@ class JobProcess:
                 self._not_before = time.monotonic() + _SECONDS_BETWEEN_STARTS
         if time.monotonic() >= self._not_before and waiting_jobs().exists():
             # This program, wherever it is installed. The child ends when its standard input does.
-            path = os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")]))
+            path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "django", "run_jobs", "--child"],
                 env=os.environ | {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "vectordb.settings"},
