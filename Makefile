@@ -1,6 +1,7 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 # make audit: what is known to be unsafe, in the code and in what it requires; needs PyPI.
 # make clients: clients generated from the schema, against a server.
+# make test-integrations: the packages in integrations/, in an environment of their own, against a server.
 # make wheel: the package vectordb-server, into dist.  make test-wheel: build it, install it elsewhere, ask it; needs PyPI.
 # make superuser: an account for the admin.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
@@ -9,7 +10,7 @@ TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model install dev serve superuser test test-postgresql lint audit clients bench format requirements wheel test-wheel
+.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients bench format requirements wheel test-wheel
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -65,6 +66,12 @@ wheel: $(VENV)/.dev
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m tests.wheel
 
+# Each package's own tests and types. All are tested in one environment: frameworks do not mix with the server's requirements.
+INTEGRATIONS := integrations/.venv
+test-integrations: $(VENV)/.dev $(INTEGRATIONS)/.installed
+	$(BIN)/python -m tests.with_server sh -ec 'for project in integrations/*/pyproject.toml; do (cd "$$(dirname "$$project")"; \
+		../.venv/bin/mypy; ../.venv/bin/python -m pytest); done'
+
 bench: $(VENV)/.bench
 	@$(BIN)/python -m apps.engine.kernels
 	$(BIN)/python -m benchmarks
@@ -81,6 +88,7 @@ requirements: $(VENV)/.dev
 	for name in base dev bench; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
 		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
+	$(COMPILE) integrations/requirements.in -o integrations/requirements.txt
 	$(COMPILE) --constraints requirements/base.txt requirements/evaluate.in -o requirements/evaluate.txt
 	$(COMPILE) --constraints requirements/base.txt --override requirements/model-overrides.in requirements/model.in \
 		-o requirements/model.txt
@@ -104,3 +112,9 @@ $(VENV)/.bench: requirements/bench.txt | $(VENV)/bin/python
 	@echo "Installing the pinned requirements for benchmarks into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@ $(VENV)/.dev $(VENV)/.base
+
+$(INTEGRATIONS)/.installed: integrations/requirements.txt | $(VENV)/.dev
+	@echo "Installing the pinned requirements of the integrations into $(INTEGRATIONS) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INTEGRATIONS)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(INTEGRATIONS) integrations/requirements.txt
+	@touch $@
