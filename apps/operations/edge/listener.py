@@ -2,7 +2,7 @@
 
 All workers listen on the same sockets, and the system wakes them all. Who is quickest would take most: of eight clients
 that connect at once, one worker often got all eight, and the other one had nothing to do. So a worker that has more
-connections than another leaves the next one to it, for a moment.
+connections than another, by two, leaves the next one to it, for a moment.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# What a worker with fewer connections has to take the next one; it may be busy.
-_SECONDS_TO_TAKE = 0.005
+# How many connections more than another worker has are no reason to wait, and what that one has to take the next one.
+_SLACK = 1
+_SECONDS_TO_TAKE = 0.001
 _ABSENT = -1
 
 
@@ -36,20 +37,21 @@ class Shares:
         """The worker of `column` takes no more."""
         self._counts[column] = _ABSENT
 
-    def is_least(self, column: int, connections: int) -> bool:
-        """Return whether none but the worker of `column` has fewer than `connections`."""
+    def is_ahead(self, column: int, connections: int) -> bool:
+        """Return whether another worker than that of `column` has far fewer than `connections`."""
         others = (count for i, count in enumerate(self._counts) if i != column)
-        return all(count == _ABSENT or count >= connections for count in others)
+        return any(count != _ABSENT and count + _SLACK < connections for count in others)
 
 
 class Listener:
     """Takes connections from a listening socket, each for a `protocol`.
 
-    `is_least` tells whether no other worker has fewer than this one, which is about to have so many more as it is told.
+    `is_ahead` tells whether another worker has far fewer than this one, which is about to have so many more as it is
+    told.
     """
 
-    def __init__(self, listening: socket.socket, protocol: Callable[[], Any], is_least: Callable[[int], bool]) -> None:
-        self._socket, self._protocol, self._is_least = listening, protocol, is_least
+    def __init__(self, listening: socket.socket, protocol: Callable[[], Any], is_ahead: Callable[[int], bool]) -> None:
+        self._socket, self._protocol, self._is_ahead = listening, protocol, is_ahead
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: asyncio.TimerHandle | None = None
@@ -62,7 +64,7 @@ class Listener:
 
     def _find(self) -> None:
         """A connection is there, or was until another worker took it."""
-        if not self._is_least(len(self._tasks)) or self._take() is None:
+        if self._is_ahead(len(self._tasks)) or self._take() is None:
             self._loop.remove_reader(self._socket)
             self._waiting = self._loop.call_later(_SECONDS_TO_TAKE, self._take_what_is_left)
 

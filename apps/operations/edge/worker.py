@@ -31,11 +31,11 @@ class _Server(Server):
         await super().startup([])
         protocol: Any = partial(self.config.http_protocol_class, self.config, self.server_state, {})  # type: ignore
         self._worker.tell_connections(0)
-        self._listeners = [Listener(one, protocol, self._is_least) for one in sockets]
+        self._listeners = [Listener(one, protocol, self._is_ahead) for one in sockets]
 
-    def _is_least(self, coming: int) -> bool:
+    def _is_ahead(self, coming: int) -> bool:
         count = len(self.server_state.connections) + coming
-        return self._worker.shares.is_least(self._worker.column, count)
+        return self._worker.shares.is_ahead(self._worker.column, count)
 
     async def shutdown(self, sockets: Any = None) -> None:
         self._worker.shares.leave(self._worker.column)
