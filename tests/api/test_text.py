@@ -104,6 +104,16 @@ def test_without_a_model_text_is_refused_where_it_needs_one(client: httpx.Client
     assert ids(client, path, text="hello", vector=[1, 0, 0], mode="hybrid") == ["x"]
 
 
+@pytest.mark.parametrize("mode", ["vector", "hybrid"])
+def test_a_query_by_text_finds_nothing_where_nothing_was_ever_written(client: httpx.Client, mode: str) -> None:
+    path = f"/libraries/{client.post('/libraries', json={'name': 'N'}).json()['id']}"
+    assert ids(client, path, text="hello", mode=mode) == []
+    client.post(f"{path}/chunks", json={"chunks": [{"id": "x", "text": "hello", "embedding": None}]}).raise_for_status()
+    assert_refused(
+        client.post(f"{path}/query", json={"text": "hello", "mode": mode}), 400, "embedding_required", "/text"
+    )
+
+
 @pytest.mark.parametrize("width", [3, 384])
 @pytest.mark.parametrize("at", [0, 1])
 def test_no_model_is_taken_beside_vectors_of_the_request(client: httpx.Client, width: int, at: int) -> None:

@@ -28,10 +28,20 @@ from apps.search.unindexed import Paths, check_field, check_filter
 
 
 class EmbeddedTexts(NamedTuple):
-    """The vectors of a request's texts, by the pointer of their query, and the model that made them, if any did."""
+    """The vectors of a request's texts, by the pointer of their query, and the model that made them, if any did.
+
+    None are made for a library that was never written to: it may still get a model, and has nothing to compare with.
+    """
 
     model: EmbeddingModel | None
     vectors: Mapping[str, Float32]
+    is_never_written: bool = False
+
+    def fits(self, state: LibraryState) -> bool:
+        """Whether queries of the library in this state can use these."""
+        if self.is_never_written:
+            return _is_never_written(state)
+        return self.model is None or self.model == state.embedding
 
 
 # Of the candidates of boosts, this part are the first ranks for certain, as far as an index is certain of any.
@@ -50,6 +60,8 @@ def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedText
     with open_snapshot() as snapshot:
         state = snapshot.existing_library(library_id)
     _check_models(state, specs)
+    if _is_never_written(state):
+        return EmbeddedTexts(None, {}, is_never_written=True)
     if state.embedding is None:
         raise EmbeddingRequired(
             "This library has no embedding model; POST to its /reembed gives it one, and its chunks vectors of it.",
@@ -115,6 +127,11 @@ def _candidates(spec: QuerySpec) -> int:
     if spec.boost:
         return spec.depth
     return max(spec.offset + spec.k, spec.mmr_ranks or 0)
+
+
+def _is_never_written(state: LibraryState) -> bool:
+    """Whether the library has no model, no dimension, and never had a chunk."""
+    return state.embedding is None and state.dimension is None and state.position.seq == 0
 
 
 def _needs_model(spec: QuerySpec) -> bool:

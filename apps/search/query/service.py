@@ -59,7 +59,7 @@ def _answer(library_id: str, specs: Mapping[str, QuerySpec]) -> list[dict[str, A
             with stage("embed"):
                 embedded = embed_texts(library_id, specs)
             with open_library(library_id, budget) as library:
-                if embedded.model is not None and embedded.model != library.state.embedding:
+                if not embedded.fits(library.state):
                     continue
                 with stage("plan"):
                     requests = make_requests(library, specs, embedded.vectors)
