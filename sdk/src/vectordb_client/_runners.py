@@ -124,7 +124,14 @@ class Runner(_Base):
 
 
 class AsyncRunner(_Base):
-    """Runs steps by a client of asyncio."""
+    """Runs steps by clients of asyncio: each event loop has one, as a connection belongs to the loop that made it."""
+
+    def __init__(self, session: Session, root: str, headers: Mapping[str, str], make: Callable[[], Any]) -> None:
+        super().__init__(session, root, headers, make)
+        self.forget_pool()
+
+    def forget_pool(self) -> None:
+        self._of_loops: dict[asyncio.AbstractEventLoop, httpx2.AsyncClient] = {}
 
     async def run(self, steps: Steps[T]) -> T:
         """Do what the steps ask for; return their result."""
@@ -147,7 +154,7 @@ class AsyncRunner(_Base):
 
     async def _send(self, send: Send) -> Answer:
         self._check_open()
-        http: httpx2.AsyncClient = self._http or self._open()
+        http = self._of_loops.get(asyncio.get_running_loop()) or self._open()
         request = send.request
         try:
             content = request.body if request.source is None else _async_blocks(request.source)
@@ -169,13 +176,16 @@ class AsyncRunner(_Base):
 
     def _open(self) -> httpx2.AsyncClient:
         http: httpx2.AsyncClient = self._make()
-        self._http = http
+        # Those of loops that have ended can be used no more.
+        self._of_loops = {loop: one for loop, one in self._of_loops.items() if not loop.is_closed()}
+        self._of_loops[asyncio.get_running_loop()] = http
         return http
 
     async def close(self) -> None:
         self._is_closed = True
-        if self._http is not None:
-            await self._http.aclose()
+        http = self._of_loops.pop(asyncio.get_running_loop(), None)
+        if http is not None:
+            await http.aclose()
 
 
 def connection_error(error: Exception, request: Request) -> ConnectionFailed:

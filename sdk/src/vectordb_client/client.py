@@ -20,7 +20,7 @@ _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class _Client(Resource):
-    """A client of the server at `url`, safe for many threads (AsyncClient: for many tasks of one event loop).
+    """A client of the server at `url`, safe for many threads (AsyncClient: for many tasks).
 
     `url` and `api_key` are VECTORDB_URL and VECTORDB_API_KEY of the environment where they are left out, and
     http://127.0.0.1:8000. A search token is sent as a key is.
@@ -128,7 +128,8 @@ class Client(Sync, _Client):
 
 
 class AsyncClient(Async, _Client):
-    """As `Client`: the same names, to be awaited, and lists for `async for`. Use one in one event loop."""
+    """As `Client`: the same names, to be awaited, and lists for `async for`. Each event loop that
+    uses one has connections of its own; `close` closes those of the loop that calls it."""
 
     _runner: AsyncRunner
 
