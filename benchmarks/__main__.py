@@ -20,7 +20,6 @@ from benchmarks import (
     documents,
     expiry,
     filters,
-    guards,
     ingest,
     libraries,
     maintenance,
@@ -59,7 +58,6 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         libraries,
         delete,
         churn,
-        guards,
     )
 }
 

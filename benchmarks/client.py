@@ -4,7 +4,6 @@ A request costs it some 100 microseconds, connecting included, where httpx takes
 """
 
 import socket
-from collections.abc import Mapping
 from typing import Any, Self
 
 import orjson
@@ -23,11 +22,9 @@ def call(port: int, method: str, path: str, body: bytes | memoryview = b"") -> b
 
 
 class Connection:
-    """A connection to 127.0.0.1:`port` that is kept for many requests, all of which one worker answers and have the
-    same `headers`."""
+    """A connection to 127.0.0.1:`port` that is kept for many requests, all of which one worker answers."""
 
-    def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
-        self._headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -44,7 +41,7 @@ class Connection:
 
     def call(self, method: str, path: str, body: bytes | memoryview = b"") -> bytes:
         """As `call`."""
-        return _exchange(self._socket, method, path, body, f"keep-alive\r\n{self._headers}".removesuffix("\r\n"))
+        return _exchange(self._socket, method, path, body, "keep-alive")
 
 
 def _exchange(connection: socket.socket, method: str, path: str, body: bytes | memoryview, after: str) -> bytes:

@@ -182,7 +182,9 @@ class Session:
             else:
                 if answer.status >= 300:
                     failure = error_of(answer.status, answer.headers, answer.content)
-                    retry_after, may_retry = failure.retry_after, answer.status in _RETRIED
+                    retry_after = failure.retry_after
+                    # The other attempt was taken for lost, and is still being carried out.
+                    may_retry = answer.status in _RETRIED or failure.code == "idempotency_in_progress"
             seconds = time.perf_counter() - began
             wait = policy.wait(attempt, retry_after) if failure is not None and may_retry else None
             self._tell_response(info, answer, seconds, failure, wait)

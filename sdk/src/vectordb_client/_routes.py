@@ -55,3 +55,7 @@ revoke_key = Route("DELETE", _KEY)
 rotate_key = Route("POST", f"{_KEY}/rotate", is_idempotent=False)
 create_search_token = Route("POST", f"{_KEY}/search-token", is_idempotent=False)
 list_audit = Route("GET", f"{_API}/audit")
+
+list_jobs = Route("GET", f"{_API}/jobs")
+get_job = Route("GET", f"{_API}/jobs/{{job_id}}")
+cancel_job = Route("DELETE", f"{_API}/jobs/{{job_id}}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -50,43 +50,52 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Iterator[Row]:
-    """The chunks of a write. With `makes_ids`, one without an id is given one here, so that a request that is sent
-    twice writes once. Raise InvalidArgument where rows or columns cannot be used, and for a row when it is reached."""
+class Source(NamedTuple):
+    """Rows as they were given, and what makes a chunk of one, or raises InvalidArgument; `total` where it is known."""
+
+    rows: Iterable[Any]
+    encode: Callable[[Any], Row]
+    total: int | None
+
+
+def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> list[Row]:
+    """The chunks of a write, as `read_rows` reads them."""
+    source = read_rows(rows, columns, makes_ids=makes_ids)
+    return [source.encode(row) for row in source.rows]
+
+
+def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
+    """Where chunks come from: `rows`, or columns. With `makes_ids`, one without an id is given one here, so that a
+    request that is sent twice writes once. Raise InvalidArgument where rows or columns cannot be used."""
     given = [name for name, column in zip(Columns._fields, columns, strict=True) if column is not None]
     if rows is not None and given not in ([], ["expires_at"]):
         raise InvalidArgument(f"takes rows, or columns such as {given[0]}, not both")
+    if rows is not None and shape_of(rows) is not None and not hasattr(rows, "columns"):
+        columns, rows = Columns(vectors=rows, expires_at=columns.expires_at), None
     if rows is None:
         return _of_columns(columns, makes_ids)
-    if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
-        return _of_mappings(_of_frame(rows), columns.expires_at, makes_ids)
-    if shape_of(rows) is not None:
-        return _of_columns(Columns(vectors=rows, expires_at=columns.expires_at), makes_ids)
     if isinstance(rows, Mapping | Chunk):
         rows = [rows]
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise InvalidArgument(
             f"rows are dicts, a DataFrame or a matrix of vectors, not {type(rows).__name__}; texts= takes texts"
         )
-    return _of_mappings(rows, columns.expires_at, makes_ids)
+    total = len(rows) if isinstance(rows, Sized) else None
+    if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
+        rows = _of_frame(rows)
+    return Source(rows, lambda row: _of_mapping(row, columns.expires_at, makes_ids), total)
 
 
-def _of_columns(columns: Columns, makes_ids: bool) -> Iterator[Row]:
+def _of_columns(columns: Columns, makes_ids: bool) -> Source:
+    names = {"ids": "id", "texts": "text", "metadatas": "metadata"}
     lists: dict[str, Sequence[Any]] = {}
-    for name, field in (
-        ("ids", "id"),
-        ("texts", "text"),
-        ("metadatas", "metadata"),
-        ("document_ids", "document_id"),
-        ("embed_texts", "embed_text"),
-    ):
-        column = getattr(columns, name)
-        if column is None:
+    for name, column in columns._asdict().items():
+        if column is None or name in ("vectors", "expires_at"):
             continue
         if isinstance(column, str | bytes | Mapping):
             raise InvalidArgument(f"{name}: takes a list with one for each chunk, not {type(column).__name__}")
-        lists[field] = list(column)
-    vectors = None if columns.vectors is None else list(rows_of(columns.vectors))
+        lists[names.get(name, name.removesuffix("s"))] = list(column)
+    vectors = None if columns.vectors is None else rows_of(columns.vectors)
     lengths = {field: len(column) for field, column in lists.items()}
     if vectors is not None:
         lengths["embedding"] = len(vectors)
@@ -94,39 +103,38 @@ def _of_columns(columns: Columns, makes_ids: bool) -> Iterator[Row]:
         raise InvalidArgument("nothing to write: give rows, or texts= or vectors=")
     if len(set(lengths.values())) > 1:
         raise InvalidArgument(f"columns must have one value for each chunk, and have {lengths}")
-    return _zip(lists, vectors, min(lengths.values()), columns.expires_at, makes_ids)
+    expires_at, columns_of = columns.expires_at, list(lists.items())
 
-
-def _zip(
-    lists: dict[str, Sequence[Any]], vectors: list[Any] | None, number: int, expires_at: Any, makes_ids: bool
-) -> Iterator[Row]:
-    names = list(lists)
-    for index in range(number):
-        # None in a column is a chunk without: only a document and a vector can be null.
-        fields = {name: lists[name][index] for name in names if lists[name][index] is not None or name == "document_id"}
+    def encode(index: int) -> Row:
+        # None in a column is a chunk without; but a chunk can have no document.
+        fields = {
+            field: column[index] for field, column in columns_of if column[index] is not None or field == "document_id"
+        }
         if expires_at is not None:
             fields["expires_at"] = expires_at
         vector = None if vectors is None else vectors[index]
-        yield _row(fields, vector, vectors is not None and vector is None, makes_ids)
+        return _encode(fields, vector, vectors is not None and vector is None, makes_ids)
+
+    total = lengths.popitem()[1]
+    return Source(range(total), encode, total)
 
 
-def _of_mappings(rows: Iterable[Any], expires_at: Any, makes_ids: bool) -> Iterator[Row]:
-    for row in rows:
-        if isinstance(row, Chunk):
-            fields = {name: getattr(row, name) for name in _FIELDS if getattr(row, name) is not None}
-            vector, is_null = row.embedding, False
-        elif isinstance(row, Mapping):
-            fields = dict(row)
-            vector, is_null = None, False
-            for name in _VECTOR_NAMES:
-                if name in fields:
-                    vector = fields.pop(name)
-                    is_null = vector is None
-        else:
-            raise InvalidArgument(f"a row is a dict such as {{'id': ..., 'text': ...}}, not {type(row).__name__}")
-        if expires_at is not None:
-            fields.setdefault("expires_at", expires_at)
-        yield _row(fields, vector, is_null, makes_ids)
+def _of_mapping(row: Any, expires_at: datetime | str | None, makes_ids: bool) -> Row:
+    vector, is_null = None, False
+    if isinstance(row, Chunk):
+        fields = {name: getattr(row, name) for name in _FIELDS if getattr(row, name) is not None}
+        vector = row.embedding
+    elif isinstance(row, Mapping):
+        fields = dict(row)
+        for name in _VECTOR_NAMES:
+            if name in fields:
+                vector = fields.pop(name)
+                is_null = vector is None
+    else:
+        raise InvalidArgument(f"a row is a dict such as {{'id': ..., 'text': ...}}, not {type(row).__name__}")
+    if expires_at is not None:
+        fields.setdefault("expires_at", expires_at)
+    return _encode(fields, vector, is_null, makes_ids)
 
 
 def _of_frame(frame: Any) -> Iterator[dict[str, Any]]:
@@ -151,7 +159,7 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _row(fields: dict[str, Any], vector: Any, is_null: bool, makes_ids: bool) -> Row:
+def _encode(fields: dict[str, Any], vector: Any, is_null: bool, makes_ids: bool) -> Row:
     if makes_ids and "id" not in fields:
         fields["id"] = new_id()
     if isinstance(fields.get("expires_at"), datetime):

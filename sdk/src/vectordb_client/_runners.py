@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -71,13 +72,16 @@ class _Base:
 class Runner(_Base):
     """Runs steps by a blocking client."""
 
-    def run(self, steps: Steps[T]) -> T:
-        """Do what the steps ask for; return their result."""
+    def run(self, steps: Steps[T], stop: threading.Event | None = None) -> T:
+        """Do what the steps ask for; return their result. Raise VectorDBError between two of them once `stop` is
+        set."""
         try:
             effect = next(steps)
             while True:
+                if stop is not None and stop.is_set():
+                    raise VectorDBError("It was stopped.")
                 if isinstance(effect, Sleep):
-                    time.sleep(effect.seconds)
+                    (time.sleep if stop is None else stop.wait)(effect.seconds)
                     effect = steps.send(None)
                     continue
                 try:

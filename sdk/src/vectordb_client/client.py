@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,6 +14,8 @@ from vectordb_client._binding import Async, Resource, Sync, operation
 from vectordb_client._core import RequestInfo, ResponseInfo, Retry, Session, Steps, build_request
 from vectordb_client._runners import AsyncRunner, Runner
 from vectordb_client.errors import InvalidArgument
+from vectordb_client.jobs import AsyncJobs, Jobs
+from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
 from vectordb_client.library import AsyncLibrary, Library
 
@@ -104,6 +107,17 @@ class Client(Sync, _Client):
 
     _runner: Runner
 
+    @classmethod
+    def local(cls, folder: str | Path, **options: Any) -> Client:
+        """A client of the server in this process, without a port, on a data folder: for notebooks and tests.
+
+        The server has to be installed in the same environment. A process has one data folder, which a server may have
+        open, too. No key is asked for. `options` are those of a client.
+        """
+        from vectordb_client._local import URL, LocalTransport
+
+        return cls(URL, "", transport=LocalTransport(folder), **options)
+
     def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> Runner:
         return Runner(session, url, headers, lambda: httpx2.Client(**options))
 
@@ -111,6 +125,21 @@ class Client(Sync, _Client):
     def libraries(self) -> Libraries:
         """The libraries: create, get, list, update, delete."""
         return Libraries(self._runner)
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys."""
+        return Keys(self._runner)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of the server."""
+        return Jobs(self._runner)
+
+    @property
+    def audit(self) -> Audit:
+        """Who changed what."""
+        return Audit(self._runner)
 
     def library(self, id: str) -> Library:
         """The library of this id; nothing is asked of the server."""
@@ -133,6 +162,13 @@ class AsyncClient(Async, _Client):
 
     _runner: AsyncRunner
 
+    @classmethod
+    def local(cls, folder: str | Path, **options: Any) -> AsyncClient:
+        """As `Client.local`."""
+        from vectordb_client._local import URL, LocalTransport
+
+        return cls(URL, "", transport=LocalTransport(folder), **options)
+
     def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> AsyncRunner:
         return AsyncRunner(session, url, headers, lambda: httpx2.AsyncClient(**options))
 
@@ -140,6 +176,21 @@ class AsyncClient(Async, _Client):
     def libraries(self) -> AsyncLibraries:
         """The libraries: create, get, list, update, delete."""
         return AsyncLibraries(self._runner)
+
+    @property
+    def keys(self) -> AsyncKeys:
+        """The API keys."""
+        return AsyncKeys(self._runner)
+
+    @property
+    def jobs(self) -> AsyncJobs:
+        """The jobs of the server."""
+        return AsyncJobs(self._runner)
+
+    @property
+    def audit(self) -> AsyncAudit:
+        """Who changed what."""
+        return AsyncAudit(self._runner)
 
     def library(self, id: str) -> AsyncLibrary:
         """The library of this id; nothing is asked of the server."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from vectordb_client import _routes as routes
@@ -12,8 +14,12 @@ from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import UNSET, Answer, Steps, build_request, to_json, without_none, without_unset
 from vectordb_client._rows import Columns, chunk_rows, to_rfc3339
+from vectordb_client.errors import BadRequest, BodyTooLarge, InvalidArgument
 from vectordb_client.filters import FilterLike, to_dict
-from vectordb_client.types import Diff, Document, Page
+from vectordb_client.types import Diff, Document, FolderReport, Page
+
+# Of a folder, in one request: the server splits 2 MiB of text at most, and writes 2,000 chunks.
+_FOLDER_FILES, _FOLDER_BYTES = 100, 1 << 20
 
 
 class _Documents(Resource):
@@ -127,9 +133,7 @@ class _Documents(Resource):
         """
         bodies = [_document_body(**{"chunks": None, **document}) for document in documents]
         options = to_json(without_none(mode=mode, embedding=embedding, profile=profile or None))
-        body = b'%b,"documents":[%b]}' % (options[:-1], b",".join(bodies))
-        answer = yield from self._session.call(build_request(routes.create_documents, self.library_id, body=body))
-        return [_diff(item) for item in answer.json()["documents"]]
+        return (yield from self._batch(options[:-1], bodies))
 
     @operation
     def get(self, id: str) -> Steps[Document]:
@@ -185,6 +189,66 @@ class _Documents(Resource):
         """
         yield from self._session.call(build_request(routes.delete_document, self.library_id, id, if_match=if_match))
 
+    @operation
+    def upload_folder(
+        self,
+        folder: str | Path,
+        *,
+        patterns: Sequence[str] = ("*.md", "*.rst", "*.txt"),
+        prefix: str = "",
+        metadata: Callable[[Path], Mapping[str, Any]] | Mapping[str, Any] | None = None,
+        chunking: Mapping[str, int] | None = None,
+        encoding: str = "utf-8",
+    ) -> Steps[FolderReport]:
+        """Put each text file of a folder and of those below it as a document; what has not changed costs next to
+        nothing.
+
+        The id is the path within the folder, with slashes, behind `prefix`; the title is the name of the file. Files
+        that cannot be read or stored are in `errors` of the report. Hidden files are left out; documents of files that
+        are gone stay.
+
+        >>> report = lib.documents.upload_folder(folder, metadata={"lang": "en"})
+        >>> [diff.id for diff in report.diffs], dict(report.errors)
+        (['guide/start.md', 'notes.txt'], {})
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise InvalidArgument(f"folder: {str(folder)!r} is no folder")
+        diffs: dict[str, Diff] = {}
+        errors: dict[str, str] = {}
+        batch: dict[str, bytes] = {}
+        for file in _files(root, patterns):
+            id = prefix + file.relative_to(root).as_posix()
+            try:
+                fields = metadata(file) if callable(metadata) else metadata
+                text = file.read_text(encoding)
+                batch[id] = _document_body(None, id=id, text=text, title=file.name, metadata=fields, chunking=chunking)
+            except (OSError, ValueError) as error:
+                errors[id] = str(error)
+            if len(batch) >= _FOLDER_FILES or sum(map(len, batch.values())) >= _FOLDER_BYTES:
+                yield from self._put_bodies(batch, diffs, errors)
+                batch = {}
+        if batch:
+            yield from self._put_bodies(batch, diffs, errors)
+        return FolderReport(tuple(diffs.values()), errors)
+
+    def _put_bodies(self, batch: dict[str, bytes], diffs: dict[str, Diff], errors: dict[str, str]) -> Steps[None]:
+        """Put documents in one request, or each alone where the server refuses that, to find those that it refuses."""
+        try:
+            for diff in (yield from self._batch(b'{"mode":"upsert"', batch.values())):
+                diffs[diff.id] = diff
+        except (BadRequest, BodyTooLarge) as error:
+            if len(batch) == 1:
+                errors.update(dict.fromkeys(batch, str(error)))
+                return
+            for id, body in batch.items():
+                yield from self._put_bodies({id: body}, diffs, errors)
+
+    def _batch(self, begin: bytes, bodies: Iterable[bytes]) -> Steps[builtins.list[Diff]]:
+        body = b'%b,"documents":[%b]}' % (begin, b",".join(bodies))
+        answer = yield from self._session.call(build_request(routes.create_documents, self.library_id, body=body))
+        return [_diff(item) for item in answer.json()["documents"]]
+
 
 class Documents(Sync, _Documents):
     __doc__ = _Documents.__doc__
@@ -205,6 +269,12 @@ def _document_body(chunks: Any, expires_at: datetime | str | None = None, **fiel
         rows = chunk_rows(chunks, Columns(), makes_ids=False)
     comma = b"," if len(head) > 2 else b""
     return b'%b%b"chunks":[%b]}' % (head[:-1], comma, b",".join([row.json for row in rows]))
+
+
+def _files(root: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for file in sorted({file for pattern in patterns for file in root.rglob(pattern)}):
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
+            yield file
 
 
 def _document(answer: Answer) -> Document:

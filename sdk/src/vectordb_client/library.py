@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from vectordb_client import _routes as routes
 from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import UNSET, Steps, build_request, without_none, without_unset
 from vectordb_client._rows import Columns, chunk_rows, to_rfc3339, write_body
+from vectordb_client._runners import AsyncRunner, Runner
+from vectordb_client._upload import make_plan, run, run_async
 from vectordb_client.documents import AsyncDocuments, Documents
 from vectordb_client.errors import InvalidArgument
 from vectordb_client.filters import FilterLike, to_dict
+from vectordb_client.jobs import AsyncJob, Job, index_job, reembedding_job
 from vectordb_client.types import (
     Chunk,
     Chunks,
@@ -25,10 +28,12 @@ from vectordb_client.types import (
     LibraryInfo,
     Page,
     Stats,
+    UploadReport,
     WriteResult,
 )
 from vectordb_client.vectors import VectorLike, encode, rows_of, shape_of
 
+J = TypeVar("J")
 Mode = Literal["vector", "lexical", "hybrid"]
 IndexType = Literal["auto", "brute_force", "kd_tree", "lsh", "quantized", "ivf", "hnsw"]
 
@@ -36,11 +41,13 @@ IndexType = Literal["auto", "brute_force", "kd_tree", "lsh", "quantized", "ivf",
 _IDS, _QUERIES, _PAGE = 10_000, 256, 500
 
 
-class _Library(Resource):
+class _Library(Resource, Generic[J]):
     """A library. It is cheap to make: `client.library("notes")` asks nothing of the server.
 
     `info` is what the server said when this was made by `create`, `get` or `list`, else None.
     """
+
+    _job: type[Any]
 
     def __init__(self, runner: Any, id: str, info: LibraryInfo | None = None) -> None:
         super().__init__(runner)
@@ -448,23 +455,151 @@ class _Library(Resource):
             found.extend(map(types.parse_hits, answer.json()["results"]))
         return found
 
+    # The index and the model
 
-class Library(Sync, _Library):
+    @operation
+    def reindex(
+        self, index_type: IndexType | None = None, *, index_params: Mapping[str, Any] | None = None
+    ) -> Steps[J]:
+        """Rebuild the index, of another type if one is given; queries go on. `wait()` of the result waits for it.
+
+        >>> lib.reindex("brute_force").wait().state
+        'done'
+        """
+        body = without_none(index_type=index_type, index_params=index_params)
+        answer = yield from self._session.call(build_request(routes.reindex, self.id, body=body))
+        job: J = index_job(self, self._job, self.id, answer.json())
+        return job
+
+    @operation
+    def reembed(self, embedding: Mapping[str, str]) -> Steps[J]:
+        """Move the library to another embedding model, `{"provider": ..., "model": ...}`; queries go on."""
+        answer = yield from self._session.call(build_request(routes.reembed, self.id, body={"embedding": embedding}))
+        job: J = reembedding_job(self, self._job, self.id, answer.json())
+        return job
+
+    @operation
+    def reembedding(self) -> Steps[J]:
+        """The move to another model that is under way; NotFound where none is."""
+        answer = yield from self._session.call(build_request(routes.get_reembedding, self.id))
+        job: J = reembedding_job(self, self._job, self.id, answer.json())
+        return job
+
+
+class Library(Sync, _Library[Job]):
     __doc__ = _Library.__doc__
+    _runner: Runner
+    _job = Job
 
     @property
     def documents(self) -> Documents:
         """The documents of the library."""
         return Documents(self._runner, self.id)
 
+    def upload(
+        self,
+        rows: Any = None,
+        *,
+        texts: Sequence[str | None] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str] | None = None,
+        vectors: Any = None,
+        document_ids: Sequence[str | None] | None = None,
+        embed_texts: Sequence[str | None] | None = None,
+        expires_at: datetime | str | None = None,
+        embedding: Mapping[str, str] | None = None,
+        create_documents: bool = False,
+        mode: Literal["upsert", "insert", "update"] = "upsert",
+        batch_size: int | Literal["auto"] = "auto",
+        parallel: int = 4,
+        on_error: Literal["collect", "raise"] = "collect",
+        progress: bool | Callable[[int], None] = False,
+    ) -> UploadReport:
+        """Write any number of rows, in batches that are sent at the same time; return what was done.
 
-class AsyncLibrary(Async, _Library):
+        Rows are what `upsert` takes, and may be a generator. Columns of a DataFrame that are no fields of a chunk are
+        its metadata. Rows that cannot be stored are in `errors` of the report, by their numbers; with
+        `on_error="raise"` the first of them ends the upload. Each batch is written whole or not at all; an upload is
+        not: one that stops early has stored the batches before, and raises UploadFailed, whose `report` tells of them,
+        or what the generator raised.
+
+        Rows without an id are given one before they are sent, so what is sent again after a lost connection is stored
+        once. A server that is restarted meanwhile is waited for, for half a minute. `progress` is shown on the standard
+        error, or is a function of the number of rows that are done.
+
+        >>> lib.upload(({"id": f"row {n}", "vector": [n, 1.0, 0.5]} for n in range(5000)), parallel=2).created
+        5000
+        """
+        plan = make_plan(
+            self._session,
+            self.id,
+            rows,
+            Columns(ids, texts, vectors, metadatas, document_ids, embed_texts, expires_at),
+            mode=mode,
+            batch_size=batch_size,
+            parallel=parallel,
+            on_error=on_error,
+            embedding=embedding,
+            create_documents=create_documents or None,
+        )
+        return run(self._runner, plan, progress)
+
+
+class AsyncLibrary(Async, _Library[AsyncJob]):
     __doc__ = _Library.__doc__
+    _runner: AsyncRunner
+    _job = AsyncJob
 
     @property
     def documents(self) -> AsyncDocuments:
         """The documents of the library."""
         return AsyncDocuments(self._runner, self.id)
+
+    async def upload(
+        self,
+        rows: Any = None,
+        *,
+        texts: Sequence[str | None] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str] | None = None,
+        vectors: Any = None,
+        document_ids: Sequence[str | None] | None = None,
+        embed_texts: Sequence[str | None] | None = None,
+        expires_at: datetime | str | None = None,
+        embedding: Mapping[str, str] | None = None,
+        create_documents: bool = False,
+        mode: Literal["upsert", "insert", "update"] = "upsert",
+        batch_size: int | Literal["auto"] = "auto",
+        parallel: int = 4,
+        on_error: Literal["collect", "raise"] = "collect",
+        progress: bool | Callable[[int], None] = False,
+    ) -> UploadReport:
+        """Write any number of rows, in batches that are sent at the same time; return what was done.
+
+        Rows are what `upsert` takes, and may be a generator, async or not. Columns of a DataFrame that are no fields of
+        a chunk are its metadata. Rows that cannot be stored are in `errors` of the report, by their numbers; with
+        `on_error="raise"` the first of them ends the upload. Each batch is written whole or not at all; an upload is
+        not: one that stops early has stored the batches before, and raises UploadFailed, whose `report` tells of them,
+        or what the generator raised.
+
+        Rows without an id are given one before they are sent, so what is sent again after a lost connection is stored
+        once. A server that is restarted meanwhile is waited for, for half a minute. `progress` is shown on the standard
+        error, or is a function of the number of rows that are done.
+        """
+        is_async = isinstance(rows, AsyncIterable)
+        plan = make_plan(
+            self._session,
+            self.id,
+            [] if is_async else rows,
+            Columns(ids, texts, vectors, metadatas, document_ids, embed_texts, expires_at),
+            mode=mode,
+            batch_size=batch_size,
+            parallel=parallel,
+            on_error=on_error,
+            embedding=embedding,
+            create_documents=create_documents or None,
+        )
+        return await run_async(self._runner, plan, rows if is_async else None, progress)
 
 
 def _query_body(

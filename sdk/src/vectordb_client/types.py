@@ -407,6 +407,7 @@ class JobInfo:
     done: int | None = None
     total: int | None = None
     error: str | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
     ended_at: datetime | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vectordb_client.errors import InvalidArgument
@@ -67,7 +67,7 @@ def shape_of(vectors: Any) -> tuple[int, ...] | None:
     return tuple(shape) if shape is not None else None
 
 
-def rows_of(vectors: Any) -> Iterable[VectorLike]:
+def rows_of(vectors: Any) -> Sequence[VectorLike]:
     """The vectors in a matrix or list: views of a matrix whose rows are float32, converted once where they are not."""
     shape = shape_of(vectors)
     if shape is None:

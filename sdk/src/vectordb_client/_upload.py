@@ -1,0 +1,300 @@
+"""Uploads: any number of rows, in batches that are sent at the same time.
+
+    Plan       cuts rows into batches, by number and by bytes, and writes one, as steps
+    Tally      adds up what batches did
+    run        threads send the batches that the calling thread makes
+    run_async  tasks send them
+
+No more than `parallel` batches wait or are under way, so a source of any length takes little memory. Each row has its
+id before its batch is sent, and each batch one Idempotency-Key for all attempts: what is sent twice is stored once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vectordb_client import _routes as routes
+from vectordb_client import types
+from vectordb_client._core import Session, Steps, build_request
+from vectordb_client._rows import Columns, Row, Source, read_rows, write_body
+from vectordb_client._runners import AsyncRunner, Runner
+from vectordb_client.errors import APIError, InvalidArgument, UploadFailed, VectorDBError
+from vectordb_client.types import RowError, UploadReport, WriteResult
+
+# Of a batch whose size is "auto". Texts that the server embeds take it longer.
+_ROWS, _ROWS_TO_EMBED, _BYTES = 2000, 500, 8 << 20
+# A server that is started again is waited for.
+_ATTEMPTS = 12
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows with their numbers; `refused` are those that could not be made into chunks."""
+
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    refused: list[RowError] = field(default_factory=list)
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a batch."""
+
+    batch: Batch
+    created: int
+    updated: int
+    errors: list[RowError]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How rows are uploaded."""
+
+    session: Session
+    library_id: str
+    source: Source
+    mode: str
+    options: Mapping[str, Any]
+    batch_rows: int | None
+    collects: bool
+    parallel: int
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows in batches. What iterating over them raises is raised."""
+        batch = Batch()
+        for number, given in enumerate(self.source.rows):
+            full, batch = self.add(batch, number, given)
+            if full is not None:
+                yield full
+        yield batch
+
+    async def async_batches(self, rows: AsyncIterable[Any] | None) -> AsyncIterator[Batch]:
+        """The same of rows that are awaited; without them, of those of the plan."""
+        if rows is None:
+            for full in self.batches():
+                yield full
+            return
+        batch, number = Batch(), 0
+        async for given in rows:
+            full_one, batch = self.add(batch, number, given)
+            number += 1
+            if full_one is not None:
+                yield full_one
+        yield batch
+
+    def add(self, batch: Batch, number: int, given: Any) -> tuple[Batch | None, Batch]:
+        """Add a row to the batch; return the batch if the row had no place in it, and the one that the row is in."""
+        try:
+            row = self.source.encode(given)
+        except InvalidArgument as error:
+            if not self.collects:
+                raise InvalidArgument(f"row {number}: {error}") from error
+            batch.refused.append(RowError(number, None, str(error)))
+            return None, batch
+        full, size = None, len(row.json)
+        most = self.batch_rows or (_ROWS if row.has_vector else _ROWS_TO_EMBED)
+        if batch.rows and (len(batch.rows) >= most or batch.bytes + size > _BYTES):
+            full, batch = batch, Batch()
+        batch.rows.append((number, row))
+        batch.bytes += size
+        return full, batch
+
+    def write(self, batch: Batch) -> Steps[Stored]:
+        """Write a batch. Where rows are collected, one that the server refuses is halved until the rows that it refuses
+        are alone; where only some chunks are refused, the server says which."""
+        created = updated = 0
+        errors = list(batch.refused)
+        parts = [batch.rows] if batch.rows else []
+        while parts:
+            part = parts.pop()
+            try:
+                result = yield from self._write(part)
+            except APIError as error:
+                if not self.collects or error.status not in (400, 413):
+                    raise
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                    continue
+                (number, row), fault = part[0], next(iter(error.errors), None)
+                errors.append(RowError(number, row.id, str(error), fault.pointer if fault else ""))
+                continue
+            created += result.created
+            updated += result.updated
+            for one in result.skipped:
+                number, row = part[one.index]
+                fault = one.errors[0]
+                errors.append(RowError(number, row.id, fault.detail, fault.pointer))
+        return Stored(batch, created, updated, errors)
+
+    def _write(self, part: list[tuple[int, Row]]) -> Steps[WriteResult]:
+        body = write_body([row for _, row in part], mode=self.mode, **self.options)
+        request = build_request(routes.write_chunks, self.library_id, body=body)
+        retry = replace(self.session.retry, attempts=max(self.session.retry.attempts, _ATTEMPTS))
+        try:
+            answer = yield from self.session.call(request, retry)
+        except APIError as error:
+            if error.code != "idempotency_answer_lost":
+                raise
+            # It was written, and nobody knows what of it was new.
+            return WriteResult(tuple(str(row.id) for _, row in part), 0, len(part))
+        return types.parse_written(answer.json())
+
+
+class Tally:
+    """The sum of what batches did."""
+
+    def __init__(self, plan: Plan, progress: bool | Callable[[int], None]) -> None:
+        self._progress, self._total = progress, plan.source.total
+        self._began, self._shown = time.monotonic(), 0.0
+        self.rows = self.created = self.updated = self.batches = 0
+        self._errors: list[RowError] = []
+
+    def add(self, stored: Stored) -> None:
+        """Count a batch that was written."""
+        self.rows += len(stored.batch.rows) + len(stored.batch.refused)
+        self.created += stored.created
+        self.updated += stored.updated
+        self.batches += bool(stored.batch.rows)
+        self._errors += stored.errors
+        if callable(self._progress):
+            self._progress(self.rows)
+        elif self._progress and time.monotonic() - self._shown > 0.2:
+            self._show("\r")
+
+    def _show(self, end: str) -> None:
+        self._shown = time.monotonic()
+        of = "" if self._total is None else f" of {self._total:,}"
+        rate = self.rows / max(self._shown - self._began, 1e-9)
+        sys.stderr.write(f"{self.rows:,}{of} rows, {rate:,.0f} rows/s, {len(self._errors)} errors{end}")
+        sys.stderr.flush()
+
+    def report(self) -> UploadReport:
+        """What was done so far."""
+        if self._progress is True:
+            self._show("\n")
+        seconds = time.monotonic() - self._began
+        errors = tuple(sorted(self._errors, key=lambda error: error.row))
+        return UploadReport(self.rows, self.created, self.updated, errors, self.batches, seconds)
+
+    def failed(self, error: VectorDBError) -> UploadFailed:
+        """The error of an upload that ends before all rows were sent."""
+        report = self.report()
+        failed = UploadFailed(
+            f"The upload stopped after {report.rows} rows: {error}",
+            status=error.status,
+            code=error.code,
+            errors=error.errors,
+            request_id=error.request_id,
+            retry_after=error.retry_after,
+        )
+        failed.report = report
+        return failed
+
+
+def make_plan(
+    session: Session,
+    library_id: str,
+    rows: Any,
+    columns: Columns,
+    *,
+    mode: str,
+    batch_size: Any,
+    parallel: int,
+    on_error: str,
+    **options: Any,
+) -> Plan:
+    """The plan of an upload; raise InvalidArgument."""
+    if mode not in ("upsert", "insert", "update"):
+        raise InvalidArgument(f"mode: is upsert, insert or update, not {mode!r}")
+    if on_error not in ("collect", "raise"):
+        raise InvalidArgument(f"on_error: is collect or raise, not {on_error!r}")
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise InvalidArgument(f"batch_size: is 'auto' or a number of rows, not {batch_size!r}")
+    if parallel < 1:
+        raise InvalidArgument(f"parallel: is a number from 1 on, not {parallel!r}")
+    collects = on_error == "collect"
+    return Plan(
+        session,
+        library_id,
+        read_rows(rows, columns, makes_ids=mode != "update"),
+        mode,
+        {**options, "on_invalid": "skip" if collects else None},
+        None if batch_size == "auto" else batch_size,
+        collects,
+        parallel,
+    )
+
+
+def run(runner: Runner, plan: Plan, progress: bool | Callable[[int], None]) -> UploadReport:
+    """Upload by threads. Whatever ends it early, what is under way is finished, and no thread is left."""
+    tally, stop = Tally(plan, progress), threading.Event()
+    pending: set[Future[Stored]] = set()
+    with ThreadPoolExecutor(plan.parallel, thread_name_prefix="vectordb-upload") as pool:
+        try:
+            for batch in plan.batches():
+                pending.add(pool.submit(runner.run, plan.write(batch), stop))
+                if len(pending) > plan.parallel:
+                    pending = _collect(tally, pending)
+            while pending:
+                pending = _collect(tally, pending)
+        except BaseException as error:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            for future in pending:
+                if not future.cancelled() and future.exception() is None:
+                    tally.add(future.result())
+            if isinstance(error, VectorDBError) and not isinstance(error, InvalidArgument):
+                raise tally.failed(error) from error
+            raise
+    return tally.report()
+
+
+def _collect(tally: Tally, pending: set[Future[Stored]]) -> set[Future[Stored]]:
+    """Count what has ended, once something has; return what has not. Raise what a batch raised."""
+    done, rest = wait(pending, return_when=FIRST_COMPLETED)
+    failures = [error for future in done if (error := future.exception()) is not None]
+    for future in done:
+        if future.exception() is None:
+            tally.add(future.result())
+    if failures:
+        pending.difference_update(done)
+        raise failures[0]
+    return rest
+
+
+async def run_async(
+    runner: AsyncRunner, plan: Plan, rows: AsyncIterable[Any] | None, progress: bool | Callable[[int], None]
+) -> UploadReport:
+    """Upload by tasks. Whatever ends it early, tasks are cancelled."""
+    tally = Tally(plan, progress)
+    pending: set[asyncio.Task[Stored]] = set()
+
+    async def collect() -> None:
+        nonlocal pending
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            tally.add(task.result())
+
+    try:
+        async for batch in plan.async_batches(rows):
+            pending.add(asyncio.create_task(runner.run(plan.write(batch))))
+            if len(pending) > plan.parallel:
+                await collect()
+        while pending:
+            await collect()
+    except BaseException as error:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        if isinstance(error, VectorDBError) and not isinstance(error, InvalidArgument):
+            raise tally.failed(error) from error
+        raise
+    return tally.report()
