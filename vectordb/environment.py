@@ -186,6 +186,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_FAILED_LOGINS_PER_MINUTE": (300, _whole(0, 1 << 31)),
     "VECTORDB_MAX_DISK_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
+    "VECTORDB_MCP_WRITE": (0, _switch),
     "VECTORDB_AUDIT_DAYS": (90, _whole(0, 36_500)),
     "VECTORDB_JOB_DAYS": (30, _whole(0, 36_500)),
     "VECTORDB_IDEMPOTENCY_HOURS": (24, _whole(1, 8760)),
@@ -213,6 +214,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_REQUEST_MS": (10_000, _whole(100, 3_600_000)),
     "VECTORDB_MAX_SCANNED_ROWS": (300_000_000, _whole(100_000, 1 << 50)),
     "VECTORDB_MAX_ANSWER_BYTES": (128 << 20, _whole(1 << 20, 1 << 32)),
+    "VECTORDB_MAX_TOOL_CHARACTERS": (40_000, _whole(4000, 1 << 24)),
     "REDIS_URL": ("", _redis_url),
     "DATABASE_URL": ("", _database_url),
     "SECRET_KEY": ("", _secret),
@@ -240,6 +242,7 @@ class Limits:
     request_ms: int
     scanned_rows: int
     answer_bytes: int
+    tool_characters: int
 
 
 def read() -> dict[str, Any]:

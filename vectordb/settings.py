@@ -58,6 +58,7 @@ MAX_MEMORY_PERCENT: int = _values["VECTORDB_MAX_MEMORY_PERCENT"]
 REDIS_URL: str = _values["REDIS_URL"]
 AUTH: bool = _values["VECTORDB_AUTH"] == "on"
 LOAD_SAMPLE: bool = _values["VECTORDB_SAMPLE"]
+MCP_WRITE: bool = _values["VECTORDB_MCP_WRITE"]
 AUDIT_DAYS: int = _values["VECTORDB_AUDIT_DAYS"]
 JOB_DAYS: int = _values["VECTORDB_JOB_DAYS"]
 IDEMPOTENCY_HOURS: int = _values["VECTORDB_IDEMPOTENCY_HOURS"]
@@ -186,7 +187,7 @@ CORS_ALLOWED_ORIGINS: list[str] = _values["VECTORDB_CORS_ORIGINS"]
 CORS_URLS_REGEX = r"^/(api/|mcp$|health$|ready$)"
 CORS_ALLOW_HEADERS = [
     *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "traceparent"),
-    *("x-api-key", "x-request-id"),
+    *("x-api-key", "x-request-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
 ]
 CORS_EXPOSE_HEADERS = [
     *("ETag", "Idempotent-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),

@@ -12,6 +12,7 @@ from django.urls import include, path
 from django.utils.module_loading import import_string
 from django.views.generic import RedirectView
 
+from apps.api.mcp.endpoint import Mcp
 from apps.operations import metrics
 from apps.operations import views as operations
 
@@ -40,6 +41,7 @@ _DOCS = {"url_name": "schema", "http_method_names": _READ}
 
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
+    path("mcp", Mcp.as_view()),
     path("api/v1", _TO_API),
     path("", _TO_API),
     path("health", operations.health),

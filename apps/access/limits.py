@@ -25,6 +25,7 @@ _DELETING_POSTS = re.compile(r"/api/v1/libraries/[^/]+/chunks/delete")
 # Monitoring must get through, and files of pages cost nothing.
 _UNLIMITED = ("/health", "/ready", "/metrics")
 _API = "/api/v1/"
+_AGENTS = "/mcp"
 
 
 class Allowance(NamedTuple):
@@ -50,12 +51,27 @@ def prepare(columns: int) -> SharedCounters:
 
 
 def kind_of(method: str, path: str) -> Kind:
-    """What a request does: queries and the like are reads, though they are posted."""
+    """What a request does: queries and the like are reads, though they are posted. What an agent's message asks for
+    `admit_change` counts besides."""
     if method in SAFE_METHODS:
         return "read"
     if method == "DELETE" or (method == "POST" and _DELETING_POSTS.fullmatch(path)):
         return "delete"
-    return "read" if method == "POST" and _READING_POSTS.fullmatch(path) else "write"
+    is_read = method == "POST" and (path == _AGENTS or _READING_POSTS.fullmatch(path))
+    return "read" if is_read else "write"
+
+
+def may_write(method: str, path: str) -> bool:
+    """Whether a request may write, as far as can be said before its body is looked at."""
+    return kind_of(method, path) != "read" or (path == _AGENTS and settings.MCP_WRITE)
+
+
+def admit_change(principal: Principal, address: str, kind: Kind) -> None:
+    """Count a change that a request asks for in its body alone, beside the request itself. Raise Refused."""
+    if kind == "write":
+        check_room()
+    if allowances := _allowances(principal, address, kind, _AGENTS):
+        _spend(allowances)
 
 
 @contextmanager

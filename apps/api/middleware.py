@@ -77,7 +77,7 @@ def _note(request: HttpRequest) -> None:
         observation.key = principal.key_id or principal.name
     if (match := request.resolver_match) is not None:
         observation.route = _pattern(match.route)
-        observation.library = str(match.kwargs.get("library_id", ""))
+        observation.library = str(match.kwargs.get("library_id", observation.library))
     elif request.path_info.startswith("/static/"):
         observation.route = "/static/"
 

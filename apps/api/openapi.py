@@ -12,10 +12,11 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, NoDefault, model_json_schema, models_json_schema
+from pydantic.json_schema import JsonSchemaMode, model_json_schema, models_json_schema
 
 from apps.api.errors import CONTENT_TYPE
 from apps.api.idempotency import KEY_HEADER, REPLAYED_HEADER
+from apps.api.json_schema import JsonSchema
 from apps.api.v1.examples import SAMPLE
 from apps.api.v1.operation import Operation
 from apps.api.v1.schemas import Health, Problem, Readiness
@@ -77,7 +78,8 @@ class AutoSchema(_AutoSchema):
     def get_response_serializers(self) -> Any:
         if self.operation.answer is None:
             return {204: OpenApiResponse(None, "It is done.")}
-        return dict.fromkeys(self.operation.statuses, self.operation.answer)
+        of_answers: dict[int, Any] = dict.fromkeys(self.operation.statuses, self.operation.answer)
+        return of_answers | {status: OpenApiResponse(None, "It is done.") for status in self.operation.empty}
 
     def is_excluded(self) -> bool:
         # `/chunks/count` is no chunk, though its view inherits a chunk's methods for the id "count".
@@ -109,17 +111,6 @@ class AutoSchema(_AutoSchema):
         return [OpenApiExample(name, body, request_only=True) for name, body in bodies.items()]
 
 
-class _JsonSchema(GenerateJsonSchema):
-    """Shows the defaults of requests, but for empty ones, which only mark a field as left out; answers have none."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def get_default_value(self, schema: Any) -> Any:
-        default = super().get_default_value(schema)
-        return default if self.mode == "validation" and (default or default == 0) else NoDefault
-
-
 class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
     """Describes pydantic models as they are parsed and rendered; drf-spectacular's own only as they are rendered."""
 
@@ -127,7 +118,7 @@ class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]
 
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
         mode: JsonSchemaMode = "validation" if direction == "request" else "serialization"
-        schema = model_json_schema(self.target, ref_template=_REF, schema_generator=_JsonSchema, mode=mode)
+        schema = model_json_schema(self.target, ref_template=_REF, schema_generator=JsonSchema, mode=mode)
         for name, definition in schema.pop("$defs", {}).items():
             component = ResolvedComponent(  # type: ignore[no-untyped-call]
                 name, ResolvedComponent.SCHEMA, schema=definition, object=name
@@ -164,7 +155,7 @@ def _server_paths() -> dict[str, Any]:
 def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """Postprocessing: what is true of every operation, such as the rule of ids and how errors look."""
     models: Any = [(model, "serialization") for model in (Problem, Health, Readiness)]
-    _, definitions = models_json_schema(models, ref_template=_REF, schema_generator=_JsonSchema)
+    _, definitions = models_json_schema(models, ref_template=_REF, schema_generator=JsonSchema)
     schemas = result["components"]["schemas"] | definitions["$defs"]
     result["components"]["schemas"] = schemas
     result["paths"] |= _server_paths()
@@ -191,8 +182,8 @@ def complete(result: dict[str, Any], generator: Any, request: Any, public: bool)
                     response["description"] = response.get("description") or schemas[model]["description"]
             for what, status, description in _PROBLEMS:
                 if what in has:
-                    problem = {"description": description, "content": _content("Problem", CONTENT_TYPE)}
-                    responses.setdefault(status, problem)
+                    response = responses.setdefault(status, {"description": description})
+                    response["content"] = response.get("content", {}) | _content("Problem", CONTENT_TYPE)
             for response in responses.values():
                 response.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID
     return result

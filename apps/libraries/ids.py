@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 
+from apps.libraries.errors import NotFound
 from apps.libraries.models import ID_MAX_LENGTH
 
 # Unicode's control characters, and its separators of lines and paragraphs.
@@ -52,6 +53,12 @@ def is_id(text: str) -> bool:
 def is_library_id(text: str) -> bool:
     """Whether `text` may be the id of a library."""
     return is_id(text) and _LIBRARY_PATTERN.fullmatch(text) is not None
+
+
+def check_id(noun: str, text: str) -> None:
+    """Raise NotFound for what cannot be the id of a thing of that kind, such as a library."""
+    if not (is_library_id(text) if noun == "library" else is_id(text)):
+        raise NotFound(f"There is no {noun} {text!r}: that cannot be an id.")
 
 
 def is_visible(text: str) -> bool:

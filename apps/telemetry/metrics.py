@@ -26,6 +26,9 @@ WAITING = Gauge("vectordb_requests_waiting", "Requests that wait for a thread.",
 LIBRARY_REQUESTS = Counter("vectordb_library_requests_total", "Requests answered with a status below 400.", "library")
 LIBRARY_SECONDS = Counter("vectordb_library_request_seconds_total", "Seconds of these requests.", "library")
 LIBRARY_SCANNED = Counter("vectordb_library_scanned_total", "Rows that their queries compared.", "library")
+TOOL_CALLS = Counter(
+    "vectordb_tool_calls_total", "Calls of agents' tools, by the code of their error, or ok.", "tool", "result"
+)
 
 # Views and locks.
 VIEWS = Gauge("vectordb_views", "Views of libraries that are open.", "process")

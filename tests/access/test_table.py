@@ -25,6 +25,7 @@ TABLE: dict[str, dict[str, Need]] = {
     "api/docs": {"GET": "nothing"},
     "api/login": {"GET": "nothing"},
     "api/logout": {"GET": "nothing"},
+    "mcp": {"POST": "search"},
     "api/v1": {"GET": "nothing"},
     "admin": {"GET": "nothing"},
     "api/v1/": {"GET": "read"},

@@ -16,8 +16,7 @@ from apps.access.requests import SAFE_METHODS, Principal, Refused
 from apps.api.errors import Denied, Problem
 from apps.api.idempotency import KEY_HEADER, answer_once
 from apps.api.parameters import Parameters, parse_parameters
-from apps.libraries.errors import NotFound
-from apps.libraries.ids import is_id, is_library_id
+from apps.libraries.ids import check_id
 from apps.libraries.profile import Profile
 from apps.libraries.selectors import etag
 
@@ -49,8 +48,7 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         for name, value in kwargs.items():
-            if not (is_library_id(value) if name == "library_id" else is_id(value)):
-                raise NotFound(f"There is no {name.removesuffix('_id')} {value!r}: that cannot be an id.")
+            check_id(name.removesuffix("_id"), value)
         if request.method in self.allowed_methods:
             self.query = parse_parameters(request.query_params, self.parameters)
         self.if_match = request.headers.get("If-Match")

@@ -159,6 +159,41 @@ class ChunksFacets(Input):
         return ValuePage(self.limit, self.offset, by_value=self.order_by == "value", search=self.search)
 
 
+def list_page(library_id: str, asked: ChunksList) -> dict[str, Any]:
+    """A page of chunks in the order asked for. Raises NotFound, Invalid."""
+    identity = asked.identity
+    values, key = identity.parse_cursor(asked.cursor) if asked.is_set("cursor") else ([], ())
+    place: PageKey | OrderedRow | None
+    if identity.order:
+        items, place = reading.list_ordered_chunks(
+            library_id=library_id,
+            filter=asked.filter,
+            order=identity.order,
+            limit=asked.limit,
+            after=OrderedRow(tuple(values), key[0]) if key else None,
+            shown=asked.shown_item,
+            document_id=asked.document_id,
+        )
+    else:
+        page = reading.list_chunks(
+            library_id=library_id,
+            filter=asked.filter,
+            limit=asked.limit,
+            after=key,
+            shown=asked.shown_item,
+            document_id=asked.document_id,
+        )
+        items, place = page.items, page.next_key
+    return {"items": items, "next_cursor": None if place is None else identity.encode_cursor(place)}
+
+
+def delete_chunks(library_id: str, delete: ChunksDelete) -> int:
+    """Delete the chunks that are named, and return their number. Raises NotFound."""
+    if delete.is_set("ids"):
+        return services.delete_chunks(library_id=library_id, ids=delete.ids)
+    return search.delete_chunks(library_id=library_id, filter=delete.filter)
+
+
 class Chunks(ApiView):
     """A chunk is a piece of text with an embedding and metadata: what a query returns."""
 
@@ -248,10 +283,7 @@ class ChunkDelete(Chunk):
 
     @operation("delete_chunks", "Delete chunks by their ids, or by a filter", schemas.Deleted, ChunksDelete)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        delete = parse(request, ChunksDelete)
-        if delete.is_set("ids"):
-            return respond({"deleted": services.delete_chunks(library_id=library_id, ids=delete.ids)})
-        return respond({"deleted": search.delete_chunks(library_id=library_id, filter=delete.filter)})
+        return respond({"deleted": delete_chunks(library_id, parse(request, ChunksDelete))})
 
 
 class ChunkUpdateMany(Chunk):
@@ -292,31 +324,7 @@ class ChunkList(Chunk):
 
     @operation("list_chunks_in_order", "List chunks in an order", schemas.ChunkPage, ChunksList)
     def post(self, request: Request, library_id: str, chunk_id: str) -> Response:
-        asked = parse(request, ChunksList)
-        identity = asked.identity
-        values, key = identity.parse_cursor(asked.cursor) if asked.is_set("cursor") else ([], ())
-        place: PageKey | OrderedRow | None
-        if identity.order:
-            items, place = reading.list_ordered_chunks(
-                library_id=library_id,
-                filter=asked.filter,
-                order=identity.order,
-                limit=asked.limit,
-                after=OrderedRow(tuple(values), key[0]) if key else None,
-                shown=asked.shown_item,
-                document_id=asked.document_id,
-            )
-        else:
-            page = reading.list_chunks(
-                library_id=library_id,
-                filter=asked.filter,
-                limit=asked.limit,
-                after=key,
-                shown=asked.shown_item,
-                document_id=asked.document_id,
-            )
-            items, place = page.items, page.next_key
-        return respond({"items": items, "next_cursor": None if place is None else identity.encode_cursor(place)})
+        return respond(list_page(library_id, parse(request, ChunksList)))
 
 
 class ChunkFields(Chunk):

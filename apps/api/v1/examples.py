@@ -57,6 +57,7 @@ DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 # By words, which every library can be asked for.
 QUERY: Body = {"text": "search", "mode": "lexical", "k": 3}
 QUERIES: Body = {"queries": [QUERY, {"text": "animal", "mode": "lexical", "k": 3}]}
+MCP: Body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 SAMPLE = "handbook-sample"
 # The names say which sample library answers the query, and what it shows.

@@ -22,6 +22,7 @@ class Operation:
     statuses: tuple[int, ...]
     description: str | None
     has_secret: bool
+    empty: tuple[int, ...]
 
 
 def operation(
@@ -33,12 +34,13 @@ def operation(
     statuses: Iterable[int] = (200,),
     description: str | None = None,
     has_secret: bool = False,
+    empty: Iterable[int] = (),
 ) -> Callable[[_Method], _Method]:
-    """Describe a method of an endpoint, by its class unless there is a `description`; without an `answer` it is 204.
-    An answer that `has_secret` is never stored."""
+    """Describe a method of an endpoint, by its class unless there is a `description`. Without an `answer` it is 204;
+    answers of the statuses `empty` have no body. An answer that `has_secret` is never stored."""
 
     def describe(method: _Method) -> _Method:
-        described = Operation(name, summary, answer, body, tuple(statuses), description, has_secret)
+        described = Operation(name, summary, answer, body, tuple(statuses), description, has_secret, tuple(empty))
         method.operation = described  # type: ignore[attr-defined]
         return method
 

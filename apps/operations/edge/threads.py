@@ -12,7 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from apps.access.limits import kind_of
+from apps.access.limits import may_write
 from apps.access.requests import Answer, Request
 
 _Future: TypeAlias = "asyncio.Future[Answer]"
@@ -38,7 +38,7 @@ class Threads:
     def run(self, request: Request) -> _Future:
         """Run a request in the next thread that is free."""
         future: _Future = asyncio.get_running_loop().create_future()
-        is_write = kind_of(request.scope["method"], request.scope["path"]) != "read"
+        is_write = may_write(request.scope["method"], request.scope["path"])
         if is_write and not self._takes_write((request, future, True)):
             return future
         self._waiting.put((request, future, is_write))

@@ -12,8 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
-import httpx
-
+from tests.packages.question import ask, is_ready
 from tests.server import ROOT, Server, until
 from vectordb import __version__
 
@@ -42,7 +41,7 @@ def main() -> None:
         install = [_UV, "pip", "install", "--quiet", "--python", folder / "venv/bin/python", wheel]
         subprocess.run(install, check=True, env=environ)
         installed = time.monotonic()
-        ask(folder, environ)
+        serve(folder, environ)
         print(f"installed in {installed - began:.1f} s, answered {time.monotonic() - installed:.1f} s later")  # noqa: T201
 
 
@@ -61,42 +60,30 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     assert tops >= {"apps", "vectordb", "requirements", "LICENSE", "manage.py", "pyproject.toml"}
 
 
-def ask(folder: Path, environ: dict[str, str]) -> None:
-    """Start `vectordb serve` on a new data folder, as the printed line says, and wait for the first answer."""
+def serve(folder: Path, environ: dict[str, str]) -> None:
+    """Start `vectordb serve` on a new data folder, and wait for the first answer."""
     program = folder / "venv/bin/vectordb"
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == f"vectordb {__version__}\n"
-    server = Server(folder / "unused")
-    environ = environ | {"VECTORDB_BIND": f"127.0.0.1:{server.port}"}
-    data = folder / "data"
-    with (folder / "log").open("wb") as log:
+    server = Server(folder / "unused")  # it knows a free port
+    data, log = folder / "data", folder / "log"
+    with log.open("wb") as lines:
         process = subprocess.Popen(
-            [program, "serve", "--data", data], env=environ, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            [program, "serve", "--data", data],
+            env=environ | {"VECTORDB_BIND": f"127.0.0.1:{server.port}"},
+            cwd=folder,
+            stdout=lines,
+            stderr=lines,
         )
     try:
         until(lambda: process.poll() is not None or is_ready(server.url), "it is ready")
-        key = (data / "admin_key").read_text().strip()
-        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
-            query = {"text": "what if the power goes out?", "mode": "hybrid", "k": 1}
-            answer = client.post("/api/v1/libraries/handbook-sample/query", json=query).raise_for_status().json()
-            assert answer["results"][0]["document_id"] == "durability"
-            # The admin's files, without collectstatic.
-            client.get("/static/admin/css/base.css").raise_for_status()
-            assert client.get("/api/schema").raise_for_status().json()["info"]["version"] == __version__
+        ask(server.url, (data / "admin_key").read_text().strip())
     except BaseException:
-        sys.stderr.write((folder / "log").read_text())
+        sys.stderr.write(log.read_text())
         raise
     finally:
         process.terminate()
         process.wait()
-
-
-def is_ready(url: str) -> bool:
-    """Whether a server answers there, and can serve."""
-    try:
-        return httpx.get(f"{url}/ready", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 if __name__ == "__main__":
