@@ -12,6 +12,7 @@ _KEY = f"{_API}/keys/{{key_id}}"
 health = Route("GET", "/health")
 ready = Route("GET", "/ready")
 metrics = Route("GET", "/metrics")
+mcp = Route("POST", "/mcp", is_idempotent=False)
 
 list_libraries = Route("GET", _LIBRARIES)
 create_library = Route("POST", _LIBRARIES, is_idempotent=False)

@@ -10,10 +10,11 @@ from typing import Any
 import httpx2
 
 from vectordb_client import _routes as routes
+from vectordb_client._agents import headers_of
 from vectordb_client._binding import Async, Resource, Sync, operation
-from vectordb_client._core import RequestInfo, ResponseInfo, Retry, Session, Steps, build_request
+from vectordb_client._core import Answer, RequestInfo, ResponseInfo, Retry, Send, Session, Steps, build_request
 from vectordb_client._runners import AsyncRunner, Runner
-from vectordb_client.errors import InvalidArgument
+from vectordb_client.errors import InvalidArgument, error_of
 from vectordb_client.jobs import AsyncJobs, Jobs
 from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
@@ -100,6 +101,22 @@ class _Client(Resource):
         """The server's metrics, in the format of Prometheus."""
         answer = yield from self._session.call(build_request(routes.metrics))
         return answer.content.decode()
+
+    @operation
+    def mcp(self, message: Mapping[str, Any]) -> Steps[dict[str, Any] | None]:
+        """The answer to a message of the Model Context Protocol, be it an error; None for a notification. It is sent
+        once: a tool may write.
+
+        >>> client.mcp({"jsonrpc": "2.0", "id": 1, "method": "ping"})["id"]
+        1
+        """
+        answer: Answer = yield Send(build_request(routes.mcp, body=message), headers_of(message))
+        if answer.status == 202:
+            return None
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            raise error_of(answer.status, answer.headers, answer.content)
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 class Client(Sync, _Client):
