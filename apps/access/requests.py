@@ -3,8 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from apps.telemetry.observation import Observation
 
 # Where the environment of WSGI has the id and the principal of a request that the HTTP edge has admitted.
 ADMITTED = "vectordb.admitted"
+# Where it has the path of a file that holds a body that is too large for memory. Whoever keeps the file moves it.
+BODY_FILE = "vectordb.body_file"
 ID_HEADER = "X-Request-ID"
 # Headers of every response. No page needs a script or a style that is not a file of this server's own.
 FIXED_HEADERS = {
@@ -102,12 +104,19 @@ class Request(NamedTuple):
     observation: Observation
 
 
+class Streamed(NamedTuple):
+    """A body that is made while it is sent: an iterable, and the context of the request, to iterate in."""
+
+    parts: Iterable[bytes]
+    context: Context
+
+
 class Answer(NamedTuple):
-    """A response, whole."""
+    """A response: whole, or but for a body that is streamed."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes
+    body: bytes | Streamed
 
 
 _FIXED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in FIXED_HEADERS.items()]

@@ -6,6 +6,7 @@ busy or full, a process without means, REST framework's own. What it does not kn
 details.
 """
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ _DOMAIN: dict[type[LibraryError], str] = {
     TooSlow: "too_slow",
 }
 
+_LATER = {"Retry-After": "30"}
 _FAILURES: dict[Failure, tuple[str, int]] = {
     Failure.BUSY: ("Other writes held the database {name} for too long; nothing was written. Try again.", 1),
     Failure.FULL: (FULL, 30),
@@ -186,6 +188,9 @@ def problem_of(error: BaseException) -> Problem | None:
         detail, seconds = _FAILURES[failure]
         detail = str(error) if isinstance(error, DatabaseUnusable) else detail.format(name=Path(database_name()).name)
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.warning("the disk is full: %s", error)
+        return Problem("disk_full", "The disk of the data folder is full; nothing was kept.", headers=_LATER)
     if is_exhaustion(error):
         logger.warning("exhausted: %s", str(error) or type(error).__name__)
         detail = "The server has no memory or no file descriptors left for this. Try again."

@@ -73,12 +73,17 @@ class AutoSchema(_AutoSchema):
         return self.operation.description or super().get_description()
 
     def get_request_serializer(self) -> Any:
-        return self.operation.body
+        body = self.operation.body
+        return dict.fromkeys(body, OpenApiTypes.BINARY) if isinstance(body, tuple) else body
 
     def get_response_serializers(self) -> Any:
-        if self.operation.answer is None:
+        answer = self.operation.answer
+        if answer is None:
             return {204: OpenApiResponse(None, "It is done.")}
-        of_answers: dict[int, Any] = dict.fromkeys(self.operation.statuses, self.operation.answer)
+        if isinstance(answer, tuple):
+            file = OpenApiResponse(OpenApiTypes.BINARY, "The file.")
+            return {(status, media_type): file for status in self.operation.statuses for media_type in answer}
+        of_answers: dict[int, Any] = dict.fromkeys(self.operation.statuses, answer)
         return of_answers | {status: OpenApiResponse(None, "It is done.") for status in self.operation.empty}
 
     def is_excluded(self) -> bool:
@@ -93,7 +98,8 @@ class AutoSchema(_AutoSchema):
         return [str(self.view.__module__).rpartition(".")[2]]
 
     def get_override_parameters(self) -> list[Any]:
-        found: list[Any] = [self.view.parameters] if self.method == "GET" else []
+        has_parameters = self.method == "GET" or not hasattr(self.view, "get")
+        found: list[Any] = [self.view.parameters] if has_parameters else []
         if self.view.has_etag and self.method in ("GET", "PATCH"):
             found.append(_ETAG)
         if self.view.has_etag and self.method in ("PUT", "PATCH", "DELETE"):

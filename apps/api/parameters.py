@@ -27,9 +27,9 @@ _P = TypeVar("_P", bound=Parameters)
 
 
 def parse_parameters(query: QueryDict, model: type[_P]) -> _P:
-    """The parameters of a request; `format`, which chooses the renderer, is known everywhere. Raises Invalid, or
-    pydantic's ValidationError."""
-    given = {name: values for name, values in query.lists() if name != "format"}
+    """The parameters of a request; `format`, which chooses the renderer where it is none of them, is known everywhere.
+    Raises Invalid, or pydantic's ValidationError."""
+    given = {name: values for name, values in query.lists() if name != "format" or name in model.model_fields}
     unknown = [name for name in given if name not in model.model_fields]
     known = f"there are: {', '.join(model.model_fields)}" if model.model_fields else "there are none"
     faults = [Fault(pointer([name]), f"is not a query parameter here; {known}") for name in unknown]

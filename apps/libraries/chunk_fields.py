@@ -59,11 +59,11 @@ def _show_value(at: int, shown: "Shown") -> Render:
 
 
 def _show_time(at: int, shown: "Shown") -> Render:
-    return lambda row: _stored_timestamp(row[at])
+    return lambda row: stored_timestamp(row[at])
 
 
 @lru_cache(maxsize=4096)
-def _stored_timestamp(moment: str | datetime | None) -> str | None:
+def stored_timestamp(moment: str | datetime | None) -> str | None:
     """A time of the database, which on SQLite is a text in UTC."""
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment).replace(tzinfo=UTC)

@@ -4,4 +4,6 @@ job is run: what exports and backups need is slow to import.
 A function that ends early, with the process, is called again later, with the progress that it last wrote.
 """
 
-JOB_KINDS: dict[str, str] = {}
+JOB_KINDS: dict[str, str] = {
+    "import": "apps.transfer.import_job.run_import",
+}

@@ -12,7 +12,7 @@ from apps.engine.vectors import Float32
 
 # What one transaction takes: other writers wait for no more than that.
 ROWS_PER_BATCH: Final = 2000
-BYTES_PER_BATCH: Final = 16 << 20
+BYTES_PER_BATCH: Final = 8 << 20
 
 
 class LibraryData(TypedDict, total=False):
@@ -82,3 +82,28 @@ class Source:
     batches: Iterator[Batch]
     total: int | None = None
     unit: str = "row"
+
+
+class Gathering:
+    """Rows on their way to a batch."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.documents: dict[str, DocumentData] = {}
+        self.chunks: dict[str, ChunkData] = {}
+        self.refused: dict[str, str] = {}
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a transaction should not take more."""
+        rows = len(self.documents) + len(self.chunks) + len(self.refused)
+        return rows >= ROWS_PER_BATCH or self.bytes >= BYTES_PER_BATCH
+
+    def take(self, next: Any, done: int) -> Batch:
+        """The batch of what is here; it goes on with nothing."""
+        batch = Batch(self.documents, self.chunks, self.refused, next, done)
+        self._clear()
+        return batch

@@ -41,6 +41,8 @@ TABLE: dict[str, dict[str, Need]] = {
     "api/v1/libraries/<str:library_id>/stats": {"GET": "read"},
     "api/v1/libraries/<str:library_id>/reindex": {"POST": "write"},
     "api/v1/libraries/<str:library_id>/reembed": {"GET": "read", "POST": "write", "DELETE": "write"},
+    "api/v1/libraries/<str:library_id>/export": {"GET": "read"},
+    "api/v1/libraries/<str:library_id>/import": {"POST": "write"},
     "api/v1/libraries/<str:library_id>/query": {"POST": "search"},
     "api/v1/libraries/<str:library_id>/query/batch": {"POST": "search"},
     "api/v1/libraries/<str:library_id>/documents": {"GET": "read", "POST": "write"},

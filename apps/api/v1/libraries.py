@@ -62,7 +62,7 @@ class Library(ApiView):
     example_bodies = {"PATCH": examples.LIBRARY_UPDATE}
     has_etag = True
     scopes = {"DELETE": "admin"}
-    below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed")
+    below = ("documents", "chunks", "query", "query/batch", "stats", "reindex", "reembed", "export", "import")
 
     @operation("get_library", "Read a library", schemas.Library)
     def get(self, request: Request, library_id: str) -> Response:

@@ -12,13 +12,13 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Operation:
-    """The id of an operation, a line about it, the models of its body and of its answers, and whether these have a
-    secret."""
+    """The id of an operation, a line about it, the models of its body and of its answers, or the media types of files,
+    and whether answers have a secret."""
 
     name: str
     summary: str
-    answer: type[Output] | None
-    body: type[Input] | None
+    answer: type[Output] | tuple[str, ...] | None
+    body: type[Input] | tuple[str, ...] | None
     statuses: tuple[int, ...]
     description: str | None
     has_secret: bool
@@ -28,8 +28,8 @@ class Operation:
 def operation(
     name: str,
     summary: str,
-    answer: type[Output] | None,
-    body: type[Input] | None = None,
+    answer: type[Output] | tuple[str, ...] | None,
+    body: type[Input] | tuple[str, ...] | None = None,
     *,
     statuses: Iterable[int] = (200,),
     description: str | None = None,

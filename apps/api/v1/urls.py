@@ -5,7 +5,7 @@ some proxies decode them earlier. So no path may go on behind an id."""
 
 from django.urls import path
 
-from apps.api.v1 import audit, chunks, documents, jobs, keys, libraries, query
+from apps.api.v1 import audit, chunks, documents, jobs, keys, libraries, query, transfer
 
 _LIBRARY = "libraries/<str:library_id>"
 
@@ -26,6 +26,8 @@ urlpatterns = [
     path(f"{_LIBRARY}/stats", libraries.Stats.as_view()),
     path(f"{_LIBRARY}/reindex", libraries.Reindex.as_view()),
     path(f"{_LIBRARY}/reembed", libraries.Reembed.as_view()),
+    path(f"{_LIBRARY}/export", transfer.Export.as_view()),
+    path(f"{_LIBRARY}/import", transfer.Import.as_view()),
     path(f"{_LIBRARY}/documents", documents.Documents.as_view()),
     path(f"{_LIBRARY}/documents/batch", documents.DocumentBatch.as_view(), {"document_id": "batch"}),
     path(f"{_LIBRARY}/documents/<path:document_id>", documents.Document.as_view()),

@@ -8,4 +8,5 @@ worker       gunicorn's worker class, which runs uvicorn
 connections  uvicorn's protocol within limits of bytes and time
 application  the ASGI application around the WSGI one
 threads      the threads that run requests
+streams      answers that are made while they are sent
 """

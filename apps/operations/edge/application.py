@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -21,12 +22,14 @@ from apps.access.requests import (
     Principal,
     Refused,
     Request,
+    Streamed,
     admit,
     answer,
     current_request_id,
     identify,
 )
-from apps.operations.edge.notes import Notes
+from apps.operations.edge.notes import Notes, Outcome
+from apps.operations.edge.streams import BrokenOff, Streams, close
 from apps.operations.edge.threads import Threads
 from apps.search.snapshots import read_rows
 from apps.telemetry.observation import Observation, current_observation
@@ -37,6 +40,11 @@ logger = logging.getLogger(__name__)
 Route: TypeAlias = Callable[[Request], Answer | None]
 # Nobody gets it; it is counted.
 _GONE = Answer(499, [], b"")
+# Streamed answers of a worker. Each holds a snapshot, and takes its share of the processor from queries.
+_MOST_STREAMS = 2
+_TOO_MANY_STREAMS = Refused(
+    "exhausted", f"This worker sends {_MOST_STREAMS} exports already. Try again.", {"Retry-After": "10"}
+)
 
 
 @dataclass(eq=False)
@@ -56,6 +64,10 @@ class Edge:
     def threads_running(self) -> Threads:
         """The threads, which are started when they are first asked for."""
         return Threads(self.threads, self._run)
+
+    @cached_property
+    def _streams(self) -> Streams:
+        return Streams(_MOST_STREAMS, self.timeout)
 
     @cached_property
     def _notes(self) -> Notes:
@@ -87,20 +99,46 @@ class Edge:
             reply = self.explain(refused)
         except asyncio.CancelledError:
             reply = self.explain(Refused("exhausted", "The server stops. Send the request again."))
-        size = len(body)
+        received = len(body)
         del body
         if observation.trace is not None:
             # Of the draft of the standard's next level; version 1 tells the client nothing.
             reply = reply._replace(headers=[*reply.headers, (b"traceresponse", observation.trace.parent.encode())])
+        if isinstance(reply.body, Streamed) and (scope["method"] == "HEAD" or self._streams.is_full):
+            close(reply.body.parts)
+            reply = reply._replace(body=b"") if scope["method"] == "HEAD" else self.explain(_TOO_MANY_STREAMS)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-        await send({"type": "http.response.body", "body": reply.body})
-        self._notes.take(observation, request_id, scope["method"], reply, size, time.perf_counter() - began)
+        status, sent = await self._send_body(reply, scope, send)
+        outcome = Outcome(status, received, sent)
+        self._notes.take(observation, request_id, scope["method"], outcome, time.perf_counter() - began)
+
+    async def _send_body(self, reply: Answer, scope: Any, send: Any) -> tuple[int, int]:
+        """Return the status to be noted, and the number of bytes."""
+        if not isinstance(reply.body, Streamed):
+            await send({"type": "http.response.body", "body": reply.body})
+            return reply.status, len(reply.body)
+        sent = 0
+
+        async def send_part(part: bytes) -> None:
+            nonlocal sent
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            sent += len(part)
+
+        try:
+            await self._streams.send(reply.body, send_part, scope["state"]["is_gone"])
+        except BrokenOff as error:
+            logger.warning("an answer broke off after %d bytes: %s", sent, error)
+            # Without an end, so that nobody takes it for whole.
+            scope["state"]["break_off"]()
+            return error.status, sent
+        await send({"type": "http.response.body", "body": b""})
+        return reply.status, sent
 
     def refuse(self, refused: Refused) -> Answer:
         """Return the answer to a request that could not be received."""
         request_id = identify("")
         reply = self.explain(refused)
-        self._notes.take(Observation(), request_id, "", reply, 0, 0)
+        self._notes.take(Observation(), request_id, "", Outcome(reply.status, 0, len(reply.body)), 0)
         return reply
 
     def answer_overdue(self) -> bool:
@@ -144,13 +182,16 @@ class Edge:
         environ |= {"CONTENT_LENGTH": str(len(request.body)), ADMITTED: (request.id, request.principal)}
         started: list[Any] = []
         parts: Any = self.wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
-        try:
-            body = b"".join(parts)
-        finally:
-            if hasattr(parts, "close"):
-                parts.close()
-            # What refers to it may wait for the garbage collector; the body must not.
-            stream.close()
+        body: bytes | Streamed
+        if getattr(parts, "streaming", False) and "content-length" not in parts.headers:
+            body = Streamed(parts, copy_context())
+        else:
+            try:
+                body = b"".join(parts)
+            finally:
+                close(parts)
+        # What refers to it may wait for the garbage collector; the body must not.
+        stream.close()
         status, headers = started[-1]
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return Answer(int(status[:3]), encoded, body)

@@ -13,6 +13,8 @@ REFUSED     A request was refused, and the client was told so. What it sends is 
 """
 
 import logging
+import socket
+import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -177,11 +179,18 @@ class Connection(HttpToolsProtocol):
             current_request_id.reset(token)
         self.transport.abort()
 
+    def _break_off(self) -> None:
+        """End in the middle of an answer, by a reset: a client of HTTP/1.0 takes a mere end for that of the answer."""
+        self._running.disconnected = True
+        if (raw := self.transport.get_extra_info("socket")) is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["state"]["is_gone"] = self.transport.is_closing
+        self.scope["state"] |= {"is_gone": self.transport.is_closing, "break_off": self._break_off}
         if self.state is State.IDLE:
             self._enter(State.RECEIVING)
 

@@ -1,0 +1,141 @@
+"""Exports and imports over HTTP."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.access.callers import bearer, make_key
+from tests.server import Server, serving, until
+from tests.sockets import connect
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of one worker with one thread."""
+    settings = {
+        "VECTORDB_WORKERS": 1,
+        "VECTORDB_THREADS": 1,
+        "VECTORDB_LOG_LEVEL": "info",
+        "VECTORDB_LOG_FORMAT": "json",
+    }
+    with serving(tmp_path_factory.mktemp("transfer") / "data", **settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def large(server: Server) -> str:
+    """The id of a library whose export has some 30 MB, more than buffers hold."""
+    with server.client() as client:
+        client.post("/libraries", json={"id": "large", "name": "Large"}).raise_for_status()
+        rewrite(client, "old")
+    return "large"
+
+
+def rewrite(client: httpx.Client, word: str) -> None:
+    for part in range(6):
+        chunks = [{"id": f"{part}-{i}", "text": word + "x" * 250_000, "embedding": [1, i]} for i in range(20)]
+        client.post("/libraries/large/chunks", json={"chunks": chunks}).raise_for_status()
+
+
+def finish(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """The job when it has ended."""
+
+    def ended() -> dict[str, Any] | None:
+        nonlocal job
+        job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
+        return None if job["state"] == "running" else job
+
+    until(ended, f"the job has ended: {job}")
+    return job
+
+
+def listed(client: httpx.Client, library: str) -> list[dict[str, Any]]:
+    items = client.post(f"/libraries/{library}/chunks/list", json={"include": ["text", "metadata", "embedding"]}).json()
+    return [{name: value for name, value in item.items() if name != "updated_at"} for item in items["items"]]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "zip"])
+def test_an_export_is_imported_into_a_library_of_its_own(client: httpx.Client, library: str, format: str) -> None:
+    document = {"id": "d", "title": "T", "chunks": [{"id": "d/1", "text": "one", "embedding": [1, 2, 3]}]}
+    client.post(f"/libraries/{library}/documents", json=document).raise_for_status()
+    client.post(f"/libraries/{library}/chunks", json={"chunks": [{"id": "x", "embedding": [3, 2, 1]}]})
+    exported = client.get(f"/libraries/{library}/export?format={format}").raise_for_status()
+    assert exported.headers["Content-Disposition"] == f'attachment; filename="{library}.{format}"'
+    answer = client.post(
+        f"/libraries/copy-{format}/import?create=true",
+        content=exported.content,
+        headers={"Content-Type": exported.headers["Content-Type"]},
+    )
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/api/v1/jobs/{answer.json()['id']}"
+    job = finish(client, answer.json())
+    assert (job["state"], job["result"]["created"], job["result"]["refused"]) == ("done", 2, 0), job
+    assert job["done"] == job["total"]
+    assert listed(client, f"copy-{format}") == listed(client, library)
+
+
+def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, server: Server, library: str) -> None:
+    def post(path: str, body: bytes, **headers: str) -> tuple[int, str]:
+        answer = client.post(path, content=body, headers=headers)
+        return answer.status_code, answer.json()["detail"]
+
+    path = f"/libraries/{library}/import"
+    row = b'{"id": "x", "embedding": [1, 2, 3]}\n'
+    assert post(path, row, **{"Content-Type": "text/plain"})[0] == 415
+    assert post(f"{path}?format=xml", row)[0] == 400
+    assert post(f"{path}?format=zip", b"PK no zip") == (
+        400,
+        "The file is no zip, or is cut off: File is not a zip file. Nothing of it was imported.",
+    )
+    assert post("/libraries/absent/import?format=jsonl", row)[0] == 404
+    writer = make_key(client, "write")["key"]
+    assert post("/libraries/absent/import?format=jsonl&create=true", row, **bearer(writer))[0] == 403
+    answer = client.post(f"{path}?format=jsonl", content=row + b'{"id": 5}\nno json\n')
+    job = finish(client, answer.json())
+    assert (job["result"]["created"], job["result"]["refused"]) == (1, 2)
+    assert [one["at"] for one in job["result"]["refusals"]] == ["line 3", "line 2"]
+    # Its file is gone.
+    until(lambda: not list((server.folder / "jobs").glob("*/file")), "files of ended jobs are deleted")
+
+
+def test_an_export_is_one_state_however_slowly_it_is_taken(server: Server, client: httpx.Client, large: str) -> None:
+    with client.stream("GET", f"/libraries/{large}/export") as export:
+        pieces = export.iter_bytes(1 << 16)
+        first = next(pieces)
+        # The only thread is free for others.
+        rewrite(client, "new")
+        client.post(f"/libraries/{large}/chunks/delete", json={"ids": ["5-19"]}).raise_for_status()
+        lines = b"".join([first, *pieces]).splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["text"][:3] for row in rows[1:-1]] == ["old"] * 120
+    assert rows[-1] == {"end": {"documents": 0, "chunks": 120}}
+    size = sum(len(line) + 1 for line in lines)
+    until(lambda: f'"bytes_out":{size}' in server.log.read_text(), "the log has its size")
+
+
+def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an_export(
+    server: Server, client: httpx.Client, large: str
+) -> None:
+    head = f"GET /api/v1/libraries/{large}/export HTTP/1.1\r\nHost: localhost\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in server.authorization.items()) + "\r\n"
+
+    def status() -> int:
+        with client.stream("GET", f"/libraries/{large}/export") as answer:
+            return answer.status_code
+
+    with ExitStack() as stack:
+        slow = [connect(server, stack, head.encode()) for _ in range(2)]
+        for connection in slow:
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK")
+        refused = client.get(f"/libraries/{large}/export")
+        assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "exhausted", "10")
+        assert client.get("/libraries").status_code == 200
+        slow[0].close()
+        until(lambda: status() == 200, "an export whose client is gone has ended")
