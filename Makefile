@@ -2,6 +2,7 @@
 # make audit: what is known to be unsafe, in the code and in what it requires; needs PyPI.
 # make test-sdk: every test of the client, sdk/.
 # make clients: clients generated from the schema, against a server.
+# make postman: docs/postman.json from the schema, run by newman against a server.
 # make test-integrations: the packages in integrations/, in an environment of their own, against a server.
 # make wheel: the package vectordb-server, into dist.  make test-wheel: build it, install it elsewhere, ask it; needs PyPI.
 # make image: the container image, by docker or ENGINE=podman.  make check-image: run it as an orchestrator would, and ask it.
@@ -12,8 +13,9 @@ PYTHON ?= python3
 TESTS :=
 VENV := .venv
 BIN := $(VENV)/bin
+NODE_PACKAGES := tests/clients/node_modules/.package-lock.json
 
-.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients bench format requirements
+.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients postman bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -61,10 +63,16 @@ audit: $(VENV)/.dev
 	$(BIN)/uv tool run pip-audit --require-hashes --disable-pip --requirement requirements/base.txt
 	$(BIN)/python -m pytest -q tests/test_secrets.py
 
-# node and npm are the environment's, as Python is.
-clients: $(VENV)/.dev
-	cd tests/clients && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --no-audit --no-fund
+clients: $(VENV)/.dev $(NODE_PACKAGES)
 	$(BIN)/python -m tests.clients
+
+postman: $(VENV)/.dev $(NODE_PACKAGES)
+	$(BIN)/python -m tests.clients.postman
+
+# node and npm are the environment's, as Python is. npm writes this file at its end.
+$(NODE_PACKAGES): tests/clients/package-lock.json | $(VENV)/.dev
+	cd tests/clients && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
 
 .PHONY: wheel test-wheel image check-image check-deploy
 wheel: $(VENV)/.dev

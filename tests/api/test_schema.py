@@ -12,6 +12,7 @@ import pytest
 from drf_spectacular.generators import SchemaGenerator
 
 from apps.api.v1.examples import SAMPLE_BATCHES, SAMPLE_QUERIES
+from tests.clients import postman
 from tests.server import Server
 
 
@@ -89,6 +90,11 @@ def test_the_schema_has_the_examples_of_queries(schema: dict[str, Any]) -> None:
         operation = schema["paths"][f"/api/v1/libraries/{{library_id}}/{path}"]["post"]
         examples = operation["requestBody"]["content"]["application/json"]["examples"].values()
         assert {example["summary"]: example["value"] for example in examples} == bodies
+
+
+@pytest.mark.any_database
+def test_the_postman_collection_is_made_from_this_schema(schema: dict[str, Any]) -> None:
+    assert postman.FILE.read_text() == postman.render(schema), "docs/postman.json is not up to date: run `make postman`"
 
 
 def test_the_examples_of_queries_work_on_the_samples(server: Server) -> None:

@@ -44,14 +44,7 @@ DOCUMENT: Body = {
     ],
 }
 DOCUMENTS: Body = {
-    "documents": [
-        DOCUMENT,
-        {
-            "title": "Sayings",
-            "text": "A watched pot never boils. Many hands make light work.\n\nTime and tide wait for no man.",
-            "chunking": {"max_tokens": 16, "overlap": 0},
-        },
-    ]
+    "documents": [DOCUMENT, {"title": "Sayings", "chunks": [{"text": "A watched pot never boils", "embedding": None}]}]
 }
 DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 # By words, which every library can be asked for.
