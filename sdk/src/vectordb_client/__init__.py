@@ -38,6 +38,8 @@ from vectordb_client.errors import (
     WaitTimedOut,
 )
 from vectordb_client.filters import F, Filter
+from vectordb_client.jobs import AsyncJob, AsyncJobs, Job, Jobs
+from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
 from vectordb_client.library import AsyncLibrary, Library
 from vectordb_client.types import (
@@ -75,11 +77,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "AsyncAudit",
     "AsyncClient",
     "AsyncDocuments",
+    "AsyncJob",
+    "AsyncJobs",
+    "AsyncKeys",
     "AsyncLibraries",
     "AsyncLibrary",
     "AsyncListing",
+    "Audit",
     "AuditEntry",
     "BadRequest",
     "BodyTooLarge",
@@ -108,9 +115,12 @@ __all__ = [
     "IndexState",
     "InvalidAnswer",
     "InvalidArgument",
+    "Job",
     "JobFailed",
     "JobInfo",
+    "Jobs",
     "KeyInfo",
+    "Keys",
     "Libraries",
     "Library",
     "LibraryInfo",

@@ -4,7 +4,6 @@ with `Sync` and one with `Async`, in which every such method is a function of it
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -132,12 +131,14 @@ class AsyncListing(Generic[T]):
 
 
 def _bind(cls: type, bind_operation: Callable[[Any], Any], bind_listing: Callable[[Any], Any]) -> None:
-    for name in dir(cls):
-        member = inspect.getattr_static(cls, name)
-        if isinstance(member, operation):
-            setattr(cls, name, bind_operation(member.function))
-        elif isinstance(member, listing):
-            setattr(cls, name, bind_listing(member.function))
+    for base in cls.__mro__:
+        for name, member in list(vars(base).items()):
+            if name in vars(cls):
+                continue
+            if isinstance(member, operation):
+                setattr(cls, name, bind_operation(member.function))
+            elif isinstance(member, listing):
+                setattr(cls, name, bind_listing(member.function))
 
 
 def _sync_operation(function: Callable[..., Generator[Any, Any, Any]]) -> Any:

@@ -61,6 +61,11 @@ class Request:
     timeout: float | None = None
 
 
+class _Body(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        raise InvalidAnswer(f"The answer lacks {name!r}: it is not this server's, or of another version.")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer, whole. Names of headers are in lower case."""
@@ -70,13 +75,13 @@ class Answer:
     content: bytes
 
     def json(self) -> Any:
-        """The parsed body; raise InvalidAnswer where it is no JSON."""
+        """The object in the body; raise InvalidAnswer where there is none, and for a name that it lacks."""
         try:
-            return json.loads(self.content)
-        except ValueError as error:
+            return _Body(json.loads(self.content))
+        except (TypeError, ValueError) as error:
             begin = " ".join(self.content[:200].decode(errors="replace").split())[:80]
             raise InvalidAnswer(
-                f"The answer, of status {self.status}, is not JSON ({error}); it begins: {begin!r}",
+                f"The answer, of status {self.status}, is no JSON object ({error}); it begins: {begin!r}",
                 status=self.status,
                 request_id=self.headers.get("x-request-id"),
             ) from None

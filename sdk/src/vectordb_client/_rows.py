@@ -76,13 +76,13 @@ def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
         return _of_columns(columns, makes_ids)
     if isinstance(rows, Mapping | Chunk):
         rows = [rows]
+    total = len(rows) if isinstance(rows, Sized) else None
+    if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
+        rows = _of_frame(rows)
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise InvalidArgument(
             f"rows are dicts, a DataFrame or a matrix of vectors, not {type(rows).__name__}; texts= takes texts"
         )
-    total = len(rows) if isinstance(rows, Sized) else None
-    if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
-        rows = _of_frame(rows)
     return Source(rows, lambda row: _of_mapping(row, columns.expires_at, makes_ids), total)
 
 

@@ -39,14 +39,16 @@ class _Base:
     def __init__(self, session: Session, root: str, headers: Mapping[str, str], make: Callable[[], Any]) -> None:
         self.session, self.root = session, root
         self._headers, self._make = dict(headers), make
-        self._http: Any = None
+        self.forget_pool()
         self._is_closed = False
         # Parsing an address takes longer than the rest of a request; a client uses few.
         self._addresses: dict[str, httpx2.URL] = {}
         _after_fork.add(self)
 
     def forget_pool(self) -> None:
-        self._http = None
+        self._http: Any = None
+        # A thread that is not in this process may hold the one before.
+        self._opening = threading.Lock()
 
     def _request(self, send: Send, content: Any) -> httpx2.Request:
         request = send.request
@@ -117,9 +119,10 @@ class Runner(_Base):
             raise connection_error(error, request) from error
 
     def _open(self) -> httpx2.Client:
-        http: httpx2.Client = self._make()
-        self._http = http
-        return http
+        with self._opening:
+            http: httpx2.Client = self._http or self._make()
+            self._http = http
+            return http
 
     def close(self) -> None:
         self._is_closed = True
@@ -130,11 +133,8 @@ class Runner(_Base):
 class AsyncRunner(_Base):
     """Runs steps by clients of asyncio: each event loop has one, as a connection belongs to the loop that made it."""
 
-    def __init__(self, session: Session, root: str, headers: Mapping[str, str], make: Callable[[], Any]) -> None:
-        super().__init__(session, root, headers, make)
-        self.forget_pool()
-
     def forget_pool(self) -> None:
+        super().forget_pool()
         self._of_loops: dict[asyncio.AbstractEventLoop, httpx2.AsyncClient] = {}
 
     async def run(self, steps: Steps[T]) -> T:

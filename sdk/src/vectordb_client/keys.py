@@ -111,14 +111,6 @@ class _Keys(Resource):
         return types.parse(NewKey, answer.json())
 
     @operation
-    def revoke(self, id: str) -> Steps[None]:
-        """Revoke a key, at once.
-
-        >>> client.keys.revoke(website.id)
-        """
-        yield from self._session.call(build_request(routes.revoke_key, id))
-
-    @operation
     def search_token(
         self,
         id: str,
@@ -141,6 +133,14 @@ class _Keys(Resource):
         }
         answer = yield from self._session.call(build_request(routes.create_search_token, id, body=body))
         return types.parse(SearchToken, answer.json())
+
+    @operation
+    def revoke(self, id: str) -> Steps[None]:
+        """Revoke a key, at once.
+
+        >>> client.keys.revoke(website.id)
+        """
+        yield from self._session.call(build_request(routes.revoke_key, id))
 
 
 class Keys(Sync, _Keys):

@@ -527,7 +527,7 @@ class Library(Sync, _Library[Job]):
         once. A server that is restarted meanwhile is waited for, for half a minute. `progress` is shown on the standard
         error, or is a function of the number of rows that are done.
 
-        >>> lib.upload(({"id": f"row {n}", "vector": [n, 1.0, 0.5]} for n in range(5000)), parallel=2).created
+        >>> points.upload(({"id": f"row {n}", "vector": [n, 1.0, 0.5]} for n in range(5000)), parallel=2).created
         5000
         """
         plan = make_plan(

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from vectordb_client._display import shortened, to_html, to_pandas
-from vectordb_client.errors import Fault
+from vectordb_client.errors import Fault, InvalidAnswer
 from vectordb_client.vectors import decode
 
 if TYPE_CHECKING:
@@ -545,7 +545,10 @@ def parse(kind: type[T], item: Mapping[str, Any], **more: Any) -> T:
     if names is None:
         names = _FIELDS[kind] = tuple(one.name for one in dataclasses.fields(kind))  # type: ignore[arg-type]
     values = {name: _value(name, item[name]) for name in names if name in item}
-    return kind(**values, **more)
+    try:
+        return kind(**values, **more)
+    except TypeError as error:
+        raise InvalidAnswer(f"The answer is not this server's, or of another version: {error}") from None
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {}

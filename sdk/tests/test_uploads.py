@@ -1,0 +1,127 @@
+"""Uploads that are disturbed."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blocking import Blocking
+from fake_server import Reply, answering
+from test_retries import QUICK, WRITTEN, problem
+from tests.server import Server
+
+from vectordb_client import AsyncClient, Client, Library, UploadFailed
+from vectordb_client import _upload as uploads
+
+
+def test_a_server_that_is_killed_and_restarted_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", VECTORDB_WORKERS=1).start()
+    try:
+        key = (server.folder / "admin_key").read_text().strip()
+        with Client(server.url, key) as client:
+            library = client.libraries.create("rows", dimension=3)
+            killed = threading.Event()
+
+            def kill() -> None:
+                server.kill()
+                server.launch()
+                killed.set()
+
+            def rows() -> Iterator[dict[str, Any]]:
+                for number in range(12_000):
+                    if number == 6_000:
+                        threading.Thread(target=kill).start()
+                    # Without ids: what is sent twice must be known to be the same by those made here.
+                    yield {"vector": [number, 1, 2], "metadata": {"n": number}}
+
+            report = library.upload(rows(), batch_size=500)
+            assert killed.wait(60)
+            assert (report.rows, report.created + report.updated, report.errors) == (12_000, 12_000, ())
+            assert library.count() == 12_000
+            assert library.fields(["n"])[0].distinct == 12_000
+    finally:
+        if server.process is not None:
+            server.stop()
+
+
+def test_a_generator_that_raises_ends_it_with_what_was_read_before(library: Library) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in range(250):
+            yield {"id": str(number), "vector": [number, 1, 2]}
+        raise LookupError("the source is broken")
+
+    before = threading.active_count()
+    with pytest.raises(LookupError, match="the source is broken"):
+        library.upload(rows(), batch_size=100)
+    assert library.count() == 200
+    assert threading.active_count() == before
+
+
+def test_what_the_server_refuses_for_good_ends_it_with_a_report() -> None:
+    with answering(WRITTEN, WRITTEN, problem(403, "forbidden")) as server:
+        with Client(server.url, retry=QUICK) as client, pytest.raises(UploadFailed, match="It is forbidden") as caught:
+            client.library("a").upload([{"id": str(n), "vector": [1]} for n in range(50)], batch_size=1, parallel=1)
+        assert (caught.value.status, caught.value.report.created) == (403, 2)
+        assert len(server.received) <= 6
+
+
+def test_batches_are_cut_by_bytes_too() -> None:
+    text = "x" * (3 << 20)
+    rows = [{"id": str(n), "text": text, "vector": [1.0]} for n in range(5)]
+    rows.append({"id": "huge", "text": text * 4, "vector": [1.0]})
+    with answering(WRITTEN) as server:
+        for client in (Client(server.url), Blocking(AsyncClient(server.url))):
+            with client:
+                client.library("a").upload(rows, parallel=1)
+        sizes = [len(one.body) >> 20 for one in server.received]
+        assert sizes == [6, 6, 3, 12] * 2
+
+
+def test_a_batch_that_is_too_large_for_the_server_is_halved() -> None:
+    refusal = problem(413, "body_too_large")
+    with answering(refusal, refusal, WRITTEN, refusal, WRITTEN) as server, Client(server.url) as client:
+        report = client.library("a").upload([{"id": str(n), "vector": [1]} for n in range(4)], parallel=1)
+        # 4, 2, 1 and 1, 2
+        assert [one.body.count(b'"id"') for one in server.received] == [4, 2, 1, 1, 2]
+        assert [(error.row, error.id) for error in report.errors] == [(1, "1")]
+
+
+def test_an_answer_that_the_server_lost_counts_as_written() -> None:
+    with answering(problem(409, "idempotency_answer_lost")) as server, Client(server.url) as client:
+        report = client.library("a").upload([{"id": "a", "vector": [1]}])
+        assert (report.rows, report.updated, len(server.received)) == (1, 1, 1)
+
+
+class Frame:
+    """What an upload asks of a DataFrame of pandas, which the tests do not have."""
+
+    columns = ("id", "vector", "year", "topic")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, name: str) -> list[Any]:
+        nan = float("nan")
+        return {"id": ["a", "b"], "vector": [[1, 2, 3]] * 2, "year": [1900, nan], "topic": [None, "x"]}[name]
+
+    def itertuples(self) -> None:
+        raise NotImplementedError
+
+
+def test_columns_of_a_frame_are_metadata(library: Library) -> None:
+    assert library.upload(Frame()).created == 2
+    assert [chunk.metadata for chunk in library.get(["a", "b"])] == [{"year": 1900}, {"topic": "x"}]
+
+
+def test_sources_are_read_no_faster_than_they_are_sent() -> None:
+    read = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal read
+        for read in range(100_000):
+            yield {"id": str(read), "vector": [1]}
+
+    with answering(Reply(403)) as server, Client(server.url) as client, pytest.raises(UploadFailed):
+        client.library("a").upload(rows(), parallel=2)
+    assert read <= 5 * uploads._ROWS
