@@ -26,7 +26,9 @@ def _parse_time(value: str) -> datetime:
 
 
 def _check_past(value: Any) -> datetime | None:
-    return _parse_time(value) if isinstance(value, str) else value if value is None else check_time(value)
+    if value is None or isinstance(value, datetime):
+        return value
+    return _parse_time(value) if isinstance(value, str) else check_time(value)
 
 
 _Time = Annotated[datetime | None, BeforeValidator(_check_past)]

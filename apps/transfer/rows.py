@@ -1,11 +1,12 @@
 """Rows as they travel between a library and a file, or another database.
 
-A row is what the API takes: a dictionary of JSON values, times as RFC 3339. Only vectors are arrays, where they are not
-base64 or a list. What is left out has its default; an unknown field refuses the row.
+A row is what the API takes: a dictionary of JSON values, times as RFC 3339. Only vectors may be arrays, and times such
+of Python, with a zone. What is left out has its default; an unknown field refuses the row.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Required, TypedDict
 
 from apps.engine.vectors import Float32
@@ -37,9 +38,9 @@ class DocumentData(TypedDict, total=False):
     title: str
     source: str
     metadata: dict[str, Any]
-    expires_at: str | None
-    created_at: str
-    updated_at: str
+    expires_at: str | datetime | None
+    created_at: str | datetime
+    updated_at: str | datetime
 
 
 class ChunkData(TypedDict, total=False):
@@ -52,9 +53,9 @@ class ChunkData(TypedDict, total=False):
     metadata: dict[str, Any]
     document_id: str | None
     position: int | None
-    expires_at: str | None
-    created_at: str
-    updated_at: str
+    expires_at: str | datetime | None
+    created_at: str | datetime
+    updated_at: str | datetime
     embedding: Float32 | str | list[float] | None
 
 

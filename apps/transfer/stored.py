@@ -32,7 +32,7 @@ _VECTOR = """(SELECT {} FROM vectordb_embedding AS embedding WHERE embedding.chu
 _TIMES = "coalesce({0}.expires_at, null), coalesce({0}.created_at, null), coalesce({0}.updated_at, null)"
 _CHUNKS = f"""
     SELECT chunk.id, chunk.public_id, document.public_id, chunk.position, chunk.text, chunk.embed_text, {{metadata}},
-           {_TIMES.format("chunk")}, {{vector}}
+           {_TIMES.format("chunk")}, {{vector}}{{more}}
     FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
     WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
     ORDER BY chunk.id LIMIT %s"""
@@ -47,8 +47,15 @@ _DOCUMENTS = f"""
     SELECT document.id, document.public_id, document.title, document.source, {{metadata}},
            {_TIMES.format("document")}
     FROM vectordb_document AS document
-    WHERE document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE
+    WHERE document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE{{more}}
     ORDER BY document.id LIMIT %s"""
+
+
+_DOCUMENT = f", document.title, document.source, {{metadata}}, {_TIMES.format('document')}"
+_HAS_NO_CHUNK = """
+    AND NOT EXISTS (SELECT 1 FROM vectordb_chunk AS chunk WHERE chunk.document_id = document.id
+                    AND (chunk.expires_at <= %s) IS NOT TRUE)"""
+_COUNT = "SELECT count(*) FROM {} WHERE library_id = %s"
 
 
 class DocumentRow(NamedTuple):
@@ -82,11 +89,13 @@ class ChunkRow(NamedTuple):
 
 @dataclass
 class StoredLibrary:
-    """A library as `snapshot` has it. What has expired by then is not there."""
+    """A library as `snapshot` has it. What has expired by then is not there. `read` counts documents and chunks that
+    were given out."""
 
     snapshot: Snapshot
     library: LibraryData
     _state: LibraryState = field(repr=False)
+    read: int = 0
 
     @classmethod
     def open(cls, snapshot: Snapshot, library_id: str) -> "StoredLibrary":
@@ -95,27 +104,44 @@ class StoredLibrary:
         library: Any = selectors.library_data(selectors.library_row(library_id, SNAPSHOT_ALIAS))
         return cls(snapshot, library, state)
 
+    def count(self) -> int:
+        """Documents and chunks, those that have expired among them."""
+        tables = ("vectordb_document", "vectordb_chunk")
+        counts = [self.snapshot.rows(_COUNT.format(table), [self._state.key])[0][0] for table in tables]
+        return sum(map(int, counts))
+
     @property
     def dimension(self) -> int:
         """The components of each vector; 0 where there never was one."""
         return self._state.dimension or 0
 
-    def documents(self) -> Iterator[list[DocumentRow]]:
-        """All documents in order of creation."""
-        sql = _DOCUMENTS.format(metadata=self.snapshot.dialect.json_text("document.metadata"))
-        for page in self._pages(sql, [self._state.key], [self.snapshot.moment], texts=(2, 3, 4)):
+    def documents(self, *, without_chunks: bool = False) -> Iterator[list[DocumentRow]]:
+        """All documents in order of creation, or those `without_chunks`."""
+        metadata = self.snapshot.dialect.json_text("document.metadata")
+        sql = _DOCUMENTS.format(metadata=metadata, more=_HAS_NO_CHUNK if without_chunks else "")
+        moments = [self.snapshot.moment] * (2 if without_chunks else 1)
+        for page in self._pages(sql, [self._state.key], moments, texts=(2, 3, 4)):
+            self.read += len(page)
             yield [DocumentRow._make(row) for row in page]
 
     def chunks(self, *, with_vectors: bool) -> Iterator[list[ChunkRow]]:
         """All chunks in order of creation; `with_vectors`, or only with whether they have one."""
-        sql = _CHUNKS.format(
-            metadata=self.snapshot.dialect.json_text("chunk.metadata"),
-            vector=_VECTOR.format("vector" if with_vectors else "1"),
-        )
-        params = [*self._of_vectors, self._state.key]
-        row_bytes = self.dimension * DTYPE.itemsize if with_vectors else 0
-        for page in self._pages(sql, params, [self.snapshot.moment] * 2, texts=(4, 6), row_bytes=row_bytes):
+        for page in self._chunks("", with_vectors):
             yield [ChunkRow._make(row) for row in page]
+
+    def chunks_with_documents(self) -> Iterator[list[tuple[Any, ...]]]:
+        """All chunks in order of creation: the columns of ChunkRow, and behind them those of the document from its
+        title on, as in DocumentRow, null for none."""
+        return self._chunks(_DOCUMENT.format(metadata=self.snapshot.dialect.json_text("document.metadata")), True)
+
+    def _chunks(self, more: str, with_vectors: bool) -> Iterator[list[tuple[Any, ...]]]:
+        vector = _VECTOR.format("vector" if with_vectors else "1")
+        sql = _CHUNKS.format(metadata=self.snapshot.dialect.json_text("chunk.metadata"), vector=vector, more=more)
+        row_bytes = self.dimension * DTYPE.itemsize if with_vectors else 0
+        params = [*self._of_vectors, self._state.key]
+        for page in self._pages(sql, params, [self.snapshot.moment] * 2, texts=(4, 6), row_bytes=row_bytes):
+            self.read += len(page)
+            yield page
 
     def vectors(self) -> Iterator[bytes]:
         """The vectors of those chunks that have one, in the same order, many at a time."""

@@ -8,8 +8,8 @@ from apps.libraries.errors import Invalid
 from apps.transfer.formats.base import Format
 
 # The class of each, in the module of its name.
-FORMATS: Final = {"jsonl": "Jsonl", "zip": "Zip"}
-EXPORT_FORMATS: Final = ("jsonl", "zip")
+FORMATS: Final = {"jsonl": "Jsonl", "zip": "Zip", "parquet": "Parquet", "csv": "Csv"}
+EXPORT_FORMATS: Final = ("jsonl", "zip", "parquet")
 MEDIA_TYPES: Final = {
     "application/x-ndjson": "jsonl",
     "application/jsonl": "jsonl",

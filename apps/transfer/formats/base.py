@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar, Final
 
+from apps.installation import install_command
 from apps.libraries.errors import Invalid
 from apps.transfer.rows import Source
 from apps.transfer.stored import StoredLibrary
@@ -35,7 +36,5 @@ class Format(ABC):
     def check_installed(self) -> None:
         """Raise Invalid where the package that it needs is not installed."""
         if self.package and importlib.util.find_spec(self.package) is None:
-            raise Invalid(
-                f"This format needs the Python package {self.package}. "
-                f"Install it: python -m pip install --require-hashes -r requirements/{self.requirements}.txt"
-            )
+            command = install_command(self.requirements)
+            raise Invalid(f"This format needs the Python package {self.package}. Install it: {command}")

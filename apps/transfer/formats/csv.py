@@ -1,0 +1,115 @@
+"""Tables of text with a head of names. A column is a field of a chunk, or metadata.
+
+Cells are text. In metadata, those that JSON reads as a number, true or false are that; an empty cell is left out. A
+cell of `metadata` is a JSON object, one of `embedding` or `vector` an array of numbers or base64.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import orjson
+
+from apps.libraries.errors import Invalid
+from apps.transfer.formats.base import Format
+from apps.transfer.formats.lines import LONGEST_LINE
+from apps.transfer.formats.tables import fields_of
+from apps.transfer.rows import Batch, ChunkData, Gathering, Source
+from apps.transfer.stored import StoredLibrary
+
+_SAMPLE_CHARACTERS = 1 << 16
+
+
+class Csv(Format):
+    """Comma-separated values, or with semicolons, tabs or bars between them."""
+
+    media_type = "text/csv"
+    is_writable = False
+
+    def write(self, stored: StoredLibrary) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
+        total = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        csv.field_size_limit(LONGEST_LINE)
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        try:
+            dialect: Any = csv.Sniffer().sniff(text.read(_SAMPLE_CHARACTERS), ",;\t|")
+        except csv.Error:
+            dialect = csv.excel
+        except UnicodeDecodeError as error:
+            raise Invalid(f"The file is no text in UTF-8: {error.reason}.") from None
+        text.seek(0)
+        dialect.doublequote = True
+        reader = csv.reader(text, dialect)
+        try:
+            names = next(reader, [])
+        except csv.Error as error:
+            raise Invalid(f"The file is no CSV: {error}.") from None
+        if len(set(names)) < len(names) or not any(names):
+            raise Invalid("The first line must name the columns, each once.")
+        fields = fields_of(names, columns or {})
+        return Source({}, _batches(reader, [fields[name] for name in names], file, start or 0), total, "B")
+
+
+def _batches(reader: Any, fields: list[str], file: BinaryIO, start: int) -> Iterator[Batch]:
+    """The rows behind the first `start`."""
+    rows, number = Gathering(), 0
+    while True:
+        try:
+            cells = next(reader, None)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise Invalid(f"The file cannot be read at line {reader.line_num}: {error}.") from None
+        if cells is None:
+            break
+        number += 1
+        if number <= start or not cells:
+            continue
+        at = f"line {reader.line_num}"
+        try:
+            rows.chunks[at] = _row(cells, fields)
+        except ValueError as error:
+            rows.refused[at] = str(error)
+        rows.bytes += sum(map(len, cells))
+        if rows.is_full:
+            yield rows.take(number, file.tell())
+    yield rows.take(number, file.tell())
+
+
+def _row(cells: list[str], fields: list[str]) -> ChunkData:
+    """Raises ValueError with what is wrong with it."""
+    if len(cells) != len(fields):
+        raise ValueError(f"has {len(cells)} cells, and there are {len(fields)} columns")
+    row: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for field, cell in zip(fields, cells, strict=True):
+        if not cell or not field:
+            continue
+        if field.startswith("metadata."):
+            others[field.removeprefix("metadata.")] = _scalar(cell)
+        elif field == "metadata" or field == "position" or (field == "embedding" and cell.lstrip().startswith("[")):
+            row[field] = _json(field, cell)
+        else:
+            row[field] = cell
+    if others:
+        known = row.get("metadata", {})
+        row["metadata"] = {**others, **known} if isinstance(known, dict) else known
+    return cast(ChunkData, row)
+
+
+def _json(field: str, cell: str) -> Any:
+    try:
+        return orjson.loads(cell)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"has no valid JSON in {field}: {error}") from None
+
+
+def _scalar(cell: str) -> Any:
+    try:
+        value = orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        return cell
+    return value if isinstance(value, bool | int | float) else cell
