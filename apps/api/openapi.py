@@ -114,7 +114,13 @@ class AutoSchema(_AutoSchema):
     def get_examples(self) -> list[OpenApiExample]:
         body = self.view.example_bodies.get(self.method)
         bodies = self.view.sample_bodies or ({} if body is None else {"Example": body})
-        return [OpenApiExample(name, body, request_only=True) for name, body in bodies.items()]
+        return [
+            # A text is a file of lines.
+            OpenApiExample(
+                name, body, request_only=True, media_type="application/x-ndjson" if isinstance(body, str) else None
+            )
+            for name, body in bodies.items()
+        ]
 
 
 class PydanticModel(PydanticExtension):  # type: ignore[no-untyped-call]

@@ -69,7 +69,9 @@ class BrowsableAPIRenderer(_BrowsableAPIRenderer):
         """The form is empty where a click would write. An example of a body shows behind it."""
         form = super().get_raw_data_form(data, view, method, request)
         if form is not None and method in view.example_bodies:
-            form.fields["_content"].widget.attrs["placeholder"] = dumps_indented(view.example_bodies[method])
+            example = view.example_bodies[method]
+            shown = example if isinstance(example, str) else dumps_indented(example)
+            form.fields["_content"].widget.attrs["placeholder"] = shown
             form.fields["_content"].initial = view.form_content
         return form
 

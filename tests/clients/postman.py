@@ -78,10 +78,11 @@ class Operation:
         self.name = described["operationId"]
         self.ids: list[str] = _ID.findall(path)
         self.folder = _END if self.name in _LAST else described["tags"][0]
-        # The ids that POSTs to lists create.
         below = {other.rpartition("/")[0]: _ID.findall(other)[-1] for other in schema["paths"] if other.endswith("}")}
-        self.creatable = {name for other, name in below.items() if "post" in schema["paths"].get(other, {})}
-        self.created = below.get(path) if method == "post" else None
+        posts = {other: schema["paths"].get(other, {}).get("post") for other in below}
+        # The ids that answers of POSTs to lists have. A job that is to make something, 202, does not know its id.
+        self.creatable = {below[other] for other, post in posts.items() if post and "202" not in post["responses"]}
+        self.created = below[path] if method == "post" and below.get(path) in self.creatable else None
 
     @property
     def rank(self) -> int:

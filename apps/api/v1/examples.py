@@ -50,6 +50,11 @@ DOCUMENT_UPDATE: Body = {"title": "English proverbs"}
 # By words, which every library can be asked for.
 QUERY: Body = {"text": "search", "mode": "lexical", "k": 3}
 QUERIES: Body = {"queries": [QUERY, {"text": "animal", "mode": "lexical", "k": 3}]}
+# A line of JSON for each chunk.
+IMPORT = """\
+{"id": "example-3", "text": "Every rose has its thorn", "embedding": [0.1, 0.8, 0.4], "metadata": {"kind": "flower"}}
+{"id": "example-4", "text": "The apple never falls far from the tree", "embedding": [0.8, 0.2, 0.3]}
+"""
 MCP: Body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 SAMPLE = "handbook-sample"

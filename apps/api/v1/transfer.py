@@ -13,7 +13,7 @@ from apps.access.requests import BODY_FILE
 from apps.api.bodies import read
 from apps.api.errors import Problem
 from apps.api.parameters import Parameters
-from apps.api.v1 import schemas
+from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, respond
 from apps.api.v1.operation import operation
 from apps.libraries import selectors
@@ -90,6 +90,7 @@ class Export(ApiView):
 class Import(ApiView):
     """POST a file to write its rows to the library. A job does it; what it refuses is in its result."""
 
+    example_bodies = {"POST": examples.IMPORT}
     parameters = ImportParameters
     query: ImportParameters
 

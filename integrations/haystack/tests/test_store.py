@@ -57,7 +57,10 @@ def test_a_document_of_the_server_is_shown_and_can_be_filtered_by(store: VectorD
     parent = {"id": "poem", "title": "Sacred Emily", "source": "", "metadata": {"topic": "flower"}}
     assert found.meta == {"@document": parent}
     store.write_documents([Document(id="p-2", content="is a rose", meta={"@document": {"id": "poem"}})])
-    assert store.count_documents_by_filter({"field": "meta.@document.id", "operator": "==", "value": "poem"}) == 2
+    of_poem = {"field": "meta.@document.id", "operator": "==", "value": "poem"}
+    assert store.count_documents_by_filter(of_poem) == 2
+    with pytest.raises(ValueError, match="'@document' of meta cannot be set"):
+        store.update_by_filter(of_poem, {"@document": {"id": "another"}})
     with pytest.raises(ValueError, match="is a dict with the id of a document"):
         store.write_documents([Document(content="x", meta={"@document": "poem"})])
 

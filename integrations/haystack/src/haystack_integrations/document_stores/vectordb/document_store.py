@@ -18,9 +18,13 @@ from haystack_integrations.document_stores.vectordb.operations import Filters
 class VectorDBDocumentStore:
     """Documents in a library of a vectordb server. The library is created when the store is first used.
 
-    >>> store = VectorDBDocumentStore("notes", url="http://127.0.0.1:8000")
-    >>> store.write_documents([Document(content="An apple a day", meta={"year": 1866})])
-    1
+    >>> store = VectorDBDocumentStore("proverbs")
+    >>> apple = Document(content="An apple a day", meta={"year": 1866}, embedding=[0.9, 0.1, 0.0])
+    >>> rose = Document(content="A rose is a rose", meta={"year": 1913}, embedding=[0.1, 0.9, 0.2])
+    >>> store.write_documents([apple, rose])
+    2
+    >>> [found.content for found in store.filter_documents({"field": "meta.year", "operator": "<", "value": 1900})]
+    ['An apple a day']
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from haystack_integrations.document_stores.vectordb.conversion import (
     to_row,
     type_of,
 )
-from haystack_integrations.document_stores.vectordb.filters import EVERYTHING, path_of, translate
+from haystack_integrations.document_stores.vectordb.filters import DOCUMENT_KEY, EVERYTHING, path_of, translate
 
 T = TypeVar("T")
 Call: TypeAlias = Callable[[Any], Any]
@@ -118,8 +118,8 @@ def delete_matching(filters: dict[str, Any]) -> Steps[int]:
 def update_matching(filters: dict[str, Any], meta: dict[str, Any]) -> Steps[int]:
     """Set fields of `meta` in the documents that match; return their number."""
     matching = translate(filters) or {}
-    if OWN_KEY in meta:
-        raise ValueError(f"The key {OWN_KEY!r} of meta is this package's own.")
+    if taken := meta.keys() & {OWN_KEY, DOCUMENT_KEY}:
+        raise ValueError(f"The key {taken.pop()!r} of meta cannot be set: it is this package's own.")
     number: int = yield methodcaller("update_metadata", meta, filter=matching)
     return number
 
