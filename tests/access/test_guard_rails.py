@@ -27,6 +27,13 @@ def asking(settings: Any) -> Iterator[Client]:
     client.delete(LIBRARY)
 
 
+def call_tool(asking: Client, name: str, arguments: dict[str, Any]) -> Any:
+    """The result of an agent's call."""
+    params = {"name": name, "arguments": {"library": "made"} | arguments}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return asking.post("/mcp", message, "application/json").json()["result"]
+
+
 # A share of nothing is exceeded on every machine.
 @pytest.mark.parametrize(
     ("setting", "code", "seconds"), [("MAX_DISK_PERCENT", "disk_full", "30"), ("MAX_MEMORY_PERCENT", "exhausted", "10")]
@@ -42,9 +49,14 @@ def test_writes_stop_and_deletes_go_on(asking: Client, setting: str, code: str, 
             refused = asking.generic(method, LIBRARY + path, json.dumps(body), "application/json")
             assert (refused.status_code, refused.json()["code"], refused["Retry-After"]) == (503, code, seconds)
             assert f"VECTORDB_{setting}" in refused.json()["detail"]
+        with override_settings(MCP_WRITE=True):
+            said = call_tool(asking, "remember", {"text": "new"})
+            assert said["isError"]
+            assert f"VECTORDB_{setting}" in said["content"][0]["text"]
+            assert call_tool(asking, "forget", {"ids": ["2"]})["structuredContent"] == {"deleted": 1}
         assert asking.get(LIBRARY).status_code == 200
         query = asking.post(f"{LIBRARY}/query", {"vector": [1, 0]}, "application/json")
-        assert len(query.json()["results"]) == 3
+        assert len(query.json()["results"]) == 2
         assert asking.post(f"{LIBRARY}/chunks/delete", {"ids": ["0"]}, "application/json").json() == {"deleted": 1}
         assert asking.delete(f"{LIBRARY}/chunks/1").status_code == 204
     assert asking.patch(LIBRARY, {"name": "Other"}, "application/json").status_code == 200

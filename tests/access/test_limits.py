@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from django.urls import get_resolver
+from pytest_django.fixtures import Settings
 
-from apps.access.limits import kind_of
+from apps.access.limits import kind_of, may_write
 from tests.api.problems import assert_refused
 from tests.server import Server, serving
 
@@ -127,3 +128,10 @@ def test_every_path_of_the_api_is_a_read_a_write_or_a_delete_as_it_says() -> Non
                 assert kind_of("DELETE", url) == "delete"
                 assert kind_of("PUT", url) == kind_of("PATCH", url) == "write"
     assert len(posted) > len(reading)
+
+
+def test_a_message_of_an_agent_is_a_read_that_may_write_where_agents_may(settings: Settings) -> None:
+    assert kind_of("POST", "/mcp") == "read"
+    for settings.MCP_WRITE in (False, True):
+        assert may_write("POST", "/mcp") == settings.MCP_WRITE
+        assert not may_write("POST", "/api/v1/libraries/x/query")
