@@ -22,7 +22,6 @@ ROUTES = {name: route for name, route in vars(_routes).items() if isinstance(rou
 LEFT_OUT = {
     "root": "the entry points, for people in a browser",
     "list_chunks": "list_chunks_in_order does the same, and more",
-    "mcp": "for agents, by their own protocol",
 }
 
 _WRITE = {"chunks": "rows", "mode": "self"}
@@ -73,6 +72,8 @@ METHODS: dict[str, tuple[Any, dict[str, str]]] = {
     "health": (Client.health, {}),
     "ready": (Client.ready, {}),
     "metrics": (Client.metrics, {}),
+    # Its one argument is the message.
+    "mcp": (Client.mcp, {"jsonrpc": "message", "id": "message", "method": "message", "params": "message"}),
 }
 # Pages and vectors in base64 are the client's own affair; so is the key of a POST.
 _OWN = {"cursor", "limit", "vectors", "Idempotency-Key"}

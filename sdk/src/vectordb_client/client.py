@@ -105,11 +105,7 @@ class _Client(Resource):
     @operation
     def mcp(self, message: Mapping[str, Any]) -> Steps[dict[str, Any] | None]:
         """The answer to a message of the Model Context Protocol, be it an error; None for a notification. It is sent
-        once: a tool may write.
-
-        >>> client.mcp({"jsonrpc": "2.0", "id": 1, "method": "ping"})["id"]
-        1
-        """
+        once: a tool may write."""
         answer: Answer = yield Send(build_request(routes.mcp, body=message), headers_of(message))
         if answer.status == 202:
             return None
