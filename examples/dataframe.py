@@ -1,7 +1,6 @@
 """A DataFrame in, answers out as DataFrames. Needs pandas."""
 
 import pandas as pd
-
 from vectordb_client import Client, F
 
 films = pd.DataFrame(

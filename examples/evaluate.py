@@ -11,7 +11,7 @@ import time
 from vectordb_client import Client
 
 K = 10
-library = Client().library(sys.argv[1] if len(sys.argv) > 1 else "words-sample")
+library = Client().library(sys.argv[1] if len(sys.argv) > 1 else "wordnet-sample")
 count = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 
 queries = []
@@ -31,4 +31,6 @@ for recall in (None, 0.9, 0.99):
         # By score: of equals, either is right.
         found += sum(hit.score >= exact[-1].score for hit in hits)
     aim = f"recall {recall}" if recall else "as it is"
-    print(f"{aim}: {found / (K * len(queries)):.4f} of the best {K} found, {taken / len(queries) * 1000:.2f} ms a query")
+    print(
+        f"{aim}: {found / (K * len(queries)):.4f} of the best {K} found, {taken / len(queries) * 1000:.2f} ms a query"
+    )

@@ -1,6 +1,6 @@
 """Put a folder of text files into a library, and ask it something. Run it again: only what changed is sent.
 
-    python examples/ingest_folder.py FOLDER "a question"
+python examples/ingest_folder.py FOLDER "a question"
 """
 
 import sys

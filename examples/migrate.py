@@ -2,8 +2,8 @@
 
     python examples/migrate.py rows.jsonl LIBRARY --id _id --text document --vector embedding
 
-What is no id, text or vector becomes metadata. Run it again after a break: rows have ids, so none comes twice. The server's own
-`manage.py migrate_from` reads Chroma, Qdrant, pgvector, LanceDB and faiss directly.
+What is no id, text or vector becomes metadata. Run it again after a break: rows have ids, so none comes twice. The
+server's own `manage.py migrate_from` reads Chroma, Qdrant, pgvector, LanceDB and faiss directly.
 """
 
 import argparse

@@ -1,13 +1,12 @@
 """Answer a question from what a library has, by any server that speaks OpenAI's API (Ollama, vLLM, llama.cpp, OpenAI).
 
-    OPENAI_BASE_URL=http://localhost:11434/v1 MODEL=llama3.2 python examples/rag.py "what happens when the power fails?"
+OPENAI_BASE_URL=http://localhost:11434/v1 MODEL=llama3.2 python examples/rag.py "what happens when the power fails?"
 """
 
 import os
 import sys
 
 import httpx2
-
 from vectordb_client import Client
 
 LIBRARY = os.environ.get("LIBRARY", "handbook-sample")

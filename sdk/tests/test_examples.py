@@ -1,7 +1,8 @@
 """The scripts in examples/ run, and do what they say."""
 
 import json
-import runpy
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,16 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(server: Server, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(server: Server, key: str) -> Run:
     """Runs an example as a shell would, against the server; returns what it prints."""
-    monkeypatch.setenv("VECTORDB_URL", server.url)
-    monkeypatch.setenv("VECTORDB_API_KEY", key)
+    environ = os.environ | {"VECTORDB_URL": server.url, "VECTORDB_API_KEY": key}
+    environ["PYTHONPATH"] = str(EXAMPLES.parent / "sdk" / "src")
 
-    def run_example(name: str, *arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
+    def run_example(name: str, *arguments: object, **more: str) -> str:
+        command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+        done = subprocess.run(command, env=environ | more, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run_example
 
@@ -56,7 +58,6 @@ def test_words_find_what_meaning_does_not(run: Run) -> None:
 
 
 def test_a_dataframe_goes_in_and_comes_out(run: Run) -> None:
-    pytest.importorskip("pandas")
     assert "4 created, 0 updated" in run("dataframe")
 
 
@@ -64,16 +65,13 @@ def test_many_queries_at_once(run: Run) -> None:
     assert "100 queries in" in run("async_queries")
 
 
-def test_a_language_model_is_given_what_was_found(
-    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_language_model_is_given_what_was_found(run: Run, client: Client) -> None:
     library = client.libraries.create("handbook", if_exists="get")
     library.documents.put("power", title="When the power fails", text="What was acknowledged is on the disk.")
     with Service() as model:
         model.usual = lambda _: Answer({"choices": [{"message": {"content": "It is on the disk [1]."}}]})
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{model.url}/v1")
-        monkeypatch.setenv("LIBRARY", "handbook")
-        assert run("rag", "what if the power fails?") == "It is on the disk [1].\n[1] When the power fails\n"
+        answer = run("rag", "what if the power fails?", OPENAI_BASE_URL=f"{model.url}/v1", LIBRARY="handbook")
+        assert answer == "It is on the disk [1].\n[1] When the power fails\n"
     [asked] = model.asked
     assert "[1] What was acknowledged is on the disk." in asked.body["messages"][1]["content"]
 
@@ -96,3 +94,12 @@ def test_an_index_is_evaluated(run: Run, client: Client) -> None:
     points.upsert(vectors=[[number, 1.0] for number in range(50)])
     printed = run("evaluate", "evaluated", 5)
     assert "as it is: 1.0000 of the best 10 found" in printed
+
+
+def test_an_agent_remembers_and_forgets(run: Run) -> None:
+    assert run("agent_memory").splitlines() == [
+        "What may I offer Anna to drink? ['Anna drinks green tea, without sugar.']",
+        "Who must not eat walnuts? ['Ben is allergic to nuts.']",
+        "Forgotten about Ben: 2",
+        "Left of Ben: []",
+    ]
