@@ -31,7 +31,7 @@ def main() -> None:
 
         package = _GENERATED / "vectordb_client"
         generate = ["generate", "--path", schema, "--output-path", package, "--overwrite", "--meta", "none"]
-        _run("openapi-python-client", *generate, "--fail-on-warning")
+        _run("openapi-python-client", *generate, "--config", "openapi-python-client.yaml", "--fail-on-warning")
         _run("mypy", "--config-file=", "--strict", "--follow-imports=silent", "calls.py")
         _run("python", "calls.py", server.url, server.authorization["Authorization"])
 
