@@ -209,6 +209,7 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_METADATA_BYTES": (64 << 10, _whole(2, 1 << 28)),
     "VECTORDB_MAX_METADATA_DEPTH": (16, _whole(1, 100)),
     "VECTORDB_MAX_BODY_BYTES": (64 << 20, _whole(1024, 1 << 32)),
+    "VECTORDB_MAX_IMPORT_BYTES": (8 << 30, _whole(1024, 1 << 50)),
     "VECTORDB_MAX_BODY_VALUES": (500_000, _whole(10_000, 1 << 28)),
     "VECTORDB_MAX_REQUEST_COST": (4_000_000, _whole(100_000, 1 << 40)),
     "VECTORDB_MAX_REQUEST_MS": (10_000, _whole(100, 3_600_000)),
@@ -237,6 +238,7 @@ class Limits:
     metadata_bytes: int
     metadata_depth: int
     body_bytes: int
+    import_bytes: int
     body_values: int
     request_cost: int
     request_ms: int

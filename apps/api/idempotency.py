@@ -1,5 +1,6 @@
 """Requests with an Idempotency-Key: answered once, and repeated from what was stored."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from rest_framework.response import Response
 from apps.access.idempotency import current_attempt, find_request, new_attempt, still_running, store_answer
 from apps.access.limits import kind_of
 from apps.access.models import IdempotentRequest
-from apps.access.requests import Principal
+from apps.access.requests import BODY_FILE, Principal
 from apps.api.bodies import read
 from apps.api.errors import Problem
 from apps.api.renderers import dumps
@@ -35,7 +36,7 @@ def answer_once(
     if not _KEY.fullmatch(key):
         raise Problem("invalid", f"The header {KEY_HEADER} must have 1 to 255 ASCII characters; a UUID is a good key.")
     path, query = request.path_info.encode(), request.META["QUERY_STRING"].encode("latin-1")
-    attempt = new_attempt(principal, key, b"POST", path, query, read(request))
+    attempt = new_attempt(principal, key, b"POST", path, query, _content(request))
     if stored := find_request(attempt):
         return _replay(stored)
     dialect = dialect_of(connection)
@@ -64,6 +65,14 @@ def answer_once(
         except Error:
             # A lock of PostgreSQL's ends with its connection.
             connection.close()
+
+
+def _content(request: Request) -> bytes:
+    """The body of a request, or what stands for one that is in a file."""
+    if BODY_FILE not in request.META:
+        return read(request)
+    with request.META[BODY_FILE].open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _replay(stored: IdempotentRequest) -> Response:

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from tests.access.callers import bearer, make_key
 from tests.server import Server, serving, until
-from tests.sockets import connect
+from tests.sockets import connect, read_response
 
 _numbers = itertools.count()
 
@@ -139,3 +140,59 @@ def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an
         assert client.get("/libraries").status_code == 200
         slow[0].close()
         until(lambda: status() == 200, "an export whose client is gone has ended")
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that keeps bodies of 20,000 bytes in memory, and files of 500,000 on the disk."""
+    limits = {"VECTORDB_MAX_BODY_BYTES": 20_000, "VECTORDB_MAX_IMPORT_BYTES": 500_000, "VECTORDB_WORKERS": 1}
+    with serving(tmp_path_factory.mktemp("narrow") / "data", **limits) as server:
+        yield server
+
+
+def uploads(server: Server) -> list[Path]:
+    return list((server.folder / "uploads").glob("*"))
+
+
+def test_a_body_that_is_too_large_for_memory_goes_by_the_disk(narrow: Server) -> None:
+    rows = b"".join(b'{"id": "%d", "text": "%b", "embedding": [1, 2]}\n' % (i, b"x" * 1000) for i in range(300))
+    with narrow.client() as client:
+        client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+
+        def post(content: Any, **headers: str) -> httpx.Response:
+            headers = {"Content-Type": "application/x-ndjson"} | headers
+            return client.post("/libraries/a/import", content=content, headers=headers)
+
+        for content in rows, iter([rows[:100_000], rows[100_000:]]):
+            answer = post(content)
+            assert answer.status_code == 202, answer.text
+            assert finish(client, answer.json())["done"] == len(rows)
+            assert client.post("/libraries/a/chunks/count", json={}).json() == {"count": 300}
+        # The same key is the same request, by the content of its file.
+        first, again = (post(rows, **{"Idempotency-Key": "k"}) for _ in range(2))
+        assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
+        assert post(rows[:-1] + b" ", **{"Idempotency-Key": "k"}).status_code == 409
+        too_large = post(rows * 2)
+        assert (too_large.status_code, too_large.json()["code"]) == (413, "body_too_large")
+        assert "VECTORDB_MAX_IMPORT_BYTES" in too_large.json()["detail"]
+        too_large = post(iter([rows, rows]))
+        assert too_large.status_code == 413
+        assert client.post("/libraries/a/chunks", content=rows).status_code == 413
+        assert post(b"\xff" + rows, **{"Content-Type": "application/zip"}).status_code == 400
+    until(lambda: not uploads(narrow), "no body is kept that is not needed")
+
+
+def test_nothing_is_kept_of_who_may_not_import_or_hangs_up(narrow: Server) -> None:
+    head = b"POST /api/v1/libraries/a/import?format=jsonl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n"
+    with ExitStack() as stack:
+        stranger = connect(narrow, stack, head + b"Expect: 100-continue\r\n\r\n")
+        refused = read_response(stranger)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+        assert not uploads(narrow)
+        key = "".join(f"{name}: {value}\r\n" for name, value in narrow.authorization.items()).encode()
+        friend = connect(narrow, stack, head + key + b"Expect: 100-continue\r\n\r\n")
+        assert friend.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        friend.sendall(b"x" * 200_000)
+        until(lambda: [path for path in uploads(narrow) if path.stat().st_size == 200_000], "the body is kept")
+        friend.close()
+    until(lambda: not uploads(narrow), "the body of a client that has hung up is deleted")

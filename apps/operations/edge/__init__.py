@@ -7,6 +7,7 @@ thread.
 worker       gunicorn's worker class, which runs uvicorn
 connections  uvicorn's protocol within limits of bytes and time
 application  the ASGI application around the WSGI one
+uploads      bodies of imports that go to files
 threads      the threads that run requests
 streams      answers that are made while they are sent
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
@@ -12,12 +13,16 @@ from typing import Any, TypeAlias
 
 from asgiref.wsgi import WsgiToAsgiInstance
 from django.conf import settings
+from django.db import connections
 
 from apps.access.authentication import recognize
+from apps.access.authorization import authorize
 from apps.access.forwarding import apply_forwarding
+from apps.access.guard_rails import check_room
 from apps.access.limits import admitted
 from apps.access.requests import (
     ADMITTED,
+    BODY_FILE,
     Answer,
     Principal,
     Refused,
@@ -42,6 +47,7 @@ Route: TypeAlias = Callable[[Request], Answer | None]
 _GONE = Answer(499, [], b"")
 # Streamed answers of a worker. Each holds a snapshot, and takes its share of the processor from queries.
 _MOST_STREAMS = 2
+_LATER = {"Retry-After": "30"}
 _TOO_MANY_STREAMS = Refused(
     "exhausted", f"This worker sends {_MOST_STREAMS} exports already. Try again.", {"Retry-After": "10"}
 )
@@ -99,7 +105,11 @@ class Edge:
             reply = self.explain(refused)
         except asyncio.CancelledError:
             reply = self.explain(Refused("exhausted", "The server stops. Send the request again."))
-        received = len(body)
+        finally:
+            if "body_file" in scope["state"]:
+                # Whoever keeps it has moved it.
+                scope["state"]["body_file"].unlink(missing_ok=True)
+        received = scope["state"].get("body_size", len(body))
         del body
         if observation.trace is not None:
             # Of the draft of the standard's next level; version 1 tells the client nothing.
@@ -134,6 +144,11 @@ class Edge:
         await send({"type": "http.response.body", "body": b""})
         return reply.status, sent
 
+    async def admit_upload(self, scope: Any) -> None:
+        """Return if a body may be written to the disk whose request has no more than a head yet. Raise Refused."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, copy_context().run, _admit_upload, scope)
+
     def refuse(self, refused: Refused) -> Answer:
         """Return the answer to a request that could not be received."""
         request_id = identify("")
@@ -162,7 +177,7 @@ class Edge:
             # What Django admits is within its limits there.
             if request.principal is None:
                 return self._run_wsgi(request)
-            scope, principal = request.scope, _recognize(request, request.principal)
+            scope, principal = request.scope, _recognize(request.scope, request.headers, request.principal)
             request = request._replace(principal=principal)
             request.observation.key = principal.key_id or principal.name
             with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
@@ -180,6 +195,8 @@ class Edge:
         # The body is here, however it came.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(request.body)), ADMITTED: (request.id, request.principal)}
+        if "body_file" in request.scope["state"]:
+            environ[BODY_FILE] = request.scope["state"]["body_file"]
         started: list[Any] = []
         parts: Any = self.wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
         body: bytes | Streamed
@@ -204,7 +221,21 @@ def _admit(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Principa
     return admit(scope["method"], host, site=site, origin=origin)
 
 
-def _recognize(request: Request, principal: Principal) -> Principal:
-    scope, headers = request.scope, request.headers
+def _admit_upload(scope: Any) -> None:
+    """In a thread. What comes by a session needs no file: a page's form has no large ones."""
+    scope = dict(scope)
+    apply_forwarding(scope)
+    headers = dict(scope["headers"])
+    try:
+        principal = _recognize(scope, headers, _admit(scope, headers))
+        authorize(principal, "write", scope["path"].split("/")[4])
+        check_room()
+        if int(headers.get(b"content-length", 0)) > shutil.disk_usage(settings.DATA_DIR).free:
+            raise Refused("disk_full", "The disk of the data folder has less room than the body needs.", _LATER)
+    finally:
+        connections.close_all()
+
+
+def _recognize(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], principal: Principal) -> Principal:
     authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
     return recognize(principal, scope["path"], scope["client"][0], authorization, api_key, read_rows)

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -26,6 +27,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from apps.access.requests import Refused, current_request_id
+from apps.operations.edge.uploads import Upload, is_import
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +50,13 @@ _TOO_SLOW = Refused("request_timeout", "The request did not arrive within 10 s, 
 @dataclass
 class Room:
     """What the connections of a worker may take up together. Those with the earliest deadlines give way when it is too
-    much. `kept_bytes` are of bodies and answers. `tell_connections` is told how many there are."""
+    much. `kept_bytes` are of bodies and answers, but not of bodies that go to files, of `import_bytes` at most.
+    `tell_connections` is told how many there are."""
 
     connections: int
     kept_bytes: int
     body_bytes: int
+    import_bytes: int
     tell_connections: Callable[[int], None]
     _uncounted: int = 0
 
@@ -82,6 +86,8 @@ class Connection(HttpToolsProtocol):
         # Of it, and of its answer.
         self._body_bytes = self._unsent = 0
         self._unsent_id = "-"
+        # The body of an import that goes to a file, until its request is answered.
+        self._upload: Upload | None = None
         # Takes no request but one that is on its way.
         self._is_last = False
         # Why nothing is read any more. It is said when what came before is answered.
@@ -114,6 +120,7 @@ class Connection(HttpToolsProtocol):
         # They refer to this connection, and so their bodies would stay until the garbage collector comes.
         self.pipeline.clear()
         self.cycle = None  # type: ignore[assignment]
+        self._discard_upload()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -136,7 +143,8 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether there is still something to answer; otherwise the connection ends."""
-        if self.state is State.RECEIVING or (self.pipeline and self.pipeline[0][0].more_body):
+        is_complete = self._upload is not None and self._upload.has_ended
+        if not is_complete and (self.state is State.RECEIVING or (self.pipeline and self.pipeline[0][0].more_body)):
             self._refuse(Refused("malformed", "The request broke off before its end."))
         self._is_last = True
         return self.state is State.ANSWERING or bool(self.pipeline)
@@ -213,16 +221,22 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = self.cycle.keep_alive and not self._is_last
         if len(self.pipeline) > _MOST_PIPELINED:
             raise Refused("malformed", f"More than {_MOST_PIPELINED} requests came before the first was answered.")
-        if self.state is State.RECEIVING:
+        if self._is_upload():
+            self._start_upload()
+        elif self.state is State.RECEIVING:
             self._go_on()
 
     def on_body(self, body: bytes) -> None:
         if self._refusal is not None:
             return
         self._unparsed = 0
+        self.deadline += len(body) / _BYTES_PER_SECOND
+        if self._upload is not None and not self._upload.has_ended:
+            self._check_size(self._upload.size + len(body))
+            self._upload.add(body)
+            return
         self._check_size(len(self.cycle.body) + len(body))
         self.cycle.body += body
-        self.deadline += len(body) / _BYTES_PER_SECOND
         if self.state is not State.RECEIVING:
             self.flow.pause_reading()
         self._room.keep(len(body), self.connections)  # type: ignore[arg-type]
@@ -231,6 +245,9 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._unparsed = 0
+        if self._upload is not None and not self._upload.has_ended:
+            self._upload.end()
+            return
         super().on_message_complete()
         if self.state is State.RECEIVING:
             self._go_on()
@@ -255,12 +272,59 @@ class Connection(HttpToolsProtocol):
             self.headers[:] = [*(header for header in self.headers if header[0] != b"host"), (b"host", host)]
         if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
             raise Refused("malformed", "The only Transfer-Encoding that is understood is chunked.")
-        self._check_size(int(dict(self.headers).get(b"content-length", 0)))
+        self._check_size(self._content_length)
+
+    @property
+    def _content_length(self) -> int:
+        return int(dict(self.scope["headers"]).get(b"content-length", 0))
 
     def _check_size(self, size: int) -> None:
-        if size > (limit := self._room.body_bytes):
-            detail = f"The body must have at most {limit} bytes (limit VECTORDB_MAX_BODY_BYTES)."
-            raise Refused("body_too_large", detail)
+        limit, name = self._room.body_bytes, "VECTORDB_MAX_BODY_BYTES"
+        if size > limit and is_import(self.parser.get_method(), self.url):
+            limit, name = self._room.import_bytes, "VECTORDB_MAX_IMPORT_BYTES"
+        if size > limit:
+            raise Refused("body_too_large", f"The body must have at most {limit} bytes (limit {name}).")
+
+    # The body of an import.
+
+    def _is_upload(self) -> bool:
+        """Whether the request whose head is here has a body that may be too large for memory."""
+        if not is_import(self.parser.get_method(), self.url):
+            return False
+        is_chunked = any(name == b"transfer-encoding" for name, _ in self.scope["headers"])
+        return is_chunked or self._content_length > self._room.body_bytes
+
+    def _start_upload(self) -> None:
+        if self.state is not State.RECEIVING:
+            raise Refused("malformed", "A large import must be sent when what was sent before it is answered.")
+        cycle, scope = self.cycle, self.scope
+        self._upload = upload = Upload(self.flow.pause_reading, self._read_upload)
+
+        def start() -> None:
+            scope["state"] |= {"body_file": upload.path, "body_size": upload.size}
+            cycle.more_body = False
+            cycle.message_event.set()
+            self._go_on()
+
+        def refuse(refused: Refused) -> None:
+            self.pipeline.clear()
+            self._refuse(refused)
+
+        upload.start(partial(self.app.admit_upload, scope), start, refuse)
+
+    def _read_upload(self) -> None:
+        """Read on, once the body is let in, and whenever there is room."""
+        if self._upload is not None and self.pipeline:
+            cycle = self.pipeline[-1][0]
+            if cycle.waiting_for_100_continue:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                cycle.waiting_for_100_continue = False
+            self.flow.resume_reading()
+
+    def _discard_upload(self) -> None:
+        if self._upload is not None:
+            self._upload.discard()
+            self._upload = None
 
     def _head_without_upgrade(self) -> bytes:
         """The head of a request that offers another protocol, without the offer. A server may ignore that; httptools
@@ -292,6 +356,8 @@ class Connection(HttpToolsProtocol):
         if self.pipeline and not self.pipeline[-1][0].more_body:
             self._enter(State.ANSWERING)
             self._running, app = self.pipeline.pop()
+            # Its file is the application's from here on.
+            self._upload = None
             self._body_bytes = len(self._running.body)
             super()._start_asgi_task(self._running, app)
         elif self.pipeline:
@@ -311,6 +377,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, refused: Refused) -> None:
         """Read nothing more, and say why when what came before is answered."""
         self._refusal = refused
+        self._discard_upload()
         if self.pipeline and self.pipeline[0][0].more_body:
             self.pipeline.popleft()[0].body.clear()
         if self.state in (State.IDLE, State.RECEIVING):

@@ -71,7 +71,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         # A request opens files, too.
         most_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         kept_bytes = 2 * (limits.body_bytes + limits.answer_bytes)
-        room = Room(most_connections, kept_bytes, limits.body_bytes, self.tell_connections)
+        room = Room(most_connections, kept_bytes, limits.body_bytes, limits.import_bytes, self.tell_connections)
         self.config.app, self.config.http = self.wsgi, partial(Connection, room=room)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self._install_sigquit_handler()

@@ -21,6 +21,7 @@ from apps.installation import PROGRAM
 from apps.libraries.dialects import create_database, database_name, is_damaged
 from apps.libraries.models import Library
 from apps.operations import sample
+from apps.operations.edge.uploads import delete_uploads
 from apps.operations.management.base import sentence_of
 from apps.operations.process import raise_open_file_limit
 
@@ -36,6 +37,7 @@ class Command(BaseCommand):
         if is_damaged():
             call_command("check_database", stdout=self.stdout, stderr=self.stderr)
         create_database(connection)
+        delete_uploads()
         try:
             if not connection.introspection.table_names():
                 self.stdout.write(f"This is a new database: {database_name()}")
