@@ -95,7 +95,7 @@ check-deploy: $(VENV)/.dev
 	$(BIN)/uv tool run check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/uv tool run kubernetes-validate --strict deploy/kubernetes.yaml
 
-# Each package's own tests and types. All are tested in one environment: frameworks do not mix with the server's requirements.
+# Each package's own tests and types. All are tested in one environment, which is not the server's.
 INTEGRATIONS := integrations/.venv
 test-integrations: $(VENV)/.dev $(INTEGRATIONS)/.installed
 	$(BIN)/python -m tests.with_server sh -ec 'for project in integrations/*/pyproject.toml; do (cd "$$(dirname "$$project")"; \
