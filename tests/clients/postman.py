@@ -131,26 +131,29 @@ class Operation:
         return {"name": name, "event": [*self._before(), _script("test", *self._after())], "request": request}
 
     def _before(self) -> Iterator[Json]:
-        for name in set(self.ids) - self.creatable:
-            yield _script(
-                "prerequest",
-                f"// {name} comes from an answer of this collection, so that nothing else is touched.",
-                f'if (!pm.variables.get("{name}")) pm.execution.skipRequest();',
-            )
+        lines = [f'pm.collectionVariables.unset("{name}");' for name in self._answered()]
+        if lines:
+            lines.insert(0, "// If this fails, what an earlier run made is not taken for what this one made.")
+        for name in self.ids:
+            if name not in self.creatable:
+                lines.append(f"// {name} is in an answer of this collection, so nothing else is touched.")
+                lines.append(f'if (!pm.variables.get("{name}")) pm.execution.skipRequest();')
+        if lines:
+            yield _script("prerequest", *lines)
 
     def _after(self) -> Iterator[str]:
         over = _MAY_BE_OVER.get(self.name)
         allowed = "below(400)" if over is None else f"satisfy((code) => code < 400 || code === {over})"
         yield f'pm.test("It is done.", () => pm.expect(pm.response.code).to.{allowed});'
-        answers = self.described["responses"]
-        of_job = answers.get("202", {}).get("content", {}).get("application/json", {}).get("schema", {})
-        if of_job.get("$ref", "").endswith("/Job"):
-            yield 'if (pm.response.code === 202) pm.collectionVariables.set("job_id", pm.response.json().id);'
-        if self.created:
-            yield "if (pm.response.code < 300) {"
-            yield "  const created = pm.response.json();"
-            yield f'  pm.collectionVariables.set("{self.created}", created.id ?? created.ids[0]);'
-            yield "}"
+        for name, id in self._answered().items():
+            yield f'if (pm.response.code < 300) pm.collectionVariables.set("{name}", {id});'
+
+    def _answered(self) -> dict[str, str]:
+        """Ids that are in the answer, by the names of their variables, and where."""
+        answer = self.described["responses"].get("202", {}).get("content", {}).get("application/json", {})
+        if answer.get("schema", {}).get("$ref", "").endswith("/Job"):
+            return {"job_id": "pm.response.json().id"}
+        return {self.created: "pm.response.json().id ?? pm.response.json().ids[0]"} if self.created else {}
 
 
 def _parameter(parameter: Json) -> Json:
