@@ -12,7 +12,7 @@ from django.urls import include, path
 from django.utils.module_loading import import_string
 from django.views.generic import RedirectView
 
-from apps.api.mcp.endpoint import Mcp
+from apps.api.mcp.agents import Mcp
 from apps.operations import metrics
 from apps.operations import views as operations
 

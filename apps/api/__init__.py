@@ -9,6 +9,8 @@ bad_characters  where in a body the characters are that are no JSON
 errors       every error body; which error has which status
 middleware   admission, and errors outside of any view
 renderers    JSON by orjson, REST framework's pages for people
+json_schema  JSON Schemas of pydantic models
 openapi      the schema: pydantic models, problem responses; imported when it is asked for
 v1/          the endpoints
+mcp/         agents, by the Model Context Protocol
 """

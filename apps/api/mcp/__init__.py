@@ -1,7 +1,7 @@
 """Agents: the Model Context Protocol over POST /mcp, one message a request and no sessions.
 
 protocol   messages, versions of the protocol, the headers that go with them
-endpoint   the view: a message in, its answer out
+agents     the view: a message in, its answer out
 tools      the table of tools, and how one is called
 arguments  what each tool takes
 answers    what each tool gives, for its schema
