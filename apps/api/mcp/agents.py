@@ -10,12 +10,12 @@ from apps.api.bodies import json_body
 from apps.api.mcp.answers import McpAnswer
 from apps.api.mcp.protocol import (
     INVALID_PARAMS,
-    METHOD_NOT_FOUND,
     SERVER_INFO,
     VERSIONS,
     McpMessage,
     RpcError,
     agree_on_version,
+    check_method,
     check_version,
     parse_call,
     parse_message,
@@ -35,6 +35,8 @@ _INSTRUCTIONS = (
 _CAPABILITIES: dict[str, Any] = {"tools": {}}
 # Which tools are listed depends on the key and on a setting.
 _CACHED: dict[str, Any] = {"ttlMs": 60_000, "cacheScope": "private"}
+# What a result of a version without `initialize` has besides.
+_COMPLETE: dict[str, Any] = {"resultType": "complete", "_meta": {SERVER_INFO: _SERVER}}
 
 
 class Mcp(ApiView):
@@ -54,7 +56,9 @@ class Mcp(ApiView):
             is_modern = check_version(message, request.headers)
             if not message.is_request:
                 return HttpResponse(status=202)
-            answer, status = {"result": self._answer(message)}, 200
+            check_method(message.method, is_modern=is_modern)
+            # Clients of earlier versions refuse fields that they do not know in an empty result.
+            answer, status = {"result": self._answer(message) | (_COMPLETE if is_modern else {})}, 200
         except RpcError as error:
             answer, status = {"error": {"code": error.code, "message": error.message}}, error.status
             if error.data is not None:
@@ -66,7 +70,7 @@ class Mcp(ApiView):
         return HttpResponse(dumps(answer), status=status, content_type="application/json")
 
     def _answer(self, message: McpMessage) -> dict[str, Any]:
-        """The result of a request; it has what the newest version asks for, which others pass over. Raises RpcError."""
+        """The result of a request, whose method is known. Raises RpcError."""
         params = message.params or {}
         match message.method:
             case "initialize":
@@ -81,9 +85,8 @@ class Mcp(ApiView):
             case "tools/call":
                 result = self._call(params)
             case _:
-                known = "server/discover, initialize, ping, tools/list, tools/call"
-                raise RpcError(METHOD_NOT_FOUND, f"There is no method {message.method!r}; there are: {known}.")
-        return result | {"resultType": "complete", "_meta": {SERVER_INFO: _SERVER}}
+                raise AssertionError(message.method)
+        return result
 
     def _call(self, params: dict[str, Any]) -> dict[str, Any]:
         call = parse_call(params)

@@ -23,6 +23,8 @@ MODERN = ("2026-07-28",)
 # Newest first: `initialize` offers the first where it does not know what is asked for.
 WITH_HANDSHAKE = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 VERSIONS = (*MODERN, *WITH_HANDSHAKE)
+_METHODS = ("tools/list", "tools/call")
+_METHODS_MODERN, _METHODS_WITH_HANDSHAKE = ("server/discover", *_METHODS), ("initialize", "ping", *_METHODS)
 
 _META = "io.modelcontextprotocol/"
 _VERSION, _CAPABILITIES = f"{_META}protocolVersion", f"{_META}clientCapabilities"
@@ -109,6 +111,13 @@ def parse_call(params: dict[str, Any]) -> ToolCall:
         raise RpcError(INVALID_PARAMS, f"params: {problem.detail}") from None
 
 
+def check_method(method: str, *, is_modern: bool) -> None:
+    """Raise RpcError for a method that the version does not have here."""
+    methods = _METHODS_MODERN if is_modern else _METHODS_WITH_HANDSHAKE
+    if method not in methods:
+        raise RpcError(METHOD_NOT_FOUND, f"There is no method {method!r}; there are: {', '.join(methods)}.")
+
+
 def agree_on_version(params: Mapping[str, Any]) -> str:
     """The version that `initialize` agrees on: the client's, or the newest that has `initialize`."""
     wanted = params.get("protocolVersion")
@@ -118,13 +127,12 @@ def agree_on_version(params: Mapping[str, Any]) -> str:
 def check_version(message: McpMessage, headers: Mapping[str, str]) -> bool:
     """Whether the message is of a version without `initialize`. Raises RpcError for a version that is not known here,
     and for headers that say something else than the message."""
-    if message.method == "initialize":
-        return False
     meta = (message.params or {}).get("_meta")
     meta = meta if isinstance(meta, dict) else {}
     in_header = headers.get("MCP-Protocol-Version")
-    if in_header not in MODERN and _VERSION not in meta:
-        if in_header is not None and in_header not in WITH_HANDSHAKE:
+    is_handshake = message.method == "initialize"
+    if _VERSION not in meta and (is_handshake or in_header not in MODERN):
+        if in_header is not None and in_header not in WITH_HANDSHAKE and not is_handshake:
             raise _unsupported(in_header)
         return False
     if not message.is_request:
@@ -150,7 +158,8 @@ def _unsupported(version: Any) -> RpcError:
 
 
 def _decode(value: str) -> str | None:
-    """What a header says, which base64 may wrap; None for what is no base64."""
+    """What a header says, which base64 may wrap; None for what is no base64. White space around it is no part of it."""
+    value = value.strip(" \t")
     found = _ENCODED.fullmatch(value)
     if found is None:
         return value
