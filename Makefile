@@ -118,7 +118,7 @@ requirements: $(VENV)/.dev
 	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
 		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
 	$(COMPILE) integrations/requirements.in -o integrations/requirements.txt
-	for name in evaluate extract parquet; do $(COMPILE) --constraints requirements/base.txt requirements/$$name.in \
+	for name in backups evaluate extract parquet; do $(COMPILE) --constraints requirements/base.txt requirements/$$name.in \
 		-o requirements/$$name.txt; done
 	$(COMPILE) --constraints requirements/base.txt --override requirements/model-overrides.in requirements/model.in \
 		-o requirements/model.txt

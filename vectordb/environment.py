@@ -71,6 +71,15 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 
+def _place(text: str) -> str:
+    """Backups' own place is in manifests and logs, so it may hold no password."""
+    if "://" not in text:
+        return str(_folder(text)) if text else ""
+    if urlsplit(text).password is not None:
+        raise ValueError("must hold no password: credentials come from the environment of the library that opens it")
+    return text.rstrip("/")
+
+
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -188,6 +197,11 @@ SETTINGS: dict[str, tuple[str | float, Callable[[str], Any]]] = {
     "VECTORDB_MAX_MEMORY_PERCENT": (100, _whole(1, 100)),
     "VECTORDB_MCP_WRITE": (0, _switch),
     "VECTORDB_AUDIT_DAYS": (90, _whole(0, 36_500)),
+    "VECTORDB_BACKUP_URL": ("", _place),
+    "VECTORDB_BACKUP_INTERVAL_HOURS": (0, _whole(0, 8760)),
+    "VECTORDB_BACKUP_KEEP": (7, _whole(0, 10_000)),
+    "VECTORDB_BACKUP_TEST_RESTORE": (0, _switch),
+    "VECTORDB_BACKUP_BEFORE_MIGRATE": ("auto", _one_of("auto", "on", "off")),
     "VECTORDB_JOB_DAYS": (30, _whole(0, 36_500)),
     "VECTORDB_IDEMPOTENCY_HOURS": (24, _whole(1, 8760)),
     "VECTORDB_LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error")),

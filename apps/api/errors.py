@@ -41,6 +41,7 @@ from apps.libraries.errors import (
     pointer,
 )
 from apps.libraries.validation import detail_of
+from apps.transfer.errors import TransferError
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ CODES: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests"),
     "too_many_logins": (429, "Too many logins"),
     "embedding_failed": (502, "Embedding failed"),
+    "backups_unavailable": (502, "Backups unavailable"),
     "internal_error": (500, "Internal error"),
     "busy": (503, "Database busy"),
     "disk_full": (503, "Disk full"),
@@ -170,6 +172,9 @@ def problem_of(error: BaseException) -> Problem | None:
         code = next(code for kind, code in _DOMAIN.items() if isinstance(error, kind))
         detail = error.detail if len(error.faults) != 1 else _sentence(error)
         return Problem(code, detail, error.faults, {"Retry-After": "5"} if code == "too_slow" else {})
+    if isinstance(error, TransferError):
+        logger.warning("%s", error)
+        return Problem("backups_unavailable", str(error))
     if isinstance(error, TextRefused):
         return Problem("invalid", str(error))
     if isinstance(error, EmbeddingError):

@@ -6,13 +6,13 @@ import tempfile
 import orjson
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from apps.installation import PROGRAM
 from apps.libraries.dialects import dialect_of, is_damaged, note_if_damaged
+from apps.libraries.schema import Schema, list_migrations
 
 
 @csrf_exempt
@@ -40,10 +40,11 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 def _database() -> str:
     try:
-        executor = MigrationExecutor(connection)
-        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        if pending:
-            return f"{len(pending)} migrations are not applied: run {PROGRAM} migrate"
+        schema = Schema(connection)
+        if schema.unknown:
+            return f"was migrated by a newer version of the server ({list_migrations(schema.unknown)}): start that one"
+        if schema.pending:
+            return f"{len(schema.pending)} migrations are not applied: run {PROGRAM} migrate"
         missing = dialect_of(connection).missing_triggers(connection)
     except DatabaseError as error:
         note_if_damaged(error)

@@ -181,11 +181,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Try to lock a file, which is made, while the block runs; gives False where another process has it."""
+def try_lock(path: Path, *, is_shared: bool = False) -> Iterator[bool]:
+    """Try to lock a file, which is made, while the block runs; gives False where another process has it. Several may
+    have a shared lock, and processes that are forked in the block keep it."""
     with open(path, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:

@@ -5,5 +5,6 @@ A function that ends early, with the process, is called again later, with the pr
 """
 
 JOB_KINDS: dict[str, str] = {
+    "backup": "apps.transfer.backups.make.run_backup_job",
     "import": "apps.transfer.import_job.run_import",
 }

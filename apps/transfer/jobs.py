@@ -15,7 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Max, QuerySet
 from django.utils import timezone
 
 from apps.access.audit import record_change
@@ -112,10 +112,13 @@ def count_running_jobs(using: str) -> dict[tuple[str, ...], float]:
 
 @frees_room
 def delete_old_jobs() -> None:
-    """Delete jobs that ended longer ago than the setting says, and the files of all that have ended."""
+    """Delete jobs that ended longer ago than the setting says, and the files of all that have ended. The last of each
+    kind that was done stays: a schedule goes by it."""
     if settings.JOB_DAYS:
         oldest_kept = timezone.now() - timedelta(days=settings.JOB_DAYS)
-        Job.objects.exclude(state=Job.State.RUNNING).filter(ended_at__lt=oldest_kept).delete()
+        old = Job.objects.filter(ended_at__lt=oldest_kept).exclude(state=Job.State.RUNNING)
+        done = Job.objects.filter(state=Job.State.DONE).order_by().values("kind")
+        old.exclude(pk__in=[pk for _, pk in done.annotate(last=Max("pk")).values_list("kind", "last")]).delete()
     delete_files_of_ended_jobs()
 
 

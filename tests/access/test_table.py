@@ -30,6 +30,8 @@ TABLE: dict[str, dict[str, Need]] = {
     "admin": {"GET": "nothing"},
     "api/v1/": {"GET": "read"},
     "api/v1/audit": {"GET": "server"},
+    "api/v1/backups": {"GET": "server", "POST": "server"},
+    "api/v1/backups/<str:backup_id>": {"GET": "server", "DELETE": "server"},
     "api/v1/jobs": {"GET": "read"},
     "api/v1/jobs/<str:job_id>": {"GET": "read", "DELETE": "write"},
     "api/v1/keys": {"GET": "server", "POST": "server"},
@@ -63,7 +65,14 @@ TABLE: dict[str, dict[str, Need]] = {
     "api/v1/libraries/<str:library_id>/chunks/facets": {"POST": "read"},
     "api/v1/libraries/<str:library_id>/chunks/<path:chunk_id>": {"GET": "read", "PATCH": "write", "DELETE": "write"},
 }
-_IDS = {"library_id": LIBRARY, "document_id": "doc", "chunk_id": "kept", "key_id": "nobodys", "job_id": "absent"}
+_IDS = {
+    "library_id": LIBRARY,
+    "document_id": "doc",
+    "chunk_id": "kept",
+    "key_id": "nobodys",
+    "job_id": "absent",
+    "backup_id": "absent",
+}
 _SCOPES = ("search", "read", "write", "admin", "server")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

@@ -13,6 +13,7 @@ LIBRARY_UPDATE: Body = {"description": "Things worth finding again"}
 KEY: Body = {"name": "The website's search", "scopes": ["read"], "libraries": ["example"]}
 KEY_UPDATE: Body = {"name": "The website's search, the old one"}
 KEY_ROTATION: Body = {"overlap_seconds": 3600}
+BACKUP: Body = {"test_restore": False}
 SEARCH_TOKEN: Body = {
     "libraries": ["example"],
     "filter": {"kind": "fruit"},

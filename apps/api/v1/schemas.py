@@ -468,6 +468,24 @@ class JobPage(Page[Job]):
     """Jobs, in order of creation."""
 
 
+class Backup(Output):
+    """A backup, as its manifest describes it."""
+
+    id: str = Field(description="The id of the backup, a time.")
+    created_at: Timestamp = Field(description="When the database was as it is in the backup.")
+    reason: Literal["request", "schedule", "migration"] = Field(description="Why it was made.")
+    server: str = Field(description="The version of the server that made it.")
+    database: Literal["sqlite", "postgresql"] = Field(description="The kind of database.")
+    libraries: Count = Field(description="How many libraries it has.")
+    rows: dict[str, Count] = Field(description="How many rows, by table.")
+    size: Count = Field(description="Bytes of the copy of the database.")
+    sha256: str = Field(description="The SHA-256 of these bytes, hexadecimal.")
+
+
+class BackupPage(Page[Backup]):
+    """Backups, in order of creation."""
+
+
 class Root(Output):
     """Where everything begins."""
 

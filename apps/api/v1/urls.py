@@ -5,7 +5,7 @@ some proxies decode them earlier. So no path may go on behind an id."""
 
 from django.urls import path
 
-from apps.api.v1 import audit, chunks, documents, jobs, keys, libraries, query, transfer
+from apps.api.v1 import audit, backups, chunks, documents, jobs, keys, libraries, query, transfer
 
 _LIBRARY = "libraries/<str:library_id>"
 
@@ -15,6 +15,8 @@ urlpatterns = [
     path(f"{_LIBRARY}/query/batch", query.QueryMany.as_view()),
     path("", libraries.Root.as_view(), name="root"),
     path("audit", audit.Audit.as_view()),
+    path("backups", backups.Backups.as_view()),
+    path("backups/<str:backup_id>", backups.Backup.as_view()),
     path("jobs", jobs.Jobs.as_view()),
     path("jobs/<str:job_id>", jobs.Job.as_view()),
     path("keys", keys.Keys.as_view()),

@@ -4,7 +4,8 @@ Triggers keep the change log and delete what belongs to a deleted row. They are 
 after them: SQLite reads all triggers when a table is renamed, and Django alters a table by making another in its place.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects import reserve
-from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState, own_tables
 from apps.libraries.dialects.damage import (
     DatabaseUnusable,
     forget_damage,
@@ -42,7 +43,9 @@ __all__ = [
     "install_triggers",
     "is_damaged",
     "is_full",
+    "make_data_folder",
     "note_if_damaged",
+    "own_tables",
     "prepare_connection",
 ]
 
@@ -118,12 +121,24 @@ def check_database() -> list[str]:
     return faults
 
 
-def create_database(connection: BaseDatabaseWrapper) -> None:
-    """Make the data folder, readable by its owner only, and the database in it, where they are not there. Nothing else
-    makes them: a folder that was moved away from under a server is not made again. Raises ImproperlyConfigured."""
-    try:
+def make_data_folder() -> None:
+    """Make the data folder, readable by its owner only, where it is not there. Raises ImproperlyConfigured."""
+    with _explaining_data_dir():
         settings.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def create_database(connection: BaseDatabaseWrapper) -> None:
+    """Make the data folder and the database in it, where they are not there. Nothing else makes them: a folder that was
+    moved away from under a server is not made again. Raises ImproperlyConfigured."""
+    make_data_folder()
+    with _explaining_data_dir():
         dialect_of(connection).create(connection)
+
+
+@contextlib.contextmanager
+def _explaining_data_dir() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ImproperlyConfigured(
             f"VECTORDB_DATA_DIR={str(settings.DATA_DIR)!r} cannot be used: {error.strerror or error}. Name a folder "

@@ -1,11 +1,13 @@
 """The interface of a dialect."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from django.apps import apps
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
@@ -29,6 +31,18 @@ MAINTAINED_COLUMNS: Final = (
 )
 
 _PREFIX = "vectordb_"
+
+
+# Beginnings of the names of tables of this program's, in this version and others.
+_OWN_PREFIXES = (_PREFIX, "libraries_")
+
+
+def own_tables(connection: BaseDatabaseWrapper) -> list[str]:
+    """Return the names of the tables that are this program's and Django's, those of other versions included; a database
+    may have others, too."""
+    ours = {model._meta.db_table for model in apps.get_models(include_auto_created=True)} | {"django_migrations"}
+    names = connection.introspection.table_names()
+    return sorted(name for name in names if name in ours or name.startswith(_OWN_PREFIXES))
 
 
 class Failure(Enum):
@@ -167,8 +181,44 @@ class Dialect(ABC):
         """Make what room there can be for deletes on a full disk; return whether to try again."""
 
     @abstractmethod
+    def version(self, connection: BaseDatabaseWrapper) -> str:
+        """Return the name and the version of the database."""
+
+    @abstractmethod
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         """Return the bytes of the database, and of its write-ahead log where that is a file of ours. Raises OSError."""
+
+    # The name of the file that `copy` makes, in a backup.
+    copy_name: ClassVar[str]
+
+    @abstractmethod
+    def copy(self, connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, int], None]) -> None:
+        """Copy the state that the connection's open snapshot sees to a new file, while others write. `advance` is
+        called with the bytes done and those there are, and may raise. Raise OSError, DatabaseError, LibraryError."""
+
+    @abstractmethod
+    def check_copy(
+        self, connection: BaseDatabaseWrapper, file: Path, rows: Mapping[str, int], *, is_restored: bool
+    ) -> list[str]:
+        """Read a copy as a whole, and return what is wrong with it. With `is_restored`, as a restored database that has
+        so many `rows` by its tables."""
+
+    @abstractmethod
+    def copy_folder(self, connection: BaseDatabaseWrapper) -> Path:
+        """Return the folder where a copy must lie for `replace`."""
+
+    @abstractmethod
+    def has_tables(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether there is anything to lose in the database; also where that cannot be read."""
+
+    @abstractmethod
+    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether another process uses the database. This one must have no other connection."""
+
+    @abstractmethod
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
+        """Put a copy in the place of the database: all or nothing, also where the process dies. Raise OSError,
+        LibraryError."""
 
     @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:

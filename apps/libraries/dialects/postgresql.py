@@ -4,14 +4,17 @@ The log's triggers work on whole statements (transition tables), and lock the li
 from the log's sequence: so the numbers of one library become visible in order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
+from apps.libraries.dialects import postgresql_copy
 from apps.libraries.dialects.base import MAINTAINED_COLUMNS, Dialect, Failure, FilesState
 
 _RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
@@ -239,10 +242,39 @@ class PostgreSQLDialect(Dialect):
                 faults.append(f"{table}: {error}".strip())
         return faults
 
+    def version(self, connection: BaseDatabaseWrapper) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW server_version")
+            return f"PostgreSQL {cursor.fetchone()[0]}"
+
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_database_size(current_database())")
             return int(cursor.fetchone()[0]), None
+
+    copy_name = "database.dump"
+
+    def copy(self, connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, int], None]) -> None:
+        postgresql_copy.copy(connection, target, advance)
+
+    def check_copy(
+        self, connection: BaseDatabaseWrapper, file: Path, rows: Mapping[str, int], *, is_restored: bool
+    ) -> list[str]:
+        return postgresql_copy.check_copy(connection, file, rows, is_restored=is_restored)
+
+    def copy_folder(self, connection: BaseDatabaseWrapper) -> Path:
+        """Return the data folder: there is room, and nobody else reads there."""
+        folder: Path = settings.DATA_DIR
+        return folder
+
+    def has_tables(self, connection: BaseDatabaseWrapper) -> bool:
+        return postgresql_copy.has_tables(connection)
+
+    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
+        return postgresql_copy.is_in_use(connection)
+
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
+        postgresql_copy.replace(connection, copied)
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do nothing: PostgreSQL has its own checkpointer and autovacuum."""

@@ -1,9 +1,10 @@
 """SQLite: triggers, snapshots, upkeep."""
 
 import contextlib
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
-from apps.libraries.dialects import reserve
+from apps.libraries.dialects import reserve, sqlite_copy
 from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState
 from apps.libraries.dialects.sqlite_backend import locks
 from apps.libraries.dialects.sqlite_backend.files import files_of
@@ -249,9 +250,35 @@ class SQLiteDialect(Dialect):
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
 
+    def version(self, connection: BaseDatabaseWrapper) -> str:
+        return f"SQLite {sqlite3.sqlite_version}"
+
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         file = Path(connection.settings_dict["NAME"])
         return file.stat().st_size, Path(f"{file}-wal").stat().st_size
+
+    copy_name = "database.sqlite3"
+
+    def copy(self, connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, int], None]) -> None:
+        sqlite_copy.copy(connection, target, advance)
+
+    def check_copy(
+        self, connection: BaseDatabaseWrapper, file: Path, rows: Mapping[str, int], *, is_restored: bool
+    ) -> list[str]:
+        """A copy is a database, so it is read as one either way."""
+        return sqlite_copy.check_copy(file, rows)
+
+    def copy_folder(self, connection: BaseDatabaseWrapper) -> Path:
+        return Path(os.path.realpath(connection.settings_dict["NAME"])).parent
+
+    def has_tables(self, connection: BaseDatabaseWrapper) -> bool:
+        return sqlite_copy.has_tables(connection)
+
+    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
+        return sqlite_copy.is_in_use(connection)
+
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
+        sqlite_copy.replace(connection, copied)
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Return free pages to the file system, then checkpoint the WAL without blocking anybody. Where the disk is

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
@@ -12,6 +13,7 @@ from apps.libraries.dialects import Failure, database_name, failure_of, note_if_
 from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.models import Library
+from apps.transfer.errors import TransferError
 
 
 def sentence_of(error: DatabaseError) -> str:
@@ -22,9 +24,12 @@ def sentence_of(error: DatabaseError) -> str:
 
 @contextlib.contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn errors of the database and of the disk, as of a read-only data folder, into a CommandError."""
+    """Turn errors of the database and of the disk, as of a read-only data folder, into a CommandError, and what is
+    refused."""
     try:
         yield
+    except (LibraryError, TransferError) as error:
+        raise CommandError(str(error)) from error
     except DatabaseError as error:
         note_if_damaged(error)
         raise CommandError(sentence_of(error)) from error
@@ -32,6 +37,16 @@ def one_sentence_errors() -> Iterator[None]:
         raise CommandError(
             f"{error.filename or 'The data folder'} cannot be used: {error.strerror or error}"
         ) from error
+
+
+def show_progress(bar: Any) -> Callable[[int, int], None]:
+    """Return a function that shows on tqdm's `bar` how much is done, and how much there is."""
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
 
 
 class LibrariesCommand(AuditedCommand):

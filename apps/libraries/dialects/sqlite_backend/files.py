@@ -75,7 +75,7 @@ class DatabaseFiles:
             found = self._identities()
             if found[0] is None:
                 raise self._unusable("are not there")
-            if None not in found or not self._is_held():
+            if None not in found or not self.is_held():
                 return None
             if time.monotonic() > deadline:
                 raise self._unusable("are not complete: -wal or -shm was removed while another process has them open")
@@ -108,10 +108,7 @@ class DatabaseFiles:
         finally:
             self.lock.release()
 
-    def _identities(self) -> tuple[_Identity, ...]:
-        return tuple(map(_identity, self._paths))
-
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether another process has the database open. This one must not: closing a file ends all locks on it."""
         try:
             with open(self.database, "r+b") as file:
@@ -122,6 +119,9 @@ class DatabaseFiles:
             # What is wrong, SQLite says.
             return False
         return False
+
+    def _identities(self) -> tuple[_Identity, ...]:
+        return tuple(map(_identity, self._paths))
 
     def _checkpoint(self) -> bool:
         """Return True once the database has all that the WAL has. Any connection will do that is between transactions;

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import connections
 
 from apps.libraries.dialects import create_database, dialect_of
+from apps.libraries.errors import LibraryError
+from apps.libraries.schema import Schema
 
 
 class Command(migrate.Command):
@@ -18,5 +21,9 @@ class Command(migrate.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]
+        try:
+            Schema(connection).refuse_newer()
+        except LibraryError as error:
+            raise CommandError(error.detail) from error
         with dialect_of(connection).migration(connection):
             super().handle(*args, **options)

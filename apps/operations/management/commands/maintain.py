@@ -20,6 +20,7 @@ from apps.operations.job_process import JobProcess, jobs_lock
 from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import Stop, maintenance_lock, raise_open_file_limit, stop_on_signals
 from apps.telemetry import metrics, processes, slots
+from apps.transfer.backups.catalog import request_backup_if_due
 from apps.transfer.job_runner import run_jobs
 from apps.transfer.jobs import delete_old_jobs, waiting_jobs
 
@@ -108,6 +109,7 @@ def _maintain(stop: Stop, jobs: JobProcess) -> None:
                     delete_old_jobs()
                 sweep_at = now + policy.sweep_seconds
         with retry_later_on_transient_errors("start of jobs"):
+            request_backup_if_due()
             jobs.tick()
         # On a full disk index files would take the room that deletes need.
         if not is_full():

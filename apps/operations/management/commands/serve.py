@@ -1,5 +1,6 @@
 """`manage.py serve`: migrate, load the sample into an empty database, and serve."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection, connections
+from django.db import connection, connections
 
 from apps.access.keys import ADMIN_KEY_FILE, NewKey, make_admin_key
 from apps.embeddings.errors import NotInstalled
@@ -18,12 +19,15 @@ from apps.embeddings.registry import load_before_fork
 from apps.engine import kernels
 from apps.engine.indexes import registry
 from apps.installation import PROGRAM
-from apps.libraries.dialects import create_database, database_name, is_damaged
+from apps.libraries.dialects import create_database, database_name, is_damaged, make_data_folder
 from apps.libraries.models import Library
+from apps.libraries.schema import Schema
 from apps.operations import sample
 from apps.operations.edge.uploads import delete_uploads
-from apps.operations.management.base import sentence_of
+from apps.operations.management.base import one_sentence_errors
 from apps.operations.process import raise_open_file_limit
+from apps.transfer.backups.make import back_up_before_migration
+from apps.transfer.backups.restore import serving_lock, sweep_restores
 
 
 class Command(BaseCommand):
@@ -34,21 +38,17 @@ class Command(BaseCommand):
         os.umask(0o077)
         raise_open_file_limit()
         _check_port_is_free()
-        if is_damaged():
-            call_command("check_database", stdout=self.stdout, stderr=self.stderr)
-        create_database(connection)
-        delete_uploads()
-        try:
-            if not connection.introspection.table_names():
-                self.stdout.write(f"This is a new database: {database_name()}")
-            call_command("migrate", verbosity=0, interactive=False)
-            made = make_admin_key(settings.DATA_DIR) if settings.AUTH else None
-            if settings.LOAD_SAMPLE and not Library.objects.exists():
-                call_command("load_sample", stdout=self.stdout)
-        except DatabaseError as error:
-            raise CommandError(sentence_of(error)) from error
-        except OSError as error:
-            raise CommandError(f"The admin key cannot be kept in {settings.DATA_DIR}: {error.strerror}.") from error
+        make_data_folder()
+        with contextlib.ExitStack() as stack:
+            with one_sentence_errors():
+                # All processes of this server have it, so that nobody restores a backup under one of them.
+                if not stack.enter_context(serving_lock()):
+                    raise CommandError(f"A backup is being restored into {settings.DATA_DIR}. Start again after that.")
+                sweep_restores()
+                made = self._prepare_database()
+            self._serve(made)
+
+    def _serve(self, made: NewKey | None) -> None:
         # It is made now if it was not there: a worker could not say what is wrong with it.
         bool(settings.SECRET_KEY)
         # Before the fork, so that the workers share them. Otherwise workers load them when they are compiled.
@@ -66,6 +66,24 @@ class Command(BaseCommand):
 
         sys.argv = sys.argv[:1]
         Server().run()
+
+    def _prepare_database(self) -> NewKey | None:
+        """Migrate, and fill what is empty; return the admin key if it is new."""
+        if is_damaged():
+            call_command("check_database", stdout=self.stdout, stderr=self.stderr)
+        create_database(connection)
+        delete_uploads()
+        schema = Schema(connection)
+        schema.refuse_newer()
+        if not schema.applied:
+            self.stdout.write(f"This is a new database: {database_name()}")
+        elif schema.pending and (path := back_up_before_migration()):
+            self.stdout.write(f"The database is migrated. This is a backup of it as it was: {path}")
+        call_command("migrate", verbosity=0, interactive=False)
+        made = make_admin_key(settings.DATA_DIR) if settings.AUTH else None
+        if settings.LOAD_SAMPLE and not Library.objects.exists():
+            call_command("load_sample", stdout=self.stdout)
+        return made
 
     def _greet(self, made: NewKey | None) -> None:
         url = f"http://{settings.BIND}"

@@ -1,0 +1,101 @@
+"""The backups that there are, those that are asked for, and those that are due."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.access.audit import record_change
+from apps.libraries.dialects import dialect_of
+from apps.libraries.errors import NotFound
+from apps.libraries.selectors import Page, PageKey
+from apps.transfer.backups.manifest import Manifest, Reason, is_backup_id, page_number
+from apps.transfer.backups.stores import Store, open_store
+from apps.transfer.errors import TransferError
+from apps.transfer.jobs import create_job
+from apps.transfer.models import Job
+
+logger = logging.getLogger(__name__)
+
+KIND = "backup"
+# A backup of the schedule that failed is tried again after so long, or after the interval where that is shorter.
+_RETRY_AFTER = timedelta(hours=1)
+# Those made before migrations; older ones are deleted.
+_KEEP_BEFORE_MIGRATIONS = 2
+# Key of a lock that no library has.
+_SCHEDULE_LOCK = 0
+
+
+def request_backup(*, is_tested: bool, reason: Reason = "request") -> Job:
+    """Make a job that makes a backup."""
+    return create_job(kind=KIND, params={"reason": reason, "test_restore": is_tested})
+
+
+def list_backups(*, limit: int, after: PageKey) -> Page:
+    """Return backups behind `after`, in order of creation. Raise TransferError."""
+    store = open_store()
+    ids = [one for one in store.ids() if not after or page_number(one) > after[0]]
+    items = [store.read_manifest(one).data() for one in ids[:limit]]
+    return Page(items, (page_number(ids[limit - 1]),) if len(ids) > limit else None)
+
+
+def find_backup(backup_id: str) -> dict[str, Any]:
+    """Return a backup. Raise NotFound, TransferError."""
+    return _existing(open_store(), backup_id).data()
+
+
+def delete_backup(*, backup_id: str) -> None:
+    """Delete a backup. Raise NotFound, TransferError."""
+    store = open_store()
+    _existing(store, backup_id)
+    with transaction.atomic():
+        record_change("delete_backup", target=backup_id)
+        store.delete(backup_id)
+
+
+def _existing(store: Store, backup_id: str) -> Manifest:
+    if not is_backup_id(backup_id) or backup_id not in store.ids():
+        raise NotFound(f"There is no backup {backup_id!r}. POST /api/v1/backups makes one.")
+    return store.read_manifest(backup_id)
+
+
+def request_backup_if_due() -> None:
+    """Make a job for the next backup of the schedule, if there is a schedule and it is time."""
+    interval = timedelta(hours=settings.BACKUP_INTERVAL_HOURS)
+    if not interval or not _is_due(interval):
+        return
+    dialect = dialect_of(connection)
+    # Hosts that share a database have one schedule.
+    if dialect.try_lock(connection, _SCHEDULE_LOCK):
+        try:
+            if _is_due(interval):
+                request_backup(is_tested=settings.BACKUP_TEST_RESTORE, reason="schedule")
+        finally:
+            dialect.unlock(connection, _SCHEDULE_LOCK)
+
+
+def _is_due(interval: timedelta) -> bool:
+    """Whether no backup was made within `interval`, none is being made, and none has failed a short while ago."""
+    now = timezone.now()
+    recent = Job.objects.filter(kind=KIND)
+    made = recent.filter(state__in=[Job.State.RUNNING, Job.State.DONE], created_at__gt=now - interval)
+    tried = recent.filter(ended_at__gt=now - min(interval, _RETRY_AFTER))
+    return not made.exists() and not tried.exists()
+
+
+def delete_surplus(store: Store, reason: Reason) -> None:
+    """Delete the oldest of the backups that were made for a reason, as far as the settings keep fewer. What cannot be
+    read is left."""
+    keep = settings.BACKUP_KEEP if reason == "schedule" else _KEEP_BEFORE_MIGRATIONS
+    found = []
+    for backup_id in store.ids():
+        try:
+            if store.read_manifest(backup_id).reason == reason:
+                found.append(backup_id)
+        except TransferError as error:
+            logger.warning("a backup cannot be read, and is left: %s", error)
+    for backup_id in found[:-keep] if keep else ():
+        store.delete(backup_id)

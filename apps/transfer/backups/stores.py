@@ -1,0 +1,203 @@
+"""Where backups are: a folder, or what fsspec opens by a URL, such as s3://bucket/prefix.
+
+Credentials of a URL come from the environment, by the rules of its library; they are in no setting, row or log of ours.
+"""
+
+import contextlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from django.conf import settings
+
+from apps.installation import install_command
+from apps.telemetry.slots import try_lock
+from apps.transfer.backups import manifest
+from apps.transfer.errors import TransferError
+
+_PARTIAL = ".partial"
+# Larger than any manifest.
+_BLOCK = 1 << 20
+
+
+class Store(ABC):
+    """Backups at one place, by their ids."""
+
+    # For people.
+    shown: str
+
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Return the ids of the backups that are whole, in order."""
+
+    @abstractmethod
+    def blocks(self, backup_id: str, name: str) -> Iterator[bytes]:
+        """Read a file of a backup. Raise OSError, or TransferError for a place that cannot be used."""
+
+    @abstractmethod
+    def add(self, backup_id: str, folder: Path) -> None:
+        """Take over a backup from a folder that `new_folder` gave. Raise as `blocks`."""
+
+    @abstractmethod
+    def delete(self, backup_id: str) -> None:
+        """Delete a backup. Raise as `blocks`."""
+
+    @abstractmethod
+    def new_folder(self, backup_id: str) -> contextlib.AbstractContextManager[Path]:
+        """Make a folder on a disk for the files of a backup that is made; it is gone after the block."""
+
+    def read_manifest(self, backup_id: str) -> manifest.Manifest:
+        """Read what a backup says of itself. Raise TransferError where there is none, or no backup."""
+        shown = f"{self.shown.rstrip('/')}/{backup_id}"
+        try:
+            content = next(self.blocks(backup_id, manifest.FILE_NAME), b"")
+            return manifest.Manifest.parse(content, shown)
+        except FileNotFoundError:
+            raise TransferError(
+                f"{shown} is no backup: it has no {manifest.FILE_NAME}, which is written last."
+            ) from None
+        except OSError as error:
+            raise TransferError(f"{shown} cannot be read: {error.strerror or error}.") from None
+
+
+class FolderStore(Store):
+    """A folder. A backup appears in it by being renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.shown = folder, str(folder)
+
+    def ids(self) -> list[str]:
+        found = {path.parent.name for path in self.folder.glob(f"backup-*/{manifest.FILE_NAME}")}
+        return sorted(filter(manifest.is_backup_id, found))
+
+    def blocks(self, backup_id: str, name: str) -> Iterator[bytes]:
+        with open(self.folder / backup_id / name, "rb") as file:
+            yield from iter(partial(file.read, _BLOCK), b"")
+
+    def add(self, backup_id: str, folder: Path) -> None:
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+        folder.rename(self.folder / backup_id)
+        _sync(self.folder)
+
+    def delete(self, backup_id: str) -> None:
+        # Without its manifest it is none any more, wherever this ends.
+        (self.folder / backup_id / manifest.FILE_NAME).unlink()
+        shutil.rmtree(self.folder / backup_id)
+
+    @contextlib.contextmanager
+    def new_folder(self, backup_id: str) -> Iterator[Path]:
+        folder = self.folder / f".{backup_id}{_PARTIAL}"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
+        lock = folder.with_suffix(".lock")
+        with try_lock(lock):
+            try:
+                folder.mkdir(mode=0o700)
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete what processes have left that died while they made a backup."""
+        for lock in self.folder.glob(".backup-*.lock"):
+            with try_lock(lock) as is_locked:
+                if is_locked:
+                    shutil.rmtree(lock.with_suffix(_PARTIAL), ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+
+
+class UrlStore(Store):
+    """A place that fsspec opens. The manifest of a backup is written last."""
+
+    def __init__(self, url: str) -> None:
+        self.shown = url
+        with self._explain():
+            try:
+                import fsspec
+
+                # Listings are of now.
+                self._files, self._path = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+            except ImportError as error:
+                raise TransferError(
+                    f"{url} needs a library that is not installed: {error}. `{install_command('backups')}` installs "
+                    "what s3:// needs; other places have libraries of their own."
+                ) from None
+            self._path = self._path.rstrip("/")
+
+    def ids(self) -> list[str]:
+        with self._explain():
+            found = self._files.glob(f"{self._path}/backup-*/{manifest.FILE_NAME}")
+        return sorted(filter(manifest.is_backup_id, {str(path).split("/")[-2] for path in found}))
+
+    def blocks(self, backup_id: str, name: str) -> Iterator[bytes]:
+        path = f"{self._path}/{backup_id}/{name}"
+        with self._explain(FileNotFoundError), self._files.open(path, "rb") as file:
+            yield from iter(partial(file.read, _BLOCK), b"")
+
+    def add(self, backup_id: str, folder: Path) -> None:
+        with self._explain():
+            target = f"{self._path}/{backup_id}"
+            # What is above must be there: a bucket of a mistyped name is not made.
+            self._files.mkdir(target, create_parents=False)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == manifest.FILE_NAME):
+                self._files.put_file(str(path), f"{target}/{path.name}")
+                size = self._files.info(f"{target}/{path.name}")["size"]
+                if size != path.stat().st_size:
+                    raise TransferError(f"{self.shown} has kept {size} bytes of {path.name}, not all.")
+
+    def delete(self, backup_id: str) -> None:
+        with self._explain():
+            target = f"{self._path}/{backup_id}"
+            self._files.rm_file(f"{target}/{manifest.FILE_NAME}")
+            self._files.rm(target, recursive=True)
+
+    def new_folder(self, backup_id: str) -> contextlib.AbstractContextManager[Path]:
+        return local_store().new_folder(backup_id)
+
+    @contextlib.contextmanager
+    def _explain(self, *meant: type[Exception]) -> Iterator[None]:
+        """Turn what libraries of all kinds raise into a sentence, but for what is `meant`."""
+        passed: tuple[type[Exception], ...] = (TransferError, *meant)
+        try:
+            yield
+        except passed:
+            raise
+        except Exception as error:
+            raise TransferError(f"{self.shown} cannot be used: {str(error) or type(error).__name__}") from error
+
+
+def open_store(place: str = "") -> Store:
+    """Return the store of a folder or URL; without one, of the settings. Raise TransferError."""
+    place = place or settings.BACKUP_URL
+    if not place:
+        return local_store()
+    return UrlStore(place) if "://" in place else FolderStore(Path(place).expanduser().absolute())
+
+
+def local_store() -> FolderStore:
+    """Return the store in the data folder."""
+    return FolderStore(settings.DATA_DIR / "backups")
+
+
+def split_source(source: str) -> tuple[Store, str]:
+    """Return the store and the id of a backup, which is named by its id, its folder or its URL. Raise TransferError."""
+    place, _, backup_id = source.rstrip("/").rpartition("/")
+    if not manifest.is_backup_id(backup_id):
+        raise TransferError(
+            f"{source} is no backup: name the folder or the URL of one, such as backups/backup-20260131T123000000, or "
+            "its id."
+        )
+    return open_store(place), backup_id
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
