@@ -150,7 +150,15 @@ async def test_nodes_of_all_kinds_come_back(make_store: MakeStore) -> None:
     found = store.get_nodes(["image", "reference", "media"])
     assert [type(one) for one in found] == [ImageNode, IndexNode, Node]
     assert [one.model_dump() for one in found] == [one.model_dump() for one in nodes]
-    assert store.client.describe().unindexed == ("_node_content", "_node_type")
+    assert store.client.describe().unindexed == ("_node_content",)
+
+
+async def test_an_index_finds_text_nodes_beside_index_nodes(make_store: MakeStore) -> None:
+    storage = StorageContext.from_defaults(vector_store=make_store())
+    nodes = [TextNode(id_="text", text="A text"), IndexNode(id_="reference", text="See there", index_id="there")]
+    retriever = VectorStoreIndex(nodes, storage_context=storage, embed_model=MockEmbedding(2)).as_retriever()
+    assert {one.node_id for one in retriever.retrieve("any")} == {"text", "reference"}
+    assert {one.node_id for one in await retriever.aretrieve("any")} == {"text", "reference"}
 
 
 async def test_metadata_follow_the_server_and_chunks_of_others_are_nodes(make_store: MakeStore, call: Call) -> None:

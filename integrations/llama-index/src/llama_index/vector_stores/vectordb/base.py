@@ -17,7 +17,7 @@ from llama_index.core.vector_stores.types import (
 from vectordb_client import AsyncClient, AsyncLibrary, Client, Hits, Library
 
 from llama_index.vector_stores.vectordb.filters import all_of, of_documents, of_nodes, to_filter
-from llama_index.vector_stores.vectordb.nodes import UNINDEXED, to_node, to_row
+from llama_index.vector_stores.vectordb.nodes import OF_OTHER_KINDS, UNINDEXED, to_node, to_row
 
 _EVERYTHING = {"@id": {"$exists": True}}
 _MODES = {
@@ -193,11 +193,14 @@ class VectorDBVectorStore(BasePydanticVectorStore):
         the weight of vectors, 1 - `alpha` that of words), `sparse` and `text_search` (both by words). Other keywords
         are those of `Library.query`, such as `boost`, `group_by`, `exact` and `include`.
         """
-        return _result(self.client.query(**_request(query, kwargs)))
+        is_explicit = bool(query.node_ids) and self.client.count(_explicit(query)) > 0
+        return _result(self.client.query(**_request(query, kwargs, is_explicit=is_explicit)))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """As `query`."""
-        return _result(await (await self.aclient()).query(**_request(query, kwargs)))
+        library = await self.aclient()
+        is_explicit = bool(query.node_ids) and await library.count(_explicit(query)) > 0
+        return _result(await library.query(**_request(query, kwargs, is_explicit=is_explicit)))
 
     def _options(self) -> dict[str, Any]:
         return {**self.library_options, "unindexed": [*UNINDEXED, *self.library_options.get("unindexed", [])]}
@@ -216,8 +219,16 @@ def _select(node_ids: list[str] | None, filters: MetadataFilters | None) -> dict
     return {"filter": all_of(of_nodes(node_ids), filter)} if filter else {"ids": node_ids}
 
 
-def _request(query: VectorStoreQuery, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of the client's query."""
+def _explicit(query: VectorStoreQuery) -> dict[str, Any]:
+    """The filter of asked nodes that no index has on its list, so somebody asks for them.
+
+    A retriever of an index asks for the nodes on its list. Text nodes are not on it, and are to be found nevertheless.
+    """
+    return all_of(of_nodes(query.node_ids or []), OF_OTHER_KINDS)
+
+
+def _request(query: VectorStoreQuery, kwargs: dict[str, Any], *, is_explicit: bool) -> dict[str, Any]:
+    """The keywords of the client's query; nodes of other kinds are left out only where `is_explicit`."""
     if query.mode not in _MODES:
         known = ", ".join(mode.value for mode in _MODES)
         raise ValueError(f"The query mode {query.mode.value} is not supported; these are: {known}.")
@@ -234,9 +245,10 @@ def _request(query: VectorStoreQuery, kwargs: dict[str, Any]) -> dict[str, Any]:
         if query.alpha is not None:
             options["hybrid"] = {"vector_weight": query.alpha, "lexical_weight": 1 - query.alpha}
     vector = None if mode == "lexical" else query.query_embedding
+    nodes = of_nodes(query.node_ids) if query.node_ids else {}
     filter = all_of(
         to_filter(query.filters),
-        of_nodes(query.node_ids) if query.node_ids else {},
+        nodes if is_explicit or not nodes else {"$or": [nodes, OF_OTHER_KINDS]},
         of_documents(query.doc_ids) if query.doc_ids else {},
     )
     return {

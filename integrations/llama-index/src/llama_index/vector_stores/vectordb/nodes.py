@@ -6,12 +6,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from vectordb_client import Chunk, Hit
 
 _CONTENT, _TYPE, _DOCUMENT = "_node_content", "_node_type", "ref_doc_id"
-UNINDEXED = [_CONTENT, _TYPE]
+UNINDEXED = [_CONTENT]
+# An index keeps a list of its nodes of these kinds, and of no others, where its store has the texts.
+OF_OTHER_KINDS = {_TYPE: {"$nin": [IndexNode.class_name(), ImageNode.class_name()]}}
 
 
 def to_row(node: BaseNode, *, is_embedded_by_server: bool) -> dict[str, Any]:
