@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from vectordb_client.client import Client
-from vectordb_client.errors import VectorDBError
+from vectordb_client.errors import ConnectionFailed, VectorDBError
 
 # Messages that wait for their answers at the same time.
 _THREADS = 8
@@ -95,7 +95,7 @@ def _check(client: Client) -> None:
 
 
 def _explain(client: Client, error: VectorDBError) -> str:
-    if error.status is None:
+    if isinstance(error, ConnectionFailed):
         return f"No answer from {client.url} ({error}). Is the server running there? VECTORDB_URL says where it is."
     return f"{error} VECTORDB_API_KEY has the key." if error.status == 401 else str(error)
 
