@@ -1,9 +1,10 @@
 """Requests that are carried out once, however often they are sent: those with an Idempotency-Key.
 
 The transaction of a request's change inserts its row, which is unique by principal and key. So there is a row exactly
-where a change was committed, and a request that changed nothing, or whose process ended before, may be sent again. The
-answer is added to the row afterwards: what ends in between leaves a row without an answer. A lock on `Attempt.lock_key`
-tells that a request still runs; where such a lock is lost, the row still lets one request through only.
+where a change was committed, and a request that changed nothing, or whose process ended before, may be sent again. A
+request that makes more than one change makes them in one transaction. The answer is added to the row afterwards: what
+ends in between leaves a row without an answer. A lock on `Attempt.lock_key` tells that a request still runs; where such
+a lock is lost, the row still lets one request through only.
 """
 
 import hashlib

@@ -83,7 +83,7 @@ class IdempotentRequest(models.Model):
     # Who asked, and the key that they sent.
     principal = models.CharField(max_length=KEY_NAME_MAX_LENGTH + 16)
     key = models.CharField(max_length=255)
-    # The SHA-256 of method, path, query and body, in hexadecimal.
+    # A digest of method, path, query and body, in hexadecimal.
     fingerprint = models.CharField(max_length=64)
     # Random: tells the row of one attempt from that of another with the same key.
     token = models.CharField(max_length=32)

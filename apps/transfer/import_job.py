@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from django.db import transaction
+
 from apps.access.authorization import authorize, authorize_new_library
 from apps.access.requests import current_principal
 from apps.libraries import selectors
@@ -35,9 +37,11 @@ def request_import(
         put(folder / _FILE)
         with (folder / _FILE).open("rb") as file:
             library = format_of(format).read(file, columns=columns).library
-        open_or_create(library_id, library, create=create)
         params = {"format": format, "mode": mode, "columns": columns}
-        return create_job(kind="import", library=library_id, params=params, job_id=job_id)
+        # Both or neither: an Idempotency-Key says that a request was carried out.
+        with transaction.atomic():
+            open_or_create(library_id, library, create=create)
+            return create_job(kind="import", library=library_id, params=params, job_id=job_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
