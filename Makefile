@@ -4,6 +4,7 @@
 # make clients: clients generated from the schema, against a server.
 # make postman: docs/postman.json from the schema, run by newman against a server.
 # make test-integrations: the packages in integrations/, in an environment of their own, against a server.
+# make test-migrate: migrations from other databases, by the vendors' packages in an environment of their own.
 # make wheel: the package vectordb-server, into dist.  make test-wheel: build it, install it elsewhere, ask it; needs PyPI.
 # make image: the container image, by docker or ENGINE=podman.  make check-image: run it as an orchestrator would, and ask it.
 # make check-deploy: Dockerfile, docker-compose.yml and deploy/ against hadolint and schemas; needs PyPI.
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_PACKAGES := tests/clients/node_modules/.package-lock.json
 
-.PHONY: model install dev serve superuser test test-postgresql test-integrations lint audit clients postman bench format requirements
+.PHONY: model install dev serve superuser test test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -101,6 +102,12 @@ test-integrations: $(VENV)/.dev $(INTEGRATIONS)/.installed
 	$(BIN)/python -m tests.with_server sh -ec 'for project in integrations/*/pyproject.toml; do (cd "$$(dirname "$$project")"; \
 		../.venv/bin/mypy; ../.venv/bin/python -m pytest); done'
 
+# Files that `make test` does not look for. What the vendors' packages warn of is not ours.
+MIGRATE := .venv-migrate
+test-migrate: $(MIGRATE)/.installed
+	$(MIGRATE)/bin/python -m pytest -o filterwarnings=default tests/sources/chroma.py tests/sources/lancedb.py \
+		tests/sources/pgvector.py tests/sources/qdrant.py
+
 bench: $(VENV)/.bench
 	@$(BIN)/python -m apps.engine.kernels
 	$(BIN)/python -m benchmarks
@@ -118,7 +125,7 @@ requirements: $(VENV)/.dev
 	for name in openai cohere sentence-transformers; do $(COMPILE) --constraints requirements/base.txt \
 		requirements/embeddings-$$name.in -o requirements/embeddings-$$name.txt; done
 	$(COMPILE) integrations/requirements.in -o integrations/requirements.txt
-	for name in backups evaluate extract parquet; do $(COMPILE) --constraints requirements/base.txt requirements/$$name.in \
+	for name in backups evaluate extract migrate parquet; do $(COMPILE) --constraints requirements/base.txt requirements/$$name.in \
 		-o requirements/$$name.txt; done
 	$(COMPILE) --constraints requirements/base.txt --override requirements/model-overrides.in requirements/model.in \
 		-o requirements/model.txt
@@ -147,4 +154,12 @@ $(INTEGRATIONS)/.installed: integrations/requirements.txt | $(VENV)/.dev
 	@echo "Installing the pinned requirements of the integrations into $(INTEGRATIONS) ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INTEGRATIONS)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(INTEGRATIONS) integrations/requirements.txt
+	@touch $@
+
+# The server's own requirements are the same in both files; of what else both have, the latter's counts.
+$(MIGRATE)/.installed: requirements/migrate.txt requirements/dev.txt | $(VENV)/.dev
+	@echo "Installing the pinned requirements of migrations into $(MIGRATE) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(MIGRATE)
+	@for name in dev migrate; do $(BIN)/uv pip install --quiet --require-hashes --python $(MIGRATE) \
+		-r requirements/$$name.txt || exit 1; done
 	@touch $@

@@ -75,17 +75,6 @@ def test_a_key_belongs_to_one_request_of_one_principal(client: httpx.Client, lib
     assert client.post(f"/libraries/{library}/chunks/count", json={}, headers=key(library)).json() == {"count": 2}
 
 
-def test_a_file_that_is_imported_is_told_from_another(client: httpx.Client, library: str) -> None:
-    path, types = f"/libraries/{library}/import", {"Content-Type": "application/x-ndjson"}
-    content = b'{"id": "a", "embedding": [1, 0, 0]}\n'
-    first = client.post(path, content=content, headers=key(library) | types)
-    assert first.status_code == 202, first.text
-    assert_replayed(client.post(path, content=content, headers=key(library) | types), first)
-    refused = client.post(path, content=content.replace(b"1", b"2"), headers=key(library) | types)
-    assert_refused(refused, 409, "idempotency_key_reused")
-    assert len(client.get("/jobs", params={"library": library}).json()["items"]) == 1
-
-
 def test_what_was_refused_and_changed_nothing_may_be_sent_again(client: httpx.Client, library: str) -> None:
     path, body = f"/libraries/{library}-later/chunks", {"chunks": [{"embedding": [1, 0, 0]}]}
     assert_refused(client.post(path, json=body, headers=key(library)), 404, "not_found")

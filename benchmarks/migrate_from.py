@@ -1,0 +1,122 @@
+"""Migration from Chroma beside an import of the same rows: rates, each into a library of its own.
+
+`python -m benchmarks.migrate_from [ROWS]` (default: all rows) needs chromadb: `make test-migrate` makes an environment
+that has it, .venv-migrate. The reference writes the rows from memory, in the same batches and transactions, so it is an
+import whose file costs nothing to read.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.dataset import Dataset, MissingData
+from benchmarks.report import Row, at_most, machine, markdown_table, sentence, times_at_least, write_json
+from benchmarks.timing import progress, seconds
+
+RESULTS = Path(__file__).with_name("results")
+_ROWS_PER_ADD = 2000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.migrate_from", description=__doc__)
+    parser.add_argument("rows", nargs="?", type=int)
+    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
+    options = parser.parse_args()
+    try:
+        import chromadb
+
+        data = Dataset.load(options.data)
+    except (ImportError, MissingData) as reason:
+        print(f"Nothing was measured: {reason}; docs/benchmarks.md says what is needed.", file=sys.stderr)
+        return 0
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as scratch:
+        about = machine(Path(scratch)) | {"command": f"python -m benchmarks.migrate_from {options.rows or ''}".strip()}
+        chroma = Path(scratch, "chroma")
+        _fill(chromadb, chroma, data, options.rows or len(data))
+        _set_up(Path(scratch, "data"))
+        rows = _measure(chroma, data, options.rows or len(data))
+    print(f"{sentence(about)}\n\n{markdown_table(rows)}")
+    print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
+    return 0
+
+
+def _fill(chromadb: Any, folder: Path, data: Dataset, rows: int) -> None:
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+    collection = chromadb.PersistentClient(str(folder), settings=settings).create_collection(
+        "migrated", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+    )
+    for start in progress(range(0, rows, _ROWS_PER_ADD), "Chroma"):
+        some = slice(start, min(start + _ROWS_PER_ADD, rows))
+        collection.add(
+            ids=[row["id"] for row in data.rows[some]],
+            embeddings=data.vectors[some],
+            documents=[row["text"] for row in data.rows[some]],
+            metadatas=[row["metadata"] for row in data.rows[some]],
+        )
+
+
+def _set_up(folder: Path) -> None:
+    """An empty database, used by this process."""
+    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
+        del os.environ[name]
+    os.environ |= {"VECTORDB_DATA_DIR": str(folder), "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "vectordb.settings"}
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connection
+
+    from apps.libraries.dialects import create_database
+
+    create_database(connection)
+    call_command("migrate", verbosity=0)
+
+
+def _measure(chroma: Path, data: Dataset, rows: int) -> list[Row]:
+    from apps.transfer.importing import import_source, open_library
+    from apps.transfer.migrating import migrate, open_source, plan, running_job
+    from apps.transfer.migration_check import compare
+    from apps.transfer.rows import Batch, ChunkData, LibraryData, Source
+    from apps.transfer.sources.base import Fields
+
+    library: LibraryData = {"dimension": data.dimension, "metric": "cosine"}
+
+    def batches(size: int) -> Iterator[Batch]:
+        for start in range(0, rows, size):
+            chunks: dict[str, ChunkData] = {
+                f"row {i}": {**data.rows[i], "embedding": data.vectors[i]}  # type: ignore[typeddict-item]
+                for i in range(start, min(start + size, rows))
+            }
+            yield Batch(chunks=chunks, next=start, done=start)
+
+    fields = Fields()
+    source = open_source("chroma", str(chroma), fields)
+    planned = plan(source, "chroma", "migrated", fields=fields)
+
+    def import_all() -> None:
+        for _ in import_source(library_id="imported", source=Source(library, batches(planned.rows_per_page))):
+            pass
+
+    open_library("imported", library, create=True)
+    import_rate = rows / seconds(import_all)
+    with running_job(planned) as job:
+        began = time.perf_counter()
+        report, keys = migrate(planned, job, sample=500)
+        took = time.perf_counter() - began
+    found = compare(planned, report, keys)
+    assert report.created == rows, report
+    return [
+        Row("migrate_from chroma", rows / took, "rows/s", "import", import_rate, times_at_least(0.5)),
+        Row("rows that differ, of the sample", found.different, "rows", wanted=at_most(0)),
+        Row("answers with a farther row than Chroma's, of the sample", found.worse, "answers", wanted=at_most(0)),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
