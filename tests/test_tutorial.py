@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from vectordb_client import Client
 
 from tests.embeddings.service import Answer, Service
 from tests.server import ROOT, Server
@@ -28,7 +29,7 @@ def run(page: Path, addresses: dict[str, str]) -> list[str]:
     names: dict[str, Any] = {}
     printed = []
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [one.close() for one in names.values() if isinstance(one, httpx.Client)])
+        stack.callback(lambda: [one.close() for one in names.values() if isinstance(one, (httpx.Client, Client))])
         for code, output in re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", text, re.DOTALL):
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(compile(code, page.name, "exec"), names)
