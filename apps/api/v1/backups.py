@@ -42,7 +42,7 @@ class Backups(ApiView):
         description="The answer is a job, whose `result.backup` is the id of the backup once it is `done`.",
     )
     def post(self, request: Request) -> Response:
-        job = catalog.request_backup(is_tested=parse(request, BackupCreate).test_restore)
+        job = catalog.request_backup(is_tested=parse(request, BackupCreate, empty=b"{}").test_restore)
         return respond(job_data(job), 202, path_to("jobs", job.public_id))
 
 

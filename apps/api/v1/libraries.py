@@ -32,7 +32,8 @@ class Root(ApiView):
         return respond({"libraries": path_to("libraries")} | paths)
 
     def links(self) -> dict[str, str]:
-        links = {"libraries": path_to("libraries"), "reference": f"{_BASE}/api/docs", "schema": f"{_BASE}/api/schema"}
+        links = {name: path_to(name) for name in ("libraries", "jobs", "backups", "keys", "audit")}
+        links |= {"reference": f"{_BASE}/api/docs", "schema": f"{_BASE}/api/schema"}
         return links | {"health": f"{_BASE}/health", "ready": f"{_BASE}/ready", "admin": f"{_BASE}/admin/"}
 
 
