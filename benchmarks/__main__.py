@@ -31,6 +31,7 @@ from benchmarks import (
     request,
     retrieval,
     text,
+    transfer,
 )
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.report import Row, machine, markdown_table, sentence, write_json
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.run
     for module in (
         ingest,
+        transfer,
         query,
         request,
         filters,

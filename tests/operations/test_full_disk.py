@@ -85,3 +85,32 @@ def test_a_disk_that_writes_have_filled_has_room_for_deletes(small_disk: Path) -
         assert client.delete("/libraries/large").status_code == 204
         new = {"id": "new", "name": "New"}
         until(lambda: client.post("/libraries", json=new).is_success, "the room is given back")
+
+
+def test_an_import_that_fills_the_disk_says_so_and_gives_its_own_room_back(small_disk: Path) -> None:
+    rows = b"".join(b'{"id": "%d", "text": "%b", "embedding": [1, 2]}\n' % (i, b"x" * 10_000) for i in range(2400))
+    with serving(small_disk, VECTORDB_MAX_BODY_BYTES=1 << 20) as server, server.client() as client:
+        client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+        path = "/libraries/a/import?format=jsonl"
+        job = client.post(path, content=rows).raise_for_status().json()
+        files = [small_disk / "jobs" / job["id"] / "file"]
+
+        def ended() -> bool:
+            nonlocal job
+            job = client.get(f"/jobs/{job['id']}").json()
+            return job["state"] != "running"
+
+        # What else the disk has is as much as the file: there is room for some of the rows.
+        (small_disk / "ballast").write_bytes(bytes(20 << 20))
+        until(ended, "the job has ended")
+        assert (job["state"], job["result"]) == ("failed", {})
+        assert "disk" in job["error"]
+        # Whole batches are there, from the first row on.
+        count = client.post("/libraries/a/chunks/count", json={}).json()["count"]
+        assert 0 < count < 2400
+        assert client.get(f"/libraries/a/chunks/{count - 1}").status_code == 200
+        until(lambda: not any(file.exists() for file in files), "its file is deleted")
+        refused = client.post(path, content=iter([rows, rows]))
+        assert (refused.status_code, refused.json()["code"]) == (503, "disk_full")
+        until(lambda: not list((small_disk / "uploads").iterdir()), "nothing of the body is kept")
+        assert client.get("/libraries/a").status_code == 200

@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that keeps bodies of 20,000 bytes in memory, and files of 500,000 on the disk."""
-    limits = {"VECTORDB_MAX_BODY_BYTES": 20_000, "VECTORDB_MAX_IMPORT_BYTES": 500_000, "VECTORDB_WORKERS": 1}
+    """A server that keeps bodies of 20,000 bytes in memory, and files of 2,000,000 on the disk."""
+    limits = {"VECTORDB_MAX_BODY_BYTES": 20_000, "VECTORDB_MAX_IMPORT_BYTES": 2_000_000, "VECTORDB_WORKERS": 1}
     with serving(tmp_path_factory.mktemp("narrow") / "data", **limits) as server:
         yield server
 
@@ -172,10 +173,10 @@ def test_a_body_that_is_too_large_for_memory_goes_by_the_disk(narrow: Server) ->
         first, again = (post(rows, **{"Idempotency-Key": "k"}) for _ in range(2))
         assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
         assert post(rows[:-1] + b" ", **{"Idempotency-Key": "k"}).status_code == 409
-        too_large = post(rows * 2)
+        too_large = post(rows * 10)
         assert (too_large.status_code, too_large.json()["code"]) == (413, "body_too_large")
         assert "VECTORDB_MAX_IMPORT_BYTES" in too_large.json()["detail"]
-        too_large = post(iter([rows, rows]))
+        too_large = post(iter([rows] * 10))
         assert too_large.status_code == 413
         assert client.post("/libraries/a/chunks", content=rows).status_code == 413
         assert post(b"\xff" + rows, **{"Content-Type": "application/zip"}).status_code == 400
@@ -196,3 +197,27 @@ def test_nothing_is_kept_of_who_may_not_import_or_hangs_up(narrow: Server) -> No
         until(lambda: [path for path in uploads(narrow) if path.stat().st_size == 200_000], "the body is kept")
         friend.close()
     until(lambda: not uploads(narrow), "the body of a client that has hung up is deleted")
+
+
+@pytest.mark.sqlite
+def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow: Server) -> None:
+    # Without ids: what was stored twice would be there twice.
+    rows = b"".join(b'{"text": "%d", "embedding": [1, 2]}\n' % i for i in range(20_000))
+    path, seen = "/libraries/killed/import?format=jsonl&create=true", []
+    with narrow.client() as client:
+        job = client.post(path, content=rows).raise_for_status().json()
+    while job["state"] == "running":
+        with narrow.client() as client:
+            moved = client.get(f"/jobs/{job['id']}").raise_for_status().json()
+        if moved["done"] > job["done"] and moved["state"] == "running" and len(seen) < 4:
+            seen.append(moved["done"])
+            narrow.kill()
+            narrow.start()
+        job = moved
+    assert (job["state"], job["result"]["created"], job["done"]) == ("done", 20_000, len(rows))
+    assert seen, "it was not killed in the middle"
+    with closing(sqlite3.connect(narrow.folder / "vectordb.sqlite3")) as database:
+        count = (
+            "SELECT count(*), count(DISTINCT text) FROM vectordb_chunk WHERE embed_text IS NULL AND length(text) < 6"
+        )
+        assert database.execute(count).fetchone() == (20_000, 20_000)
