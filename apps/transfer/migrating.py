@@ -126,6 +126,10 @@ def running_job(plan: Plan, *, restart: bool = False) -> Iterator[Job]:
     if not dialect.try_lock(connection, _LOCKS + job.pk):
         raise TransferError(f"Another command runs the migration {job.public_id} already.")
     try:
+        # Another command may have run it until now.
+        job.refresh_from_db()
+        if job.state != Job.State.RUNNING:
+            raise TransferError(f"The migration {job.public_id} has just ended: it is {job.state}.")
         yield job
     finally:
         dialect.unlock(connection, _LOCKS + job.pk)

@@ -133,6 +133,3 @@ def test_a_migration_that_is_killed_goes_on_where_it_was(folder: Path, tmp_path:
     assert "goes on behind 2000 rows" in done.stdout, done
     assert f"{ROWS} created, 0 updated, 0 left as they were, 0 refused" in done.stdout
     assert_same_answers(done.stdout, 100, 100)
-    # It is over: another one begins anew, and changes nothing.
-    again = server.manage("migrate_from", "chroma", str(folder), "--collection", "cosine", "--mode", "skip")
-    assert f"0 created, 0 updated, {ROWS} left as they were" in again.stdout, again

@@ -35,20 +35,23 @@ class ChromaSource(VectorSource):
     @classmethod
     def open(cls, location: str, fields: Fields) -> Self:
         chromadb = import_package("chromadb", "chromadb")
-        settings = import_package("chromadb.config", "chromadb").Settings(anonymized_telemetry=False)
+        options = {
+            "settings": import_package("chromadb.config", "chromadb").Settings(anonymized_telemetry=False),
+            "tenant": os.environ.get("CHROMA_TENANT", "default_tenant"),
+            "database": os.environ.get("CHROMA_DATABASE", "default_database"),
+        }
         if not is_url(location):
             folder = Path(location).expanduser().resolve()
             if not (folder / "chroma.sqlite3").is_file():
                 raise TransferError(f"{location!r} is no folder of Chroma's: it has no file chroma.sqlite3.")
-            return cls(str(folder), chromadb.PersistentClient(str(folder), settings=settings))
-        parts = urlsplit(location)
-        token = os.environ.get("CHROMA_API_KEY")
+            return cls(str(folder), chromadb.PersistentClient(str(folder), **options))
+        parts, token = urlsplit(location), os.environ.get("CHROMA_API_KEY")
         client = chromadb.HttpClient(
             host=parts.hostname,
             port=parts.port or (443 if parts.scheme == "https" else 80),
             ssl=parts.scheme == "https",
             headers={"x-chroma-token": token} if token else {},
-            settings=settings,
+            **options,
         )
         return cls(without_secrets(location), client)
 
