@@ -35,7 +35,7 @@ def main() -> None:
             raise
         sys.exit(
             f"There is no database of a server in {vectordb.settings.DATA_DIR} yet ({error}). Set VECTORDB_DATA_DIR "
-            "and DATABASE_URL as for the server, or start it once with the command serve."
+            "or --data, and DATABASE_URL, as for the server, or start it once with the command serve."
         )
     except KeyboardInterrupt:
         sys.exit(130)
