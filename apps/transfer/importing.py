@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -122,10 +123,36 @@ def import_source(
     """
     write = _Writer(library_id, mode, save)
     report, is_first = report or Report(), True
-    for batch in source.batches:
+    parsed = map(_parse, source.batches)
+    for batch in _ahead(parsed) if source.runs_in_threads else parsed:
         report = write.batch(batch, report, is_first)
         is_first = False
-        yield report, batch
+        yield report, batch.batch
+
+
+class _Parsed(NamedTuple):
+    """A batch, its rows that may be stored, by their places, and what is wrong with the others."""
+
+    batch: Batch
+    documents: Mapping[str, DocumentImport]
+    chunks: Mapping[str, ChunkImport]
+    faults: Mapping[str, Sequence[Fault]]
+
+
+def _parse(batch: Batch) -> _Parsed:
+    documents, refused_documents = parse_documents(batch.documents)
+    chunks, refused_chunks = parse_chunks(batch.chunks)
+    faults: dict[str, Sequence[Fault]] = {at: [Fault("", reason)] for at, reason in batch.refused.items()}
+    return _Parsed(batch, documents, chunks, faults | refused_documents | refused_chunks)
+
+
+def _ahead(items: Iterator[_Parsed]) -> Iterator[_Parsed]:
+    """The items, each made by a thread while the one before it is stored, which the database does without Python."""
+    with ThreadPoolExecutor(1, "import") as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
 
 
 @dataclass(frozen=True)
@@ -134,12 +161,9 @@ class _Writer:
     mode: Mode
     save: Callable[[Report, Batch], None]
 
-    def batch(self, batch: Batch, report: Report, is_first: bool) -> Report:
+    def batch(self, parsed: _Parsed, report: Report, is_first: bool) -> Report:
         """Write what can be stored of a batch; return the report with what became of it."""
-        documents, refused_documents = parse_documents(batch.documents)
-        chunks, refused_chunks = parse_chunks(batch.chunks)
-        faults: dict[str, Sequence[Fault]] = {at: [Fault("", reason)] for at, reason in batch.refused.items()}
-        faults |= refused_documents | refused_chunks
+        batch, documents, chunks, faults = parsed
         while True:
             # Chosen anew without what was refused.
             some_documents, some_chunks = self._distinct(documents), self._distinct(chunks)
@@ -149,7 +173,7 @@ class _Writer:
                 found = _faults_by_place(error, list(some_documents), list(some_chunks))
             if is_first and (detail := _misfit(found, some_chunks)):
                 raise Invalid(f"The vectors do not fit the library {self.library_id!r}: each {detail}.")
-            faults |= found
+            faults = {**faults, **found}
             documents = {at: one for at, one in documents.items() if at not in found}
             chunks = {at: one for at, one in chunks.items() if at not in found}
 

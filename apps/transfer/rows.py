@@ -77,12 +77,14 @@ class Batch:
 @dataclass(frozen=True)
 class Source:
     """What is read: the library's own fields, where they are known, and the rows. `total` is how much there is to be
-    read, in whatever `Batch.done` counts, None where nobody knows; `unit` is the name of one of these."""
+    read, in whatever `Batch.done` counts, None where nobody knows; `unit` is the name of one of these. Where it
+    `runs_in_threads`, the next batch is read while one is stored."""
 
     library: LibraryData
     batches: Iterator[Batch]
     total: int | None = None
     unit: str = "row"
+    runs_in_threads: bool = False
 
 
 class Gathering:

@@ -52,7 +52,9 @@ class Csv(Format):
         if len(set(names)) < len(names) or not any(names):
             raise Invalid("The first line must name the columns, each once.")
         fields = fields_of(names, columns or {})
-        return Source({}, _batches(reader, [fields[name] for name in names], file, start or 0), total, "B")
+        return Source(
+            {}, _batches(reader, [fields[name] for name in names], file, start or 0), total, "B", runs_in_threads=True
+        )
 
 
 def _batches(reader: Any, fields: list[str], file: BinaryIO, start: int) -> Iterator[Batch]:

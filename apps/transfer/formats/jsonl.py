@@ -43,7 +43,7 @@ class Jsonl(Format):
         file.seek(0)
         library = read_head(file.readline(LARGEST_HEAD))
         place = {"offset": 0, "line": 0, "has_ended": library is None} if start is None else start
-        return Source(library or {}, _batches(file, **place), total, "B")
+        return Source(library or {}, _batches(file, **place), total, "B", runs_in_threads=True)
 
 
 def _vector(row: ChunkRow) -> str | None:

@@ -90,7 +90,7 @@ class Parquet(Format):
             batches = _foreign_batches(parquet, start or 0, columns or {})
         else:
             batches = _own_batches(parquet, start or 0)
-        return Source(library or {}, batches, parquet.metadata.num_rows, "row")
+        return Source(library or {}, batches, parquet.metadata.num_rows, "row", runs_in_threads=True)
 
 
 def _schema(stored: StoredLibrary) -> Any:

@@ -81,7 +81,7 @@ class Zip(Format):
             raise Invalid(f"{_LIBRARY} does not have the fields of a library. {_OTHERWISE}")
         total = archive.size(_DOCUMENTS) + archive.size(_CHUNKS)
         place = {"documents": 0, "chunks": 0, "vectors": 0} if start is None else start
-        return Source(library, _batches(archive, **place), total, "B")
+        return Source(library, _batches(archive, **place), total, "B", runs_in_threads=True)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
