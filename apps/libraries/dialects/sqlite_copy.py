@@ -44,7 +44,7 @@ def copy(connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, 
             nonlocal synced
             done = (total - remaining) * size
             if done - synced >= _BYTES_BETWEEN_SYNCS:
-                os.fdatasync(file.fileno())
+                os.fsync(file.fileno())
                 synced = done
             advance(done, total * size)
 

@@ -1,6 +1,7 @@
 """The backups that there are, those that are asked for, and those that are due."""
 
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,8 @@ from apps.access.audit import record_change
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
 from apps.libraries.selectors import Page, PageKey
-from apps.transfer.backups.manifest import Manifest, Reason, is_backup_id, page_number
+from apps.transfer.backups.manifest import Manifest, Reason, UnknownBackup, is_backup_id, page_number
 from apps.transfer.backups.stores import Store, open_store
-from apps.transfer.errors import TransferError
 from apps.transfer.jobs import create_job
 from apps.transfer.models import Job
 
@@ -35,31 +35,42 @@ def request_backup(*, is_tested: bool, reason: Reason = "request") -> Job:
 
 
 def list_backups(*, limit: int, after: PageKey) -> Page:
-    """Return backups behind `after`, in order of creation. Raise TransferError."""
+    """Return backups behind `after`, in order of creation, without those of other versions. Raise TransferError."""
     store = open_store()
     ids = [one for one in store.ids() if not after or page_number(one) > after[0]]
-    items = [store.read_manifest(one).data() for one in ids[:limit]]
-    return Page(items, (page_number(ids[limit - 1]),) if len(ids) > limit else None)
+    return Page(
+        [one.data() for one in _known(store, ids[:limit])], (page_number(ids[limit - 1]),) if len(ids) > limit else None
+    )
 
 
 def find_backup(backup_id: str) -> dict[str, Any]:
     """Return a backup. Raise NotFound, TransferError."""
-    return _existing(open_store(), backup_id).data()
+    store = open_store()
+    _check_exists(store, backup_id)
+    return store.read_manifest(backup_id).data()
 
 
 def delete_backup(*, backup_id: str) -> None:
     """Delete a backup. Raise NotFound, TransferError."""
     store = open_store()
-    _existing(store, backup_id)
+    _check_exists(store, backup_id)
     with transaction.atomic():
         record_change("delete_backup", target=backup_id)
         store.delete(backup_id)
 
 
-def _existing(store: Store, backup_id: str) -> Manifest:
+def _check_exists(store: Store, backup_id: str) -> None:
     if not is_backup_id(backup_id) or backup_id not in store.ids():
         raise NotFound(f"There is no backup {backup_id!r}. POST /api/v1/backups makes one.")
-    return store.read_manifest(backup_id)
+
+
+def _known(store: Store, ids: list[str]) -> Iterator[Manifest]:
+    """The manifests of backups; those of other versions are left out, and told."""
+    for backup_id in ids:
+        try:
+            yield store.read_manifest(backup_id)
+        except UnknownBackup as error:
+            logger.warning("%s", error)
 
 
 def request_backup_if_due() -> None:
@@ -87,15 +98,9 @@ def _is_due(interval: timedelta) -> bool:
 
 
 def delete_surplus(store: Store, reason: Reason) -> None:
-    """Delete the oldest of the backups that were made for a reason, as far as the settings keep fewer. What cannot be
-    read is left."""
+    """Delete the oldest of the backups that were made for a reason, as far as the settings keep fewer. Those of
+    other versions are left."""
     keep = settings.BACKUP_KEEP if reason == "schedule" else _KEEP_BEFORE_MIGRATIONS
-    found = []
-    for backup_id in store.ids():
-        try:
-            if store.read_manifest(backup_id).reason == reason:
-                found.append(backup_id)
-        except TransferError as error:
-            logger.warning("a backup cannot be read, and is left: %s", error)
+    found = [one.id for one in _known(store, store.ids()) if one.reason == reason]
     for backup_id in found[:-keep] if keep else ():
         store.delete(backup_id)

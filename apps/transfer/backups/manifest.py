@@ -22,6 +22,10 @@ Database: TypeAlias = Literal["sqlite", "postgresql"]
 Count = Annotated[int, Field(ge=0)]
 
 
+class UnknownBackup(TransferError):
+    """What is in the place of a backup is none, or of another version."""
+
+
 class Manifest(BaseModel):
     """A backup: when, of what, and by what its copy of the database is known to be whole."""
 
@@ -44,12 +48,12 @@ class Manifest(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes, shown: str) -> "Manifest":
-        """Return the manifest of the backup `shown`; raise TransferError for what is none."""
+        """Return the manifest of the backup `shown`; raise UnknownBackup for what is none."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
             where = "/".join(map(str, error.errors()[0]["loc"])) or "JSON"
-            raise TransferError(
+            raise UnknownBackup(
                 f"{shown} is no backup of this server, or of another version of it: {FILE_NAME} cannot be understood "
                 f"({where})."
             ) from None

@@ -50,13 +50,13 @@ class Store(ABC):
         """Make a folder on a disk for the files of a backup that is made; it is gone after the block."""
 
     def read_manifest(self, backup_id: str) -> manifest.Manifest:
-        """Read what a backup says of itself. Raise TransferError where there is none, or no backup."""
+        """Read what a backup says of itself. Raise UnknownBackup, TransferError."""
         shown = f"{self.shown.rstrip('/')}/{backup_id}"
         try:
             content = next(self.blocks(backup_id, manifest.FILE_NAME), b"")
             return manifest.Manifest.parse(content, shown)
         except FileNotFoundError:
-            raise TransferError(
+            raise manifest.UnknownBackup(
                 f"{shown} is no backup: it has no {manifest.FILE_NAME}, which is written last."
             ) from None
         except OSError as error:

@@ -22,7 +22,7 @@ from apps.operations.process import Stop, maintenance_lock, raise_open_file_limi
 from apps.telemetry import metrics, processes, slots
 from apps.transfer.backups.catalog import request_backup_if_due
 from apps.transfer.job_runner import run_jobs
-from apps.transfer.jobs import delete_old_jobs, waiting_jobs
+from apps.transfer.jobs import delete_old_jobs, prepare_metrics, waiting_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def _maintain(stop: Stop, jobs: JobProcess) -> None:
     watch = RecallWatch(indexer.views, policy.keep_view_bytes)
     slots.share("maintenance", processes.set_gauges)
     metrics.MAINTAINING.set(1)
+    prepare_metrics()
     upkeep_at = sweep_at = time.monotonic()
     while not stop.asked:
         now, is_busy = time.monotonic(), False
