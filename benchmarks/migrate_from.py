@@ -1,8 +1,7 @@
-"""Migration from Chroma beside an import of the same rows: rates, each into a library of its own.
+"""Migration from Chroma beside an import of the same rows from a zip, each into a library of its own.
 
 `python -m benchmarks.migrate_from [ROWS]` (default: all rows) needs chromadb: `make test-migrate` makes an environment
-that has it, .venv-migrate. The reference writes the rows from memory, in the same batches and transactions, so it is an
-import whose file costs nothing to read.
+that has it, .venv-migrate.
 """
 
 import argparse
@@ -10,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def main() -> int:
         chroma = Path(scratch, "chroma")
         _fill(chromadb, chroma, data, options.rows or len(data))
         _set_up(Path(scratch, "data"))
-        rows = _measure(chroma, data, options.rows or len(data))
+        rows = _measure(chroma, options.rows or len(data))
     print(f"{sentence(about)}\n\n{markdown_table(rows)}")
     print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
     return 0
@@ -78,41 +77,32 @@ def _set_up(folder: Path) -> None:
     call_command("migrate", verbosity=0)
 
 
-def _measure(chroma: Path, data: Dataset, rows: int) -> list[Row]:
+def _measure(chroma: Path, rows: int) -> list[Row]:
+    from apps.transfer.exporting import export_library
+    from apps.transfer.formats import format_of
     from apps.transfer.importing import import_source, open_library
     from apps.transfer.migrating import migrate, open_source, plan, running_job
     from apps.transfer.migration_check import compare
-    from apps.transfer.rows import Batch, ChunkData, LibraryData, Source
     from apps.transfer.sources.base import Fields
 
-    library: LibraryData = {"dimension": data.dimension, "metric": "cosine"}
-
-    def batches(size: int) -> Iterator[Batch]:
-        for start in range(0, rows, size):
-            chunks: dict[str, ChunkData] = {
-                f"row {i}": {**data.rows[i], "embedding": data.vectors[i]}  # type: ignore[typeddict-item]
-                for i in range(start, min(start + size, rows))
-            }
-            yield Batch(chunks=chunks, next=start, done=start)
-
     fields = Fields()
-    source = open_source("chroma", str(chroma), fields)
-    planned = plan(source, "chroma", "migrated", fields=fields)
-
-    def import_all() -> None:
-        for _ in import_source(library_id="imported", source=Source(library, batches(planned.rows_per_page))):
-            pass
-
-    open_library("imported", library, create=True)
-    import_rate = rows / seconds(import_all)
+    planned = plan(open_source("chroma", str(chroma), fields), "chroma", "migrated", fields=fields)
     with running_job(planned) as job:
         began = time.perf_counter()
         report, keys = migrate(planned, job, sample=500)
         took = time.perf_counter() - began
-    found = compare(planned, report, keys)
     assert report.created == rows, report
+    found = compare(planned, report, keys)
+
+    format, path = format_of("zip"), chroma.with_name("rows.zip")
+    with path.open("wb") as file:
+        file.writelines(export_library(library_id="migrated", format=format))
+    with path.open("rb") as file:
+        source = format.read(file)
+        open_library("imported", source.library, create=True)
+        import_rate = rows / seconds(lambda: deque(import_source(library_id="imported", source=source), 0))
     return [
-        Row("migrate_from chroma", rows / took, "rows/s", "import", import_rate, times_at_least(0.5)),
+        Row("migrate_from chroma", rows / took, "rows/s", "import of a zip", import_rate, times_at_least(0.5)),
         Row("rows that differ, of the sample", found.different, "rows", wanted=at_most(0)),
         Row("answers with a farther row than Chroma's, of the sample", found.worse, "answers", wanted=at_most(0)),
     ]
