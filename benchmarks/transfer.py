@@ -1,11 +1,12 @@
 """Export and import over HTTP, each format, beside ingest of the same rows: rates, and by how much the memory of the
-workers, and of the process that runs the job, grows meanwhile.
+workers, and of the process that runs the job, grows.
 
 `python -m benchmarks.transfer [ROWS]` (default: a million) does the same with rows as hard as real ones
 (`benchmarks.hard_data`).
 """
 
 import argparse
+import contextlib
 import http.client
 import os
 import shutil
@@ -22,7 +23,7 @@ import psutil
 from benchmarks.client import call, call_json
 from benchmarks.dataset import Dataset, MissingData, as_base64, map_bodies
 from benchmarks.hard_data import hard_dataset
-from benchmarks.report import Row, at_most, machine, markdown_table, sentence, times_at_least, write_json
+from benchmarks.report import Row, above_at_most, machine, markdown_table, sentence, times_at_least, write_json
 from benchmarks.testbed import ALL, ROWS_PER_WRITE, Testbed, chunks_path, create_library, wait_until_built
 from benchmarks.timing import progress, seconds
 from tests.server import Server
@@ -52,16 +53,19 @@ def measure(testbed: Testbed, rows: int) -> list[Row]:
         wait_until_built(server.port, ALL)
         for format in _EXPORT:
             file = testbed.new_path(f"export.{format}")
-            with _growth(server) as growth:
+            with _watching(server) as peaks:
+                before = sum(peaks.values())
                 rate = rows / seconds(_export, server, format, file)
             wanted = None if _EXPORT[format] is None else times_at_least(_EXPORT[format] or 0)
             table.append(Row(f"export, {format}", rate, "rows/s", "ingest", ingest, wanted))
-            table.append(Row(f"export, {format}, memory", growth[0], "MiB more", wanted=at_most(_MOST_GROWTH)))
-            with _growth(server) as growth:
+            memory = "memory of the workers", sum(peaks.values()), "MiB", "before", before
+            table.append(Row(f"export, {format}, {memory[0]}", *memory[1:], above_at_most(_MOST_GROWTH)))
+            with _watching(server, "run_jobs") as peaks:
                 rate = rows / seconds(_import, server, format, file, rows)
             wanted = None if _IMPORT[format] is None else times_at_least(_IMPORT[format] or 0)
             table.append(Row(f"import, {format}", rate, "rows/s", "ingest", ingest, wanted))
-            table.append(Row(f"import, {format}, memory", growth[0], "MiB more", wanted=at_most(_MOST_GROWTH)))
+            memory = "memory of the job's process", max(peaks.values()), "MiB", "idle", _idle(server, format)
+            table.append(Row(f"import, {format}, {memory[0]}", *memory[1:], above_at_most(_MOST_GROWTH)))
             call(server.port, "DELETE", f"/api/v1/libraries/{format}")
             file.unlink()
     shutil.rmtree(folder)
@@ -112,35 +116,45 @@ def _import(server: Server, format: str, file: Path, rows: int) -> None:
 
 
 @contextmanager
-def _growth(server: Server) -> Iterator[list[float]]:
-    """By how many MiB the processes together grow during the block; one that starts meanwhile counts whole. Maintenance
-    builds indexes of what is imported, and does not count; neither do files that are mapped."""
-    before, found, has_ended = _memory(server), [0.0], threading.Event()
+def _watching(server: Server, word: str = "serve") -> Iterator[dict[int, float]]:
+    """The most MiB, by process id, of the processes that run the command `word`, during the block. Files that they map
+    do not count."""
+    peaks: dict[int, float] = {}
+    has_ended = threading.Event()
+
+    def look() -> None:
+        for process in server.processes():
+            with contextlib.suppress(psutil.Error):
+                if word in process.cmdline() and process.name() != "maintain":
+                    memory = process.memory_info()
+                    peaks[process.pid] = max(peaks.get(process.pid, 0), (memory.rss - memory.shared) / _MIB)
 
     def watch() -> None:
         while not has_ended.wait(_SECONDS_BETWEEN_LOOKS):
-            found[0] = max(found[0], (_memory(server) - before) / _MIB)
+            look()
 
+    look()
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield found
+        yield peaks
     finally:
         has_ended.set()
         watcher.join()
 
 
-def _memory(server: Server) -> int:
-    total, maintenance = 0, server.maintenance()
-    for process in server.processes():
-        if process in maintenance:
-            continue
-        try:
-            memory = process.memory_info()
-        except psutil.NoSuchProcess:
-            continue
-        total += memory.rss - memory.shared
-    return total
+def _idle(server: Server, format: str) -> float:
+    """The MiB of a process that could import, and does not."""
+    code = f"""
+import django, psutil
+django.setup()
+from apps.transfer import import_job
+import_job.format_of({format!r})
+memory = psutil.Process().memory_info()
+print(memory.rss - memory.shared)
+"""
+    process = server.python(code)
+    return int(process.communicate()[0]) / _MIB
 
 
 def main() -> int:
