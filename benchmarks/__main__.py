@@ -31,6 +31,7 @@ from benchmarks import (
     query,
     request,
     retrieval,
+    sdk,
     text,
     transfer,
 )
@@ -63,6 +64,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         delete,
         churn,
         backup,
+        sdk,
         guards,
     )
 }
