@@ -1,6 +1,7 @@
 # make serve: install, migrate, load the sample, serve.  make test: every test, or TESTS.  make lint: every check.
 # make audit: what is known to be unsafe, in the code and in what it requires; needs PyPI.
-# make test-sdk: every test of the client, sdk/.
+# make test-sdk: every test of the client, sdk/.  make test-sdk-wheel: install it elsewhere, with the lowest and the newest
+# version of its dependency; needs PyPI.
 # make clients: clients generated from the schema, against a server.
 # make postman: docs/postman.json from the schema, run by newman against a server.
 # make test-integrations: the packages in integrations/, in an environment of their own, against a server.
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_PACKAGES := tests/clients/node_modules/.package-lock.json
 
-.PHONY: model install dev serve superuser test test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
+.PHONY: model install dev serve superuser test test-sdk test-sdk-wheel test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -46,6 +47,14 @@ test: $(VENV)/.dev
 
 test-sdk: $(VENV)/.dev
 	cd sdk && ../$(BIN)/python -m pytest $(TESTS)
+
+# SDK_PYTHON may be 3.10, or the path of another.
+SDK_PYTHON ?= $(PYTHON)
+test-sdk-wheel: $(VENV)/.dev
+	rm -rf dist/client
+	$(BIN)/uv build --quiet --wheel --out-dir dist/client sdk
+	for httpx2 in httpx2==2.0.0 httpx2; do $(BIN)/uv run --quiet --isolated --no-project --python $(SDK_PYTHON) \
+		--with $$httpx2 --with dist/client/*.whl python sdk/tests/installed.py || exit 1; done
 
 test-postgresql: $(VENV)/.dev
 	$(BIN)/python -m tests.postgresql

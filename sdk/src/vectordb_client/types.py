@@ -471,7 +471,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 def parse_chunk(item: dict[str, Any], etag: str | None = None) -> Chunk:
     """A chunk of an answer."""
-    get = item.get
+    get, document = item.get, item.get("document")
     return Chunk(
         item["id"],
         get("document_id"),
@@ -479,7 +479,7 @@ def parse_chunk(item: dict[str, Any], etag: str | None = None) -> Chunk:
         get("metadata"),
         decode(get("embedding")),
         get("embed_text"),
-        _document_ref(get("document")),
+        None if document is None else parse(DocumentRef, document),
         get("position"),
         parse_time(get("expires_at")),
         parse_time(get("created_at")),
@@ -495,6 +495,7 @@ def parse_hits(answer: dict[str, Any]) -> Hits:
 
 def _hit(item: dict[str, Any]) -> Hit:
     get = item.get
+    embedding, document = get("embedding"), get("document")
     return Hit(
         item["id"],
         item["document_id"],
@@ -502,9 +503,9 @@ def _hit(item: dict[str, Any]) -> Hit:
         item["distance"],
         get("text"),
         get("metadata"),
-        decode(get("embedding")),
+        None if embedding is None else decode(embedding),
         get("embed_text"),
-        _document_ref(get("document")),
+        None if document is None else parse(DocumentRef, document),
         get("base_score"),
         get("group"),
         get("vector_rank"),
@@ -561,10 +562,6 @@ def _value(name: str, value: Any) -> Any:
     if isinstance(value, str) and (name.endswith("_at") or name in _TIMES):
         return parse_time(value)
     return value
-
-
-def _document_ref(item: dict[str, Any] | None) -> DocumentRef | None:
-    return None if item is None else parse(DocumentRef, item)
 
 
 def _record(item: Any) -> dict[str, Any]:
