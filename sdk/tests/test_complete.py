@@ -37,6 +37,8 @@ METHODS: dict[str, tuple[Any, dict[str, str]]] = {
     "get_reembedding": (Library.reembedding, {}),
     "reembed": (Library.reembed, {}),
     "cancel_reembedding": (vectordb_client.Job.cancel, {}),
+    "export_library": (Library.export, {}),
+    "import_rows": (Library.import_, {}),
     "query": (Library.query, {"chunk_id": "like"}),
     "query_batch": (Library.query_many, {}),
     "write_chunks": (Library.upsert, _WRITE),

@@ -175,6 +175,30 @@ def test_the_index_and_the_model(any_client: Client) -> None:
         library.reembedding()
 
 
+def test_files(any_client: Client, tmp_path: Path) -> None:
+    library = new_library(any_client)
+    library.documents.put("d", chunks=["One", "Two"], title="D")
+    with pytest.raises(InvalidArgument, match="jsonl, zip, parquet"):
+        library.export(tmp_path / "library.doc")
+    file = library.export(tmp_path / "library.zip")
+    assert [one.name for one in tmp_path.iterdir()] == ["library.zip"]
+    (tmp_path / "bad.zip").write_text("{")
+    with pytest.raises(BadRequest):
+        library.import_(tmp_path / "bad.zip")
+    copy = any_client.library(f"{library.id}-copy")
+    with pytest.raises(NotFound):
+        copy.import_(file)
+    job = copy.import_(file, create=True)
+    result = job.wait(timeout=120).result
+    assert (result["created"], result["refused"]) == (2, 0)
+    assert job.info.id in [one.info.id for one in any_client.jobs.list(kind="import", library=copy.id)]
+    assert any_client.jobs.get(job.info.id).info.state == "done"
+    assert copy.documents.get("d").title == "D"
+    (tmp_path / "table.csv").write_text("body,year\nThree,1900\n")
+    library.import_(tmp_path / "table.csv", columns={"text": "body"}).wait(timeout=120)
+    assert [chunk.text for chunk in library.chunks(filter=F("year") == 1900)] == ["Three"]
+
+
 def test_keys(any_client: Client) -> None:
     made = any_client.keys.create("reader", scopes=["read"], libraries=["notes*"], limits={"reads_per_minute": 9})
     assert made.key not in repr(made)

@@ -58,7 +58,6 @@ class Request:
     # A file to send as the body, and one to write the body of the answer to.
     source: Path | None = None
     sink: Path | None = None
-    timeout: float | None = None
 
 
 class _Body(dict[str, Any]):
@@ -241,10 +240,11 @@ def build_request(
     if_match: str | None = None,
     if_none_match: str | None = None,
     source: Path | None = None,
+    media_type: str | None = None,
     sink: Path | None = None,
-    timeout: float | None = None,
 ) -> Request:
-    """A request to a route. `ids` fill the gaps of its path in order; what is None of `query` is left out."""
+    """A request to a route. `ids` fill the gaps of its path in order; what is None of `query` is left out. The body may
+    be a file, `source`, of a `media_type`; that of the answer is written to `sink`."""
     target = route.path
     if ids:
         before, *rest = _gaps(target)
@@ -252,10 +252,10 @@ def build_request(
     parameters = {name: value for name, value in (query or {}).items() if value is not None}
     if parameters:
         target += "?" + urlencode(parameters, doseq=True)
-    conditions = {"If-Match": if_match, "If-None-Match": if_none_match}
-    headers = {name: value for name, value in conditions.items() if value is not None}
+    special = {"If-Match": if_match, "If-None-Match": if_none_match, "Content-Type": media_type}
+    headers = {name: value for name, value in special.items() if value is not None}
     content = body if body is None or isinstance(body, bytes) else to_json(body)
-    return Request(route, target, content, headers, source, sink, timeout)
+    return Request(route, target, content, headers, source, sink)
 
 
 def _gaps(path: str) -> list[str]:

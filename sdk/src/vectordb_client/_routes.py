@@ -24,6 +24,8 @@ reindex = Route("POST", f"{_LIBRARY}/reindex", is_idempotent=False)
 get_reembedding = Route("GET", f"{_LIBRARY}/reembed")
 reembed = Route("POST", f"{_LIBRARY}/reembed", is_idempotent=False)
 cancel_reembedding = Route("DELETE", f"{_LIBRARY}/reembed")
+export_library = Route("GET", f"{_LIBRARY}/export")
+import_rows = Route("POST", f"{_LIBRARY}/import", is_idempotent=False)
 
 query = Route("POST", f"{_LIBRARY}/query")
 query_batch = Route("POST", f"{_LIBRARY}/query/batch")

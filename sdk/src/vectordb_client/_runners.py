@@ -54,17 +54,13 @@ class _Base:
         request = send.request
         headers = self._headers | dict(send.headers)
         if request.source is not None:
-            headers["Content-Type"] = "application/octet-stream"
             headers["Content-Length"] = str(request.source.stat().st_size)
-        extensions = None
-        if request.timeout is not None:
-            extensions = {"timeout": httpx2.Timeout(request.timeout).as_dict()}
         address = self._addresses.get(request.target)
         if address is None:
             if len(self._addresses) >= 1000:
                 self._addresses.clear()
             address = self._addresses[request.target] = httpx2.URL(self.root + request.target)
-        return httpx2.Request(request.route.method, address, headers=headers, content=content, extensions=extensions)
+        return httpx2.Request(request.route.method, address, headers=headers, content=content)
 
     def _check_open(self) -> None:
         if self._is_closed:

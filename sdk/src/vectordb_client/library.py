@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from vectordb_client import _routes as routes
@@ -16,7 +17,7 @@ from vectordb_client._upload import make_plan, run, run_async
 from vectordb_client.documents import AsyncDocuments, Documents
 from vectordb_client.errors import InvalidArgument
 from vectordb_client.filters import FilterLike, to_dict
-from vectordb_client.jobs import AsyncJob, Job, index_job, reembedding_job
+from vectordb_client.jobs import AsyncJob, Job, index_job, reembedding_job, server_job
 from vectordb_client.types import (
     Chunk,
     Chunks,
@@ -39,6 +40,8 @@ IndexType = Literal["auto", "brute_force", "kd_tree", "lsh", "quantized", "ivf",
 
 # Limits of one request.
 _IDS, _QUERIES, _PAGE = 10_000, 256, 500
+_EXPORTED = ("jsonl", "zip", "parquet")
+_IMPORTED = (*_EXPORTED, "csv")
 
 
 class _Library(Resource, Generic[J]):
@@ -479,6 +482,56 @@ class _Library(Resource, Generic[J]):
         return job
 
     @operation
+    def export(self, file: str | Path, *, format: Literal["jsonl", "zip", "parquet"] | None = None) -> Steps[Path]:
+        """Write the library to a file, all of one state, in the format that its name says; return its path.
+
+        The file has its name when it is whole.
+
+        >>> lib.export(folder / "library.jsonl").read_text().count('"text"')
+        3
+        """
+        path = Path(file)
+        draft = path.with_name(f"{path.name}.part")
+        query = {"format": format or _format(path, _EXPORTED)}
+        try:
+            yield from self._session.call(build_request(routes.export_library, self.id, query=query, sink=draft))
+            return draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @operation
+    def import_(
+        self,
+        file: str | Path,
+        *,
+        format: Literal["jsonl", "zip", "parquet", "csv"] | None = None,
+        mode: Literal["upsert", "insert", "skip"] = "upsert",
+        create: bool = False,
+        columns: Mapping[str, str] | None = None,
+    ) -> Steps[J]:
+        """Write the rows of a file to the library, which `create` makes if it is not there. `wait()` of the result
+        waits for it; `result` of what that returns tells how many rows were stored and which were refused.
+
+        `mode` says what becomes of rows whose ids are in use; `columns` names those of a table, `{"text": "body"}`.
+
+        >>> client.library("copy").import_(lib.export(folder / "a.zip"), create=True).wait().result["created"]
+        3
+        """
+        path = Path(file)
+        query = without_none(
+            format=format or _format(path, _IMPORTED),
+            mode=mode,
+            create="true" if create else None,
+            columns=",".join(f"{name}={column}" for name, column in columns.items()) if columns else None,
+        )
+        request = build_request(
+            routes.import_rows, self.id, query=query, source=path, media_type="application/octet-stream"
+        )
+        answer = yield from self._session.call(request)
+        job: J = server_job(self, self._job, answer.json())
+        return job
+
+    @operation
     def reembedding(self) -> Steps[J]:
         """The move to another model that is under way; NotFound where none is."""
         answer = yield from self._session.call(build_request(routes.get_reembedding, self.id))
@@ -644,6 +697,13 @@ def _shown(include: Sequence[str] | None, empty: Any = None) -> dict[str, Any]:
     names = list(include)
     shown: dict[str, Any] = {"include": names if names or empty is None else empty}
     return {**shown, "vectors": "base64"} if "embedding" in names else shown
+
+
+def _format(path: Path, known: tuple[str, ...]) -> str:
+    format = path.suffix.removeprefix(".").lower()
+    if format not in known:
+        raise InvalidArgument(f"format: the name {path.name!r} says none of {', '.join(known)}")
+    return format
 
 
 def _order(order_by: Sequence[str | Mapping[str, str]] | None) -> list[Mapping[str, str]] | None:
