@@ -36,11 +36,12 @@ def request_import(
     try:
         put(folder / _FILE)
         with (folder / _FILE).open("rb") as file:
-            library = format_of(format).read(file, columns=columns).library
+            # Kept until the file is closed: the reader of a table would close it when it is dropped, with a warning.
+            source = format_of(format).read(file, columns=columns)
         params = {"format": format, "mode": mode, "columns": columns}
         # Both or neither: an Idempotency-Key says that a request was carried out.
         with transaction.atomic():
-            open_or_create(library_id, library, create=create)
+            open_or_create(library_id, source.library, create=create)
             return create_job(kind="import", library=library_id, params=params, job_id=job_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

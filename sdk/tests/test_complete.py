@@ -13,7 +13,7 @@ import vectordb_client
 from vectordb_client import Client, F, Filter, Library, _routes, keys, libraries
 from vectordb_client._core import Route
 from vectordb_client.documents import Documents
-from vectordb_client.jobs import Jobs
+from vectordb_client.jobs import Backups, Jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUTES = {name: route for name, route in vars(_routes).items() if isinstance(route, Route)}
@@ -71,6 +71,10 @@ METHODS: dict[str, tuple[Any, dict[str, str]]] = {
     "list_jobs": (Jobs.list, {}),
     "get_job": (Jobs.get, {}),
     "cancel_job": (Jobs.cancel, {}),
+    "list_backups": (Backups.list, {}),
+    "create_backup": (Backups.create, {}),
+    "get_backup": (Backups.get, {}),
+    "delete_backup": (Backups.delete, {}),
     "health": (Client.health, {}),
     "ready": (Client.ready, {}),
     "metrics": (Client.metrics, {}),

@@ -14,7 +14,17 @@ import vectordb_client
 from vectordb_client import Client, F, Job, Library, client, documents, filters, jobs, keys, libraries
 
 CLASSES: tuple[type[Any], ...] = (
-    *(client.Client, libraries.Libraries, Library, documents.Documents, jobs.Jobs, Job, keys.Keys, keys.Audit),
+    *(
+        client.Client,
+        libraries.Libraries,
+        Library,
+        documents.Documents,
+        jobs.Jobs,
+        jobs.Backups,
+        Job,
+        keys.Keys,
+        keys.Audit,
+    ),
     filters.F,
 )
 

@@ -219,6 +219,14 @@ def test_keys(any_client: Client) -> None:
             missing("job-0123456789abcdef")
 
 
+def test_backups(any_client: Client) -> None:
+    id = any_client.backups.create().wait(timeout=120).result["backup"]
+    assert (any_client.backups.get(id).reason, id in [one.id for one in any_client.backups.list()]) == ("request", True)
+    any_client.backups.delete(id)
+    with pytest.raises(NotFound):
+        any_client.backups.get(id)
+
+
 def test_what_a_server_says_of_itself(any_client: Client) -> None:
     assert any_client.health() == "ok"
     assert set(any_client.ready().values()) == {"ok"}

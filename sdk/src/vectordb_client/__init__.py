@@ -38,12 +38,13 @@ from vectordb_client.errors import (
     WaitTimedOut,
 )
 from vectordb_client.filters import F, Filter
-from vectordb_client.jobs import AsyncJob, AsyncJobs, Job, Jobs
+from vectordb_client.jobs import AsyncBackups, AsyncJob, AsyncJobs, Backups, Job, Jobs
 from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
 from vectordb_client.library import AsyncLibrary, Library
 from vectordb_client.types import (
     AuditEntry,
+    BackupInfo,
     Chunk,
     Chunks,
     Diff,
@@ -78,6 +79,7 @@ __version__ = "0.1.0"
 __all__ = [
     "APIError",
     "AsyncAudit",
+    "AsyncBackups",
     "AsyncClient",
     "AsyncDocuments",
     "AsyncJob",
@@ -88,6 +90,8 @@ __all__ = [
     "AsyncListing",
     "Audit",
     "AuditEntry",
+    "BackupInfo",
+    "Backups",
     "BadRequest",
     "BodyTooLarge",
     "Chunk",

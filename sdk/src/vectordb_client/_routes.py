@@ -62,3 +62,8 @@ list_audit = Route("GET", f"{_API}/audit")
 list_jobs = Route("GET", f"{_API}/jobs")
 get_job = Route("GET", f"{_API}/jobs/{{job_id}}")
 cancel_job = Route("DELETE", f"{_API}/jobs/{{job_id}}")
+
+list_backups = Route("GET", f"{_API}/backups")
+create_backup = Route("POST", f"{_API}/backups", is_idempotent=False)
+get_backup = Route("GET", f"{_API}/backups/{{backup_id}}")
+delete_backup = Route("DELETE", f"{_API}/backups/{{backup_id}}")

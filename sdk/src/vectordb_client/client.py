@@ -15,7 +15,7 @@ from vectordb_client._binding import Async, Resource, Sync, operation
 from vectordb_client._core import Answer, RequestInfo, ResponseInfo, Retry, Send, Session, Steps, build_request
 from vectordb_client._runners import AsyncRunner, Runner
 from vectordb_client.errors import InvalidArgument, error_of
-from vectordb_client.jobs import AsyncJobs, Jobs
+from vectordb_client.jobs import AsyncBackups, AsyncJobs, Backups, Jobs
 from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
 from vectordb_client.library import AsyncLibrary, Library
@@ -150,6 +150,11 @@ class Client(Sync, _Client):
         return Jobs(self._runner)
 
     @property
+    def backups(self) -> Backups:
+        """The backups of the server."""
+        return Backups(self._runner)
+
+    @property
     def audit(self) -> Audit:
         """Who changed what."""
         return Audit(self._runner)
@@ -199,6 +204,11 @@ class AsyncClient(Async, _Client):
     def jobs(self) -> AsyncJobs:
         """The jobs of the server."""
         return AsyncJobs(self._runner)
+
+    @property
+    def backups(self) -> AsyncBackups:
+        """The backups of the server."""
+        return AsyncBackups(self._runner)
 
     @property
     def audit(self) -> AsyncAudit:

@@ -1,4 +1,4 @@
-"""Long work of the server: its jobs, the building of an index, the move to another embedding model."""
+"""Long work of the server: its jobs and backups, the building of an index, the move to another embedding model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import Answer, Route, Sleep, Steps, build_request, without_none
 from vectordb_client.errors import InvalidArgument, JobFailed, NotFound, WaitTimedOut
-from vectordb_client.types import IndexState, JobInfo, Page
+from vectordb_client.types import BackupInfo, IndexState, JobInfo, Page
 
 J = TypeVar("J")
 
@@ -139,6 +139,70 @@ class Jobs(Sync, _Jobs[Job]):
 
 class AsyncJobs(Async, _Jobs[AsyncJob]):
     __doc__ = _Jobs.__doc__
+    _job = AsyncJob
+
+
+class _Backups(Resource, Generic[J]):
+    """The backups of the server; they need a key for everything. To restore one, the server's command is needed."""
+
+    _job: type[Any]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @operation
+    def create(self, *, test_restore: bool = False) -> Steps[J]:
+        """Make a backup beside the requests; `wait()` of the result waits for it. With `test_restore`, it is restored
+        elsewhere, and kept only if that works.
+
+        >>> backup = client.backups.create().wait().result["backup"]
+        """
+        body = without_none(test_restore=test_restore or None)
+        answer = yield from self._session.call(build_request(routes.create_backup, body=body))
+        job: J = server_job(self, self._job, answer.json())
+        return job
+
+    @operation
+    def get(self, id: str) -> Steps[BackupInfo]:
+        """What a backup is of.
+
+        >>> client.backups.get(backup).reason
+        'request'
+        """
+        answer = yield from self._session.call(build_request(routes.get_backup, id))
+        return types.parse(BackupInfo, answer.json())
+
+    @listing
+    def list(self, *, page_size: int = 500) -> Pages[BackupInfo]:
+        """All backups by creation.
+
+        >>> [one.id for one in client.backups.list()] == [backup]
+        True
+        """
+
+        def page(cursor: str | None) -> Steps[Page[BackupInfo]]:
+            request = build_request(routes.list_backups, query={"limit": page_size, "cursor": cursor})
+            answer = (yield from self._session.call(request)).json()
+            return Page([types.parse(BackupInfo, item) for item in answer["items"]], answer["next_cursor"])
+
+        return page
+
+    @operation
+    def delete(self, id: str) -> Steps[None]:
+        """Delete a backup.
+
+        >>> client.backups.delete(backup)
+        """
+        yield from self._session.call(build_request(routes.delete_backup, id))
+
+
+class Backups(Sync, _Backups[Job]):
+    __doc__ = _Backups.__doc__
+    _job = Job
+
+
+class AsyncBackups(Async, _Backups[AsyncJob]):
+    __doc__ = _Backups.__doc__
     _job = AsyncJob
 
 

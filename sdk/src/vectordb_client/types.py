@@ -413,6 +413,21 @@ class JobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """A backup: of when, of how much, why it was made, and the SHA-256 of its copy of the database."""
+
+    id: str
+    created_at: datetime
+    reason: str
+    server: str
+    database: str
+    libraries: int
+    rows: Mapping[str, int]
+    size: int
+    sha256: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RowError:
     """A row that was not stored: its number from 0, its id where it has one, and why."""
 
