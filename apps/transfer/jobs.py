@@ -15,7 +15,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Count, F, Max, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.access.audit import record_change
@@ -91,8 +92,10 @@ def cancel_job(*, job_id: str) -> None:
 
 def end_job(job: Job, state: str, *, error: str = "", result: dict[str, Any] | None = None) -> bool:
     """Set the last state of a running job; return False where it has ended already."""
+    # How far it is was last written a while ago.
+    done = Coalesce("total", "done") if state == Job.State.DONE else F("done")
     ended = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING).update(
-        state=state, error=error, result=result or {}, ended_at=timezone.now()
+        state=state, done=done, error=error, result=result or {}, ended_at=timezone.now()
     )
     if ended:
         transaction.on_commit(lambda: metrics.JOBS_ENDED.add(1, job.kind, str(state)))

@@ -88,6 +88,7 @@ def npz(array: Any) -> bytes:
 
 HEAD = b'{"library": {"name": "N", "dimension": 3}, "format": 1}\n'
 TWO = b'{"id": "x"}\n{"id": "y"}\n'
+BROKEN = b"\x93NUMPY\x01\x00\x07\x00{'a': (\n"
 VECTORS = npz(np.ones((2, 3), np.float32))
 
 
@@ -130,6 +131,11 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
         "zip",
         archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=npz(np.ones(6, np.float32))),
         r"\[rows, dimension\]",
+    ),
+    "a broken head": (
+        "zip",
+        archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=archive(vectors__npy=BROKEN)),
+        "vectors.npz cannot be read",
     ),
     "too few vectors": (
         "zip",

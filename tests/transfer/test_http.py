@@ -96,6 +96,7 @@ def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, se
         400,
         "The file is no zip, or is cut off: File is not a zip file. Nothing of it was imported.",
     )
+    assert post(f"{path}?format=jsonl", b"") == (400, "The body is empty; send the file.")
     assert post("/libraries/absent/import?format=jsonl", row)[0] == 404
     writer = make_key(client, "write")["key"]
     assert post("/libraries/absent/import?format=jsonl&create=true", row, **bearer(writer))[0] == 403

@@ -50,13 +50,15 @@ def test_a_stopped_job_goes_on_with_its_next_step_and_no_step_is_done_twice() ->
 
 
 def test_jobs_of_all_kinds_are_run_until_none_is_left() -> None:
-    made = [jobs.create_job(kind=kind, params={"to": 1}) for kind in ("count", "refuse", "count")]
+    made = [jobs.create_job(kind=kind, params={"to": 1}) for kind in ("count", "refuse", "tell")]
     elsewhere = jobs.create_job(kind="count", params={"to": 1})
     Job.objects.filter(pk=elsewhere.pk).update(folder="another")
     job_runner.run_jobs()
     states = dict(Job.objects.values_list("pk", "state"))
     assert [states[job.pk] for job in made] == ["done", "failed", "done"]
     assert states[elsewhere.pk] == "running"
+    told = Job.objects.get(pk=made[2].pk)
+    assert (told.done, told.total) == (3, 3)
     assert Job.objects.get(pk=made[1].pk).error == "There is no such bucket."
 
 

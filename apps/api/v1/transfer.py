@@ -107,8 +107,10 @@ class Import(ApiView):
         def put(path: Path) -> None:
             if BODY_FILE in request.META:
                 os.rename(request.META[BODY_FILE], path)
+            elif content := read(request._request):
+                path.write_bytes(content)
             else:
-                path.write_bytes(read(request._request))
+                raise Problem("malformed", "The body is empty; send the file.")
 
         job = request_import(
             library_id=library_id,

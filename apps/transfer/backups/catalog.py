@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.access.audit import record_change
-from apps.libraries.dialects import dialect_of
+from apps.libraries.dialects import dialect_of, frees_room
 from apps.libraries.errors import NotFound
 from apps.libraries.selectors import Page, PageKey
 from apps.transfer.backups.manifest import Manifest, Reason, UnknownBackup, is_backup_id, page_number
@@ -54,14 +54,14 @@ def delete_backup(*, backup_id: str) -> None:
     """Delete a backup. Raise NotFound, TransferError."""
     store = open_store()
     _check_exists(store, backup_id)
-    with transaction.atomic():
-        record_change("delete_backup", target=backup_id)
-        store.delete(backup_id)
+    # Committed first: other writers do not wait for an object store.
+    frees_room(transaction.atomic(record_change))("delete_backup", target=backup_id)
+    store.delete(backup_id)
 
 
 def _check_exists(store: Store, backup_id: str) -> None:
     if not is_backup_id(backup_id) or backup_id not in store.ids():
-        raise NotFound(f"There is no backup {backup_id!r}. POST /api/v1/backups makes one.")
+        raise NotFound(f"There is no backup {backup_id!r}. GET /api/v1/backups lists those there are.")
 
 
 def _known(store: Store, ids: list[str]) -> Iterator[Manifest]:

@@ -83,7 +83,8 @@ class Parquet(Format):
         try:
             parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise Invalid(f"The file is no Parquet, or is cut off: {error}. Nothing of it was imported.") from None
+            why = str(error).rstrip(".")
+            raise Invalid(f"The file is no Parquet, or is cut off: {why}. Nothing of it was imported.") from None
         head = (parquet.schema_arrow.metadata or {}).get(_KEY)
         library = None if head is None else read_head(head)
         if library is None:

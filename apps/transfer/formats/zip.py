@@ -16,9 +16,11 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from tokenize import TokenError
 from typing import IO, Any, BinaryIO, Final, cast
 
 import numpy as np
+from django.conf import settings
 from numpy.lib import format as npy
 
 from apps.engine.vectors import DTYPE, Float32, to_float32
@@ -143,7 +145,7 @@ class _Archive:
             name_size, extra_size = (int.from_bytes(self._file.read(2), "little") for _ in range(2))
             start = info.header_offset + 30 + name_size + extra_size
             return cast(BinaryIO, io.BufferedReader(Section(self._file, start, info.file_size)))
-        unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+        unpacked = tempfile.TemporaryFile(dir=settings.DATA_DIR)  # noqa: SIM115
         with self._zip.open(name) as packed:
             shutil.copyfileobj(packed, unpacked, _BYTES_PER_READ)
         return cast(BinaryIO, unpacked)
@@ -169,7 +171,8 @@ class _Matrix:
                 raise ValueError(f"the array must be of floats [rows, dimension] in C order, not {self._dtype} {shape}")
             self._rows, self._dimension = shape
             self._file.seek(at * self._row_bytes, io.SEEK_CUR)
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        # numpy lets a head pass as a TokenError that is no Python.
+        except (zipfile.BadZipFile, ValueError, OSError, EOFError, TokenError) as error:
             raise Invalid(f"{_VECTORS} cannot be read: {error}. {_OTHERWISE}") from None
         self.at = at
 
