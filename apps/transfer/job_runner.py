@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from apps.access.requests import SERVER, Principal, current_principal
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.dialects import Failure, database_name, failure_of, frees_room, note_if_damaged
+from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError
 from apps.transfer.errors import TransferError
 from apps.transfer.job_context import JobCancelled, JobContext, JobStopped
@@ -110,8 +111,8 @@ def _sentence_of(error: Exception) -> str:
         return " ".join([error.detail, *faults])
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."
-    if isinstance(error, DatabaseError) and failure_of(error) is not None:
-        return f"The database cannot be used: {error}"
+    if isinstance(error, DatabaseError) and (failure := failure_of(error)) is not None:
+        return f"The database cannot be used: {error}{f' {REMEDY}' if failure is Failure.DAMAGED else ''}"
     if isinstance(error, _TOLD):
         return str(error)
     return "This is a bug. The server's log has the details."

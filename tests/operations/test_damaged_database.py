@@ -56,9 +56,10 @@ def assert_writes_are_refused(server: Server) -> None:
             assert "damaged" in ready.json()["checks"]["database"]
 
 
-def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: Path, tmp_path: Path) -> None:
-    file, backup = folder / "vectordb.sqlite3", tmp_path / "backup.sqlite3"
-    shutil.copy(file, backup)
+def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: Path) -> None:
+    file = folder / "vectordb.sqlite3"
+    assert Server(folder).manage("backup").returncode == 0
+    [backup] = (folder / "backups").iterdir()
     damage(file, "vectordb_chunk")
     with serving(folder) as server:
         with server.client() as client:
@@ -75,9 +76,8 @@ def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: 
         again = server.manage("serve")
         assert again.returncode == 1
         assert "restore a backup" in again.stderr
-        for end in ("-wal", "-shm"):
-            file.with_name(file.name + end).unlink(missing_ok=True)
-        shutil.copy(backup, file)
+        restored = server.manage("restore", "--force", str(backup))
+        assert restored.returncode == 0, restored.stderr
         server.start()
         with server.client() as client:
             client.post("/libraries", json={"id": "new", "name": "New"}).raise_for_status()
@@ -85,8 +85,12 @@ def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: 
         assert server.manage("check_database").stdout == "The database is sound.\n"
 
 
-def test_damage_that_only_the_check_meets_stops_all_writes(folder: Path) -> None:
+def test_damage_that_only_a_backup_meets_stops_all_writes(folder: Path) -> None:
     with serving(folder) as server:
-        damage(folder / "vectordb.sqlite3", "django_admin_log")
-        assert server.manage("check_database").returncode == 1
+        damage(folder / "vectordb.sqlite3", "auth_user")
+        for _ in range(2):
+            refused = server.manage("backup")
+            assert refused.returncode == 1
+            assert "it is damaged, so no backup is made" in refused.stderr
+        assert list((folder / "backups").iterdir()) == []
         assert_writes_are_refused(server)

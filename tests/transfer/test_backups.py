@@ -151,6 +151,19 @@ def test_a_place_that_cannot_be_written_fails_the_job(settings: Settings, tmp_pa
     assert re.fullmatch(r".*/file/backups.* cannot be used: Not a directory\.", job.error)
 
 
+def test_a_backup_that_is_cancelled_leaves_nothing(data_folder: Path) -> None:
+    job = catalog.request_backup(is_tested=False)
+
+    def cancel() -> bool:
+        Job.objects.filter(pk=job.pk).update(state="cancelled")
+        return False
+
+    job_runner.run_job(job, cancel)
+    job.refresh_from_db()
+    assert job.state == "cancelled"
+    assert list((data_folder / "backups").iterdir()) == []
+
+
 def test_the_schedule_makes_a_backup_when_the_last_one_is_old_and_keeps_some(settings: Settings) -> None:
     settings.BACKUP_INTERVAL_HOURS, settings.BACKUP_KEEP = 24, 2
     asked = catalog.request_backup(is_tested=True)

@@ -58,7 +58,7 @@ def copy(connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, 
 def _explain(error: sqlite3.Error, target: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DatabaseUnusable(Failure.DAMAGED, f"The database is damaged: {error}.")
+        return DatabaseUnusable(Failure.DAMAGED, str(error))
     number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
     return OSError(number, os.strerror(number), str(target))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, connections
 
-from apps.libraries.dialects import SNAPSHOT_ALIAS, Failure, dialect_of, is_damaged, own_tables
-from apps.libraries.dialects.damage import REMEDY, DatabaseUnusable
+from apps.libraries.dialects import SNAPSHOT_ALIAS, Failure, dialect_of, failure_of, is_damaged, own_tables
+from apps.libraries.dialects.damage import DatabaseUnusable
 from apps.libraries.errors import LibraryError
 from apps.libraries.models import Library
 from apps.libraries.schema import Schema
@@ -53,10 +53,15 @@ def make_backup(
 
     Nothing is kept of one that is not whole. Raise TransferError, LibraryError, OSError, DatabaseError."""
     if is_damaged():
-        raise DatabaseUnusable(Failure.DAMAGED, f"The database is damaged, so no backup is made. {REMEDY}")
+        raise _damaged("it was found before")
     backup_id = new_backup_id()
     with store.new_folder(backup_id) as folder:
-        manifest = _copy_database(backup_id, folder, reason, advance)
+        try:
+            manifest = _copy_database(backup_id, folder, reason, advance)
+        except DatabaseError as error:
+            if failure_of(error) is not Failure.DAMAGED:
+                raise
+            raise _damaged(str(error)) from error
         folder.joinpath(FILE_NAME).write_bytes(manifest.encode())
         advance(manifest.size, manifest.size)
         store.add(backup_id, folder)
@@ -99,9 +104,7 @@ def _copy_database(backup_id: str, folder: Path, reason: Reason, advance: Advanc
         with connection.cursor() as cursor:
             damage = dialect.check(cursor)
         if damage:
-            raise DatabaseUnusable(
-                Failure.DAMAGED, f"The database is damaged, so no backup is made: {damage[0]}. {REMEDY}"
-            )
+            raise DatabaseUnusable(Failure.DAMAGED, damage[0])
         raise TransferError(
             f"The copy of the database is damaged, and the database is not: {faults[0]}. Check the disk."
         )
@@ -120,6 +123,10 @@ def _copy_database(backup_id: str, folder: Path, reason: Reason, advance: Advanc
         size=file.stat().st_size,
         sha256=digest,
     )
+
+
+def _damaged(what: str) -> DatabaseUnusable:
+    return DatabaseUnusable(Failure.DAMAGED, f"it is damaged, so no backup is made: {what}.")
 
 
 def _count_rows(snapshot: Snapshot) -> dict[str, int]:
