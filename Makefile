@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_PACKAGES := tests/clients/node_modules/.package-lock.json
 
-.PHONY: model install dev serve superuser test test-sdk test-sdk-wheel test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
+.PHONY: model install dev serve superuser test test-sdk test-sdk-wheel client-reference test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -47,6 +47,10 @@ test: $(VENV)/.dev
 
 test-sdk: $(VENV)/.dev
 	cd sdk && ../$(BIN)/python -m pytest $(TESTS)
+
+# The page docs/client.md, from docstrings.
+client-reference: $(VENV)/.dev
+	$(BIN)/python sdk/reference.py
 
 # SDK_PYTHON may be 3.10, or the path of another.
 SDK_PYTHON ?= $(PYTHON)

@@ -1,6 +1,7 @@
 """The examples in docstrings are true, and every method has its say."""
 
 import doctest
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -66,3 +67,12 @@ def _library(client: Client) -> Library:
     texts = ["An apple a day", "A partridge in a pear tree", "Other things"]
     lib.upsert(texts=texts, ids=["apple", "pear", "other"], metadatas=[{"year": 1866}, {"year": 1780}, {}])
     return lib
+
+
+def test_the_reference_is_made_from_them() -> None:
+    specification = importlib.util.spec_from_file_location("reference", Path(__file__).parents[1] / "reference.py")
+    assert specification is not None
+    assert specification.loader is not None
+    reference = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(reference)
+    assert reference.render() == reference.PAGE.read_text(), "make client-reference writes docs/client.md again"
