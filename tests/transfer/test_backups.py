@@ -19,7 +19,7 @@ from apps.transfer.backups import catalog
 from apps.transfer.backups.make import make_backup
 from apps.transfer.backups.manifest import Manifest
 from apps.transfer.backups.restore import restore_backup, serving_lock
-from apps.transfer.backups.stores import FolderStore, UrlStore
+from apps.transfer.backups.stores import FolderStore, open_store
 from apps.transfer.errors import TransferError
 from apps.transfer.models import Job
 
@@ -238,4 +238,6 @@ def test_s3_keeps_backups_as_a_folder_does(settings: Settings, data_folder: Path
 
 def test_a_place_without_its_library_names_what_to_install() -> None:
     with pytest.raises(TransferError, match=r"gs://bucket needs a library that is not installed.*gcsfs"):
-        UrlStore("gs://bucket")
+        open_store("gs://bucket")
+    with pytest.raises(TransferError, match="must hold no password"):
+        open_store("sftp://user:secret@host/backups")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.conf import settings
 
@@ -84,9 +85,12 @@ class FolderStore(Store):
         _sync(self.folder)
 
     def delete(self, backup_id: str) -> None:
-        # Without its manifest it is none any more, wherever this ends.
-        (self.folder / backup_id / manifest.FILE_NAME).unlink()
-        shutil.rmtree(self.folder / backup_id)
+        try:
+            # Without its manifest it is none any more, wherever this ends.
+            (self.folder / backup_id / manifest.FILE_NAME).unlink()
+            shutil.rmtree(self.folder / backup_id)
+        except OSError as error:
+            raise TransferError(f"{error.filename} cannot be deleted: {error.strerror}.") from error
 
     @contextlib.contextmanager
     def new_folder(self, backup_id: str) -> Iterator[Path]:
@@ -176,6 +180,8 @@ def open_store(place: str = "") -> Store:
     place = place or settings.BACKUP_URL
     if not place:
         return local_store()
+    if "://" in place and urlsplit(place).password is not None:
+        raise TransferError("The URL must hold no password: credentials come from the environment.")
     return UrlStore(place) if "://" in place else FolderStore(Path(place).expanduser().absolute())
 
 
