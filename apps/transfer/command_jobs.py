@@ -29,7 +29,7 @@ def running_command(kind: str, library: str, source: str, params: dict[str, Any]
     except JobCancelled:
         raise
     except Exception as error:
-        end_job(row, Job.State.FAILED, error=str(error))
+        end_job(row, Job.State.FAILED, error=str(error), result=job.progress.get("report", {}))
         raise
     end_job(row, Job.State.DONE, result=job.progress.get("report", {}))
 

@@ -77,9 +77,9 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
     row = Job.objects.filter(pk=job.pk)
     row.update(attempts=F("attempts") + 1)
     principal = Principal(job.name, frozenset(["admin"]), job.key_id) if job.name else SERVER
-    before = current_principal.set(principal)
+    before, context = current_principal.set(principal), JobContext(job, is_stopped)
     try:
-        result = import_string(JOB_KINDS[job.kind])(JobContext(job, is_stopped))
+        result = import_string(JOB_KINDS[job.kind])(context)
     except JobStopped:
         row.update(attempts=0)
         return True
@@ -89,7 +89,9 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
         if isinstance(error, DatabaseError) and failure_of(error) in _MAY_PASS:
             logger.warning("job %s is tried again: %s (%s)", job, error, database_name())
             return False
-        frees_room(end_job)(job, Job.State.FAILED, error=_sentence_of(error))
+        # What an import has reported by then.
+        found = context.progress.get("report", {})
+        frees_room(end_job)(job, Job.State.FAILED, error=_sentence_of(error), result=found)
         note_if_damaged(error)
         is_bug = not isinstance(error, _TOLD)
         logger.warning("job %s failed: %s", job, error, exc_info=error if is_bug else None)

@@ -104,6 +104,11 @@ def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, se
     job = finish(client, answer.json())
     assert (job["result"]["created"], job["result"]["refused"]) == (1, 2)
     assert [one["at"] for one in job["result"]["refusals"]] == ["line 3", "line 2"]
+    # What was reported before a file turned out to be cut off stays.
+    head = b'{"library": {"name": "N", "dimension": 3}, "format": 1}\n'
+    cut = finish(client, client.post(f"{path}?format=jsonl", content=head + row * 2500).json())
+    assert (cut["state"], cut["result"]["updated"]) == ("failed", 2000)
+    assert cut["error"].startswith("The file is cut off: it has no last line")
     # Its file is gone.
     until(lambda: not list((server.folder / "jobs").glob("*/file")), "files of ended jobs are deleted")
 
