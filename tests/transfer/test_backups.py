@@ -76,6 +76,7 @@ def be_foreign(backup: Path) -> None:
     (backup / "manifest.json").write_text('{"tables": ["users"]}')
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
@@ -141,6 +142,7 @@ def test_a_disk_that_fills_up_leaves_nothing_of_the_backup(small_disk: Path) -> 
     Job.objects.create(kind="written afterwards")
 
 
+@pytest.mark.any_database
 def test_a_place_that_cannot_be_written_fails_the_job(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings.BACKUP_URL = str(tmp_path / "file" / "backups")
@@ -151,8 +153,11 @@ def test_a_place_that_cannot_be_written_fails_the_job(settings: Settings, tmp_pa
     assert re.fullmatch(r".*/file/backups.* cannot be used: Not a directory\.", job.error)
 
 
+@pytest.mark.any_database
 def test_a_backup_that_is_cancelled_leaves_nothing(data_folder: Path) -> None:
     job = catalog.request_backup(is_tested=False)
+    assert catalog.request_backup(is_tested=False) == job
+    assert catalog.request_backup(is_tested=True) != job
 
     def cancel() -> bool:
         Job.objects.filter(pk=job.pk).update(state="cancelled")
@@ -164,6 +169,7 @@ def test_a_backup_that_is_cancelled_leaves_nothing(data_folder: Path) -> None:
     assert list((data_folder / "backups").iterdir()) == []
 
 
+@pytest.mark.any_database
 def test_the_schedule_makes_a_backup_when_the_last_one_is_old_and_keeps_some(settings: Settings) -> None:
     settings.BACKUP_INTERVAL_HOURS, settings.BACKUP_KEEP = 24, 2
     asked = catalog.request_backup(is_tested=True)
@@ -182,6 +188,7 @@ def test_the_schedule_makes_a_backup_when_the_last_one_is_old_and_keeps_some(set
     assert reasons[asked.result["backup"]] == "request"
 
 
+@pytest.mark.any_database
 def test_lists_have_pages(store: FolderStore, settings: Settings) -> None:
     settings.BACKUP_URL = str(store.folder)
     made = [make_backup(store=store, reason="request").id for _ in range(3)]
@@ -209,6 +216,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.stop()
 
 
+@pytest.mark.any_database
 @pytest.mark.usefixtures("s3")
 def test_s3_keeps_backups_as_a_folder_does(settings: Settings, data_folder: Path) -> None:
     import fsspec
@@ -236,6 +244,7 @@ def test_s3_keeps_backups_as_a_folder_does(settings: Settings, data_folder: Path
     assert "secret-of-s3" not in repr(list(Job.objects.values()))
 
 
+@pytest.mark.any_database
 def test_a_place_without_its_library_names_what_to_install() -> None:
     with pytest.raises(TransferError, match=r"gs://bucket needs a library that is not installed.*gcsfs"):
         open_store("gs://bucket")

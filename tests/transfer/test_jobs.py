@@ -62,6 +62,7 @@ def test_jobs_of_all_kinds_are_run_until_none_is_left() -> None:
     assert Job.objects.get(pk=made[1].pk).error == "There is no such bucket."
 
 
+@pytest.mark.any_database
 def test_a_job_that_takes_its_process_along_again_and_again_fails() -> None:
     job = jobs.create_job(kind="die")
     for _ in range(job_runner.MAX_ATTEMPTS):
@@ -123,6 +124,7 @@ def test_the_audit_trail_says_who_made_a_job() -> None:
     ]
 
 
+@pytest.mark.any_database
 def test_old_jobs_and_files_that_no_job_needs_are_deleted(settings: Settings) -> None:
     settings.JOB_DAYS = 30
     old, recent = (run(jobs.create_job(kind="count", params={"to": 0})) for _ in range(2))

@@ -15,7 +15,7 @@ from apps.libraries.errors import NotFound
 from apps.libraries.selectors import Page, PageKey
 from apps.transfer.backups.manifest import Manifest, Reason, UnknownBackup, is_backup_id, page_number
 from apps.transfer.backups.stores import Store, open_store
-from apps.transfer.jobs import create_job
+from apps.transfer.jobs import create_job, waiting_jobs
 from apps.transfer.models import Job
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ _SCHEDULE_LOCK = 0
 
 
 def request_backup(*, is_tested: bool, reason: Reason = "request") -> Job:
-    """Make a job that makes a backup."""
-    return create_job(kind=KIND, params={"reason": reason, "test_restore": is_tested})
+    """Return a job that makes a backup as of now or later: a new one, unless one of the same kind waits to be begun."""
+    params = {"reason": reason, "test_restore": is_tested}
+    waiting = [job for job in waiting_jobs().filter(kind=KIND, attempts=0) if job.params == params]
+    return waiting[0] if waiting else create_job(kind=KIND, params=params)
 
 
 def list_backups(*, limit: int, after: PageKey) -> Page:
