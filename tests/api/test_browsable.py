@@ -1,6 +1,7 @@
 """The API in a browser: pages that lead on, forms that are empty, nothing from anywhere else."""
 
 import json
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
@@ -286,6 +287,14 @@ def test_the_examples_work_and_leave_alone_what_is_there(
     assert Page(browser.post(path(full, "chunks"), content=again)).status == 409
     items = client.get(f"/libraries/{full}/chunks").json()["items"]
     assert items[: len(before)] == before
+
+
+def test_the_form_of_an_import_sends_what_an_import_takes(browser: httpx.Client, library: str) -> None:
+    answer = browser.get(path(library, "import"))
+    types = re.findall(r'<option value="([^"]+)"', answer.text)
+    example = Page(answer).examples["POST"]
+    sent = browser.post(path(library, "import"), content=example, headers={"Content-Type": types[0]})
+    assert sent.status_code == 202, sent.text
 
 
 def test_a_query_is_one_click_away_and_leads_to_what_it_finds(browser: httpx.Client, full: str) -> None:

@@ -21,7 +21,7 @@ class BackupCreate(Input):
 
 
 class Backups(ApiView):
-    """The backups at the place that the settings name. A restore needs the server stopped: `restore` at its shell."""
+    """The backups at the place that VECTORDB_BACKUP_URL names. To restore one, stop the server and run its command."""
 
     example_bodies = {"POST": examples.BACKUP}
     parameters = PageParameters
@@ -52,7 +52,7 @@ class Backup(ApiView):
     scopes = {"GET": "admin", "DELETE": "admin"}
     is_server_wide = True
 
-    @operation("get_backup", "Read what a backup is of", schemas.Backup)
+    @operation("get_backup", "Read a backup", schemas.Backup)
     def get(self, request: Request, backup_id: str) -> Response:
         return respond(catalog.find_backup(backup_id))
 

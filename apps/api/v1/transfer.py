@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from django.http import StreamingHttpResponse
 from pydantic import BeforeValidator, Field, WithJsonSchema
+from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -91,6 +92,8 @@ class Import(ApiView):
     """POST a file to write its rows to the library. A job does it; what it refuses is in its result."""
 
     example_bodies = {"POST": examples.IMPORT}
+    # For what the page's form sends, and the answer to OPTIONS; nothing is parsed here.
+    parser_classes = tuple(type("FileParser", (BaseParser,), {"media_type": media_type}) for media_type in MEDIA_TYPES)
     parameters = ImportParameters
     query: ImportParameters
 
