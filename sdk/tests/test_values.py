@@ -173,6 +173,10 @@ def test_rows_of_all_kinds_are_the_same_chunks() -> None:
     dicts = [{"id": "a", "metadata": {"n": 1}, "vector": [1, 2]}, {"id": "b", "embedding": matrix[1]}]
     chunks = [vectordb_client.Chunk("a", metadata={"n": 1}, embedding=matrix[0]), dicts[1]]
     assert Counter(map(_parsed, of_columns)) == Counter(map(_parsed, chunk_rows(dicts, Columns(), makes_ids=True)))
+    lists = np.array([None, None])
+    lists[:] = [[1, 2], [3, 4]]
+    of_lists = chunk_rows(None, Columns(ids=["a", "b"], vectors=lists, metadatas=[{"n": 1}, None]), makes_ids=True)
+    assert of_lists == of_columns
     assert _parsed(of_columns[0]) == _parsed(chunk_rows(chunks, Columns(), makes_ids=True)[0])
 
 

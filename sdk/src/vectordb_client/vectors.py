@@ -70,7 +70,8 @@ def shape_of(vectors: Any) -> tuple[int, ...] | None:
 def rows_of(vectors: Any) -> Sequence[VectorLike]:
     """The vectors in a matrix or list: views of a matrix whose rows are float32, converted once where they are not."""
     shape = shape_of(vectors)
-    if shape is None:
+    # A column of a DataFrame is an array of lists.
+    if shape is None or (len(shape) == 1 and getattr(vectors, "dtype", None) == object):
         return list(vectors)
     if len(shape) != 2:
         raise InvalidArgument(
