@@ -171,10 +171,8 @@ class Session:
         attempt, is_lost = 0, False
         while True:
             attempt += 1
-            failure: VectorDBError | None = None
+            failure: VectorDBError
             answer: Answer | None = None
-            retry_after: float | None = None
-            may_retry = False
             info = self._tell_request(request, attempt)
             began = time.perf_counter()
             try:
@@ -184,20 +182,18 @@ class Session:
                 is_lost |= error.is_sent
                 may_retry = not error.is_sent or (is_repeatable and not isinstance(error, RequestTimedOut))
             else:
-                if answer.status >= 300:
-                    failure = error_of(answer.status, answer.headers, answer.content)
-                    retry_after = failure.retry_after
-                    # The other attempt was taken for lost, and is still being carried out.
-                    may_retry = answer.status in _RETRIED or failure.code == "idempotency_in_progress"
-            seconds = time.perf_counter() - began
-            wait = policy.wait(attempt, retry_after) if failure is not None and may_retry else None
-            self._tell_response(info, answer, seconds, failure, wait)
-            if failure is None and answer is not None:
-                return answer
+                if answer.status < 300:
+                    self._tell_response(info, answer, time.perf_counter() - began)
+                    return answer
+                failure = error_of(answer.status, answer.headers, answer.content)
+                # The other attempt was taken for lost, and is still being carried out.
+                may_retry = answer.status in _RETRIED or failure.code == "idempotency_in_progress"
+            wait = policy.wait(attempt, failure.retry_after) if may_retry else None
+            self._tell_response(info, answer, time.perf_counter() - began, failure, wait)
             if answer is not None and answer.status == 404 and is_lost and route.method == "DELETE":
                 return answer  # the attempt whose answer was lost has deleted it
             if wait is None:
-                raise failure or AssertionError
+                raise failure
             yield Sleep(wait)
 
     def _tell_request(self, request: Request, attempt: int) -> RequestInfo | None:
@@ -215,8 +211,8 @@ class Session:
         info: RequestInfo | None,
         answer: Answer | None,
         seconds: float,
-        failure: Exception | None,
-        wait: float | None,
+        failure: Exception | None = None,
+        wait: float | None = None,
     ) -> None:
         if info is None:
             return

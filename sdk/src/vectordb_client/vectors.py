@@ -24,21 +24,21 @@ def to_bytes(vector: VectorLike) -> bytes | memoryview:
     """The components as little-endian float32; raise InvalidArgument where they are no numbers."""
     if isinstance(vector, list | tuple):
         return _from_numbers(vector)
-    if hasattr(vector, "__array__") and not hasattr(vector, "tobytes"):
-        vector = _to_cpu(vector).__array__()  # a tensor, a column of a DataFrame
-    if hasattr(vector, "astype") and hasattr(vector, "tobytes"):
-        if vector.dtype.kind not in "fiu":
-            raise InvalidArgument(f"a vector has numbers, not values of type {vector.dtype}")
-        return bytes(vector.astype("<f4").tobytes())
     if isinstance(vector, str | bytes | bytearray | dict):
         raise InvalidArgument(f"a vector is a list of numbers or an array, not {_shortened(vector)}")
+    if hasattr(vector, "__array__") and not hasattr(vector, "tobytes"):
+        vector = _to_cpu(vector).__array__()  # a tensor, a column of a DataFrame
     try:
         view = memoryview(vector)
-    except TypeError:
+    except (TypeError, ValueError, BufferError):
         return _from_numbers(vector)
-    if view.format == "f" and view.contiguous and sys.byteorder == "little":
+    if view.format == "f" and view.c_contiguous and view.nbytes and sys.byteorder == "little":
         return view.cast("B")
-    return _from_numbers(view.tolist())
+    if not hasattr(vector, "astype"):
+        return _from_numbers(view.tolist())
+    if vector.dtype.kind not in "fiu":
+        raise InvalidArgument(f"a vector has numbers, not values of type {vector.dtype}")
+    return bytes(vector.astype("<f4").tobytes())
 
 
 def encode(vector: VectorLike) -> str:
@@ -71,7 +71,7 @@ def rows_of(vectors: Any) -> Sequence[VectorLike]:
     """The vectors in a matrix or list: views of a matrix whose rows are float32, converted once where they are not."""
     shape = shape_of(vectors)
     # A column of a DataFrame is an array of lists.
-    if shape is None or (len(shape) == 1 and getattr(vectors, "dtype", None) == object):
+    if shape is None or (len(shape) == 1 and getattr(getattr(vectors, "dtype", None), "kind", "") == "O"):
         return list(vectors)
     if len(shape) != 2:
         raise InvalidArgument(
