@@ -1,5 +1,6 @@
 """Imports as jobs: each batch is committed with how far the job is, so it goes on where it was."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from django.db import transaction
 from apps.access.authorization import authorize, authorize_new_library
 from apps.access.requests import current_principal
 from apps.libraries import selectors
-from apps.libraries.errors import NotFound
+from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.imported import Mode
 from apps.transfer.formats import format_of
 from apps.transfer.importing import Report, import_source, open_library
@@ -38,7 +39,8 @@ def request_import(
         with (folder / _FILE).open("rb") as file:
             # Kept until the file is closed: the reader of a table would close it when it is dropped, with a warning.
             source = format_of(format).read(file, columns=columns)
-        params = {"format": format, "mode": mode, "columns": columns}
+        size = (folder / _FILE).stat().st_size
+        params = {"format": format, "mode": mode, "columns": columns, "size": size}
         # Both or neither: an Idempotency-Key says that a request was carried out.
         with transaction.atomic():
             open_or_create(library_id, source.library, create=create)
@@ -64,6 +66,9 @@ def open_or_create(library_id: str, library: Any, *, create: bool) -> None:
 def run_import(job: JobContext) -> dict[str, Any]:
     """Import the file of a job; return the report."""
     with (job_folder(job.id) / _FILE).open("rb") as file:
+        if os.fstat(file.fileno()).st_size != job.params["size"]:
+            # It was accepted before the system had all of it on the disk.
+            raise Invalid("The file is not whole any more, as after a power cut. Send it again.")
         source = format_of(job.params["format"]).read(file, resume_at(job), job.params["columns"])
         report = report_of(job)
         for after, _ in import_as(job, source, job.params["mode"]):

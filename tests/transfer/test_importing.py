@@ -1,5 +1,7 @@
 """What an import writes, refuses and reports, and what is left of one that was cut off."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ from apps.libraries.imported import Mode
 from apps.libraries.inputs import LibraryCreate
 from apps.libraries.models import Chunk, Document
 from apps.libraries.services.libraries import create_library
+from apps.transfer.import_job import request_import
 from apps.transfer.importing import Report, import_source, open_library
+from apps.transfer.job_runner import run_job
+from apps.transfer.jobs import job_folder
 from apps.transfer.rows import Batch, ChunkData, Source
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -144,3 +149,15 @@ def test_a_library_is_made_as_its_rows_need_it_and_another_is_refused(library: s
     wrong = np.ones(3, np.float32)
     with pytest.raises(Invalid, match="do not fit the library 'a': each has 3 components"):
         run(batch(chunk("x", embedding=wrong), chunk("y", embedding=wrong)))
+
+
+def test_a_file_that_has_lost_its_end_is_not_taken_for_whole(library: str) -> None:
+    def put(path: Path) -> None:
+        path.write_bytes(b'{"id": "x", "embedding": [1, 2]}\n{"id": "y", "embedding": [1, 2]}\n')
+
+    job = request_import(library_id="a", format="jsonl", mode="upsert", create=False, columns={}, put=put)
+    os.truncate(job_folder(job.public_id) / "file", 33)
+    run_job(job)
+    job.refresh_from_db()
+    assert (job.state, Chunk.objects.count()) == ("failed", 0)
+    assert job.error.startswith("The file is not whole any more")
