@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from fake_server import HANG, answering
+from fake_server import HANG, Reply, answering
 
 from vectordb_client import Client, Library, VectorDBError
 
@@ -32,9 +33,12 @@ def test_a_child_makes_connections_of_its_own(library: Library) -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        # Both ask on what was one connection: their answers would be mixed up.
-        os.write(writing, b"".join(b"%d" % library.count() for _ in range(50)))
-        os._exit(0)
+        try:
+            # Both ask on what was one connection: their answers would be mixed up.
+            os.write(writing, b"".join(b"%d" % library.count() for _ in range(50)))
+            os._exit(0)
+        finally:
+            os._exit(1)
     assert [library.query([1, 2, 3], k=1).ids for _ in range(50)] == [["a"]] * 50
     os.close(writing)
     with os.fdopen(reading, "rb") as answers:
@@ -68,20 +72,19 @@ with Client(sys.argv[1], sys.argv[2], timeout=float(sys.argv[4])) as client:
 """
 
 
-@pytest.mark.parametrize("is_hanging", [False, True])
-def test_an_interrupted_upload_leaves_no_thread(client: Client, key: str, library: Library, is_hanging: bool) -> None:
+@pytest.mark.parametrize("reply", [None, HANG, Reply(503, headers={"Retry-After": "50"})], ids=["real", "hang", "busy"])
+def test_an_interrupted_upload_leaves_no_thread(client: Client, key: str, library: Library, reply: Any) -> None:
     # A request that hangs ends by the time-out of the client; one that is answered must not, however busy the machine.
-    timeout = "1" if is_hanging else "60"
-    with answering(HANG) as hanging:
-        url = hanging.url if is_hanging else client.url
-        command = [sys.executable, "-c", UPLOAD, url, key, library.id, timeout]
+    timeout = "1" if reply is HANG else "60"
+    with answering(reply) as fake:
+        command = [sys.executable, "-c", UPLOAD, fake.url if reply else client.url, key, library.id, timeout]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            if is_hanging:
-                assert hanging.has_received.wait(60)
+            if reply:
+                assert fake.has_received.wait(60)
             else:
                 assert process.stdout.readline() == "uploading\n"
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[0] == "[]\n"
+            assert process.communicate(timeout=40)[0] == "[]\n"
     assert process.returncode == 0
