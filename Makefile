@@ -46,6 +46,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
 
 test-sdk: $(VENV)/.dev
+	@$(BIN)/python -m apps.engine.kernels
 	cd sdk && ../$(BIN)/python -m pytest $(TESTS)
 
 # The page docs/client.md, from docstrings.
