@@ -23,6 +23,7 @@ from apps.transfer.sources.base import (
 
 _METRICS: Final = {"l2": "euclidean", "cosine": "cosine", "ip": "dot"}
 _SHOWN: Final = ["embeddings", "documents", "metadatas"]
+_IDS_AT_A_TIME: Final = 20_000
 
 
 class ChromaSource(VectorSource):
@@ -31,6 +32,8 @@ class ChromaSource(VectorSource):
     def __init__(self, place: str, client: Any) -> None:
         self.place, self._client = place, client
         self._collections: dict[str, Any] = {}
+        # Ids that were read ahead, from a number on.
+        self._known: dict[str, tuple[int, list[str]]] = {}
 
     @classmethod
     def open(cls, location: str, fields: Fields) -> Self:
@@ -76,8 +79,17 @@ class ChromaSource(VectorSource):
 
     def page(self, name: str, after: Any, limit: int) -> Page:
         offset = after or 0
-        rows = _rows(self._collection(name).get(limit=limit, offset=offset, include=_SHOWN))
-        return Page(rows, offset + len(rows) if len(rows) == limit else None)
+        ids = self._ids(name, offset, limit)
+        rows = self.fetch(name, ids) if ids else []
+        return Page(rows, offset + len(ids) if len(ids) == limit else None)
+
+    def _ids(self, name: str, offset: int, limit: int) -> list[str]:
+        """The ids of a page. Chroma counts its way to a row's number, so that is done once for many pages."""
+        first, ids = self._known.get(name, (0, []))
+        if not first <= offset <= offset + limit <= first + len(ids):
+            found = self._collection(name).get(limit=max(limit, _IDS_AT_A_TIME), offset=offset, include=[])
+            first, ids = self._known[name] = offset, list(found["ids"])
+        return ids[offset - first : offset - first + limit]
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         return _rows(self._collection(name).get(ids=list(keys), include=_SHOWN))
