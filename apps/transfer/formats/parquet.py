@@ -46,7 +46,7 @@ _OF_DOCUMENT: Final = {
     "document_updated_at": _TIME,
 }
 # A group of rows is held in memory by who writes and by who reads it.
-_BYTES_PER_GROUP: Final = 16 << 20
+_BYTES_PER_GROUP: Final = 8 << 20
 # Few values come twice in these.
 _PLAIN: Final = ("id", "text", "embed_text", "metadata", "vector")
 
@@ -72,12 +72,12 @@ class Parquet(Format):
                 if size >= _BYTES_PER_GROUP:
                     writer.write_table(pa.concat_tables(tables))
                     tables, size = [], 0
-                    yield out.take()
+                    yield from out.take()
             for documents in stored.documents(without_chunks=True):
                 tables.append(_table_of_documents(documents, schema))
             if tables:
                 writer.write_table(pa.concat_tables(tables))
-        yield out.take()
+        yield from out.take()
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
         try:

@@ -2,10 +2,12 @@
 
 import io
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 # More than any reader asks for at once but for a list of contents, which is refused then.
 MOST_AT_ONCE: Final = 4 << 20
+_BYTES_PER_PART: Final = 1 << 18
 
 
 class Section(io.RawIOBase):
@@ -51,7 +53,6 @@ class Outflow(io.RawIOBase):
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._written = 0
-        self.waiting = 0
 
     def writable(self) -> bool:
         return True
@@ -65,10 +66,15 @@ class Outflow(io.RawIOBase):
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self._parts.append(bytes(data))
         self._written += len(data)
-        self.waiting += len(data)
         return len(data)
 
-    def take(self) -> bytes:
-        """What was written since the last time."""
-        taken, self._parts, self.waiting = b"".join(self._parts), [], 0
-        return taken
+    def take(self) -> Iterator[bytes]:
+        """What was written since the last time, in parts of some size."""
+        parts, self._parts = self._parts, []
+        some: list[bytes] = []
+        for part in parts:
+            some.append(part)
+            if sum(map(len, some)) >= _BYTES_PER_PART:
+                yield b"".join(some)
+                some = []
+        yield b"".join(some)

@@ -55,14 +55,14 @@ class Zip(Format):
             with archive.open(_entry(_DOCUMENTS), "w", force_zip64=True) as file:
                 for page in stored.documents():
                     file.write(dump_lines(document_data(row) for row in page))
-                    yield out.take()
+                    yield from out.take()
             count = 0
             with archive.open(_entry(_CHUNKS), "w", force_zip64=True) as file:
                 for rows in stored.chunks(with_vectors=False):
                     count += sum(row.vector is not None for row in rows)
                     bare = {"embedding": None}
                     file.write(dump_lines(chunk_data(row) | ({} if row.vector else bare) for row in rows))
-                    yield out.take()
+                    yield from out.take()
             with (
                 archive.open(_entry(_VECTORS), "w", force_zip64=True) as outer,
                 zipfile.ZipFile(outer, "w") as npz,
@@ -72,8 +72,8 @@ class Zip(Format):
                 npy.write_array_header_1_0(file, head)
                 for vectors in stored.vectors():
                     file.write(vectors)
-                    yield out.take()
-        yield out.take()
+                    yield from out.take()
+        yield from out.take()
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
         archive = _Archive(file)
