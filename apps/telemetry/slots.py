@@ -130,6 +130,13 @@ def share(role: str, refresh: Callable[[], None]) -> None:
     threading.Thread(target=_own.write_for_ever, name="metrics", daemon=True).start()
 
 
+def flush() -> None:
+    """Share what was counted since the last write; for a process that is about to end."""
+    if _own is not None:
+        with contextlib.suppress(OSError):
+            _own.write()
+
+
 def collect() -> dict[str, Series]:
     """The numbers of all processes, by the names of instruments: counts added up, those of processes that have ended
     too, and gauges of those that live."""

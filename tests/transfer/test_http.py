@@ -109,6 +109,9 @@ def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, se
     cut = finish(client, client.post(f"{path}?format=jsonl", content=head + row * 2500).json())
     assert (cut["state"], cut["result"]["updated"]) == ("failed", 2000)
     assert cut["error"].startswith("The file is cut off: it has no last line")
+    done = len(client.get("/jobs?kind=import&state=done").json()["items"])
+    counted = f'vectordb_jobs_ended_total{{kind="import",state="done"}} {done}.0\n'
+    until(lambda: counted in client.get(f"{server.url}/metrics").text, "jobs are counted, though their process ends")
     # Its file is gone.
     until(lambda: not list((server.folder / "jobs").glob("*/file")), "files of ended jobs are deleted")
 

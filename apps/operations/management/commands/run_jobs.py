@@ -34,6 +34,7 @@ class Command(BaseCommand):
             if options["child"]:
                 slots.share("jobs", processes.set_gauges)
             run_jobs(lambda: stop.asked)
+            slots.flush()
         connections.close_all()
         self.stdout.flush()
         self.stderr.flush()
