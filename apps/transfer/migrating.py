@@ -7,15 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db import connection
 from django.utils.module_loading import import_string
 
 from apps.engine.metrics import Metric
-from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import LIBRARY_RULE, is_library_id, is_visible
 from apps.libraries.imported import Mode
 from apps.libraries.selectors import library_row
+from apps.transfer.command_jobs import sole_runner
 from apps.transfer.errors import TransferError
 from apps.transfer.importing import Report, import_source, open_library
 from apps.transfer.job_context import JobContext
@@ -31,8 +30,6 @@ from apps.transfer.sources.sampling import smallest
 KIND: Final = "migrate"
 # What a row has besides its vector, at a guess.
 _BYTES_PER_ROW = 1000
-# A number of locks, with the key of the job beside it.
-_LOCKS = 1 << 56
 
 
 @contextlib.contextmanager
@@ -122,17 +119,8 @@ def running_job(plan: Plan, *, restart: bool = False) -> Iterator[Job]:
         job = None
     if job is None:
         job = create_job(kind=KIND, library=plan.library_id, params=plan.params, total=plan.collection.count)
-    dialect = dialect_of(connection)
-    if not dialect.try_lock(connection, _LOCKS + job.pk):
-        raise TransferError(f"Another command runs the migration {job.public_id} already.")
-    try:
-        # Another command may have run it until now.
-        job.refresh_from_db()
-        if job.state != Job.State.RUNNING:
-            raise TransferError(f"The migration {job.public_id} has just ended: it is {job.state}.")
+    with sole_runner(job):
         yield job
-    finally:
-        dialect.unlock(connection, _LOCKS + job.pk)
 
 
 def migrate(

@@ -1,16 +1,19 @@
 """`manage.py export` and `manage.py import`."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 from apps.libraries.inputs import LibraryCreate
 from apps.libraries.models import Chunk, Document
 from apps.libraries.services.libraries import create_library
 from apps.transfer import rows
+from apps.transfer.command_jobs import sole_runner
 from apps.transfer.models import Job
 from tests.transfer.libraries import content, make_library
 
@@ -58,6 +61,17 @@ def test_the_same_command_goes_on_where_it_was(
         with pytest.raises(CommandError, match="The same command goes on with the rest") as interrupted:
             call_command("import", str(file), "a")
     assert interrupted.value.returncode == 130
+    assert Chunk.objects.count() == 8
+
+    def run_beside() -> None:
+        try:
+            call_command("import", str(file), "a")
+        finally:
+            connections.close_all()
+
+    refused = pytest.raises(CommandError, match="Another command runs the job import")
+    with sole_runner(Job.objects.get()), ThreadPoolExecutor(1) as pool, refused:
+        pool.submit(run_beside).result()
     assert Chunk.objects.count() == 8
     with pytest.raises(CommandError, match="1 rows were refused"):
         call_command("import", str(file), "a")

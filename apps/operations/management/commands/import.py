@@ -118,6 +118,7 @@ def _file(name: str) -> Iterator[BinaryIO]:
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
+    pairs = ",".join(pairs).split(",") if pairs else []
     for pair in pairs:
         if not all(pair.partition("=")):
             raise CommandError(f"--columns {pair}: must be a field and a column, such as text=body")
