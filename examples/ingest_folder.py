@@ -7,6 +7,8 @@ import sys
 
 from vectordb_client import Client
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 folder, question = sys.argv[1:]
 
 client = Client()  # VECTORDB_URL, VECTORDB_API_KEY

@@ -10,6 +10,8 @@ import httpx2
 from vectordb_client import Client
 
 LIBRARY = os.environ.get("LIBRARY", "handbook-sample")
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 question = sys.argv[1]
 
 client = Client()
