@@ -4,10 +4,16 @@ A row is what the API takes: a dictionary of JSON values, times as RFC 3339. Onl
 of Python, with a zone. What is left out has its default; an unknown field refuses the row.
 """
 
-from collections.abc import Iterator, Mapping
+import base64
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, Final, Required, TypedDict
+
+import numpy as np
 
 from apps.engine.vectors import Float32
 
@@ -110,3 +116,26 @@ class Gathering:
         batch = Batch(self.documents, self.chunks, self.refused, next, done)
         self._clear()
         return batch
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON has it: times as RFC 3339, bytes as base64, numbers that are none as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): json_value(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [json_value(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return json_value(value.tolist())
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else json_value(float(value))
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return str(value)

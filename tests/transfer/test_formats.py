@@ -5,6 +5,7 @@ import stat
 import struct
 import zipfile
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -202,9 +203,12 @@ def test_tables_of_others_are_read_by_their_columns() -> None:
         "emb": [[1.0, 2.0, 3.0], None],
         "text": ["a", "b"],
         "at": [datetime.fromisoformat("2020-01-01"), None],
+        "price": [Decimal("1.50"), None],
+        "digest": [b"\x00\x01", None],
+        "metadata": [None, [1]],
     }
     pq.write_table(pa.table(others), out)
     source = format_of("parquet").read(out, columns={"vector": "emb"})
     *_, (report, _) = import_source(library_id="b", source=source)
     assert (report.updated, report.refused) == (1, 1)
-    assert Chunk.objects.get(public_id="1").metadata == {"at": "2020-01-01T00:00:00"}
+    assert Chunk.objects.get(public_id="1").metadata == {"at": "2020-01-01T00:00:00", "price": 1.5, "digest": "AAE="}

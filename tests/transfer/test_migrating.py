@@ -18,8 +18,9 @@ from apps.libraries import selectors
 from apps.libraries.models import Chunk, Library
 from apps.transfer import migrating
 from apps.transfer.models import Job
+from apps.transfer.rows import json_value
 from apps.transfer.sources.base import Page
-from apps.transfer.sources.chunks import chunk_id_of, json_value
+from apps.transfer.sources.chunks import chunk_id_of
 from apps.transfer.sources.faiss import FaissSource
 from apps.transfer.sources.sampling import smallest
 

@@ -21,7 +21,7 @@ from apps.transfer.formats.base import Format
 from apps.transfer.formats.jsonl import VERSION, read_head
 from apps.transfer.formats.sections import Outflow
 from apps.transfer.formats.tables import fields_of
-from apps.transfer.rows import BYTES_PER_BATCH, ROWS_PER_BATCH, Batch, ChunkData, DocumentData, Source
+from apps.transfer.rows import BYTES_PER_BATCH, ROWS_PER_BATCH, Batch, ChunkData, DocumentData, Source, json_value
 from apps.transfer.stored import DocumentRow, StoredLibrary
 
 _KEY: Final = b"vectordb"
@@ -197,11 +197,9 @@ def _foreign_row(given: dict[str, Any]) -> ChunkData:
     others = {name.removeprefix("metadata."): value for name, value in given.items() if name.startswith("metadata.")}
     known = row.get("metadata", {})
     known = _parse_metadata(known) if isinstance(known, str) else known
-    try:
-        # As JSON has it: times as texts, and no bytes.
-        row["metadata"] = orjson.loads(orjson.dumps({**others, **known}))
-    except TypeError as error:
-        raise ValueError(f"has what JSON has not: {error}") from None
+    if not isinstance(known, dict):
+        raise ValueError("has metadata that is no object")
+    row["metadata"] = json_value({**others, **known})
     return cast(ChunkData, row)
 
 
