@@ -57,8 +57,14 @@ def delete_backup(*, backup_id: str) -> None:
     store = open_store()
     _check_exists(store, backup_id)
     # Committed first: other writers do not wait for an object store.
-    frees_room(transaction.atomic(record_change))("delete_backup", target=backup_id)
+    _record_deletion(backup_id)
     store.delete(backup_id)
+
+
+@frees_room
+@transaction.atomic
+def _record_deletion(backup_id: str) -> None:
+    record_change("delete_backup", target=backup_id)
 
 
 def _check_exists(store: Store, backup_id: str) -> None:
