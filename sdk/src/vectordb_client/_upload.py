@@ -234,7 +234,8 @@ def make_plan(
 
 
 def run(runner: Runner, plan: Plan, progress: bool | Callable[[int], None]) -> UploadReport:
-    """Upload by threads. Whatever ends it early, what is under way is finished, and no thread is left."""
+    """Upload by threads. Whatever ends it early, what is under way is finished, and no thread is left; where the rows'
+    own source fails, what was read from it is stored."""
     tally, stop = Tally(plan, progress), threading.Event()
     pending: set[Future[Stored]] = set()
     with ThreadPoolExecutor(plan.parallel, thread_name_prefix="vectordb-upload") as pool:
@@ -246,8 +247,9 @@ def run(runner: Runner, plan: Plan, progress: bool | Callable[[int], None]) -> U
             while pending:
                 pending = _collect(tally, pending)
         except BaseException as error:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            if not _is_of_source(error):
+                stop.set()
+            pool.shutdown(cancel_futures=not _is_of_source(error))
             for future in pending:
                 if not future.cancelled() and future.exception() is None:
                     tally.add(future.result())
@@ -255,6 +257,11 @@ def run(runner: Runner, plan: Plan, progress: bool | Callable[[int], None]) -> U
                 raise tally.failed(error) from error
             raise
     return tally.report()
+
+
+def _is_of_source(error: BaseException) -> bool:
+    """Whether the source of rows raised it: it is no interruption, and nothing that server or client said."""
+    return isinstance(error, Exception) and not isinstance(error, VectorDBError)
 
 
 def _collect(tally: Tally, pending: set[Future[Stored]]) -> set[Future[Stored]]:
@@ -273,7 +280,8 @@ def _collect(tally: Tally, pending: set[Future[Stored]]) -> set[Future[Stored]]:
 async def run_async(
     runner: AsyncRunner, plan: Plan, rows: AsyncIterable[Any] | None, progress: bool | Callable[[int], None]
 ) -> UploadReport:
-    """Upload by tasks. Whatever ends it early, tasks are cancelled."""
+    """Upload by tasks. Whatever ends it early, tasks are cancelled; where the rows' own source fails, what was read
+    from it is stored."""
     tally = Tally(plan, progress)
     pending: set[asyncio.Task[Stored]] = set()
 
@@ -291,8 +299,9 @@ async def run_async(
         while pending:
             await collect()
     except BaseException as error:
-        for task in pending:
-            task.cancel()
+        if not _is_of_source(error):
+            for task in pending:
+                task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         if isinstance(error, VectorDBError) and not isinstance(error, InvalidArgument):
             raise tally.failed(error) from error
