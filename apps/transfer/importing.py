@@ -165,7 +165,7 @@ class _Writer:
         """Write what can be stored of a batch; return the report with what became of it."""
         batch, documents, chunks, faults = parsed
         while True:
-            # Chosen anew without what was refused.
+            # Chosen again, without what was refused.
             some_documents, some_chunks = self._distinct(documents), self._distinct(chunks)
             try:
                 return self._write(some_documents, some_chunks, len(chunks), faults, batch, report)

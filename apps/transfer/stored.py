@@ -23,7 +23,7 @@ _BELOW_ALL_KEYS: Final = -(2**63)
 _FIRST_ROWS: Final = 64
 _MOST_ROWS: Final = 1000
 _BYTES_PER_PAGE: Final = 1 << 20
-# Each page has at most so many times the rows of the one before.
+# The most by which a page has more rows than the one before, as a factor.
 _GROWTH: Final = 4
 
 _VECTOR = """(SELECT {} FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id

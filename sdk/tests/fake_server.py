@@ -13,7 +13,7 @@ HANG, HANG_UP = object(), object()
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `cut` ends the connection after so many bytes of the body."""
+    """An answer. `cut` is the number of bytes of the body after which the connection ends."""
 
     status: int = 200
     body: Any = field(default_factory=dict)

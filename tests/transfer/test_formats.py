@@ -60,7 +60,7 @@ def test_a_file_is_read_on_from_any_batch(format: str, monkeypatch: pytest.Monke
     for after, batch in import_source(library_id="b", source=source):
         report = after
         places.append(batch.next)
-        # As a process that starts anew does, with what the last batch has left.
+        # As a new process does, with what the last batch has left.
         source = found.read(io.BytesIO(data), batch.next)
         again = next(source.batches, None)
         assert again is None or not again.chunks.keys() & batch.chunks.keys()

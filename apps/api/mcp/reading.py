@@ -38,7 +38,7 @@ _ITEM = (
     "document",
 )
 _DOCUMENT = ("id", "title", "source", "chunk_count", "created_at", "updated_at", "expires_at", "metadata")
-_CUT = f"Long values are cut (…), since an answer has at most so many characters (limit {LIMIT}): ask for fewer at once"
+_CUT = f"Long values are cut (…), since the characters of an answer are limited ({LIMIT}): ask for fewer at once"
 
 
 def list_libraries(asked: ListLibraries) -> dict[str, Any]:

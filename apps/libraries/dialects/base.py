@@ -200,8 +200,8 @@ class Dialect(ABC):
     def check_copy(
         self, connection: BaseDatabaseWrapper, file: Path, rows: Mapping[str, int], *, is_restored: bool
     ) -> list[str]:
-        """Read a copy as a whole, and return what is wrong with it. With `is_restored`, as a restored database that has
-        so many `rows` by its tables."""
+        """Read a copy as a whole, and return what is wrong with it. With `is_restored`, it is a database that
+        was restored, whose tables must have the numbers of `rows`."""
 
     @abstractmethod
     def copy_folder(self, connection: BaseDatabaseWrapper) -> Path:

@@ -46,8 +46,8 @@ class Shares:
 class Listener:
     """Takes connections from a listening socket, each for a `protocol`.
 
-    `is_ahead` tells whether another worker has far fewer than this one, which is about to have so many more as it is
-    told.
+    `is_ahead` is given the number of connections that are coming, and tells whether another worker has far fewer than
+    this one has with them.
     """
 
     def __init__(self, listening: socket.socket, protocol: Callable[[], Any], is_ahead: Callable[[int], bool]) -> None:

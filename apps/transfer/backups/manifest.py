@@ -48,7 +48,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes, shown: str) -> "Manifest":
-        """Return the manifest of the backup `shown`; raise UnknownBackup for what is none."""
+        """Return the manifest of the backup `shown`; raise UnknownBackup if it is not one."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:

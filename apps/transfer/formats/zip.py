@@ -134,7 +134,7 @@ class _Archive:
         return self._zip.getinfo(name).file_size if self.has(name) else 0
 
     def open(self, name: str) -> IO[bytes]:
-        """The bytes of an entry, of which there are no more than it says; none where it is not there."""
+        """The bytes of an entry, at most as many as it declares; empty where there is no such entry."""
         return self._zip.open(name) if self.has(name) else io.BytesIO()
 
     def seekable(self, name: str) -> BinaryIO:
@@ -206,7 +206,7 @@ class _Matrix:
 
 
 def _batches(archive: _Archive, documents: int, chunks: int, vectors: int) -> Iterator[Batch]:
-    """The rows behind so many documents, chunks and vectors."""
+    """The rows that follow the first `documents`, `chunks` and `vectors` of the archive."""
     matrix = _Matrix(archive, vectors)
     rows, done = Gathering(), 0
     try:
