@@ -37,9 +37,8 @@ from benchmarks import (
 )
 from benchmarks.dataset import FILES, Dataset, MissingData
 from benchmarks.report import Row, machine, markdown_table, sentence, write_json
+from benchmarks.standalone import RESULTS, use_default_settings
 from benchmarks.testbed import Testbed
-
-RESULTS = Path(__file__).with_name("results")
 
 BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.run
@@ -74,10 +73,7 @@ def main() -> int:
     options = _options()
     # Whoever ends this ends the servers that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
-    # The server's defaults are measured, on SQLite, whatever the shell is set to.
-    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
-        del os.environ[name]
-    os.environ["DATABASE_URL"] = ""
+    use_default_settings()
     # Servers start as they do for users, from compiled modules.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:

@@ -5,10 +5,7 @@ an `auto` library, 1,000 a request, one client; waits for its index; and asks by
 metadata returned. Bodies are made while the clock stands still.
 """
 
-import argparse
-import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,43 +17,38 @@ import psutil
 from benchmarks.client import HttpError, call
 from benchmarks.dataset import Dataset, MissingData, as_array, as_base64
 from benchmarks.hard_data import hard_dataset, local_dimension
-from benchmarks.report import Row, at_least, at_most, machine, markdown_table, sentence, times_at_least, write_json
+from benchmarks.report import Row, at_least, at_most, times_at_least
 from benchmarks.request import request_rate
+from benchmarks.standalone import make_parser, report, use_default_settings
 from benchmarks.testbed import ALL, ROWS_PER_WRITE, Testbed, chunks_path, create_library, query_path, wait_until_built
 from benchmarks.timing import progress, quantile, seconds
 from tests.server import Server
 
-RESULTS = Path(__file__).with_name("results")
 _ROWS_PER_RATE = 100_000
 _MIB = 1 << 20
 _QUERIES = 500
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
-    parser.add_argument("rows", nargs="?", type=int, default=1_000_000)
-    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
+    parser = make_parser("large", __doc__, 1_000_000)
     parser.add_argument("--recall", type=float, nargs="*", default=(0.97, 0.985), help="recalls to ask for as well")
     parser.add_argument("--quick", action="store_true", help="short measurements, to see that everything works")
     options = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
-        del os.environ[name]
-    os.environ["DATABASE_URL"] = ""
+    use_default_settings()
     try:
         data = hard_dataset(Dataset.load(options.data), options.rows)
     except MissingData as reason:
         print(f"Nothing was measured: {reason}; docs/benchmarks.md says what the data are.", file=sys.stderr)
         return 0
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as scratch:
-        about = machine(Path(scratch)) | {"command": f"python -m benchmarks.large {' '.join(sys.argv[1:])}".strip()}
-        testbed = Testbed(data, Path(scratch), quick=options.quick)
+
+    def measure(scratch: Path) -> list[Row]:
+        testbed = Testbed(data, scratch, quick=options.quick)
         with testbed.serving(testbed.new_path("large"), VECTORDB_REQUEST_TIMEOUT=300) as server:
             create_library(server.port, ALL, data.dimension, index_type="auto")
             rows = _ingest(data, server)
-            rows += _queries(testbed, server, [None, *options.recall])
-    print(f"{sentence(about)}; local dimension {local_dimension(data.scores):.1f}\n\n{markdown_table(rows)}")
-    print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
+            return rows + _queries(testbed, server, [None, *options.recall])
+
+    report("large", measure, f"; local dimension {local_dimension(data.scores):.1f}")
     return 0
 
 

@@ -4,28 +4,23 @@
 that has it, .venv-migrate.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from benchmarks.dataset import Dataset, MissingData
-from benchmarks.report import Row, at_most, machine, markdown_table, sentence, times_at_least, write_json
+from benchmarks.report import Row, at_most, times_at_least
+from benchmarks.standalone import make_parser, report, use_default_settings
 from benchmarks.timing import progress, seconds
 
-RESULTS = Path(__file__).with_name("results")
 _ROWS_PER_ADD = 2000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.migrate_from", description=__doc__)
-    parser.add_argument("rows", nargs="?", type=int)
-    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
-    options = parser.parse_args()
+    options = make_parser("migrate_from", __doc__, None).parse_args()
     try:
         import chromadb
 
@@ -33,15 +28,13 @@ def main() -> int:
     except (ImportError, MissingData) as reason:
         print(f"Nothing was measured: {reason}; docs/benchmarks.md says what is needed.", file=sys.stderr)
         return 0
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as scratch:
-        about = machine(Path(scratch)) | {"command": f"python -m benchmarks.migrate_from {options.rows or ''}".strip()}
-        chroma = Path(scratch, "chroma")
-        _fill(chromadb, chroma, data, options.rows or len(data))
-        _set_up(Path(scratch, "data"))
-        rows = _measure(chroma, options.rows or len(data))
-    print(f"{sentence(about)}\n\n{markdown_table(rows)}")
-    print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
+
+    def measure(scratch: Path) -> list[Row]:
+        _fill(chromadb, scratch / "chroma", data, options.rows or len(data))
+        _set_up(scratch / "data")
+        return _measure(scratch / "chroma", options.rows or len(data))
+
+    report("migrate_from", measure)
     return 0
 
 
@@ -62,9 +55,8 @@ def _fill(chromadb: Any, folder: Path, data: Dataset, rows: int) -> None:
 
 def _set_up(folder: Path) -> None:
     """An empty database, used by this process."""
-    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
-        del os.environ[name]
-    os.environ |= {"VECTORDB_DATA_DIR": str(folder), "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "vectordb.settings"}
+    use_default_settings()
+    os.environ |= {"VECTORDB_DATA_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "vectordb.settings"}
     import django
 
     django.setup()

@@ -5,13 +5,10 @@ workers, and of the process that runs the job, grows.
 (`benchmarks.hard_data`).
 """
 
-import argparse
 import contextlib
 import http.client
-import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,12 +20,12 @@ import psutil
 from benchmarks.client import call, call_json
 from benchmarks.dataset import Dataset, MissingData, as_base64, map_bodies
 from benchmarks.hard_data import hard_dataset
-from benchmarks.report import Row, above_at_most, machine, markdown_table, sentence, times_at_least, write_json
+from benchmarks.report import Row, above_at_most, times_at_least
+from benchmarks.standalone import make_parser, report, use_default_settings
 from benchmarks.testbed import ALL, ROWS_PER_WRITE, Testbed, chunks_path, create_library, wait_until_built
 from benchmarks.timing import progress, seconds
 from tests.server import Server
 
-RESULTS = Path(__file__).with_name("results")
 QUICK_ROWS = 20_000
 # How many times the rate of ingest each export and import must have.
 _EXPORT = {"zip": 5.0, "parquet": 5.0, "jsonl": None}
@@ -158,24 +155,14 @@ print(memory.rss - memory.shared)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
-    parser.add_argument("rows", nargs="?", type=int, default=1_000_000)
-    parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
-    options = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith("VECTORDB_")]:
-        del os.environ[name]
-    os.environ["DATABASE_URL"] = ""
+    options = make_parser("transfer", __doc__, 1_000_000).parse_args()
+    use_default_settings()
     try:
         data = hard_dataset(Dataset.load(options.data), options.rows)
     except MissingData as reason:
         print(f"Nothing was measured: {reason}; docs/benchmarks.md says what the data are.", file=sys.stderr)
         return 0
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as scratch:
-        about = machine(Path(scratch)) | {"command": f"python -m benchmarks.transfer {' '.join(sys.argv[1:])}".strip()}
-        rows = measure(Testbed(data, Path(scratch), quick=False), options.rows)
-    print(f"{sentence(about)}\n\n{markdown_table(rows)}")
-    print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
+    report("transfer", lambda scratch: measure(Testbed(data, scratch, quick=False), options.rows))
     return 0
 
 

@@ -15,6 +15,9 @@ from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.models import Library
 from apps.transfer.errors import TransferError
 
+# The exit status of a command that was interrupted, as shells have it for SIGINT.
+INTERRUPTED = 130
+
 
 def sentence_of(error: DatabaseError) -> str:
     """What a command says of a database that it cannot use."""

@@ -18,7 +18,7 @@ from apps.access.management.base import AuditedCommand
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.errors import LibraryError
 from apps.libraries.imported import Mode
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.base import INTERRUPTED, one_sentence_errors, show_progress
 from apps.transfer.command_jobs import running_command
 from apps.transfer.folders import SUFFIXES, import_folder
 from apps.transfer.formats import FORMATS, format_of, format_of_file
@@ -26,7 +26,6 @@ from apps.transfer.import_job import import_as, resume_at
 from apps.transfer.importing import Report, open_library
 from apps.transfer.job_context import JobCancelled
 
-_INTERRUPTED = 130
 _SHOWN = 20
 
 
@@ -60,7 +59,7 @@ class Command(AuditedCommand):
             raise CommandError("It was cancelled. What was imported stays.") from None
         except KeyboardInterrupt:
             again = "" if options["source"] == "-" else " The same command goes on with the rest."
-            raise CommandError(f"Interrupted. What was imported stays.{again}", returncode=_INTERRUPTED) from None
+            raise CommandError(f"Interrupted. What was imported stays.{again}", returncode=INTERRUPTED) from None
         self.stdout.write(
             f"{options['library']}: {report.created} chunks created, {report.updated} updated, {report.left} left, "
             f"{report.documents} documents written, {report.refused} rows refused"
@@ -82,9 +81,9 @@ def _run(options: dict[str, Any]) -> Iterator[Report]:
     with running_command("import", library_id, name, params) as job, _bar(library_id) as bar:
         if format is None:
             open_library(library_id, {}, create=options["create"])
+            bar.unit = "file"
             for report, done, total in import_folder(job, path):
-                bar.total, bar.unit = total, "file"
-                bar.update(done - bar.n)
+                show_progress(bar)(done, total)
                 yield report
             return
         with _file(name) as file:

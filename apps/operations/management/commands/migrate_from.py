@@ -11,7 +11,7 @@ from apps.access.management.base import AuditedCommand
 from apps.embeddings.errors import EmbeddingError
 from apps.engine.metrics import Metric
 from apps.libraries.errors import LibraryError
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.base import INTERRUPTED, one_sentence_errors
 from apps.transfer.errors import TransferError
 from apps.transfer.importing import Report
 from apps.transfer.job_context import JobCancelled
@@ -22,7 +22,6 @@ from apps.transfer.models import Job
 from apps.transfer.sources import SOURCES
 from apps.transfer.sources.base import Fields, VectorSource
 
-_INTERRUPTED = 130
 _LOCATIONS = """\
 SOURCE and LOCATION:
   chroma    the folder of a PersistentClient, or http://host:8000 (CHROMA_API_KEY)
@@ -58,7 +57,7 @@ class Command(AuditedCommand):
             "--mode", choices=["upsert", "insert", "skip"], default="upsert", help="what to do with ids in use"
         )
         parser.add_argument("--sample", type=int, default=100, help="rows and queries to compare: %(default)s")
-        parser.add_argument("--restart", action="store_true", help="begin anew where an earlier run was cut off")
+        parser.add_argument("--restart", action="store_true", help="begin again where an earlier run was cut off")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
 
     @one_sentence_errors()
@@ -81,7 +80,7 @@ class Command(AuditedCommand):
         except (TransferError, LibraryError, EmbeddingError) as error:
             raise CommandError(getattr(error, "detail", str(error))) from error
         except KeyboardInterrupt:
-            raise CommandError("Stopped. The same command goes on where it was.", returncode=_INTERRUPTED) from None
+            raise CommandError("Stopped. The same command goes on where it was.", returncode=INTERRUPTED) from None
 
     def _plans(self, source: VectorSource, fields: Fields, options: dict[str, Any]) -> list[Plan]:
         with source_errors(source.place):
