@@ -6,7 +6,9 @@ import shlex
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks import (
@@ -69,7 +71,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
 }
 
 
-def main() -> int:
+def main() -> int | str:
     options = _options()
     # Whoever ends this ends the servers that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
@@ -87,22 +89,27 @@ def main() -> int:
         return 0
     RESULTS.mkdir(exist_ok=True)
     rows: list[Row] = []
+    failed: list[str] = []
     # Not in the system's folder for temporary files, which may be in memory: the disk is part of what is measured.
     with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as scratch:
         about = machine(Path(scratch)) | {"command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip()}
         testbed = Testbed(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
+        measures = {name: BENCHMARKS[name] for name in options.names or BENCHMARKS}
         if options.before:
-            rows += compare.run(testbed, options.before, options.names)
-        else:
-            for name in options.names or BENCHMARKS:
-                print(f"{name} ...", file=sys.stderr)
-                rows += BENCHMARKS[name](testbed)
+            measures = {"compare": partial(compare.run, before=options.before, names=options.names)}
         if options.peers:
-            print("peers ...", file=sys.stderr)
-            rows += peers.run(testbed)
+            measures["peers"] = peers.run
+        for name, measure in measures.items():
+            print(f"{name} ...", file=sys.stderr)
+            try:
+                rows += measure(testbed)
+            except Exception:
+                # What the others have measured is not lost.
+                traceback.print_exc()
+                failed.append(name)
     print(f"{sentence(about)}\n\n{markdown_table(rows)}")
     print(f"\nKept in {write_json(RESULTS, rows, about)}", file=sys.stderr)
-    return 0
+    return f"Not measured, for the errors above: {', '.join(failed)}" if failed else 0
 
 
 def _options() -> argparse.Namespace:

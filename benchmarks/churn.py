@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from benchmarks.checkpoints import stops
 from benchmarks.client import call, call_json
 from benchmarks.dataset import Dataset, Float32, as_base64
 from benchmarks.report import Row, at_most, times_at_most
@@ -100,6 +101,7 @@ def run(testbed: Testbed) -> list[Row]:
         time.sleep(testbed.repeat(_QUIET_SECONDS))
         quiet = _Sizes.of(server.folder)
         count = call_json(server.port, "POST", f"{chunks_path(ALL)}/count", {})["count"]
+        checkpoints = stops(server.port)
     if count != _ROWS + _LASTING:
         found.wrong.append(f"{count} rows are counted")
     peak = max(found.sizes, key=lambda sizes: sizes.total)
@@ -122,6 +124,7 @@ def run(testbed: Testbed) -> list[Row]:
             times_at_most(3),
         ),
         Row("slowest write", max(found.write_ms), "ms", "its p50", quantile(found.write_ms, 0.5)),
+        checkpoints,
     ]
 
 

@@ -29,6 +29,7 @@ from benchmarks.timing import milliseconds_each, quantile
 RESULTS = Path(__file__).with_name("results")
 _PICTURE = Path(__file__).parent.parent / "docs" / "growth.svg"
 _ROWS_PER_WRITE = 2000
+_QUERIES = "queries.npy"
 _SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 _COLUMNS = (
     "rows",
@@ -51,7 +52,9 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(orjson.dumps(_measure(options.data, *map(int, options.child.split(",")))).decode())
+        _start_django()
+        found = _ask() if options.child == "ask" else _fill(options.data, *map(int, options.child.split(",")))
+        print(orjson.dumps(found).decode())
         return
     try:
         data = hard_dataset(Dataset.load(options.data), max(options.rows))
@@ -62,14 +65,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix="scratch-") as folder:
         about = machine(Path(folder)) | {"command": f"python -m benchmarks.growth {' '.join(sys.argv[1:])}".strip()}
         lines: list[dict[str, Any]] = []
+        np.save(Path(folder, _QUERIES), data.queries)
         print(f"{sentence(about)}; local dimension {local_dimension(data.scores):.1f}\n")
         print("|", " | ".join(_COLUMNS), "|\n|" + "--:|" * len(_COLUMNS))
         for before, rows in zip((0, *options.rows), options.rows, strict=False):
-            # A process of its own for each size: what it holds is what this size needs.
-            command = [sys.executable, "-m", "benchmarks.growth", "--data", options.data]
-            command += ["--child", f"{before},{rows},{max(options.rows)}"]
-            environ = os.environ | {"VECTORDB_DATA_DIR": folder, "DATABASE_URL": ""}
-            lines.append(orjson.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout))
+            line: dict[str, Any] = {}
+            # Processes of their own for each size: what the one that asks holds is what searching needs.
+            for step in (f"{before},{rows},{max(options.rows)}", "ask"):
+                command = [sys.executable, "-m", "benchmarks.growth", "--data", options.data, "--child", step]
+                environ = os.environ | {"VECTORDB_DATA_DIR": folder, "DATABASE_URL": ""}
+                line |= orjson.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout)
+            lines.append(line)
             print("|", " | ".join(str(lines[-1][column]) for column in _COLUMNS), "|", flush=True)
     (RESULTS / f"growth-{about['date']}.json").write_bytes(
         orjson.dumps(about | {"lines": lines}, option=orjson.OPT_INDENT_2)
@@ -77,27 +83,26 @@ def main() -> None:
     _draw(lines)
 
 
-def _measure(folder: str, before: int, rows: int, largest: int) -> dict[str, Any]:
-    """Add rows `before` to `rows` of `largest` and measure."""
+def _start_django() -> None:
     import django
+
+    from apps.engine import kernels
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
     django.setup()
+    kernels.load()
 
-    import psutil
-    from django.conf import settings
+
+def _fill(folder: str, before: int, rows: int, largest: int) -> dict[str, Any]:
+    """Add rows `before` to `rows` of `largest`, and index them."""
     from django.core.management import call_command
-    from django.db import connection
+    from django.db import connections
 
-    from apps.engine import kernels
     from apps.indexing.indexer import Indexer
     from apps.libraries.inputs import ChunksWrite
     from apps.libraries.models import Library
     from apps.libraries.services.chunks import upsert_chunks
-    from apps.search.query.service import query
-    from apps.search.query.spec import QuerySpec
 
-    kernels.load()
     data = hard_dataset(Dataset.load(folder), largest)
     if not before:
         call_command("migrate", verbosity=0)
@@ -111,12 +116,27 @@ def _measure(folder: str, before: int, rows: int, largest: int) -> dict[str, Any
         began = time.perf_counter()
         upsert_chunks(library_id="growth", write=ChunksWrite.model_validate({"chunks": chunks}))
         writing += time.perf_counter() - began
-    queries = data.queries.copy()
-    del data  # what is held from here on is what searching needs
     began = time.perf_counter()
     failure = Indexer().run_until_done("growth")
     assert failure is None, failure
     indexing = time.perf_counter() - began
+    connections.close_all()  # which empties the WAL
+    return {
+        "rows": rows,
+        "ingest": round((rows - before) / writing),
+        "indexing": round((rows - before) / indexing),
+    }
+
+
+def _ask() -> dict[str, Any]:
+    """Query what there is."""
+    import psutil
+    from django.conf import settings
+
+    from apps.search.query.service import query
+    from apps.search.query.spec import QuerySpec
+
+    queries = np.load(settings.DATA_DIR / _QUERIES)
 
     def ask(i: int, **options: Any) -> dict[str, Any]:
         spec = QuerySpec.model_validate({"vector": as_base64(queries[i]).decode().strip('"'), "k": 10, **options})
@@ -127,18 +147,13 @@ def _measure(folder: str, before: int, rows: int, largest: int) -> dict[str, Any
     best = [{result["id"] for result in ask(i, exact=True)["results"]} for i in range(100)]
     times = milliseconds_each(ask, [i % len(queries) for i in range(1000)])
     exact = milliseconds_each(lambda i: ask(i, exact=True), range(100))
-    process = psutil.Process().memory_full_info()
-    connection.close()
     mib = 1 << 20
     return {
-        "rows": rows,
-        "ingest": round((rows - before) / writing),
-        "indexing": round((rows - before) / indexing),
         "query_p50": round(median(times), 3),
         "query_p95": round(quantile(times, 0.95), 3),
         "exact_p50": round(median(exact), 3),
         "recall": round(sum(len(a & b) for a, b in zip(found, best, strict=True)) / 1000, 4),
-        "memory": round(process.pss / mib),
+        "memory": round(psutil.Process().memory_full_info().pss / mib),
         "database": round(Path(settings.DATA_DIR, "vectordb.sqlite3").stat().st_size / mib),
         "files": round(sum(path.stat().st_size for path in settings.INDEX_DIR.rglob("*") if path.is_file()) / mib),
     }

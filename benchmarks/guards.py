@@ -13,7 +13,7 @@ from benchmarks.testbed import ALL, SMALL, SMALL_ROWS, Testbed, query_path, warm
 from benchmarks.timing import middle_round, milliseconds_each, progress, quantile
 
 _MANY = 100_000_000
-_ON: dict[str, Any] = {
+ALL_ON: dict[str, Any] = {
     "VECTORDB_AUTH": "on",
     "VECTORDB_LOG_LEVEL": "info",
     "VECTORDB_KEY_READS_PER_MINUTE": _MANY,
@@ -39,7 +39,7 @@ def run(testbed: Testbed) -> list[Row]:
     folders = {name: testbed.copy_of_filled() for name in ("on", "off")}
     with testbed.serving(folders["off"], **_OFF) as off:
         warm(off, data)
-        with testbed.serving(folders["on"], **_ON) as on:
+        with testbed.serving(folders["on"], **ALL_ON) as on:
             headers = [f"{name}: {value}" for name, value in on.authorization.items()]
             for turn in progress(range(testbed.repeat(10, 3)), "all on and all off"):
                 sides = [("on", on, headers), ("off", off, [])]

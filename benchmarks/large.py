@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import psutil
 
+from benchmarks.checkpoints import stops
 from benchmarks.client import HttpError, call
 from benchmarks.dataset import Dataset, MissingData, as_array, as_base64
 from benchmarks.hard_data import hard_dataset, local_dimension
@@ -27,11 +28,13 @@ from tests.server import Server
 _ROWS_PER_RATE = 100_000
 _MIB = 1 << 20
 _QUERIES = 500
+_RECALL = 0.97
 
 
 def main() -> int:
     parser = make_parser("large", __doc__, 1_000_000)
-    parser.add_argument("--recall", type=float, nargs="*", default=(0.97, 0.985), help="recalls to ask for as well")
+    recalls = (0.95, 0.97, 0.985)
+    parser.add_argument("--recall", type=float, nargs="*", default=recalls, help="recalls to ask for as well")
     parser.add_argument("--quick", action="store_true", help="short measurements, to see that everything works")
     options = parser.parse_args()
     use_default_settings()
@@ -79,6 +82,7 @@ def _ingest(data: Dataset, server: Server) -> list[Row]:
         Row("write of 1,000 rows, slowest", max(milliseconds), "ms", "p50", quantile(milliseconds, 0.5)),
         Row("write of 1,000 rows, p99", quantile(milliseconds, 0.99), "ms", "p50", quantile(milliseconds, 0.5)),
         Row("WAL at its peak", wal.most / _MIB, "MiB", wanted=at_most(256)),
+        stops(server.port),
         Row("from the last write to the wished index", built, "s", wanted=at_most(60)),
         Row("written by request workers, WAL included", during["workers"] / size, "x the data"),
         Row("written by all, the last index included", total / size, "x the data"),
@@ -88,7 +92,7 @@ def _ingest(data: Dataset, server: Server) -> list[Row]:
 
 def _queries(testbed: Testbed, server: Server, recalls: Sequence[float | None]) -> list[Row]:
     """Requests a second and recall@10 of the defaults, and of what is asked for."""
-    rows = []
+    rows, enough = [], [0.0]
     url = f"{server.url}{query_path(ALL)}"
     for recall in recalls:
         options: dict[str, Any] = {} if recall is None else {"search_params": {"recall": recall}}
@@ -102,13 +106,17 @@ def _queries(testbed: Testbed, server: Server, recalls: Sequence[float | None]) 
         path = testbed.new_path("queries")
         path.write_bytes(b"".join(body + b"\n" for body in bodies))
         rates = [request_rate(testbed, url, path) for _ in range(testbed.repeat(3))]
+        rate = sorted(rates)[len(rates) // 2]
+        if found >= _RECALL:
+            enough.append(rate)
         memory = [process.memory_full_info().pss / _MIB for process in server.workers()]
         rows += [
-            Row(f"requests {name}, 8 connections", sorted(rates)[len(rates) // 2], "requests/s", wanted=at_least(700)),
-            Row(f"recall@10 {name}", found, "", wanted=at_least(0.97)),
+            Row(f"requests {name}, 8 connections", rate, "requests/s"),
+            Row(f"recall@10 {name}", found, ""),
             Row(f"PSS of all workers {name}", sum(memory), "MiB"),
         ]
-    return rows
+    name = f"requests at recall@10 >= {_RECALL:g}, 8 connections"
+    return [Row(name, max(enough), "requests/s", wanted=at_least(700)), *rows]
 
 
 def _recall(data: Dataset, port: int, bodies: Sequence[bytes]) -> float:

@@ -73,18 +73,18 @@ def _measure(chroma: Path, rows: int) -> list[Row]:
     from apps.transfer.exporting import export_library
     from apps.transfer.formats import format_of
     from apps.transfer.importing import import_source, open_library
-    from apps.transfer.migrating import migrate, open_source, plan, running_job
+    from apps.transfer.migrating import migrate, open_source, plan, running_migration
     from apps.transfer.migration_check import compare
     from apps.transfer.sources.base import Fields
 
     fields = Fields()
     planned = plan(open_source("chroma", str(chroma), fields), "chroma", "migrated", fields=fields)
-    with running_job(planned) as job:
+    with running_migration(planned) as job:
         began = time.perf_counter()
-        report, keys = migrate(planned, job, sample=500)
+        migrated = migrate(planned, job, sample=500)
         took = time.perf_counter() - began
-    assert report.created == rows, report
-    found = compare(planned, report, keys)
+    assert migrated.report.created == rows, migrated.report
+    found = compare(planned, migrated)
 
     format, path = format_of("zip"), chroma.with_name("rows.zip")
     with path.open("wb") as file:

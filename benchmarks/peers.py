@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,7 @@ import orjson
 
 from benchmarks.client import HttpError, call, call_json
 from benchmarks.dataset import Dataset, as_array, map_bodies
+from benchmarks.guards import ALL_ON
 from benchmarks.report import Row, at_least, times_at_least
 from benchmarks.request import request_rate
 from benchmarks.testbed import (
@@ -40,6 +41,8 @@ from benchmarks.timing import middle_round, milliseconds_each, progress, seconds
 
 _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 _OURS, _CHROMA, _OURS_FOR_RECALL = "ours", "Chroma", "ours for Chroma's recall"
+# With keys, limits, log lines, metrics and the recall watch.
+_GUARDED = "ours, all on"
 _QUERIES, _PER_BATCH = 500, 32
 
 
@@ -47,14 +50,18 @@ def run(testbed: Testbed) -> list[Row]:
     """Both servers hold all rows and take turns: one is idle while the other is measured."""
     assert testbed.chroma_python is not None
     data = testbed.data
-    with (
-        testbed.serving(testbed.new_path("peer")) as ours,
-        chroma_server(testbed.chroma_python, testbed.new_path("chroma")) as theirs,
-    ):
+    folder, guarded_folder = testbed.new_path("peer"), testbed.new_path("guarded")
+    with testbed.serving(folder) as ours:
         create_library(ours.port, ALL, data.dimension, index_type="auto")
         bodies = map_bodies(testbed.new_path("bodies"), (data.chunks_body(rows, as_array) for rows in _portions(data)))
         rate = len(data) / _send(ours.port, chunks_path(ALL), bodies)
         built = wait_until_built(ours.port, ALL)
+    shutil.copytree(folder, guarded_folder)
+    with (
+        testbed.serving(folder) as ours,
+        testbed.serving(guarded_folder, **ALL_ON) as guarded,
+        chroma_server(testbed.chroma_python, testbed.new_path("chroma")) as theirs,
+    ):
         warm(ours, data)
         bodies = map_bodies(testbed.new_path("bodies"), (chroma_rows(data, rows) for rows in _portions(data)))
         their_rate = len(data) / _send(theirs.port, f"{theirs.path}/upsert", bodies)
@@ -64,8 +71,11 @@ def run(testbed: Testbed) -> list[Row]:
                 ours.port, query_path(ALL), lambda queries: _our_query(data, queries), f"{query_path(ALL)}/batch"
             ),
             _CHROMA: _Side(theirs.port, f"{theirs.path}/query", lambda queries: _chroma_query(data, queries)),
+            _GUARDED: _Side(
+                guarded.port, query_path(ALL), lambda queries: _our_query(data, queries), key=guarded.authorization
+            ),
         }
-        recalls = {name: _recall(testbed, name, side) for name, side in sides.items()}
+        recalls = {name: _recall(testbed, name, sides[name]) for name in (_OURS, _CHROMA)}
         params = {"recall": round(recalls[_CHROMA], 3)}
         asking = _Side(ours.port, query_path(ALL), lambda queries: _our_query(data, queries, search_params=params))
         try:
@@ -77,11 +87,13 @@ def run(testbed: Testbed) -> list[Row]:
     middle = {what: {name: found[what, name] for name in sides} for what in ("load", "single", "batch")}
     loads = middle_round(middle["load"][_OURS], middle["load"][_CHROMA])
     batches = middle_round(middle["batch"][_OURS], middle["batch"][_CHROMA])
+    guarded_loads = middle_round(middle["load"][_GUARDED], middle["load"][_CHROMA])
     singles = [median(middle["single"][name]) for name in (_OURS, _CHROMA)]
     rows = [
         Row(f"ingest, {len(data):,} rows, JSON arrays", rate, "rows/s", _CHROMA, their_rate),
         Row("from the last row to the last segment", built, "s"),
         Row("requests, 8 connections", loads[0], "requests/s", _CHROMA, loads[1], times_at_least(4)),
+        Row("requests, all on", guarded_loads[0], "requests/s", _CHROMA, guarded_loads[1], times_at_least(3.5)),
         Row("batches of 32, one client", batches[0], "queries/s", _CHROMA, batches[1], times_at_least(2)),
         Row("query p50, one client", singles[0], "ms", _CHROMA, singles[1]),
         Row("recall@10", recalls[_OURS], "", _CHROMA, recalls[_CHROMA], at_least(0.99)),
@@ -106,6 +118,7 @@ class _Side:
     path: str
     body: Callable[[range], bytes]
     batch_path: str | None = None
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,13 +162,19 @@ def _time_in_turns(testbed: Testbed, sides: dict[str, _Side]) -> defaultdict[tup
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             side = sides[name]
             ask = partial(call, side.port, "POST", side.path)
-            singles = [side.body(range(i, i + 1)) for i in range(turn * 100, turn * 100 + testbed.repeat(100, 20))]
-            found["single", name] += milliseconds_each(ask, singles)
+            if name != _GUARDED:
+                singles = [side.body(range(i, i + 1)) for i in range(turn * 100, turn * 100 + testbed.repeat(100, 20))]
+                found["single", name] += milliseconds_each(ask, singles)
             if shutil.which("wrk"):
                 found["load", name].append(
-                    request_rate(testbed, f"http://127.0.0.1:{side.port}{side.path}", files[name])
+                    request_rate(
+                        testbed,
+                        f"http://127.0.0.1:{side.port}{side.path}",
+                        files[name],
+                        [f"{header}: {value}" for header, value in side.key.items()],
+                    )
                 )
-            if name == _OURS_FOR_RECALL:
+            if name not in (_OURS, _CHROMA):
                 continue
             batch = side.body(range(_PER_BATCH))
             ask = partial(call, side.port, "POST", side.batch_path or side.path)

@@ -68,10 +68,7 @@ def _signature(function: Any) -> str:
         if name not in ("self", "cls")
     ]
     bare = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
-    returned = re.sub(r"^(?:Steps|Pages)\[(.*)\]$", r"\1", str(signature.return_annotation))
-    returned = {"L": "Library", "J": "Job"}.get(returned, returned)
-    is_list = str(signature.return_annotation).startswith("Pages")
-    return f"{bare} -> {f'Listing[{returned}]' if is_list else returned}"
+    return f"{bare} -> {signature.return_annotation}"
 
 
 def _text(documented: Any) -> str:
@@ -84,7 +81,7 @@ def _results() -> list[str]:
     rows = []
     for name in sorted(vectordb_client.__all__):
         kind = getattr(vectordb_client, name)
-        if inspect.isclass(kind) and kind.__module__ == types.__name__:
+        if inspect.isclass(kind) and kind.__module__.startswith(types.__name__):
             fields = ", ".join(f"`{field}`" for field in kind.__dataclass_fields__)
             first = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
             rows.append(f"| `{name}` | {fields} | {first} |")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.contrib.contenttypes.management import create_contenttypes
+from django.contrib.contenttypes.models import ContentType
+from django.db.models.signals import post_migrate
 
 from apps.engine import kernels
 from tests.server import Server, serving
@@ -21,6 +24,20 @@ def _load_kernels() -> None:
     """Searches are as in a worker that is up. Once compiled, the kernels are there for the tests' servers too, which
     may stop before a compiler of their own has finished."""
     kernels.load()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """The test database. Each time that a test empties it, Django would write all permissions and content types again,
+    which costs more than many a test. A test that needs permissions makes them."""
+    assert post_migrate.disconnect(create_contenttypes)
+    assert post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    post_migrate.connect(_forget_content_types)
+
+
+def _forget_content_types(**_: object) -> None:
+    """The rows are gone, and their ids are cached."""
+    ContentType.objects.clear_cache()
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,8 @@ class Server:
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
+            # Without certificates, which take longer to load than the answer takes.
+            if httpx.get(f"{self.url}/ready", timeout=5, trust_env=False, verify=False).status_code == 200:
                 return len(self.workers()) == int(self.environ["VECTORDB_WORKERS"])
         return False
 
@@ -113,9 +114,13 @@ class Server:
         """The processes that maintain the data folder: one, except while it starts or is replaced."""
         return [process for process in self.processes()[1:] if _name(process) == "maintain"]
 
+    def job_processes(self) -> list[psutil.Process]:
+        """The process that starts jobs, and the one that runs them while there are some."""
+        return [process for process in self.processes()[1:] if _name(process) == "jobs"]
+
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        others = [process for process in self.processes()[1:] if _name(process) != "maintain"]
+        others = [process for process in self.processes()[1:] if _name(process) not in ("maintain", "jobs")]
         return [process for process in others if "serve" in _arguments(process)]
 
     def kill(self) -> None:
@@ -211,11 +216,14 @@ class Server:
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = _SECONDS) -> None:
-    """Wait for something to come true; AssertionError, with `what`, when it does not."""
-    deadline = time.monotonic() + seconds
+    """Wait for something to come true; AssertionError, with `what`, when it does not.
+
+    It looks less and less often, lest it take the processor from what it waits for."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not true after {seconds} s: {what}"
-        time.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not true after {seconds} s: {what}"
+        time.sleep(min(max(0.02, waited / 10), 0.2))
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -1,9 +1,10 @@
-"""No file of the repository holds a secret."""
+"""No file of the repository holds a secret, and no container gets one of another."""
 
 import re
 import subprocess
 
 import pytest
+import yaml
 
 from tests.server import ROOT
 
@@ -34,3 +35,16 @@ def test_no_file_of_the_repository_holds_a_secret() -> None:
         for what, form in FORMS.items():
             found += [f"{name} holds {what}: {match[:12]!r}..." for match in re.findall(form, content)]
     assert not found
+
+
+def test_the_password_of_grafana_reaches_grafana_alone() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    lines = (ROOT / "deploy/full.env").read_text().splitlines()
+    # As a person has it, with a password for each.
+    in_file = {name: f"${{{name}}}" for name, is_set, _ in (line.partition("=") for line in lines) if is_set}
+    assert "GRAFANA_PASSWORD" in in_file
+    reached = set()
+    for name, service in services.items():
+        values = (in_file if "env_file" in service else {}) | service.get("environment", {})
+        reached |= {name for value in values.values() if "GRAFANA_PASSWORD" in value}
+    assert reached == {"grafana"}

@@ -250,5 +250,7 @@ LOGGING = {
         # A line for each request to an embedding provider.
         "httpx": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
+        # It does not name the file; one that it cannot read is refused with the reason.
+        "pypdf": {"level": "CRITICAL"},
     },
 }

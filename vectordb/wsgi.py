@@ -1,20 +1,18 @@
-"""The WSGI entry point, a plain Django application for any server; `manage.py serve` serves `vectordb.asgi`."""
+"""The WSGI entry point for any server, whose workers end where the database is of a newer version; `manage.py serve`,
+which looks by itself, serves `vectordb.asgi`."""
 
-import os
 import sys
 
-from django.core.exceptions import ImproperlyConfigured
-from django.core.wsgi import get_wsgi_application
+from vectordb.application import application  # isort: skip  (it sets Django up)
 
-# Before numpy is loaded: threads of BLAS spin between calls, which takes the cores from the other processes.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vectordb.settings")
+from apps.libraries.errors import Conflict
+from apps.libraries.schema import refuse_newer_database
+
+__all__ = ["application"]
+
 try:
-    application = get_wsgi_application()
-except ImproperlyConfigured as error:
-    sys.exit(str(error))
-
-from apps.engine import kernels
-
-kernels.load_in_background()
+    refuse_newer_database()
+except Conflict as error:
+    sys.stderr.write(f"{error}\n")
+    # By this status gunicorn knows that another worker could not boot either.
+    sys.exit(3)

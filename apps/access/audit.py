@@ -22,10 +22,17 @@ def record_change(action: str, *, library: str = "", target: str = "", count: in
     with an Idempotency-Key is marked as carried out.
     """
     mark_carried_out()
+    entry = new_entry(action, library=library, target=target, count=count)
+    if entry is not None:
+        entry.save(force_insert=True)
+
+
+def new_entry(action: str, *, library: str = "", target: str = "", count: int | None = None) -> AuditEntry | None:
+    """Return the entry of a change, for whoever writes it by other means; None where there is to be none."""
     principal = current_principal.get()
     if principal is SERVER or not settings.AUDIT_DAYS:
-        return
-    AuditEntry(
+        return None
+    return AuditEntry(
         key_id=principal.key_id,
         name=principal.name,
         action=action,
@@ -33,7 +40,7 @@ def record_change(action: str, *, library: str = "", target: str = "", count: in
         target=target[:_LONGEST_TARGET],
         count=count,
         request_id=current_request_id.get(),
-    ).save(force_insert=True)
+    )
 
 
 def find_entries(

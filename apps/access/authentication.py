@@ -1,12 +1,14 @@
 """From what a client presented to a principal: the key's row decides, and every request reads it.
 
-There is no cache, so a key that was revoked is dead for every worker at once. The row is read when a request comes in,
-and again in each snapshot that answers: what was written after a key was revoked is never shown to it.
+There is no cache, so a key that was revoked is dead for every worker at once. The row is read in each snapshot that
+answers: what was written after a key was revoked is never shown to it. A query's is read once, in the snapshot that it
+is answered from; for other requests one is read before.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hmac import compare_digest
 from time import time
 from typing import Any, NamedTuple, TypeAlias
@@ -121,6 +123,7 @@ def _check(proof: Proof, row: KeyRow) -> None:
         raise unauthorized("This search token has expired.")
 
 
+@lru_cache(maxsize=256)
 def _principal_of_key(given: PresentedKey, row: KeyRow) -> Principal:
     return Principal(
         row.name,

@@ -25,7 +25,8 @@ PATTERN_RULE = "must be the id of a library, or the beginning of ids with an ast
 
 UNKNOWN_CALLER = (
     f"Send an API key in the header Authorization: Bearer <key>, or X-API-Key. `{PROGRAM} create_key` makes one; the "
-    "first start of a server has left one in the file admin_key of its data folder."
+    "first start of a server has left one in the file admin_key of its data folder. In a browser, log in; a "
+    "superuser may do everything, others what their permissions for the API say."
 )
 
 

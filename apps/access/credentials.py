@@ -11,6 +11,7 @@ import re
 import secrets
 import string
 import zlib
+from functools import lru_cache
 from typing import NamedTuple
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -58,6 +59,7 @@ def presented(authorization: str, api_key: str) -> str:
     return api_key.strip()
 
 
+@lru_cache(maxsize=256)
 def parse(credential: str) -> PresentedKey | PresentedToken | None:
     """Return the parts of a key or of a search token; None for anything else, and for a key with a wrong checksum."""
     if found := _KEY.fullmatch(credential):

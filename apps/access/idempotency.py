@@ -9,12 +9,15 @@ a lock is lost, the row still lets one request through only.
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.access.models import IdempotentRequest
@@ -64,10 +67,28 @@ def mark_carried_out() -> None:
     row = IdempotentRequest(
         principal=attempt.principal, key=attempt.key, fingerprint=attempt.fingerprint, token=attempt.token
     )
-    IdempotentRequest.objects.bulk_create([row], ignore_conflicts=True)
-    # A request may make more than one change.
-    if not IdempotentRequest.objects.filter(token=attempt.token, principal=attempt.principal, key=attempt.key).exists():
-        raise still_running()
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError:
+        # A request may make more than one change.
+        if not _rows_of(attempt).exists():
+            raise still_running() from None
+
+
+def _rows_of(attempt: Attempt) -> QuerySet[IdempotentRequest]:
+    """Its row, if there is one; not that of another attempt with the same key."""
+    return IdempotentRequest.objects.filter(principal=attempt.principal, key=attempt.key, token=attempt.token)
+
+
+@contextmanager
+def unmarked() -> Iterator[None]:
+    """Leave changes of the block unmarked: a request that is sent again must not make them twice."""
+    reset = current_attempt.set(None)
+    try:
+        yield
+    finally:
+        current_attempt.reset(reset)
 
 
 def find_request(attempt: Attempt) -> IdempotentRequest | None:
@@ -85,8 +106,7 @@ def find_request(attempt: Attempt) -> IdempotentRequest | None:
 def store_answer(attempt: Attempt, status: int, headers: Mapping[str, str], body: bytes | None) -> None:
     """Keep the answer of a request that was carried out; of one that had nothing to change too, if it has a body."""
     columns = {"status": status, "headers": dict(headers), "body": body}
-    rows = IdempotentRequest.objects.filter(principal=attempt.principal, key=attempt.key, token=attempt.token)
-    if not rows.update(**columns) and body is not None:
+    if not _rows_of(attempt).update(**columns) and body is not None:
         IdempotentRequest.objects.create(
             principal=attempt.principal,
             key=attempt.key,

@@ -6,7 +6,7 @@ counted.
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple, TypeAlias
@@ -16,7 +16,7 @@ from django.conf import settings
 from apps.access.guard_rails import check_room
 from apps.access.redis_counters import Counters, RedisCounters
 from apps.access.requests import SAFE_METHODS, Principal, Refused
-from apps.access.shared_counters import SECONDS, SharedCounters
+from apps.access.shared_counters import SECONDS, Hit, SharedCounters
 
 Kind: TypeAlias = Literal["read", "write", "delete"]
 
@@ -70,8 +70,7 @@ def admit_change(principal: Principal, address: str, kind: Kind) -> None:
     """Count a change that a request asks for in its body alone, beside the request itself. Raise Refused."""
     if kind == "write":
         check_room()
-    if allowances := _allowances(principal, address, kind, _AGENTS):
-        _spend(allowances)
+    _spend(_allowances(principal, address, kind, _AGENTS))
 
 
 @contextmanager
@@ -80,15 +79,16 @@ def admitted(principal: Principal, address: str, method: str, path: str) -> Iter
     kind = kind_of(method, path)
     if kind == "write" and path.startswith(_API):
         check_room()
-    headers: dict[str, str] = {}
-    if allowances := _allowances(principal, address, kind, path):
-        headers = _spend(allowances)
+    allowances = _allowances(principal, address, kind, path)
     most = settings.KEY_CONCURRENT_REQUESTS if principal.key_id else 0
     if not most:
-        yield headers
+        yield _spend(allowances)
         return
     shared = _shared()
-    if not shared.enter(principal.key_id, most):
+    with _one_step():
+        headers = _spend(allowances)
+        has_entered = shared.enter(principal.key_id, most)
+    if not has_entered:
         detail = f"{most} requests of this key run already (limit VECTORDB_KEY_CONCURRENT_REQUESTS). Wait for one."
         raise Refused("rate_limited", detail, {"Retry-After": "1"})
     try:
@@ -125,9 +125,17 @@ def _allowances(principal: Principal, address: str, kind: Kind, path: str) -> li
 
 def _spend(allowances: list[Allowance]) -> dict[str, str]:
     """Count a request; return the headers of its answer, as the IETF's draft on RateLimit header fields has them."""
+    if not allowances:
+        return {}
     policies, states = [], []
-    for policy, counted_by, limit in allowances:
-        hit = _rates().hit(counted_by, limit)
+    counted: list[tuple[str, int, Hit]] = []
+    with _one_step():
+        for policy, counted_by, limit in allowances:
+            hit = _rates().hit(counted_by, limit)
+            counted.append((policy, limit, hit))
+            if not hit.is_allowed:
+                break
+    for policy, limit, hit in counted:
         policies.append(f'"{policy}";q={limit};w={SECONDS}')
         states.append(f'"{policy}";r={hit.remaining}' + (f";t={hit.wait}" if hit.wait else ""))
         if not hit.is_allowed:
@@ -147,6 +155,11 @@ def _rates() -> Counters:
     _shared()
     assert _Meter.rates is not None
     return _Meter.rates
+
+
+def _one_step() -> AbstractContextManager[None]:
+    """For what one request counts in the memory of this host; Redis must not be waited for under a lock."""
+    return _shared().locked if _rates() is _Meter.shared else nullcontext()
 
 
 @lru_cache(maxsize=1024)

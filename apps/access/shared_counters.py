@@ -3,28 +3,30 @@
 They lie in one file in memory, which the master makes before it forks and workers inherit. A worker that dies leaves no
 lock behind, because the system releases it, and no running request, because the master clears the worker's counts.
 
+There is one lock, so that all that a request counts is one step.
+
 A window is a ring of the counts of 61 seconds: the one at hand and the 60 before it, so no span of 60 seconds ever has
 more than the limit. Seconds are those since the start of the system, which no change of its clock moves.
 """
 
+import ctypes
 import fcntl
 import mmap
 import os
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import blake2b
 from time import monotonic
 from typing import NamedTuple
 
 SECONDS = 60
 _RING = SECONDS + 1
-# A name's digest, the second of the last count, and the counts of the seconds, each at its number modulo 61.
-_WINDOW = struct.Struct(f"16sQ{_RING}I")
-_LAST, _COUNT = struct.Struct("Q"), struct.Struct("I")
-_COUNTS_AT = 16 + _LAST.size
+# A name's digest, the second of the last count and the sum of all counts, and the counts of the seconds, each at its
+# number modulo 61.
+_HEAD, _COUNTS, _COUNT = struct.Struct("16sQQ"), struct.Struct(f"{_RING}I4x"), struct.Struct("I")
+_WINDOW_BYTES = _HEAD.size + _COUNTS.size
 _WINDOWS_OF_BUCKET = 8
 _BUCKETS = 2048
 _NOBODY = bytes(16)
@@ -38,6 +40,37 @@ class Hit(NamedTuple):
     wait: int
 
 
+class _Lock:
+    """A lock of processes and threads, for `with`; whoever has it may take it again. The system releases that of a
+    process that dies."""
+
+    # Calls that keep the interpreter's own lock. To give that up would mean to wait for it with this lock in hand, for
+    # as long as another thread computes, and all other processes with it.
+    _lockf = ctypes.PyDLL(None).lockf
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        # Locks of files are a process's, so threads need one of their own.
+        self.threads = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self.threads.acquire()
+        if not self._depth and self._lockf(self._file, os.F_TLOCK, 1):
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX, 1)
+            except BaseException:
+                self.threads.release()
+                raise
+        self._depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._lockf(self._file, os.F_ULOCK, 1)
+        self.threads.release()
+
+
 class SharedCounters:
     """Counts for `columns` processes that run at most `running` requests each. Methods take some microseconds."""
 
@@ -45,67 +78,78 @@ class SharedCounters:
         self._clock = clock
         self._rows = max(256, 2 * columns * running)
         self._row = struct.Struct(f"16s{columns}I")
-        self._running_at = _BUCKETS * _WINDOWS_OF_BUCKET * _WINDOW.size
+        self._running_at = _BUCKETS * _WINDOWS_OF_BUCKET * _WINDOW_BYTES
         size = self._running_at + self._rows * self._row.size
         self._file = _file_in_memory()
         os.ftruncate(self._file, size)
         self._memory = mmap.mmap(self._file, size)
-        self._threads = threading.Lock()
+        # Held for one step, of all processes, of whatever is counted in its block.
+        self.locked = _Lock(self._file)
         self.column = 0
 
     def hit(self, name: str, limit: int) -> Hit:
         """Count a request under `name`, unless `limit` of them were counted in the last minute."""
         digest, now = _digest(name), int(self._clock())
         bucket = int.from_bytes(digest[:8]) % _BUCKETS
-        with self._locked(bucket):
-            offset = self._window(bucket * _WINDOWS_OF_BUCKET * _WINDOW.size, digest)
-            found, last, *counts = _WINDOW.unpack_from(self._memory, offset)
+        with self.locked:
+            offset = self._window(bucket * _WINDOWS_OF_BUCKET * _WINDOW_BYTES, digest)
+            found, last, used = _HEAD.unpack_from(self._memory, offset)
             if found != digest or last != now:
-                for second in range(max(last, now - _RING) + 1, now + 1):
-                    counts[second % _RING] = 0
-                _WINDOW.pack_into(self._memory, offset, digest, now, *counts)
-            used = sum(counts)
+                used = self._turn(offset + _HEAD.size, last, now)
             is_allowed = used < limit
+            used += is_allowed
+            _HEAD.pack_into(self._memory, offset, digest, now, used)
             if is_allowed:
-                used += 1
-                place = now % _RING
-                counts[place] += 1
-                _COUNT.pack_into(self._memory, offset + _COUNTS_AT + _COUNT.size * place, counts[place])
-        wait = 0 if used < limit else seconds_until_free(_by_age(counts, now), used, limit)
+                self._add(offset + _HEAD.size + _COUNT.size * (now % _RING), 1)
+            counts = [] if used < limit else [*_COUNTS.unpack_from(self._memory, offset + _HEAD.size)]
+        wait = seconds_until_free(_by_age(counts, now), used, limit) if counts else 0
         return Hit(is_allowed, max(0, limit - used), wait)
+
+    def _turn(self, ring: int, last: int, now: int) -> int:
+        """Forget the counts of seconds that are over; return the sum of the others."""
+        counts = list(_COUNTS.unpack_from(self._memory, ring))
+        for second in range(max(last, now - _RING) + 1, now + 1):
+            counts[second % _RING] = 0
+        _COUNTS.pack_into(self._memory, ring, *counts)
+        return sum(counts)
 
     def _window(self, start: int, digest: bytes) -> int:
         """The offset of the window of `digest` in the bucket at `start`: its own, or else the one that was idle for
         longest. Where that is not empty yet, its counts stay: to be forgotten must not let anybody have more."""
-        offsets = range(start, start + _WINDOWS_OF_BUCKET * _WINDOW.size, _WINDOW.size)
+        offsets = range(start, start + _WINDOWS_OF_BUCKET * _WINDOW_BYTES, _WINDOW_BYTES)
         for offset in offsets:
             if self._memory[offset : offset + 16] == digest:
                 return offset
-        return min(offsets, key=lambda offset: _LAST.unpack_from(self._memory, offset + 16)[0])
+        return min(offsets, key=lambda offset: _HEAD.unpack_from(self._memory, offset)[1])
 
     def enter(self, name: str, limit: int) -> bool:
         """Count a running request under `name`, unless `limit` of them run; then it is to `leave`."""
         digest = _digest(name)
-        with self._locked(_BUCKETS):
+        with self.locked:
             offset = self._row_of(digest)
             found, *counts = self._row.unpack_from(self._memory, offset)
             if found == digest and sum(counts) >= limit:
                 return False
-            counts[self.column] += 1
-            self._row.pack_into(self._memory, offset, digest, *counts)
+            self._memory[offset : offset + 16] = digest
+            self._add(self._own(offset), 1)
         return True
 
     def leave(self, name: str) -> None:
         """A request that had entered under `name` has ended."""
-        digest = _digest(name)
-        with self._locked(_BUCKETS):
-            offset = self._row_of(digest) + 16 + 4 * self.column
-            (count,) = _COUNT.unpack_from(self._memory, offset)
-            _COUNT.pack_into(self._memory, offset, max(0, count - 1))
+        # No other process writes to this one's column, and the row keeps its name until the request has left.
+        with self.locked.threads:
+            self._add(self._own(self._row_of(_digest(name))), -1)
+
+    def _own(self, row: int) -> int:
+        return row + 16 + _COUNT.size * self.column
+
+    def _add(self, offset: int, change: int) -> None:
+        (count,) = _COUNT.unpack_from(self._memory, offset)
+        _COUNT.pack_into(self._memory, offset, count + change)
 
     def clear(self, column: int) -> None:
         """Forget the running requests of a process that has ended."""
-        with self._locked(_BUCKETS):
+        with self.locked:
             for row in range(self._rows):
                 _COUNT.pack_into(self._memory, self._running_at + row * self._row.size + 16 + 4 * column, 0)
 
@@ -123,16 +167,6 @@ class SharedCounters:
             if found == _NOBODY:
                 break
         return free
-
-    @contextmanager
-    def _locked(self, byte: int) -> Iterator[None]:
-        """Locks of files are a process's, so threads need one of their own."""
-        with self._threads:
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
 
 
 def seconds_until_free(counts: list[int], used: int, limit: int) -> int:

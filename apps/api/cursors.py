@@ -7,6 +7,7 @@ is asked for by a body also tells which list it is of.
 import base64
 import binascii
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import orjson
 
 from apps.engine.metadata.ordering import OrderBy, OrderedRow
 from apps.engine.metadata.paths import TIMES
-from apps.engine.metadata.values import NUMBER_BYTES, scalar_of
+from apps.engine.metadata.values import key_of, scalar_of
 from apps.libraries.errors import Invalid
 from apps.libraries.fields import validation_error
 from apps.libraries.selectors import PageKey
@@ -69,8 +70,7 @@ class ListIdentity(NamedTuple):
         if digest != self.digest:
             raise Invalid.at(
                 "/cursor",
-                "is not of this list: send the next_cursor of the page before, with the same filter, document_id and "
-                "order_by",
+                "is not of this list: send the next_cursor of the page before, all else as it was",
             )
         is_fine = len(keys) == len(self.order) and len(key) == (2 if self.document_id and not self.order else 1)
         if not is_fine or not all(map(_may_order, self.order, keys)):
@@ -83,8 +83,9 @@ def _may_order(by: OrderBy, key: bytes | None) -> bool:
     if by.field not in TIMES or key is None:
         return True
     try:
-        return len(key) == NUMBER_BYTES and isinstance(scalar_of(key), int) and abs(int(scalar_of(key) or 0)) < 2**62
-    except (KeyError, ValueError, OverflowError):
+        number = scalar_of(key)
+        return type(number) is int and abs(number) < 2**62 and key == key_of(number)
+    except (KeyError, ValueError, OverflowError, struct.error):
         return False
 
 

@@ -193,7 +193,7 @@ def problem_of(error: BaseException) -> Problem | None:
         detail, seconds = _FAILURES[failure]
         detail = str(error) if isinstance(error, DatabaseUnusable) else detail.format(name=Path(database_name()).name)
         return Problem(failure.value, detail, headers={"Retry-After": str(seconds)})
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         logger.warning("the disk is full: %s", error)
         return Problem("disk_full", "The disk of the data folder is full; nothing was kept.", headers=_LATER)
     if is_exhaustion(error):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 from urllib.parse import quote
 
 from django.urls import Resolver404, resolve
@@ -13,10 +13,17 @@ from apps.libraries.fields import Input
 
 # What other servers and their clients call these fields. The first that the place has is meant.
 _FIELDS: dict[str, tuple[str, ...]] = {
-    "top_k": ("k",),
-    "topk": ("k",),
-    "n_results": ("k",),
+    "k": ("limit",),
+    "top_k": ("k", "limit"),
+    "topk": ("k", "limit"),
+    "n_results": ("k", "limit"),
     "limit": ("k",),
+    "page_size": ("limit",),
+    "chunk_id": ("ids",),
+    "chunk_ids": ("ids",),
+    "id": ("ids", "library"),
+    "collection": ("library",),
+    "name": ("library",),
     "size": ("k", "max_tokens"),
     "query": ("text",),
     "q": ("text",),
@@ -53,7 +60,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "sort": ("order_by",),
     "sort_by": ("order_by",),
     "order": ("order_by", "direction"),
-    "ttl": ("expires_at",),
+    "ttl": ("ttl_seconds", "expires_at"),
+    "ttl_seconds": ("expires_at",),
     "expires": ("expires_at",),
     "set": ("metadata",),
     "mode": ("metadata_mode",),
@@ -124,7 +132,8 @@ def wrapping_field(model: str, fields: frozenset[str] = frozenset()) -> str | No
     A body that has them itself is one item of that list."""
     for kind in _models_named(model):
         for name, field in kind.model_fields.items():
-            if field.is_required() and any(fields <= item.model_fields.keys() for item in _models_in(field.annotation)):
+            is_list = field.is_required() and get_origin(field.annotation) is list
+            if is_list and any(fields <= item.model_fields.keys() for item in _models_in(field.annotation)):
                 return name
     return None
 

@@ -1,15 +1,15 @@
-"""From a body's bytes to a typed input, the vectors first: a kernel reads arrays of numbers some ten times as fast as a
-JSON parser that makes an object of each, and the rest of the body is small.
+"""From a body's bytes to a typed input, the vectors first: a kernel reads arrays of numbers and base64 strings some ten
+times as fast as a JSON parser that makes an object of each, and the rest of the body is small.
 
-A string takes the place of each array that was read, and the type `Vector` knows what it stands for. An array that was
-no vector (a key of metadata may have the same name) is put back, and the rest is parsed again. The rest is counted
-before it is parsed, since a parser takes up to some hundred bytes of memory for each byte.
+A short string takes the place of each vector that was read, and the type `Vector` knows what it stands for. What was no
+vector (a key of metadata may have the same name) is put back, and the rest is parsed again. The rest is counted before
+it is parsed, since a parser takes up to some hundred bytes of memory for each byte.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import compress, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -27,15 +27,15 @@ from apps.libraries.fields import Input, LargeBody
 Body = TypeVar("Body", bound=Input)
 
 # A smaller body is parsed whole. No limit of values is below what it may have.
-_WORTH_BYTES = 1 << 14
+_WORTH_BYTES = 1 << 11
 # The shortest number with its comma.
 _BYTES_PER_NUMBER = 2
 # Leaves lines and columns as they are.
 _TO_SPACES = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(256))
 
 
-class _Array(NamedTuple):
-    """An array of numbers: the places of its opening bracket and behind its closing one, and its values."""
+class _Read(NamedTuple):
+    """An array of numbers or a base64 string: the places of what opens it and behind what closes it, and its values."""
 
     start: int
     end: int
@@ -51,13 +51,14 @@ def validate(body: bytes, model: type[Body]) -> Body:
         except ValidationError as error:
             raise (_is_no_json(error) and problem_of_characters(body)) or error from None
     limit = settings.LIMITS.body_values
-    # Each array is a value, so it is of no use to read more.
-    arrays: Sequence[_Array] = list(_read_arrays(body, model.vector_key, limit + 1))
-    if len(arrays) > limit:
+    # Each vector is a value, so it is of no use to read more.
+    read: Sequence[_Read] = list(_read_vectors(body, model.vector_key, limit + 1))
+    if len(read) > limit:
         raise _too_many_values(limit)
     refusal: Exception | None = None
     while True:
-        rest, context = _without(body, arrays), LargeBody([array.values for array in arrays])
+        context = LargeBody([vector.values for vector in read])
+        rest = _replace(body, read, context.references)
         if has_more_values(rest, limit):
             raise refusal or _too_many_values(limit)
         try:
@@ -65,10 +66,10 @@ def validate(body: bytes, model: type[Body]) -> Body:
             refusal = None
         except ValidationError as error:
             if _is_no_json(error):
-                raise problem_of_characters(rest) or _error_at_its_place(body, arrays, model) from None
+                raise problem_of_characters(rest) or _error_at_its_place(body, read, model) from None
             refusal = error
-        if len(context.taken) < len(arrays):
-            arrays = [arrays[i] for i in sorted(context.taken)]
+        if not all(context.taken):
+            read = list(compress(read, context.taken))
         elif refusal is not None:
             raise refusal
         else:
@@ -86,47 +87,43 @@ def _is_no_json(error: ValidationError) -> bool:
     return error.error_count() == 1 and error.errors(include_input=False)[0]["type"] == "json_invalid"
 
 
-def _read_arrays(body: bytes, key: str, most: int) -> Iterator[_Array]:
-    """The first arrays of numbers, at most `most`, that are values of `key` in the JSON `body`, at whatever depth; not
-    those that are hard to read. Some may be in strings."""
-    kernel = kernels.get("json_numbers")
+def _read_vectors(body: bytes, key: str, most: int) -> Iterator[_Read]:
+    """The first arrays of numbers and base64 strings, at most `most`, that are values of `key` in the JSON `body`, at
+    whatever depth; not those that are hard to read, and without a kernel no strings. Some may be in strings."""
+    kernel = kernels.get("json_vectors")
     if kernel is None:
         pattern = rb'"%b"\s*:\s*(\[[-+.0-9eE,\s]++\])' % key.encode()
         for found in islice(re.finditer(pattern, body), most):
             # A longer one is no vector, and would take much memory.
             if found[1].count(b",") < settings.LIMITS.dimension:
                 with suppress(orjson.JSONDecodeError):
-                    yield _Array(*found.span(1), to_float32(orjson.loads(found[1])))
+                    yield _Read(*found.span(1), to_float32(orjson.loads(found[1])))
         return
     quoted_key = key.encode()
     values = np.empty(len(body) // _BYTES_PER_NUMBER, np.float32)
-    places = np.empty((min(body.count(quoted_key), most), 3), np.int64)
-    count = kernel.read_arrays(np.frombuffer(body, np.uint8), np.frombuffer(quoted_key, np.uint8), values, places)
+    # Room that is not used takes no memory.
+    places = np.empty((min(len(body) // len(quoted_key), most), 3), np.int64)
+    count = kernel.read_vectors(np.frombuffer(body, np.uint8), np.frombuffer(quoted_key, np.uint8), values, places)
     used = 0
     for start, end, length in places[:count].tolist():
-        yield _Array(start, end, values[used : used + length])
+        yield _Read(start, end, values[used : used + length])
         used += length
 
 
-def _without(body: bytes, arrays: Sequence[_Array]) -> bytes:
-    """The body with references in the place of arrays."""
-    return _replace(body, arrays, [LargeBody.reference(i) for i in range(len(arrays))])
-
-
-def _replace(body: bytes, arrays: Sequence[_Array], substitutes: Sequence[bytes]) -> bytes:
+def _replace(body: bytes, read: Sequence[_Read], substitutes: Sequence[bytes]) -> bytes:
     pieces, end = [], 0
-    for array, substitute in zip(arrays, substitutes, strict=True):
-        pieces += [body[end : array.start], substitute]
-        end = array.end
+    for vector, substitute in zip(read, substitutes, strict=True):
+        pieces += [body[end : vector.start], substitute]
+        end = vector.end
     pieces.append(body[end:])
     return b"".join(pieces)
 
 
-def _error_at_its_place(body: bytes, arrays: Sequence[_Array], model: type[Input]) -> ValidationError:
-    """The error of a body that is no JSON, which names the line and the column; arrays are not parsed for it."""
-    blanks = [b"0" + body[array.start + 1 : array.end].translate(_TO_SPACES) for array in arrays]
+def _error_at_its_place(body: bytes, read: Sequence[_Read], model: type[Input]) -> ValidationError:
+    """The error of a body that is no JSON, which names the line and the column; vectors are not parsed for it."""
+    blanks = [b"0" + body[vector.start + 1 : vector.end].translate(_TO_SPACES) for vector in read]
     try:
-        model.model_validate_json(_replace(body, arrays, blanks))
+        model.model_validate_json(_replace(body, read, blanks))
     except ValidationError as error:
         return error
-    raise AssertionError("a body is JSON with its arrays, and not without them")
+    raise AssertionError("a body is JSON with its vectors, and not without them")

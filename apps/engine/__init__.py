@@ -6,6 +6,7 @@ metadata     columns, filters and facets
 text         full-text search by BM25
 selection    the k best of many scores that are only known within a bound
 strings      many byte strings in one array
+expiry       when rows expire
 vectors      what may be stored: shape, dtype, finite, bounded
 metrics      cosine, dot, euclidean: exact scores, and bounds for quick ones
 array_files  arrays in mapped files

@@ -5,15 +5,19 @@ are read instead: a process may have the segments of thousands of small librarie
 """
 
 import math
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 # A smaller file would not save memory by being shared.
 MAPPED_BYTES = 64 << 10
+# A smaller array is no burden to memory.
+SCRATCH_BYTES = 16 << 20
 
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
@@ -27,6 +31,19 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def scratch_array(folder: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array to be filled, in a file of `folder` that has no name and is gone with it: where memory is short, the
+    system writes its pages to the disk. A small one is in memory, and any one where files cannot be allocated (macOS).
+    Raises OSError where the disk has no room."""
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    # A page without room on the disk would end the process that writes to it.
+    if size < SCRATCH_BYTES or not hasattr(os, "posix_fallocate"):
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
 
 def map_array(path: Path) -> NDArray[Any]:

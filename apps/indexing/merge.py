@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from django.conf import settings
+
 from apps.engine.storage.manifest import SegmentRecord
 from apps.engine.storage.segment import Segment
 from apps.indexing.merge_policy import target
@@ -65,7 +67,9 @@ class Merge:
         try:
             kind, params = self._target
             with metrics.MERGE_SECONDS.time(kind):
-                segment = Segment.merge(self.inputs, kind=kind, params=params, checkpoint=self._checkpoint)
+                segment = Segment.merge(
+                    self.inputs, kind=kind, params=params, checkpoint=self._checkpoint, scratch=settings.INDEX_DIR
+                )
                 self._checkpoint()
                 saved = loading.index_folder(self.state.uid).save(segment)
             self.future.set_result(saved)

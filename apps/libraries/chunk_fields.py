@@ -109,7 +109,7 @@ _FIELDS = {
     "document": _Field(("document.title", "document.source", "document.metadata"), _show_document),
 }
 _ALWAYS = frozenset(name for name, field in _FIELDS.items() if field.always)
-_NAMES = tuple(name for name, field in _FIELDS.items() if not field.always)
+NAMES = tuple(name for name, field in _FIELDS.items() if not field.always)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ class Shown:
     vectors: VectorFormat = "array"
 
     @classmethod
-    def of(cls, include: Iterable[str], vectors: VectorFormat = "array", *, is_item: bool = False) -> "Shown":
+    @lru_cache(maxsize=256)
+    def of(cls, include: tuple[str, ...], vectors: VectorFormat = "array", *, is_item: bool = False) -> "Shown":
         """What a request's `include` names, and for an item of a list what that always has."""
         names, parts = set(_ALWAYS if is_item else ()), Parts()
         for name in include:
@@ -160,10 +161,10 @@ def select_parts(value: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
 
 
 def _check_name(name: str) -> str:
-    if name in _NAMES:
+    if name in NAMES:
         return name
     if not name.startswith(_PART):
-        known = ", ".join(_NAMES)
+        known = ", ".join(NAMES)
         raise validation_error(f"must be one of {known}, or a part of the metadata such as metadata.topic")
     try:
         keys = split_path(name.removeprefix(_PART))
@@ -176,10 +177,10 @@ def _check_name(name: str) -> str:
 
 
 ABOUT_INCLUDE = (
-    f"What to show of each chunk: {', '.join(f'`{name}`' for name in _NAMES)}, and parts of the metadata such as "
+    f"What to show of each chunk: {', '.join(f'`{name}`' for name in NAMES)}, and parts of the metadata such as "
     "`metadata.topic`."
 )
-_PATTERN = rf"^({'|'.join(map(re.escape, _NAMES))}|metadata\.([^\\]|\\.)*)$"
+_PATTERN = rf"^({'|'.join(map(re.escape, NAMES))}|metadata\.([^\\]|\\.)*)$"
 Include = Annotated[
     tuple[Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": _PATTERN})], ...],
     Field(description=ABOUT_INCLUDE, max_length=_MOST_NAMES, fail_fast=True),

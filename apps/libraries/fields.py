@@ -61,7 +61,7 @@ class Input(BaseModel):
 
     def is_set(self, field: str) -> bool:
         """Whether the request named `field`, even with the default's value."""
-        return field in self.model_fields_set
+        return field in self.__pydantic_fields_set__
 
 
 def validation_error(detail: str, path: _Path = ()) -> PydanticCustomError:
@@ -135,6 +135,10 @@ def _check_library_id(value: str) -> str:
     return value
 
 
+def _check_new_id(value: str) -> str:
+    return _check_visible(_check_id(value))
+
+
 def _check_visible(value: str) -> str:
     if not is_visible(value):
         raise validation_error(INVISIBLE)
@@ -147,9 +151,7 @@ def _id_schema(pattern: str) -> dict[str, JsonValue]:
 
 # The id of a document or a chunk that exists, and of one to write; then the same for libraries.
 Identifier = Annotated[str, AfterValidator(_check_id), Field(json_schema_extra=_id_schema(PATTERN))]
-NewIdentifier = Annotated[
-    str, AfterValidator(_check_id), AfterValidator(_check_visible), Field(json_schema_extra=_id_schema(NEW_PATTERN))
-]
+NewIdentifier = Annotated[str, AfterValidator(_check_new_id), Field(json_schema_extra=_id_schema(NEW_PATTERN))]
 LibraryIdentifier = Annotated[
     str, AfterValidator(_check_library_id), Field(json_schema_extra=_id_schema(LIBRARY_PATTERN))
 ]
@@ -317,23 +319,27 @@ class LargeBody:
 
     _mark: ClassVar[str] = secrets.token_hex(8)
 
-    def __init__(self, rows: Sequence[Float32]) -> None:
-        self._rows = rows
+    def __init__(self, vectors: Sequence[Float32]) -> None:
+        self._vectors = {f"{self._mark}:{number}": vector for number, vector in enumerate(vectors)}
         self._chunks = 0
-        self.taken: set[int] = set()
+        self._taken: set[str] = set()
 
-    @classmethod
-    def reference(cls, row: int) -> bytes:
-        """The JSON string that stands for a row."""
-        return b'"%b:%d"' % (cls._mark.encode(), row)
+    @property
+    def references(self) -> list[bytes]:
+        """The JSON strings that stand for the vectors."""
+        return [b'"%b"' % reference.encode() for reference in self._vectors]
+
+    @property
+    def taken(self) -> list[bool]:
+        """Which of the vectors a reference was found to."""
+        return [reference in self._taken for reference in self._vectors]
 
     def take(self, value: Any) -> Float32 | None:
-        """The row that `value` refers to, which is a vector then; None if it is no reference."""
-        if not isinstance(value, str) or not value.startswith(self._mark):
-            return None
-        row = int(value[len(self._mark) + 1 :])
-        self.taken.add(row)
-        return self._rows[row]
+        """The vector that `value` refers to; None if it is no reference."""
+        vector = self._vectors.get(value) if isinstance(value, str) else None
+        if vector is not None:
+            self._taken.add(value)
+        return vector
 
     def add_chunk(self) -> int:
         """Count a chunk; return how many there were so far."""
@@ -342,8 +348,8 @@ class LargeBody:
 
 
 def _take_vector(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AnyVector:
-    if isinstance(info.context, LargeBody) and (row := info.context.take(value)) is not None:
-        return row
+    if isinstance(info.context, LargeBody) and (taken := info.context.take(value)) is not None:
+        return taken
     if isinstance(value, np.ndarray):
         return value
     try:

@@ -47,7 +47,9 @@ INVISIBLE = "must have no invisible characters, such as a zero width space or a 
 
 def is_id(text: str) -> bool:
     """Whether `text` may be the id of a document or a chunk."""
-    return len(text) <= ID_MAX_LENGTH and _PATTERN.fullmatch(text) is not None and _DOTS.isdisjoint(text.split("/"))
+    if len(text) > ID_MAX_LENGTH or _PATTERN.fullmatch(text) is None:
+        return False
+    return "." not in text or _DOTS.isdisjoint(text.split("/"))
 
 
 def is_library_id(text: str) -> bool:

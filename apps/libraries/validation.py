@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from apps.libraries.errors import Fault, pointer
@@ -44,6 +45,11 @@ def detail_of(item: ErrorDetails) -> str:
         if name in context:
             return sentence.format(context[name])
     return item["msg"]
+
+
+def faults_of(error: ValidationError) -> list[Fault]:
+    """All that an error tells, each with the pointer to its place."""
+    return [fault_of(item) for item in error.errors(include_url=False, include_input=False)]
 
 
 def fault_of(item: ErrorDetails) -> Fault:

@@ -16,22 +16,23 @@ from apps.libraries.fields import AnyVector
 
 
 def parse_vectors(
-    vectors: Sequence[AnyVector], pointers: Sequence[str], *, dimension: int | None, metric: Metric
+    vectors: Sequence[AnyVector], pointers: Sequence[str], field: str = "", *, dimension: int | None, metric: Metric
 ) -> Float32:
     """`vectors`, each as a request may bring it, as float32 [n, dimension].
 
     `dimension` None means that the first one decides. Raises Invalid with a fault at the pointer of each string that is
-    no vector, else of each vector of another dimension, else of each that may not be stored under `metric`.
+    no vector, else of each vector of another dimension, else of each that may not be stored under `metric`. `field`
+    ends these pointers.
     """
     if not vectors:
         return np.empty((0, dimension or 0), np.float32)
-    rows = _decode_all(vectors, pointers)
+    rows = _decode_all(vectors, pointers, field)
     rule = f"the library's dimension is {dimension}"
     if dimension is None:
         dimension, limit = len(rows[0]), settings.LIMITS.dimension
         rule = f"there must be 1 to {limit} (limit VECTORDB_MAX_DIMENSION)"
         impossible = [
-            Fault(pointer, f"has {len(row)} components; {rule}")
+            Fault(pointer + field, f"has {len(row)} components; {rule}")
             for row, pointer in zip(rows, pointers, strict=True)
             if not 1 <= len(row) <= limit
         ]
@@ -39,7 +40,7 @@ def parse_vectors(
             raise Invalid("A vector has the wrong dimension.", impossible)
         rule = f"the first vector has {dimension}"
     wrong = [
-        Fault(pointer, f"has {len(row)} components, but {rule}")
+        Fault(pointer + field, f"has {len(row)} components, but {rule}")
         for row, pointer in zip(rows, pointers, strict=True)
         if len(row) != dimension
     ]
@@ -49,26 +50,27 @@ def parse_vectors(
     try:
         engine_vectors.check(matrix, metric)
     except InvalidVector:
-        raise Invalid("A vector cannot be used.", _unusable(matrix, pointers, metric)) from None
+        raise Invalid("A vector cannot be used.", _unusable(matrix, pointers, field, metric)) from None
     return matrix
 
 
-def _decode_all(vectors: Sequence[AnyVector], pointers: Sequence[str]) -> list[list[float] | Float32]:
+def _decode_all(vectors: Sequence[AnyVector], pointers: Sequence[str], field: str) -> list[list[float] | Float32]:
     rows, faults = [], []
     for vector, pointer in zip(vectors, pointers, strict=True):
+        if not isinstance(vector, str):
+            rows.append(vector)
+            continue
         try:
             rows.append(_decode(vector))
         except ValueError as error:
-            faults.append(Fault(pointer, str(error)))
+            faults.append(Fault(pointer + field, str(error)))
     if faults:
         raise Invalid("A vector cannot be read.", faults)
     return rows
 
 
-def _decode(vector: AnyVector) -> list[float] | Float32:
+def _decode(vector: str) -> Float32:
     """Raises ValueError for a string that is no vector."""
-    if not isinstance(vector, str):
-        return vector
     try:
         data = base64.b64decode(vector, validate=True)
     except (binascii.Error, ValueError):
@@ -78,12 +80,12 @@ def _decode(vector: AnyVector) -> list[float] | Float32:
     return np.frombuffer(data, DTYPE)
 
 
-def _unusable(matrix: Float32, pointers: Sequence[str], metric: Metric) -> list[Fault]:
+def _unusable(matrix: Float32, pointers: Sequence[str], field: str, metric: Metric) -> list[Fault]:
     """The faults of the rows of `matrix` that may not be stored under `metric`."""
     faults = []
     for i in range(len(matrix)):
         try:
             engine_vectors.check(matrix[i : i + 1], metric)
         except InvalidVector as error:
-            faults.append(Fault(pointers[i], error.reason))
+            faults.append(Fault(pointers[i] + field, error.reason))
     return faults

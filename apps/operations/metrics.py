@@ -16,7 +16,7 @@ from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of, is_full, note_if
 from apps.libraries.models import Library
 from apps.telemetry import metrics, slots
 from apps.telemetry.instruments import Histogram, Instrument, Series
-from apps.transfer.jobs import count_running_jobs
+from apps.transfer.jobs import count_running_jobs, time_of_last_backup
 
 
 @csrf_exempt
@@ -82,6 +82,9 @@ def _look() -> None:
     try:
         metrics.LIBRARIES.set(Library.objects.using(SNAPSHOT_ALIAS).count())
         metrics.JOBS_RUNNING.replace(count_running_jobs(using=SNAPSHOT_ALIAS))
+        last = time_of_last_backup(using=SNAPSHOT_ALIAS)
+        if last is not None:
+            metrics.LAST_BACKUP.set(last.timestamp())
         size, wal = dialect_of(connection).sizes(connection)
         metrics.DATABASE_BYTES.set(size)
         if wal is not None:

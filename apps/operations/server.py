@@ -4,16 +4,16 @@ The arbiter looks after its workers every second; here it looks after the mainte
 """
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
 import signal
 import time
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 from django.conf import settings
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -22,6 +22,7 @@ from gunicorn.glogging import Logger
 from apps.access.limits import prepare as prepare_counters
 from apps.operations.edge.listener import Shares
 from apps.operations.edge.worker import Worker
+from apps.operations.process import end_with_parent, is_running, name_process, run_to_end, wait_while
 from apps.search.cache import views
 from apps.telemetry import processes, slots
 
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_STARTS = 5.0
 # What maintenance has to end before its metrics are left behind.
 _SECONDS_TO_END = 2.0
-# <linux/prctl.h>
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 # gunicorn makes its own unguessable file there.
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 # nosec B108
 
@@ -103,35 +102,24 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
         their_input, self.maintenance_input = os.pipe()
         self.maintenance = os.fork()
         if not self.maintenance:
-            self.maintain(their_input)
+            run_to_end(partial(self.maintain, their_input), logger, "maintenance failed")
         os.close(their_input)
         # One that dies at once is not started again at once.
         self.maintenance_from = time.monotonic() + _SECONDS_BETWEEN_STARTS
 
     def is_maintained(self) -> bool:
-        try:
-            return bool(self.maintenance) and os.waitpid(self.maintenance, os.WNOHANG) == (0, 0)
-        except ChildProcessError:  # gunicorn waits for all children of the master
-            return False
+        return bool(self.maintenance) and is_running(self.maintenance)
 
-    def maintain(self, standard_input: int) -> NoReturn:
+    def maintain(self, standard_input: int) -> None:
         """In a new process: let go of what is the master's alone, and maintain."""
-        try:
-            _control_process(_PR_SET_NAME, b"maintain")
-            for number in (*self.SIGNALS, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            for owned in (*self.LISTENERS, *(worker.tmp for worker in self.WORKERS.values())):
-                owned.close()
-            os.close(self.maintenance_input)
-            os.dup2(standard_input, 0)
-            call_command("maintain", "--child")
-        except CommandError as error:
-            logger.error("%s", error)
-        except Exception:
-            logger.exception("maintenance failed")
-        finally:
-            # Never on into the master's own work.
-            os._exit(1)
+        name_process(b"maintain")
+        for number in (*self.SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for owned in (*self.LISTENERS, *(worker.tmp for worker in self.WORKERS.values())):
+            owned.close()
+        os.close(self.maintenance_input)
+        os.dup2(standard_input, 0)
+        call_command("maintain", "--child")
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if self.is_maintained():
@@ -139,9 +127,7 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
         try:
             super().halt(reason, exit_status)
         finally:
-            deadline = time.monotonic() + _SECONDS_TO_END
-            while self.is_maintained() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_while(self.is_maintained, _SECONDS_TO_END)
             with contextlib.suppress(OSError):
                 slots.clear()
 
@@ -185,11 +171,4 @@ def _after_fork(arbiter: _Supervisor, worker: Any) -> None:
     if arbiter.maintenance:
         os.close(arbiter.maintenance_input)
     # Without its master a worker would hold the port until it looks, half a minute later. Linux tells it at once.
-    _control_process(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _control_process(option: int, value: Any) -> None:
-    """Call prctl(2), where the system has it."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(option, value)
+    end_with_parent(signal.SIGTERM)

@@ -42,6 +42,8 @@ class _Entry:
         current = self.current
         if current is None or self.stale:
             return None
+        if current.state is state:
+            return current
         is_same = current.state.position == state.position and current.state.vector_identity == state.vector_identity
         return current if is_same else None
 
@@ -70,7 +72,7 @@ class ViewCache:
             state = snapshot.existing_library(library_id)
             entry = self._entry(state.key)
             cached = entry.of(state)
-            if cached is not None and cached.state == state:
+            if cached is not None and (cached.state is state or cached.state == state):
                 metrics.VIEW_LOOKUPS.add(1, "current")
                 return cached
             # Same rows, newer index files: the first reader opens them, the others need not wait.

@@ -5,8 +5,10 @@ never true. A snapshot lives on the read-only connection `snapshot`, and takes n
 not outlive its request: on SQLite the write-ahead log cannot shrink below the oldest one.
 """
 
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,7 +18,7 @@ import orjson
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.access.authentication import check_again
+from apps.access.authentication import ReadRows, check_again
 from apps.access.requests import current_principal
 from apps.engine.metrics import Metric
 from apps.libraries.dialects import SNAPSHOT_ALIAS, dialect_of
@@ -259,6 +261,33 @@ def read_rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+class _AtHand(threading.local):
+    snapshot: Snapshot | None = None
+
+
+_at_hand = _AtHand()
+
+
+@contextmanager
+def snapshot_at_hand() -> Iterator[ReadRows]:
+    """Gives what reads rows from the snapshot that this thread's next `open_snapshot` gives. It begins with the first
+    statement, and ends with the block if it was not taken. So a query learns who asks from the state that answers it.
+    """
+
+    def read(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if _at_hand.snapshot is None:
+            _at_hand.snapshot = Snapshot(connections[SNAPSHOT_ALIAS])
+        return _at_hand.snapshot.rows(sql, params)
+
+    try:
+        yield read
+    finally:
+        if _at_hand.snapshot is not None:
+            with open_snapshot():
+                pass
+
+
 def open_snapshot() -> Snapshot:
-    """A snapshot of the database as it is now, for a `with` block that ends it."""
-    return Snapshot(connections[SNAPSHOT_ALIAS])
+    """A snapshot of the database for a `with` block that ends it: as it is now, or since `snapshot_at_hand`."""
+    snapshot, _at_hand.snapshot = _at_hand.snapshot, None
+    return snapshot or Snapshot(connections[SNAPSHOT_ALIAS])

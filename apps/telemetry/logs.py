@@ -71,14 +71,17 @@ def _render_for_people(logger: Any, method: str, event: MutableMapping[str, Any]
     event["level"] = event["level"].upper()
     words = [str(event.pop(name)) for name in _FIRST if name in event]
     words += [f"{name}={_quote(value)}" for name, value in event.items()]
-    lines = [" ".join(words), *(f"    {line}" for line in exception.split("\n") if line)]
-    return "\n".join(line if line.isprintable() else _escape(line) for line in lines)
+    lines = [" ".join(words)]
+    if exception:
+        lines += [f"    {line}" for line in exception.split("\n") if line]
+    return "\n".join([line if line.isprintable() else _escape(line) for line in lines])
 
 
 def _quote(value: Any) -> str:
-    if isinstance(value, int | float):
+    # By its very type: each line passes here ten times.
+    if type(value) in (int, float, bool):
         return str(value)
-    if isinstance(value, str) and value and not _needs_quotes(value):
+    if type(value) is str and value and not _needs_quotes(value):
         return value
     try:
         return orjson.dumps(value, default=str).decode()

@@ -44,6 +44,9 @@ LOCK_SECONDS = Histogram(
     "Waits for a lock: of a write for the database and the library, of a reader for whoever opens a view.",
     "lock",
 )
+CHECKPOINT_SECONDS = Histogram(
+    "vectordb_checkpoint_seconds", "Last steps of checkpoints of SQLite's write-ahead log, for which writes wait."
+)
 
 # Embedding providers.
 EMBEDDING_CALLS = Counter(
@@ -93,6 +96,9 @@ INFO = Gauge(
 DATABASE_UP = Gauge("vectordb_database_up", "Whether the database answers.", is_shared=False)
 LIBRARIES = Gauge("vectordb_libraries", "Libraries.", is_shared=False)
 JOBS_RUNNING = Gauge("vectordb_jobs_running", "Jobs that run, or wait for their turn.", "kind", is_shared=False)
+LAST_BACKUP = Gauge(
+    "vectordb_last_backup_timestamp_seconds", "When the last backup was made, as a Unix time.", is_shared=False
+)
 DATABASE_BYTES = Gauge("vectordb_database_bytes", "Size of the database.", is_shared=False)
 WAL_BYTES = Gauge("vectordb_wal_bytes", "Size of SQLite's write-ahead log.", is_shared=False)
 DISK_FREE_BYTES = Gauge("vectordb_disk_free_bytes", "Room on the disk of the data folder.", is_shared=False)

@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
+from apps.ownership import hand_over
 from apps.telemetry import instruments, metrics
 from apps.telemetry.instruments import Instrument, Series
 
@@ -52,12 +53,16 @@ def runtime_folder() -> Path:
 
 def clear() -> None:
     """Remove from the runtime folder what processes have left that have ended; called when a server starts, and when it
-    ends."""
+    ends. What belongs to no single process stays as long as another server on the data folder uses it."""
+    is_used = False
     for path in _folder().glob("*.lock"):
         with try_lock(path) as is_locked:
             if is_locked:
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+            is_used |= not is_locked
+    if is_used:
+        return
     for path in runtime_folder().iterdir():
         if path.is_dir() and path != _folder():
             shutil.rmtree(path, ignore_errors=True)
@@ -112,7 +117,8 @@ class Slot:
                 is_told = False
             except Exception as error:
                 if not is_told:
-                    logger.warning("metrics of this process cannot be shared: %s", error, exc_info=error)
+                    is_bug = not isinstance(error, OSError)
+                    logger.warning("metrics of this process cannot be shared: %s", error, exc_info=is_bug)
                 is_told = True
             time.sleep(_SECONDS_BETWEEN_WRITES)
 
@@ -131,7 +137,7 @@ def share(role: str, refresh: Callable[[], None]) -> None:
 
 
 def flush() -> None:
-    """Share what was counted since the last write; for a process that is about to end."""
+    """Share what was counted since the last write, if that can be written."""
     if _own is not None:
         with contextlib.suppress(OSError):
             _own.write()
@@ -142,7 +148,8 @@ def collect() -> dict[str, Series]:
     too, and gauges of those that live."""
     found: dict[str, Series] = {}
     if _own is not None:
-        _own.write()
+        # Where it cannot be written, what it has of a moment ago is told.
+        flush()
     else:
         _add(found, {name: dict(series) for name, series in instruments.numbers().items()}, None)
     for path in sorted(_folder().glob("*.json")):
@@ -192,6 +199,7 @@ def try_lock(path: Path, *, is_shared: bool = False) -> Iterator[bool]:
     """Try to lock a file, which is made, while the block runs; gives False where another process has it. Several may
     have a shared lock, and processes that are forked in the block keep it."""
     with open(path, "w") as file:
+        hand_over(path)
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,10 +3,14 @@
 A document's id is the path of its file below the folder, so the same folder again changes what has changed.
 """
 
+import contextlib
+import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from pydantic import ValidationError
@@ -16,9 +20,10 @@ from apps.libraries.errors import Fault, Invalid, LibraryError
 from apps.libraries.inputs import DocumentInput
 from apps.libraries.services.documents import replace_document
 from apps.libraries.services.imports import ImportResult
-from apps.libraries.validation import fault_of
-from apps.transfer.importing import Report
+from apps.libraries.validation import faults_of
+from apps.transfer.importing import Report, refusal
 from apps.transfer.job_context import JobContext
+from apps.transfer.refusals import RefusalFile, refusal_progress
 
 # No text of this size is in a file of that one.
 _LARGEST_FILE: Final = 256 << 20
@@ -48,21 +53,31 @@ def _read_html(path: Path) -> Text:
     import trafilatura
 
     page = path.read_bytes()
-    text = trafilatura.extract(page, include_comments=False, favor_recall=True)
-    metadata = trafilatura.extract_metadata(page)
+    with _refusing("HTML"):
+        text = trafilatura.extract(page, include_comments=False, favor_recall=True)
+        metadata = trafilatura.extract_metadata(page)
     return Text((metadata.title or "") if metadata else "", text or "")
 
 
 def _read_pdf(path: Path) -> Text:
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
 
-    try:
+    with _refusing("PDF"):
         reader = PdfReader(path)
+        # Most of those that are encrypted say what may be done with them, and have an empty password.
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise ValueError("it needs a password; import a copy without one")
         title = reader.metadata.title if reader.metadata else None
         return Text(str(title or ""), "\n\n".join(page.extract_text() for page in reader.pages))
-    except (PyPdfError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"cannot be read as PDF: {error}") from None
+
+
+@contextlib.contextmanager
+def _refusing(kind: str) -> Iterator[None]:
+    """Make of what a package raises at a file, which may be anything, the reason why the file is refused."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"cannot be read as {kind}: {str(error) or type(error).__name__}") from None
 
 
 _READERS: Final[dict[str, tuple[Callable[[Path], Text], str]]] = {
@@ -77,33 +92,93 @@ _READERS: Final[dict[str, tuple[Callable[[Path], Text], str]]] = {
 SUFFIXES: Final = tuple(_READERS)
 
 
-def import_folder(job: JobContext, root: Path) -> Iterator[tuple[Report, int, int]]:
-    """Write the files below a folder, or one file, to the library of a job, each as a document; yields after each the
-    report so far, and how many of how many are done. Raises Invalid where a package is needed that is not installed,
-    NotFound for the library, and what the embedding provider raises."""
+@dataclass(frozen=True)
+class Folder:
+    """The files of a folder, by their names in the order of these; the first `done` of them a job has imported before,
+    of which it has the `report`."""
+
+    files: Sequence[tuple[str, Path]]
+    done: int
+    report: Report
+
+
+def open_folder(job: JobContext, root: Path) -> Folder:
+    """Find the files below a folder, or one file, that a job is to import: all of them again where those that it has
+    imported are not as they were, or others have come between. Raises Invalid where a package is needed that is not
+    installed."""
     base = root if root.is_dir() else root.parent
-    files = sorted(_find(root), key=lambda path: path.relative_to(base).as_posix())
-    for suffix in {path.suffix.lower() for path in files}:
+    files = sorted((path.relative_to(base).as_posix(), path) for path in _find(root))
+    for suffix in {path.suffix.lower() for _, path in files}:
         _check_installed(suffix)
-    report = Report.of(job.progress.get("report", {}))
-    last = job.progress.get("next")
-    for done, path in enumerate(files, 1):
-        name = path.relative_to(base).as_posix()
-        if last is not None and name <= last:
-            continue
+    report, last = Report.of(job.progress.get("report", {})), job.progress.get("next")
+    before = [file for file in files if last is not None and file[0] <= last]
+    if _state(before).hexdigest() == job.progress.get("state"):
+        return Folder(files, len(before), report)
+    # Each file is counted once. What it has stored of them is not stored again, so these counts go on.
+    return Folder(files, 0, Report(created=report.created, updated=report.updated))
+
+
+def import_folder(
+    job: JobContext, folder: Folder, refusals: RefusalFile | None = None
+) -> Iterator[tuple[Report, int, int]]:
+    """Write the files of a folder to the library of a job, each as a document; yields after each the report so far, and
+    how many of how many are done. Files that are refused are written to `refusals`. Raises NotFound for the library,
+    and what the embedding provider raises."""
+    report, state = folder.report, _state(folder.files[: folder.done])
+    total = len(folder.files)
+    if refusals is not None:
+        if not folder.done:
+            refusals.clear()
+        job.advance(folder.done, total, job.progress | refusal_progress(refusals, job))
+    for done, (name, path) in enumerate(folder.files[folder.done :], folder.done + 1):
+        # As it is before it is read.
+        state.update(_state_of_file(name, path))
+        progress = partial(_advance, job, done, total, {"next": name, "state": state.hexdigest()}, refusals)
         try:
-            written = _write(job.library, name, path)
-            result = ImportResult(created=written["created"], updated=written["updated"], documents=1)
-            report = report.plus(result, {})
-        except ValidationError as error:
-            faults = [fault_of(item) for item in error.errors(include_url=False, include_input=False)]
-            report = report.plus(ImportResult(), {name: faults})
+            report = _write(job.library, name, path, report, progress)
         except (ValueError, OSError, LibraryError) as error:
             if isinstance(error, LibraryError) and not error.faults:
                 raise
-            report = report.plus(ImportResult(), {name: [Fault("", str(error))]})
-        job.advance(done, len(files), {"next": name, "report": report.data()})
-        yield report, done, len(files)
+            faults = _faults_of(error)
+            report = report.plus(ImportResult(), {name: faults})
+            progress(report, [refusal(name, faults) | {"id": name}])
+        if refusals is not None:
+            refusals.keep()
+        yield report, done, total
+
+
+def _state(files: Sequence[tuple[str, Path]]) -> Any:
+    """A hash of which files there are, and of what tells that they have not changed."""
+    return hashlib.sha256(b"".join(_state_of_file(name, path) for name, path in files))
+
+
+def _state_of_file(name: str, path: Path) -> bytes:
+    try:
+        status = path.stat()
+        found = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+    except OSError:
+        found = f"{name}\0\n"
+    return found.encode(errors="surrogateescape")
+
+
+def _advance(
+    job: JobContext,
+    done: int,
+    total: int,
+    place: dict[str, str],
+    refusals: RefusalFile | None,
+    report: Report,
+    refused: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write how far a job is, with the file that it has done or refused."""
+    job.advance(done, total, {**place, "report": report.data(), **refusal_progress(refusals, job, refused)})
+
+
+def _faults_of(error: Exception) -> list[Fault]:
+    """What is wrong with a file."""
+    if isinstance(error, ValidationError):
+        return faults_of(error)
+    return [Fault("", str(error))]
 
 
 def _find(root: Path) -> Iterator[Path]:
@@ -127,7 +202,8 @@ def _check_installed(suffix: str) -> None:
         raise Invalid(f"Files of the kind {suffix} need the Python package {package}. Install it: {command}")
 
 
-def _write(library_id: str, name: str, path: Path) -> dict[str, int]:
+def _write(library_id: str, name: str, path: Path, report: Report, save: Callable[[Report], None]) -> Report:
+    """Write a file; return the report with what became of it, which is saved in the same transaction."""
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"has more than {_LARGEST_FILE} bytes")
     title, text = _READERS[path.suffix.lower()][0](path)
@@ -137,5 +213,15 @@ def _write(library_id: str, name: str, path: Path) -> dict[str, int]:
     document = DocumentInput.model_validate(
         {"id": name, "title": title[: settings.LIMITS.text_bytes // 4], "source": name, "text": text}
     )
-    data, _ = replace_document(library_id=library_id, document_id=name, document=document)
-    return data
+
+    def with_result(written: dict[str, Any]) -> Report:
+        result = ImportResult(created=written["created"], updated=written["updated"], documents=1)
+        return report.plus(result, {})
+
+    data, _ = replace_document(
+        library_id=library_id,
+        document_id=name,
+        document=document,
+        before_commit=lambda written: save(with_result(written)),
+    )
+    return with_result(data)

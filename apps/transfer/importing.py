@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,12 +16,13 @@ from apps.libraries.inputs import Embedding, LibraryCreate, LibraryUpdate
 from apps.libraries.models import Library
 from apps.libraries.services.imports import ImportResult, import_rows
 from apps.libraries.services.libraries import create_library, update_library
-from apps.libraries.validation import fault_of
+from apps.libraries.validation import faults_of
 from apps.transfer.rows import Batch, LibraryData, Source
 
 # How many refused rows a report has; it counts all of them.
 MOST_REFUSALS: Final = 100
 _PLACE = re.compile(r"/(documents|chunks)/(\d+)(/.*)?")
+_NUMBER = re.compile("[0-9]+")
 _Row = TypeVar("_Row", ChunkImport, DocumentImport)
 
 
@@ -49,9 +50,7 @@ class Report:
     def plus(self, result: ImportResult, refused: Mapping[str, Sequence[Fault]]) -> Self:
         """The report with what became of another batch."""
         room = MOST_REFUSALS - len(self.refusals)
-        listed = [
-            {"at": at, "errors": [fault._asdict() for fault in faults]} for at, faults in list(refused.items())[:room]
-        ]
+        listed = [refusal(at, faults) for at, faults in list(refused.items())[:room]]
         return replace(
             self,
             created=self.created + result.created,
@@ -63,6 +62,14 @@ class Report:
         )
 
 
+def refusal(at: str, faults: Sequence[Fault]) -> dict[str, Any]:
+    """A refused row as reports have it."""
+    return {"at": at, "errors": [fault._asdict() for fault in faults]}
+
+
+Save: TypeAlias = Callable[[Report, Batch, Mapping[str, Sequence[Fault]]], None]
+
+
 def open_library(library_id: str, library: LibraryData, *, create: bool) -> Library:
     """The library that rows are to be written to; made by `library`, what is known of it where they come from, if
     `create` says so and it does not exist. Raises NotFound, Invalid, and ModelMismatch where the rows cannot be those
@@ -72,17 +79,22 @@ def open_library(library_id: str, library: LibraryData, *, create: bool) -> Libr
     except NotFound:
         if not create:
             raise
-        try:
-            make = LibraryCreate.model_validate({"name": library_id, **_known(library), "id": library_id})
-        except ValidationError as error:
-            faults = [fault_of(item) for item in error.errors(include_url=False, include_input=False)]
-            raise Invalid("The library cannot be made as the file has it.", faults) from None
-        return create_library(create=make)
+        return make_library(library_id, library)
     _check_fit(row, library)
     if row.takes_model and (embedding := library.get("embedding")):
         bind = LibraryUpdate(embedding=Embedding.model_validate(embedding))
         return update_library(library_id=library_id, update=bind)
     return row
+
+
+def make_library(library_id: str, library: LibraryData) -> Library:
+    """Make the library of rows by what is known of it where they come from. Raises Invalid, Conflict where there is
+    one."""
+    try:
+        make = LibraryCreate.model_validate({"name": library_id, **_known(library), "id": library_id})
+    except ValidationError as error:
+        raise Invalid("The library cannot be made as the file has it.", faults_of(error)) from None
+    return create_library(create=make)
 
 
 def _known(library: LibraryData) -> dict[str, Any]:
@@ -112,12 +124,13 @@ def import_source(
     source: Source,
     mode: Mode = "upsert",
     report: Report | None = None,
-    save: Callable[[Report, Batch], None] = lambda *_: None,
+    save: Save = lambda *_: None,
 ) -> Iterator[tuple[Report, Batch]]:
     """Write the rows of `source`; yields after each batch what became of all so far, and the batch.
 
     What cannot be stored is left out and reported. `save` is called in the transaction of each batch, with the report
-    as it is then: who keeps it, with the batch's `next`, goes on from there after a crash, and nothing is stored twice.
+    as it is then, the batch, and what was refused of it, by places in their order: who keeps the report, with the
+    batch's `next`, goes on from there after a crash, and nothing is stored twice.
     Raises NotFound, ModelMismatch, Invalid where no vector of the first batch fits the library, and what the source and
     the embedding provider raise.
     """
@@ -159,7 +172,7 @@ def _ahead(items: Iterator[_Parsed]) -> Iterator[_Parsed]:
 class _Writer:
     library_id: str
     mode: Mode
-    save: Callable[[Report, Batch], None]
+    save: Save
 
     def batch(self, parsed: _Parsed, report: Report, is_first: bool) -> Report:
         """Write what can be stored of a batch; return the report with what became of it."""
@@ -189,12 +202,12 @@ class _Writer:
         # Rows whose id comes again in the batch.
         doubles = chunk_count - len(chunks)
         twice = ImportResult(updated=doubles) if self.mode == "upsert" else ImportResult(left=doubles)
-        after = report
+        after, faults = report, _in_order(faults, batch)
 
         def before_commit(result: ImportResult) -> None:
             nonlocal after
             after = report.plus(result + twice, faults)
-            self.save(after, batch)
+            self.save(after, batch, faults)
 
         import_rows(
             library_id=self.library_id,
@@ -207,12 +220,34 @@ class _Writer:
 
     def _distinct(self, rows: Mapping[str, _Row]) -> dict[str, _Row]:
         """One row of each id: the last one where rows replace others, else the first."""
+        if len({row.id for row in rows.values()}) == len(rows):
+            return dict(rows)
         by_id: dict[str, str] = {}
         for at, row in rows.items():
             if self.mode == "upsert" or row.id not in by_id:
                 by_id[row.id] = at
         chosen = set(by_id.values())
         return {at: row for at, row in rows.items() if at in chosen}
+
+
+def _in_order(faults: Mapping[str, Sequence[Fault]], batch: Batch) -> dict[str, Sequence[Fault]]:
+    """The faults in the order of their places: by what is counted there, such as lines of a file, and by numbers."""
+    if not faults:
+        return {}
+    counted: dict[str, int] = {}
+    for at in (*batch.documents, *batch.chunks, *batch.refused):
+        counted.setdefault(_split_place(at)[0], len(counted))
+
+    def order(at: str) -> tuple[int, int]:
+        what, number = _split_place(at)
+        return counted[what], number
+
+    return dict(sorted(faults.items(), key=lambda item: order(item[0])))
+
+
+def _split_place(at: str) -> tuple[str, int]:
+    found = _NUMBER.search(at)
+    return (at, 0) if found is None else (at[: found.start()], int(found[0]))
 
 
 def _faults_by_place(

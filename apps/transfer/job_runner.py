@@ -13,13 +13,13 @@ from django.utils.module_loading import import_string
 
 from apps.access.requests import SERVER, Principal, current_principal
 from apps.embeddings.errors import EmbeddingError
-from apps.libraries.dialects import Failure, database_name, failure_of, frees_room, note_if_damaged
+from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError
 from apps.transfer.errors import TransferError
 from apps.transfer.job_context import JobCancelled, JobContext, JobStopped
 from apps.transfer.job_kinds import JOB_KINDS
-from apps.transfer.jobs import delete_files_of_ended_jobs, end_job, waiting_jobs
+from apps.transfer.jobs import delete_files_of_ended_jobs, end_job, fail_job, waiting_jobs
 from apps.transfer.models import Job
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
     its row cannot be written."""
     if job.attempts >= MAX_ATTEMPTS:
         error = f"It was begun {MAX_ATTEMPTS} times and got no further; the server's log may say why."
-        frees_room(end_job)(job, Job.State.FAILED, error=error)
+        fail_job(job, error)
         logger.warning("job %s failed: %s", job, error)
         return True
     # One that takes its process with it has been counted before.
@@ -89,14 +89,12 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
         if isinstance(error, DatabaseError) and failure_of(error) in _MAY_PASS:
             logger.warning("job %s is tried again: %s (%s)", job, error, database_name())
             return False
-        # What an import has reported by then.
-        found = context.progress.get("report", {})
-        frees_room(end_job)(job, Job.State.FAILED, error=_sentence_of(error), result=found)
+        fail_job(job, _sentence_of(error))
         note_if_damaged(error)
         is_bug = not isinstance(error, _TOLD)
         logger.warning("job %s failed: %s", job, error, exc_info=error if is_bug else None)
     else:
-        end_job(job, Job.State.DONE, result=result)
+        end_job(job, Job.State.DONE, result=result or {})
     finally:
         current_principal.reset(before)
     delete_files_of_ended_jobs()

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,14 @@ from apps.access.requests import SERVER, current_principal
 from apps.libraries.chunk_fields import timestamp
 from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, NotFound
+from apps.libraries.models import Library
+from apps.libraries.services.libraries import delete_locked_library
+from apps.libraries.services.sql import lock_library
+from apps.ownership import hand_over
 from apps.telemetry import metrics
+from apps.transfer.job_context import deleted_library
 from apps.transfer.job_kinds import JOB_KINDS
+from apps.transfer.job_news import tell_of_job
 from apps.transfer.models import Job, new_job_id
 
 _FOLDER_ID_FILE = "folder_id"
@@ -35,23 +41,35 @@ _SECONDS_OF_UPLOADS = 24 * 3600
 
 
 def create_job(
-    *, kind: str, library: str = "", params: dict[str, Any] | None = None, total: int | None = None, job_id: str = ""
+    *,
+    kind: str,
+    library: str = "",
+    library_uid: str = "",
+    made_library: bool = False,
+    params: dict[str, Any] | None = None,
+    total: int | None = None,
+    job_id: str = "",
+    folder: str | None = None,
 ) -> Job:
-    """Make a job of a kind of `JOB_KINDS`, which the maintenance process of this data folder runs. `job_id` is one of
-    `new_job_id`, for whoever has put files into `job_folder` before."""
+    """Make a job of a kind of `JOB_KINDS`, which the maintenance process of this data folder runs; with an empty
+    `folder`, one that a command runs. `job_id` is one of `new_job_id`, for whoever has put files into `job_folder`
+    before."""
     principal = current_principal.get()
     with transaction.atomic():
         job = Job.objects.create(
             public_id=job_id or new_job_id(),
             kind=kind,
             library=library,
+            library_uid=library_uid,
+            made_library=made_library,
             params=params or {},
             total=total,
-            folder=folder_id(),
+            folder=folder_id() if folder is None else folder,
             key_id=principal.key_id,
             name="" if principal is SERVER else principal.name,
         )
         record_change("create_job", library=library, target=f"{kind} {job.public_id}")
+        transaction.on_commit(tell_of_job)
     return job
 
 
@@ -91,15 +109,56 @@ def cancel_job(*, job_id: str) -> None:
 
 
 def end_job(job: Job, state: str, *, error: str = "", result: dict[str, Any] | None = None) -> bool:
-    """Set the last state of a running job; return False where it has ended already."""
+    """Set the last state of a running job; return False where it has ended already. Without a `result`, it is what the
+    job has reported by then."""
     # How far it is was last written a while ago.
     done = Coalesce("total", "done") if state == Job.State.DONE else F("done")
-    ended = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING).update(
-        state=state, done=done, error=error, result=result or {}, ended_at=timezone.now()
-    )
+    row = Job.objects.filter(pk=job.pk)
+    with transaction.atomic():
+        ended = row.filter(state=Job.State.RUNNING).update(
+            state=state, done=done, error=error, result=result or {}, ended_at=timezone.now()
+        )
+        if ended and result is None:
+            # Read once no step can write it any more.
+            row.update(result=row.values_list("progress", flat=True).get().get("report", {}))
     if ended:
         transaction.on_commit(lambda: metrics.JOBS_ENDED.add(1, job.kind, str(state)))
     return bool(ended)
+
+
+@frees_room
+@transaction.atomic
+def fail_job(job: Job, error: str) -> None:
+    """End a job as failed. The library that it has made is deleted, unless there is something in it, or another job is
+    to write to it."""
+    library = _lock_made_library(job)
+    if library is None:
+        end_job(job, Job.State.FAILED, error=error)
+        return
+    told = f"{error} The library {library.public_id!r}, which the job had made, was deleted: it was empty."
+    if end_job(job, Job.State.FAILED, error=told):
+        delete_locked_library(library)
+
+
+def _lock_made_library(job: Job) -> Library | None:
+    # Its row may have been read before the library was made.
+    uid = Job.objects.filter(pk=job.pk, made_library=True).values_list("library_uid", flat=True).first()
+    library = Library.objects.filter(uid=uid).first()
+    if library is None:
+        return None
+    with contextlib.suppress(NotFound):
+        # Before the job's row, as a deletion does.
+        library = lock_library(key=library.pk)
+        others = Job.objects.filter(library_uid=uid, state=Job.State.RUNNING).exclude(pk=job.pk)
+        if not (library.documents.exists() or library.chunks.exists() or others.exists()):
+            return library
+    return None
+
+
+def end_jobs_of_library(library: Library) -> None:
+    """End the jobs that write to a library, in the transaction that deletes it."""
+    for job in Job.objects.filter(library_uid=library.uid, state=Job.State.RUNNING):
+        end_job(job, Job.State.FAILED, error=deleted_library(library.public_id))
 
 
 def waiting_jobs() -> QuerySet[Job]:
@@ -113,6 +172,13 @@ def count_running_jobs(using: str) -> dict[tuple[str, ...], float]:
     return {(kind,): 0.0 for kind in JOB_KINDS} | {(kind,): float(n) for kind, n in running.annotate(n=Count("*"))}
 
 
+def time_of_last_backup(using: str) -> datetime | None:
+    """Return when the last backup was made of those whose jobs are known, read from the connection `using`."""
+    made = Job.objects.using(using).filter(kind="backup", state=Job.State.DONE)
+    last: datetime | None = made.aggregate(last=Max("ended_at"))["last"]
+    return last
+
+
 def prepare_metrics() -> None:
     """Let the counts of jobs begin at 0 in this process: who watches for a first failure sees a change."""
     for kind in JOB_KINDS:
@@ -123,11 +189,11 @@ def prepare_metrics() -> None:
 @frees_room
 def delete_old_jobs() -> None:
     """Delete jobs that ended longer ago than the setting says, and the files of all that have ended. The last of each
-    kind that was done stays: a schedule goes by it."""
+    kind that a server has done stays: a schedule goes by it."""
     if settings.JOB_DAYS:
         oldest_kept = timezone.now() - timedelta(days=settings.JOB_DAYS)
         old = Job.objects.filter(ended_at__lt=oldest_kept).exclude(state=Job.State.RUNNING)
-        done = Job.objects.filter(state=Job.State.DONE).order_by().values("kind")
+        done = Job.objects.filter(state=Job.State.DONE).exclude(folder="").order_by().values("kind")
         old.exclude(pk__in=[pk for _, pk in done.annotate(last=Max("pk")).values_list("kind", "last")]).delete()
     delete_files_of_ended_jobs()
 
@@ -178,6 +244,7 @@ def folder_id() -> str:
         draft.write(secrets.token_hex(8))
         draft.flush()
         os.fsync(draft.fileno())
+        hand_over(Path(draft.name))
         with contextlib.suppress(FileExistsError):
             os.link(draft.name, path)
     return path.read_text().strip()

@@ -2,10 +2,11 @@
 goes on where it was cut off."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
 
 from django.utils.module_loading import import_string
 
@@ -13,12 +14,12 @@ from apps.engine.metrics import Metric
 from apps.libraries.errors import NotFound
 from apps.libraries.ids import LIBRARY_RULE, is_library_id, is_visible
 from apps.libraries.imported import Mode
+from apps.libraries.models import Chunk
 from apps.libraries.selectors import library_row
-from apps.transfer.command_jobs import sole_runner
+from apps.transfer.command_jobs import find_command_job, running_command
 from apps.transfer.errors import TransferError
 from apps.transfer.importing import Report, import_source, open_library
 from apps.transfer.job_context import JobContext
-from apps.transfer.jobs import create_job, end_job
 from apps.transfer.models import Job
 from apps.transfer.rows import BYTES_PER_BATCH, ROWS_PER_BATCH, Batch, LibraryData, Source
 from apps.transfer.sources import SOURCES
@@ -105,64 +106,79 @@ def plan(
 
 def find_job(plan: Plan) -> Job | None:
     """Return the job of the same migration that has not ended, if there is one."""
-    jobs = Job.objects.filter(kind=KIND, library=plan.library_id, state=Job.State.RUNNING)
-    return next((job for job in jobs.order_by("-pk") if job.params == plan.params), None)
+    return find_command_job(KIND, plan.library_id, plan.params)
 
 
-@contextlib.contextmanager
-def running_job(plan: Plan, *, restart: bool = False) -> Iterator[Job]:
-    """The job of a migration, made where there is none to go on with, or with `restart`; nobody else runs it in the
-    block. Raises TransferError where somebody does."""
-    job = find_job(plan)
-    if job is not None and restart:
-        end_job(job, Job.State.CANCELLED)
-        job = None
-    if job is None:
-        job = create_job(kind=KIND, library=plan.library_id, params=plan.params, total=plan.collection.count)
-    with sole_runner(job):
-        yield job
+def running_migration(plan: Plan, *, restart: bool = False) -> AbstractContextManager[JobContext]:
+    """The job of a migration in the block, as `running_command` gives it."""
+    return running_command(KIND, plan.library_id, plan.params, total=plan.collection.count, restart=restart)
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What became of a collection: how many rows were `read`, the report on them, the keys of some that are stored, and
+    how many chunks that do not expire the library had `before`."""
+
+    read: int = 0
+    report: Report = field(default_factory=Report)
+    sample: Sequence[str] = ()
+    before: int = 0
+
+    @classmethod
+    def of(cls, progress: Mapping[str, Any]) -> Self:
+        """What the progress of a job says."""
+        report = Report.of(progress.get("report", {}))
+        return cls(progress.get("done", 0), report, progress.get("sample", []), progress.get("before", 0))
 
 
 def migrate(
-    plan: Plan, job: Job, *, mode: Mode = "upsert", sample: int = 100, show: Callable[[int], None] = lambda _: None
-) -> tuple[Report, list[str]]:
-    """Read what is left of a collection into its library; return what became of all rows, and the keys of some of them,
-    at most `sample`. `show` is told how many rows have been read after each batch.
+    plan: Plan,
+    job: JobContext,
+    *,
+    mode: Mode = "upsert",
+    sample: int = 100,
+    show: Callable[[int], None] = lambda _: None,
+) -> Migrated:
+    """Read what is left of a collection into its library; return what became of all rows, with a sample of at most
+    `sample`. `show` is told how many rows have been read after each batch.
 
     Raises TransferError, JobCancelled, and as `open_library` and `import_source` do.
     """
-    open_library(plan.library_id, plan.library, create=True)
-    context = JobContext(job)
-    progress = context.progress
-    report = Report.of(progress.get("report", {}))
-    keys: list[str] = progress.get("sample", [])
-    done = progress.get("done", 0)
-    if progress.get("is_read"):
-        return report, keys
-    pages = _Pages(plan, progress.get("next"), done, keys, sample)
+    job.bind(open_library(plan.library_id, plan.library, create=True))
+    so_far = Migrated.of(job.progress)
+    if job.progress.get("is_read"):
+        return so_far
+    if not job.progress:
+        so_far = replace(so_far, before=count_lasting_chunks(plan.library_id))
+    pages = _Pages(plan, job.progress.get("next"), so_far.read)
 
-    def save(report: Report, batch: Batch) -> None:
-        after = {"next": batch.next, "done": batch.done, "is_read": batch.next is None}
-        context.advance(
-            batch.done, plan.collection.count, after | {"report": report.data(), "sample": pages.samples[batch.done]}
-        )
+    def save(report: Report, batch: Batch, refused: Container[str]) -> None:
+        nonlocal so_far
+        stored = (key for place, key in pages.keys.items() if place not in refused)
+        keys = smallest([*so_far.sample, *stored], sample)
+        after = {"next": batch.next, "done": batch.done, "is_read": batch.next is None, "before": so_far.before}
+        job.advance(batch.done, plan.collection.count, after | {"report": report.data(), "sample": keys})
+        so_far = Migrated(batch.done, report, keys, so_far.before)
 
-    source = Source(plan.library, iter(pages))
-    written = import_source(library_id=plan.library_id, source=source, mode=mode, report=report, save=save)
-    for so_far, batch in written:
-        report, keys = so_far, pages.samples.pop(batch.done)
+    source, report = Source(plan.library, iter(pages)), so_far.report
+    for _, batch in import_source(library_id=plan.library_id, source=source, mode=mode, report=report, save=save):
         show(batch.done)
-    return report, keys
+    return so_far
+
+
+def count_lasting_chunks(library_id: str) -> int:
+    """The number of a library's chunks that do not expire, as none does that is migrated."""
+    return Chunk.objects.filter(library=library_row(library_id), expires_at=None).count()
 
 
 class _Pages:
     """Batches of a collection's rows behind `after`, the next one read while one is stored; `done` rows are before
-    them, of which `keys` are a sample."""
+    them."""
 
-    def __init__(self, plan: Plan, after: Any, done: int, keys: list[str], sample: int) -> None:
-        self._plan, self._after, self._done, self._keys, self._sample = plan, after, done, keys, sample
-        # The sample of all rows so far, by their number.
-        self.samples: dict[int, list[str]] = {}
+    def __init__(self, plan: Plan, after: Any, done: int) -> None:
+        self._plan, self._after, self._done = plan, after, done
+        # Of the last batch, by the rows' places.
+        self.keys: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         source, name, limit = self._plan.source, self._plan.collection.name, self._plan.rows_per_page
@@ -174,9 +190,8 @@ class _Pages:
                 if page.next is not None:
                     reading = pool.submit(source.page, name, page.next, limit)
                 first, self._done = self._done, self._done + len(page.rows)
-                self._keys = smallest([*self._keys, *(row.key for row in page.rows)], self._sample)
-                self.samples[self._done] = self._keys
-                chunks = {f"row {first + i + 1} ({row.key})": chunk_of(row) for i, row in enumerate(page.rows)}
+                self.keys = {f"row {first + i + 1} ({row.key})": row.key for i, row in enumerate(page.rows)}
+                chunks = {place: chunk_of(row) for place, row in zip(self.keys, page.rows, strict=True)}
                 yield Batch(chunks=chunks, next=page.next, done=self._done)
                 if page.next is None:
                     return

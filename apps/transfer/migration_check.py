@@ -10,12 +10,11 @@ import orjson
 
 from apps.engine.vectors import Float32
 from apps.libraries.chunk_fields import Shown
-from apps.libraries.selectors import count_chunks, library_row
+from apps.libraries.selectors import library_row
 from apps.search.query.service import query_batch
 from apps.search.query.spec import QuerySpec
 from apps.search.reading import get_chunks
-from apps.transfer.importing import Report
-from apps.transfer.migrating import Plan, source_errors
+from apps.transfer.migrating import Migrated, Plan, count_lasting_chunks, source_errors
 from apps.transfer.rows import ChunkData
 from apps.transfer.sources.chunks import chunk_id_of, chunk_of
 
@@ -51,18 +50,15 @@ class Comparison:
             self.differences.append(difference)
 
 
-def compare(plan: Plan, report: Report, keys: Sequence[str]) -> Comparison:
-    """Compare what `report` tells and the rows of `keys` with the source as it is now."""
+def compare(plan: Plan, migrated: Migrated) -> Comparison:
+    """Compare what became of a collection with the source as it is now."""
     found = Comparison()
     with source_errors(plan.source.place):
         count = plan.source.collection(plan.collection.name).count
-    read = report.created + report.updated + report.left + report.refused
-    if count != read:
-        found.note(f"The source has {count} rows, and {read} were read")
-    stored = count_chunks(library_id=plan.library_id)
-    if stored < report.created:
-        found.note(f"{report.created} chunks were made, and the library has {stored}")
-    vectors = [vector for some in _parts(keys) for vector in _compare_rows(plan, report, some, found)]
+    if count != migrated.read:
+        found.note(f"The source has {count} rows, and {migrated.read} were read")
+    _compare_counts(migrated, count_lasting_chunks(plan.library_id), found)
+    vectors = [vector for some in _parts(migrated.sample) for vector in _compare_rows(plan, some, found)]
     # Between two rows, so that neither is the obvious answer.
     between = [(one + other) / 2 for one, other in zip(vectors, vectors[1:] + vectors[:1], strict=True)]
     for queries in _parts([one for one in between if np.any(one)]):
@@ -70,22 +66,35 @@ def compare(plan: Plan, report: Report, keys: Sequence[str]) -> Comparison:
     return found
 
 
+def _compare_counts(migrated: Migrated, stored: int, found: Comparison) -> None:
+    """Compare what was read with the report, and with how many chunks the library has."""
+    report = migrated.report
+    told = report.created + report.updated + report.left + report.refused
+    if told != migrated.read:
+        found.note(f"{migrated.read} rows were read, and the report tells of {told}")
+    # Where there were chunks before, only those that are new can be counted.
+    expected = migrated.before + report.created if migrated.before else migrated.read - report.refused
+    if stored < expected:
+        found.note(
+            f"The library had {migrated.before} chunks, {migrated.read} rows were read, of which {report.created} were "
+            f"made and {report.refused} refused, and it has {stored} chunks: rows of one id are one chunk, or some are "
+            "lost"
+        )
+
+
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (items[start : start + _AT_A_TIME] for start in range(0, len(items), _AT_A_TIME))
 
 
-def _compare_rows(plan: Plan, report: Report, keys: Sequence[str], found: Comparison) -> list[Float32]:
+def _compare_rows(plan: Plan, keys: Sequence[str], found: Comparison) -> list[Float32]:
     """Compare rows; return the vectors of those that are the same."""
     with source_errors(plan.source.place):
         chunks = [chunk_of(row) for row in plan.source.fetch(plan.collection.name, keys)]
     stored = _stored(plan, [chunk["id"] for chunk in chunks])
     vectors = []
     for chunk in chunks:
-        item = stored.get(chunk["id"])
-        if item is None and report.refused:
-            continue
         found.rows += 1
-        if difference := _difference(chunk, item):
+        if difference := _difference(chunk, stored.get(chunk["id"])):
             found.note(f"{chunk['id']}: {difference}")
         elif isinstance(vector := chunk["embedding"], np.ndarray):
             vectors.append(vector)

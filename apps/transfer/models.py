@@ -32,6 +32,10 @@ class Job(models.Model):
     kind = models.CharField(max_length=32)
     # The id of the library that it works on; empty where it is of all.
     library = models.CharField(max_length=128, blank=True, default="")
+    # The `uid` of the library that it writes to, once that is known: it never writes to another one of that id.
+    library_uid = models.CharField(max_length=32, blank=True, default="")
+    # Whether it made that library.
+    made_library = models.BooleanField(default=False)
     # What it was asked for; no secrets.
     params = ExactJSONField(default=dict)
     # The folder of data whose server does it: files that it needs are there.

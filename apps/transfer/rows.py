@@ -79,6 +79,11 @@ class Batch:
     next: Any = None
     done: int = 0
 
+    @property
+    def row_count(self) -> int:
+        """How many rows there are, with those that are none."""
+        return len(self.documents) + len(self.chunks) + len(self.refused)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -7,7 +7,7 @@ page has follows from how large those before were.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -26,7 +26,10 @@ _BYTES_PER_PAGE: Final = 1 << 20
 # The most by which a page has more rows than the one before, as a factor.
 _GROWTH: Final = 4
 
-_VECTOR = """(SELECT {} FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
+# Whether there is one is looked up in the table's key, without reading it.
+_HAS_VECTOR = """(SELECT 1 FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
+                  AND embedding.generation = %s)"""
+_VECTOR = """(SELECT vector FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
               AND embedding.generation = %s AND length(embedding.vector) = %s)"""
 # As texts on SQLite: in a column of its own, each would be made a time first.
 _TIMES = "coalesce({0}.expires_at, null), coalesce({0}.created_at, null), coalesce({0}.updated_at, null)"
@@ -36,22 +39,23 @@ _CHUNKS = f"""
     FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
     WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
     ORDER BY chunk.id LIMIT %s"""
+# A page as one row: to take each vector out of its own would cost as much again.
 _VECTORS = f"""
-    SELECT chunk.id, embedding.vector
-    FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
-    JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id
-        AND embedding.generation = %s AND length(embedding.vector) = %s
-    WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
-    ORDER BY chunk.id LIMIT %s"""
-_DOCUMENTS = f"""
+    SELECT count(*), max(id), {{joined}} FROM (
+        SELECT chunk.id AS id, embedding.vector AS vector
+        FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
+        JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id
+            AND embedding.generation = %s AND length(embedding.vector) = %s
+        WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
+        ORDER BY chunk.id LIMIT %s) AS found"""
+_DOCUMENT = f"""
     SELECT document.id, document.public_id, document.title, document.source, {{metadata}},
            {_TIMES.format("document")}
     FROM vectordb_document AS document
-    WHERE document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE{{more}}
+    WHERE """
+_DOCUMENTS = f"""
+    {_DOCUMENT}document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE{{more}}
     ORDER BY document.id LIMIT %s"""
-
-
-_DOCUMENT = f", document.title, document.source, {{metadata}}, {_TIMES.format('document')}"
 _HAS_NO_CHUNK = """
     AND NOT EXISTS (SELECT 1 FROM vectordb_chunk AS chunk WHERE chunk.document_id = document.id
                     AND (chunk.expires_at <= %s) IS NOT TRUE)"""
@@ -71,20 +75,10 @@ class DocumentRow(NamedTuple):
     updated_at: Any
 
 
-class ChunkRow(NamedTuple):
-    """A chunk; `vector` is its float32 values, 1 where only its presence was asked for, None where it has none."""
-
-    key: int
-    id: str
-    document_id: str | None
-    position: int | None
-    text: str
-    embed_text: str | None
-    metadata: str
-    expires_at: Any
-    created_at: Any
-    updated_at: Any
-    vector: Any
+# A chunk: its key, id, document's id, position, text, embed_text, metadata as JSON text; expires_at, created_at and
+# updated_at as the driver has them; and its vector as float32 values, 1 where only its presence was asked for, None
+# where it has none. No class: to make it would take as long as to write the row.
+ChunkRow: TypeAlias = tuple[Any, ...]
 
 
 @dataclass
@@ -126,32 +120,41 @@ class StoredLibrary:
 
     def chunks(self, *, with_vectors: bool) -> Iterator[list[ChunkRow]]:
         """All chunks in order of creation; `with_vectors`, or only with whether they have one."""
-        for page in self._chunks("", with_vectors):
-            yield [ChunkRow._make(row) for row in page]
+        return self._chunks("", with_vectors)
 
-    def chunks_with_documents(self) -> Iterator[list[tuple[Any, ...]]]:
-        """All chunks in order of creation: the columns of ChunkRow, and behind them those of the document from its
-        title on, as in DocumentRow, null for none."""
-        return self._chunks(_DOCUMENT.format(metadata=self.snapshot.dialect.json_text("document.metadata")), True)
+    def chunks_with_documents(self) -> Iterator[tuple[list[tuple[Any, ...]], dict[int, DocumentRow]]]:
+        """All chunks in order of creation: a ChunkRow, and behind it the key of its document or null; and the documents
+        of these chunks by their keys."""
+        metadata = self.snapshot.dialect.json_text("document.metadata")
+        for page in self._chunks(", document.id", True):
+            keys = sorted({row[-1] for row in page} - {None})
+            marks = ", ".join(["%s"] * len(keys)) or "null"
+            rows = self.snapshot.rows(f"{_DOCUMENT}document.id IN ({marks})".format(metadata=metadata), keys)
+            yield page, {row[0]: DocumentRow._make(row) for row in rows}
 
     def _chunks(self, more: str, with_vectors: bool) -> Iterator[list[tuple[Any, ...]]]:
-        vector = _VECTOR.format("vector" if with_vectors else "1")
+        vector = _VECTOR if with_vectors else _HAS_VECTOR
         sql = _CHUNKS.format(metadata=self.snapshot.dialect.json_text("chunk.metadata"), vector=vector, more=more)
-        row_bytes = self.dimension * DTYPE.itemsize if with_vectors else 0
-        params = [*self._of_vectors, self._state.key]
+        row_bytes = self._vector_bytes if with_vectors else 0
+        params = [self._state.generation, *([row_bytes] if with_vectors else []), self._state.key]
         for page in self._pages(sql, params, [self.snapshot.moment] * 2, texts=(4, 6), row_bytes=row_bytes):
             self.read += len(page)
             yield page
 
     def vectors(self) -> Iterator[bytes]:
-        """The vectors of those chunks that have one, in the same order, many at a time."""
-        params, row_bytes = [*self._of_vectors, self._state.key], self.dimension * DTYPE.itemsize
-        for page in self._pages(_VECTORS, params, [self.snapshot.moment] * 2, row_bytes=row_bytes):
-            yield b"".join([row[1] for row in page])
+        """The vectors of those chunks that have one, in the same order, many at a time. A vector of another length than
+        the library's, which no service writes, is left out."""
+        sql = _VECTORS.format(joined=self.snapshot.dialect.join_bytes("vector"))
+        most = max(1, _BYTES_PER_PAGE // max(1, self._vector_bytes))
+        after, count, moment = _BELOW_ALL_KEYS, most, self.snapshot.moment
+        while count == most:
+            params = [self._state.generation, self._vector_bytes, self._state.key, after, moment, moment, most]
+            [(count, after, vectors)] = self.snapshot.rows(sql, params)
+            yield vectors or b""
 
     @property
-    def _of_vectors(self) -> list[int]:
-        return [self._state.generation, self.dimension * DTYPE.itemsize]
+    def _vector_bytes(self) -> int:
+        return self.dimension * DTYPE.itemsize
 
     def _pages(
         self, sql: str, before: list[Any], behind: list[Any], *, texts: Sequence[int] = (), row_bytes: int = 0
@@ -183,14 +186,15 @@ def document_data(row: DocumentRow) -> dict[str, Any]:
 
 def chunk_data(row: ChunkRow) -> dict[str, Any]:
     """A chunk as it travels, its metadata in a form that only orjson takes; without its vector."""
+    _, id, document_id, position, text, embed_text, metadata, expires_at, created_at, updated_at, _ = row
     return {
-        "id": row.id,
-        "document_id": row.document_id,
-        "position": row.position,
-        "text": row.text,
-        "embed_text": row.embed_text,
-        "metadata": orjson.Fragment(row.metadata),
-        "expires_at": stored_timestamp(row.expires_at),
-        "created_at": stored_timestamp(row.created_at),
-        "updated_at": stored_timestamp(row.updated_at),
+        "id": id,
+        "document_id": document_id,
+        "position": position,
+        "text": text,
+        "embed_text": embed_text,
+        "metadata": orjson.Fragment(metadata),
+        "expires_at": stored_timestamp(expires_at),
+        "created_at": stored_timestamp(created_at),
+        "updated_at": stored_timestamp(updated_at),
     }

@@ -72,7 +72,7 @@ def test_what_fails_is_told_to_the_agent_and_on_the_error_output(server: Server)
     ping, note = b'{"jsonrpc":"2.0","id":7,"method":"ping"}', b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
     answers, said = run([ping, note], VECTORDB_URL="http://127.0.0.1:9")
     assert [one["id"] for one in answers] == [7]
-    assert "No answer from http://127.0.0.1:9" in answers[0]["error"]["message"]
+    assert answers[0]["error"]["message"].startswith("POST http://127.0.0.1:9/mcp: ")
     assert "VECTORDB_URL says where it is." in said
     answers, said = run([ping], VECTORDB_URL=server.url, VECTORDB_API_KEY="wrong")
     assert "no key of this server" in answers[0]["error"]["message"]

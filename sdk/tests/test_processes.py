@@ -1,11 +1,14 @@
 """Threads, children and interrupts."""
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,11 +49,117 @@ def test_a_child_makes_connections_of_its_own(library: Library) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_an_export_to_a_full_disk_leaves_nothing(library: Library, tmp_path: Path) -> None:
+    library.upsert([{"id": "a", "vector": [1, 2, 3]}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            library.export(tmp_path / "a.jsonl")
+        assert os.listdir(tmp_path) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_closed_client_says_so(client: Client) -> None:
     other = Client(client.url)
     other.close()
     with pytest.raises(VectorDBError, match="closed"):
         other.health()
+
+
+LOCAL = """
+import os, sys, threading
+from vectordb_client import Client, VectorDBError
+
+with Client.local(sys.argv[1]) as client:
+    library = client.libraries.create("a", dimension=2)
+    library.upload({"id": str(number), "text": "x" * 2000, "vector": [number, 1]} for number in range(1000))
+    child = os.fork()
+    if not child:
+        try:
+            library.count()
+        except VectorDBError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    for _ in range(9):
+        with client._runner._http.stream("GET", client.url + "/api/v1/libraries/a/export?format=jsonl") as response:
+            next(response.iter_bytes())
+    print(library.count())
+print([thread.name for thread in threading.enumerate() if thread.name.startswith("vectordb")])
+"""
+
+
+def test_a_local_client_is_of_one_process_and_answers_that_are_left_hold_no_thread(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
+    command = [sys.executable, "-W", "ignore", "-c", LOCAL, str(tmp_path / "data")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.splitlines() == [
+        "A local client works in the process that made it, until it is closed: make another here.",
+        "1000",
+        "[]",
+    ], ended.stderr
+
+
+LOCAL_IMPORT = """
+import asyncio, sys
+from pathlib import Path
+from vectordb_client import AsyncClient, Client
+
+folder, file = sys.argv[1:]
+with Client.local(folder) as client:
+    print(client.library("a").import_(file, create=True).wait(timeout=120).result["created"])
+
+async def main():
+    async with AsyncClient.local(folder) as client:
+        job = await client.library("a").import_(file)
+        print((await job.wait(timeout=120)).result["created"])
+
+asyncio.run(main())
+print(list(Path(folder, "uploads").iterdir()))
+"""
+
+
+def test_a_local_client_imports_files_of_any_length(tmp_path: Path) -> None:
+    row = json.dumps({"text": "x" * 2000, "embedding": [1, 2]})
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{row}\n" * 100)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
+    environment |= {"VECTORDB_MAX_BODY_BYTES": "100000"}
+    command = [sys.executable, "-W", "ignore", "-c", LOCAL_IMPORT, str(tmp_path / "data"), str(file)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.stdout.splitlines() == ["100", "100", "[]"], ended.stderr
+
+
+NEWER = """
+import sqlite3, sys
+from vectordb_client import Client, VectorDBError
+
+with Client.local(sys.argv[1]) as client:
+    client.libraries.create("a", dimension=2)
+with sqlite3.connect(sys.argv[1] + "/vectordb.sqlite3") as database:
+    database.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('libraries', '0099_later', '2030')")
+"""
+OPEN = """
+import sys
+from vectordb_client import Client, VectorDBError
+
+try:
+    Client.local(sys.argv[1])
+except VectorDBError as error:
+    print(error)
+"""
+
+
+def test_a_local_client_refuses_a_data_folder_of_a_newer_version(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
+    for code in (NEWER, OPEN):
+        command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "data")]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+    assert "cannot be opened: The database was migrated by a newer version of the server" in ended.stdout
+    assert len(ended.stdout.splitlines()) == 1
 
 
 UPLOAD = """

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,6 +15,7 @@ from fake_server import HANG, HANG_UP, Reply, answering
 
 from vectordb_client import (
     AsyncClient,
+    BadRequest,
     Client,
     Conflict,
     ConnectionFailed,
@@ -93,6 +96,37 @@ def test_attempts_of_one_write_have_one_key_and_one_body() -> None:
         assert first[0].headers["idempotency-key"] != second[0].headers["idempotency-key"]
         # The id is made here, so that a server that knows no such keys stores it once, too.
         assert b'"id":"0' in first[0].body
+
+
+def test_a_call_of_a_tool_is_a_write_and_other_messages_are_sent_once() -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "remember"}}
+    answer = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "Unknown tool"}}
+    with answering(*[HANG_UP, problem(503, "x"), Reply(400, answer)] * 2) as server, clients(server.url) as both:
+        assert [client.mcp(call) for client in both] == [answer, answer]
+        assert len({one.headers["idempotency-key"] for one in server.received}) == 2
+    with answering(HANG_UP) as server, Client(server.url, retry=QUICK) as client:
+        with pytest.raises(ConnectionFailed):
+            client.mcp({**call, "method": "ping"})
+        assert len(server.received) == 1
+    refusal = problem(400, "host_not_allowed", **{"Content-Type": "application/problem+json"})
+    with (
+        answering(refusal) as server,
+        Client(server.url) as client,
+        pytest.raises(BadRequest, match="host_not_allowed"),
+    ):
+        client.mcp(call)
+
+
+def test_a_broken_export_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("before")
+    whole, cut = Reply(body=b"x" * 1000), Reply(body=b"x" * 1000, cut=500)
+    with answering(cut, whole, cut) as server, clients(server.url) as both:
+        assert both[0].library("a").export(file, overwrite=True).read_text() == "x" * 1000
+        for client in both:
+            with pytest.raises(ConnectionFailed):
+                client.library("a").export(file, overwrite=True)
+    assert (file.stat().st_size, os.listdir(tmp_path)) == (1000, ["a.jsonl"])
 
 
 def test_a_delete_whose_answer_was_lost_is_done() -> None:

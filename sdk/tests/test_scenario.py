@@ -157,6 +157,7 @@ def test_uploads(any_client: Client) -> None:
         1,
         [(1, "short"), (2, None), (3, "half")],
     )
+    assert (mixed.errors[0].detail[:16], mixed.errors[0].pointer) == ("embedding has 1 ", "/embedding")
     with pytest.raises(InvalidArgument, match="row 2"):
         library.upload(bad, on_error="raise")
 
@@ -182,6 +183,10 @@ def test_files(any_client: Client, tmp_path: Path) -> None:
         library.export(tmp_path / "library.doc")
     file = library.export(tmp_path / "library.zip")
     assert [one.name for one in tmp_path.iterdir()] == ["library.zip"]
+    with pytest.raises(InvalidArgument, match="exists; overwrite=True replaces it"):
+        library.export(file)
+    file.write_text("something else")
+    assert library.export(file, overwrite=True).read_bytes().startswith(b"PK")
     (tmp_path / "bad.zip").write_text("{")
     with pytest.raises(BadRequest):
         library.import_(tmp_path / "bad.zip")
@@ -197,6 +202,22 @@ def test_files(any_client: Client, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("body,year\nThree,1900\n")
     library.import_(tmp_path / "table.csv", columns={"text": "body"}).wait(timeout=120)
     assert [chunk.text for chunk in library.chunks(filter=F("year") == 1900)] == ["Three"]
+
+
+def test_a_large_library_is_streamed(any_client: Client, tmp_path: Path) -> None:
+    library = new_library(any_client)
+    text = "Much to say. " * 10_000
+    library.upload({"id": str(n), "text": f"{n} {text}", "vector": [n, 1]} for n in range(100))
+    lines = library.export(tmp_path / "library.jsonl").read_text().splitlines()
+    assert sum(text in line for line in lines) == 100
+
+
+def test_a_library_shows_what_is_known_of_it(any_client: Client) -> None:
+    library = any_client.libraries.create(f"shown-{uuid.uuid4().hex}")
+    assert repr(getattr(library, "_target", library)).endswith("', metric='cosine')")
+    library.upsert(vectors=[[1, 2]])
+    library.describe()
+    assert ", dimension=2, metric=" in repr(getattr(library, "_target", library))
 
 
 def test_keys(any_client: Client) -> None:

@@ -1,7 +1,13 @@
 """Uploads that are disturbed."""
 
+from __future__ import annotations
+
+import asyncio
+import json
 import threading
-from collections.abc import Iterator
+from array import array
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,7 @@ from fake_server import Reply, answering
 from test_retries import QUICK, WRITTEN, problem
 from tests.server import Server
 
-from vectordb_client import AsyncClient, Client, Library, UploadFailed
+from vectordb_client import AsyncClient, Client, InvalidArgument, Library, UploadFailed
 from vectordb_client import _upload as uploads
 
 
@@ -58,6 +64,35 @@ def test_a_generator_that_raises_ends_it_with_what_was_read_before(library: Libr
     assert threading.active_count() == before
 
 
+def test_async_uploads_end_as_their_source_does_and_leave_no_task(server: Server, key: str, library: Library) -> None:
+    started = asyncio.Event()
+
+    async def rows(count: int, error: Exception | None = None) -> AsyncIterator[dict[str, Any]]:
+        for number in range(count):
+            yield {"id": str(number), "vector": [number, 1, 2]}
+            if number == 1000:
+                started.set()
+        if error is not None:
+            raise error
+
+    async def upload() -> set[Any]:
+        async with AsyncClient(server.url, key) as client:
+            target = client.library(library.id)
+            with pytest.raises(LookupError, match="the source is broken"):
+                await target.upload(rows(250, LookupError("the source is broken")), batch_size=100)
+            assert (await target.upload(rows(250), batch_size=100)).created == 50
+            found = await asyncio.gather(*(target.query([number, 1, 2], k=1) for number in range(100)))
+            assert len({hits.ids[0] for hits in found}) > 50
+            task = asyncio.create_task(target.upload(rows(10**9), batch_size=100))
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(upload()) == set()
+
+
 def test_what_the_server_refuses_for_good_ends_it_with_a_report() -> None:
     with answering(WRITTEN, WRITTEN, problem(403, "forbidden")) as server:
         with Client(server.url, retry=QUICK) as client, pytest.raises(UploadFailed, match="It is forbidden") as caught:
@@ -91,6 +126,33 @@ def test_an_answer_that_the_server_lost_counts_as_written() -> None:
     with answering(problem(409, "idempotency_answer_lost")) as server, Client(server.url) as client:
         report = client.library("a").upload([{"id": "a", "vector": [1]}])
         assert (report.rows, report.updated, len(server.received)) == (1, 1, 1)
+
+
+def test_rows_that_cannot_be_sent_are_named_among_many_that_can() -> None:
+    rows: list[Any] = [{"id": str(n), "text": '","', "vector": [n]} for n in range(100)]
+    rows[40], rows[41], rows[99] = 5, {"id": "41", "metadata": {"n": object()}}, {"id": "99", "vector": ["x"]}
+    with answering(WRITTEN) as server, Client(server.url) as client:
+        report = client.library("a").upload(rows)
+        assert (report.rows, [error.row for error in report.errors]) == (100, [40, 41, 99])
+        sent = json.loads(server.received[0].body)["chunks"]
+        assert [(one["id"], one["text"]) for one in sent] == [(str(n), '","') for n in range(99) if n not in (40, 41)]
+        with pytest.raises(InvalidArgument, match="row 40: a row is a dict"):
+            client.library("a").upload(rows, on_error="raise")
+
+
+def test_a_generator_may_change_what_it_has_yielded() -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {"metadata": {}, "vector": array("f", [0])}
+        for number in range(100):
+            row["id"] = str(number)
+            row["metadata"]["n"] = row["vector"][0] = number
+            yield row
+
+    with answering(WRITTEN) as server, Client(server.url) as client:
+        client.library("a").upload(rows())
+        sent = json.loads(server.received[0].body)["chunks"]
+    assert [(one["id"], one["metadata"]["n"]) for one in sent] == [(str(n), n) for n in range(100)]
+    assert [array("f", b64decode(one["embedding"]))[0] for one in sent] == list(range(100))
 
 
 class Frame:

@@ -1,6 +1,7 @@
 """Vectors, filters, ids and JSON on their way, and how results show themselves."""
 
 import base64
+import inspect
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import vectordb_client
 from vectordb_client import F, Filter, Hit, Hits, InvalidArgument, QueryMeta, WriteResult
 from vectordb_client._core import to_json
-from vectordb_client._rows import Columns, chunk_rows, new_id
+from vectordb_client._rows import Columns, chunk_rows, new_id, write_body
 from vectordb_client.filters import to_dict
 from vectordb_client.vectors import decode, encode
 
@@ -181,7 +182,22 @@ def test_rows_of_all_kinds_are_the_same_chunks() -> None:
 
 
 def _parsed(row: Any) -> str:
-    return json.dumps(json.loads(row.json), sort_keys=True)
+    return json.dumps(json.loads(write_body([row])), sort_keys=True)
+
+
+def test_mistakes_in_calls_are_told_before_anything_is_sent() -> None:
+    client = vectordb_client.Client("http://127.0.0.1:9", retry=1)
+    library = client.library("a")
+    for call, match in (
+        (lambda: library.query(), "give a text, a vector, or like="),
+        (lambda: client.keys.create("a", scopes="read"), "a list of texts, not the text 'read'"),
+        (lambda: library.query("x", top_k=3), r"^query\(\) got an unexpected"),
+        (lambda: library.export(__file__, format="zip"), "exists; overwrite=True"),
+    ):
+        with pytest.raises((InvalidArgument, TypeError), match=match):
+            call()
+    assert str(inspect.signature(vectordb_client.Library.chunks)).endswith("-> 'Listing[Chunk]'")
+    assert str(inspect.signature(vectordb_client.AsyncLibrary.reindex)).endswith("-> 'Job'")
 
 
 def test_results_show_themselves() -> None:

@@ -30,6 +30,11 @@ def in_hours(hours: float) -> str:
     return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
 
 
+def mistyped(key: str) -> str:
+    """A key with another last character, and so with a wrong checksum."""
+    return key[:-1] + ("A" if key[-1] != "A" else "B")
+
+
 def make_key(client: httpx.Client, *scopes: str, **others: Any) -> dict[str, Any]:
     """A new key, as the API shows it this once."""
     made: dict[str, Any] = (
@@ -89,7 +94,7 @@ def everybody(server: Server, client: httpx.Client) -> dict[str, dict[str, str]]
         "no key": {},
         "no key but something": bearer("something"),
         "another scheme": {"Authorization": "Basic YWxpY2U6c2VjcmV0"},
-        "a mistyped key": bearer(read["key"][:-1] + ("A" if read["key"][-1] != "A" else "B")),
+        "a mistyped key": bearer(mistyped(read["key"])),
         "a key with another secret": bearer(_with_another_secret(read["key"])),
         "an expired key": bearer(make_key(client, "admin", expires_at=in_hours(-1))["key"]),
         "a revoked key": bearer(revoked["key"]),

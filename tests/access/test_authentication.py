@@ -1,6 +1,7 @@
 """Keys and patterns by themselves, and the second look at a key, in the snapshot that answers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,12 @@ from apps.access.authentication import recognize
 from apps.access.authorization import common, matches
 from apps.access.credentials import PresentedKey, PresentedToken, hash_key, new_key, new_key_id, parse, presented
 from apps.access.keys import create_key, revoke_key, rotate_key, update_key
-from apps.access.requests import NOBODY, SERVER, Refused, current_principal
+from apps.access.requests import NOBODY, SERVER, Answer, Refused, Request, current_principal
+from apps.libraries.inputs import LibraryCreate
+from apps.libraries.services.libraries import create_library
 from apps.search.snapshots import open_snapshot, read_rows
+from apps.telemetry.observation import Observation
+from vectordb.asgi import application
 
 asks_database = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 PATH = "/api/v1/libraries"
@@ -108,3 +113,29 @@ def test_a_request_goes_on_when_its_key_is_renamed_or_rotated_with_an_overlap_an
     rotate_key(key_id=key_id, overlap_seconds=0)
     with pytest.raises(Refused, match="not known"):
         open_snapshot()
+
+
+@asks_database
+def test_a_thread_asks_for_nobody_that_it_asked_for_before(settings: Any) -> None:
+    settings.AUTH = True
+    create_library(create=LibraryCreate(id="all", name="All"))
+    first, second = (create_key(name=name, scopes=["read"]) for name in ("first", "second"))
+
+    def query(key: str) -> Answer:
+        headers = {b"content-type": b"application/json", b"x-api-key": key.encode()}
+        scope = {
+            "method": "POST",
+            "path": f"{PATH}/all/query",
+            "query_string": b"",
+            "client": ("127.0.0.1", 1),
+            "state": {"is_gone": lambda: False},
+        }
+        return application._run(
+            Request("id", NOBODY, scope, headers, b'{"text": "a", "mode": "lexical"}', Observation())
+        )
+
+    assert query(first.key).status == 200
+    # By another process, as far as this thread knows.
+    revoke_key(key_id=first.row.public_id)
+    assert query(second.key).status == 200
+    assert query(first.key).status == 401

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.access.callers import mistyped
 from tests.access.redis_server import RedisServer
 from tests.api.problems import assert_refused
 from tests.server import Server, serving, until
@@ -70,7 +71,7 @@ def statuses(server: Server, key: str, count: int) -> Counter[int]:
 
 @pytest.mark.any_database
 def test_credentials_that_are_refused_too_often_are_not_looked_at_longer(guarded: Server) -> None:
-    wrong = [admin_key(guarded)[:-1] + "x", "vdb_nothing", "a" * 300, admin_key(guarded) + "\u00e9"]
+    wrong = [mistyped(admin_key(guarded)), "vdb_nothing", "a" * 300, admin_key(guarded) + "\u00e9"]
     with client_with(guarded, "", "192.0.2.2") as client:
         answers = [client.get("/libraries", headers={"X-API-Key": wrong[i % 4].encode()}) for i in range(10)]
         assert [answer.status_code for answer in answers] == [401] * 6 + [429] * 4
@@ -118,7 +119,7 @@ def test_the_log_holds_no_secret_and_no_line_of_a_client(guarded: Server) -> Non
         client.post(
             "/libraries/made/chunks", json={"chunks": [{"id": "k", "text": key, "embedding": [1, 1], "x": key}]}
         )
-        client.get("/libraries", headers={"X-API-Key": f"{key[:-1]}x"})
+        client.get("/libraries", headers={"X-API-Key": mistyped(key)})
     lines = guarded.log.read_text(errors="replace").splitlines()
     assert not [line for line in lines if line.lstrip().startswith("FORGED")]
     holding = [line for line in lines if re.search(r"vdb_\w{12}_\w{30}", line) or "a-secret" in line]

@@ -388,3 +388,10 @@ def test_an_item_that_is_in_no_list_is_recognised(
     for body, pointer in ((item, f"/{field}"), ([item], "")):
         problem = assert_refused(client.post(f"/libraries/{shared}/{path}", json=body), 400, "invalid", pointer)
         assert problem["detail"].endswith(f', {{"{field}": [{{...}}]}}.')
+
+
+@pytest.mark.any_database
+def test_an_object_that_is_within_no_list_is_no_item(client: httpx.Client, shared: str) -> None:
+    answer = client.post(f"/libraries/{shared}/reembed", json={"provider": "hashing", "model": "hashing-64"})
+    assert_refused(answer, 400, "invalid", "/embedding", "/provider", "/model")
+    assert "list" not in answer.json()["detail"]

@@ -13,11 +13,15 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from apps.access.idempotency import delete_old_requests
+from apps.access.idempotency import delete_old_requests, new_attempt
 from apps.access.models import IdempotentRequest
+from apps.access.requests import SERVER, Refused
+from apps.api.idempotency import run_once
+from apps.libraries.dialects import dialect_of
 from tests.api.problems import assert_refused
 from tests.server import Server, serving
 
@@ -173,6 +177,25 @@ def test_kill_9_before_and_after_the_commit_loses_nothing_and_repeats_nothing(fo
         assert_replayed(post("/libraries/a/documents", "before"), again["before"])
         assert_refused(post("/libraries/a/documents", "committed"), 409, "idempotency_answer_lost")
         assert client.post("/libraries/a/chunks/count", json={}).json() == {"count": 3}
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_between_its_change_and_its_answer_a_request_still_runs() -> None:
+    attempt = new_attempt(SERVER, "k", b"")
+    columns = {"principal": attempt.principal, "key": attempt.key, "fingerprint": attempt.fingerprint}
+    row = IdempotentRequest.objects.create(token=attempt.token, **columns)
+    dialect = dialect_of(connection)
+    assert dialect.try_lock(connection, attempt.lock_key)
+    try:
+        with pytest.raises(Refused) as refused:
+            run_once(dict, "k", SERVER, b"", frees=False)
+        assert refused.value.code == "idempotency_in_progress"
+        row.status, row.body = 200, b'{"n": 1}'
+        row.save()
+        assert run_once(dict, "k", SERVER, b"", frees=False) == {"n": 1}
+    finally:
+        dialect.unlock(connection, attempt.lock_key)
 
 
 @pytest.mark.django_db

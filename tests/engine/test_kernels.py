@@ -177,6 +177,11 @@ def test_data_that_are_far_from_the_origin_are_told_apart_by_their_codes(metric:
     assert positions[0].tolist() == ranking(metric, vectors, query)[:10].tolist()
 
 
+def test_they_are_loaded_without_scipy() -> None:
+    code = "import sys; from apps.engine import kernels; kernels.load(); sys.exit('scipy.linalg' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
 PROCESSORS = [("generic", "")]
 if platform.machine() in ("x86_64", "AMD64"):
     PROCESSORS.append(("x86-64-v3", "+avx2"))

@@ -135,7 +135,7 @@ def test_files_of_idle_libraries_are_not_read_again_where_memory_has_no_place_fo
     if quiet_seconds:
         # Too few changes to be sealed while a library is written to; then enough of them. The database is read again.
         write(5000, SEAL // 2, "b")
-        assert bytes_read(indexer.tick) < size // 6
+        assert bytes_read(indexer.tick) < size // 4
         write(6000, SEAL // 2, "b")
         settle(indexer)
         assert (live("b"), pending("b")) == ([4000, SEAL], 0)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.apps import apps
+from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.http import HttpResponse
@@ -613,6 +615,8 @@ def test_an_odd_id_is_shown_as_text(admin_client: Client) -> None:
 
 def member(*permissions: str) -> Client:
     """A browser in which somebody is logged in who may do only this."""
+    # The test before may have emptied the database.
+    create_permissions(apps.get_app_config("libraries"), verbosity=0)
     user = User.objects.create(username="member", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     client = Client()

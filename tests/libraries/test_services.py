@@ -196,12 +196,21 @@ def test_a_write_of_many_chunks_takes_few_statements(library: Library) -> None:
     few, many = [f"few-{i}" for i in range(2)], [f"many-{i}" for i in range(2000)]
     for _ in ("insert", "replace"):
         cost = statements(lambda: chunks.upsert_chunks(library_id="a", write=rows(*few)))
-        # An INSERT writes at least 250 rows, chunks and embeddings each.
+        # An INSERT or UPDATE writes at least 250 rows, chunks and embeddings each.
         assert (
             statements(lambda: chunks.upsert_chunks(library_id="a", write=rows(*many))) <= cost + 2 * len(many) // 250
         )
     assert statements(lambda: chunks.delete_chunks(library_id="a", ids=many)) < 12
     assert Chunk.objects.count() == 2
+
+
+def test_many_chunks_are_replaced_each_by_its_own(library: Library) -> None:
+    numbers = range(600)
+    for turn in ("first", "second"):
+        many = [{"id": str(n), "text": f"{turn} {n}", "metadata": {"n": n}, "embedding": [n, 1]} for n in numbers]
+        chunks.upsert_chunks(library_id="a", write=ChunksWrite.model_validate({"chunks": many}))
+    stored = Chunk.objects.order_by("pk").values_list("public_id", "text", "metadata", "position", "expires_at")
+    assert list(stored) == [(str(n), f"second {n}", {"n": n}, None, None) for n in numbers]
 
 
 def test_deleting_a_library_loads_none_of_its_rows(library: Library) -> None:

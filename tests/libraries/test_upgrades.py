@@ -19,6 +19,9 @@ from apps.libraries.inputs import ChunksWrite
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.search.query.service import query
 from apps.search.query.spec import QuerySpec
+from apps.transfer.backups.make import make_backup
+from apps.transfer.backups.restore import restore_backup
+from apps.transfer.backups.stores import FolderStore
 from tests.libraries import upgrades
 from tests.server import Server
 
@@ -179,6 +182,20 @@ def test_a_database_of_an_earlier_commit_answers_as_before(database: None, commi
     chunk = {"id": "new", "embedding": [0.0, 0.0, 1.0]}
     upsert_chunks(library_id="books", write=ChunksWrite.model_validate({"chunks": [chunk]}))
     assert ("new", 1.0) in answer([0.0, 0.0, 1.0])[0]
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+def test_a_backup_of_an_earlier_schema_counts_its_rows_and_takes_the_place_of_a_database_of_it(
+    database: None, server: Server, settings: Any, tmp_path: Path, commit: str
+) -> None:
+    settings.DATA_DIR, store = server.folder, FolderStore(tmp_path / "backups")
+    run_script(upgrades.dump(commit))
+    made = make_backup(store=store, reason="migration")
+    assert (made.libraries, made.chunks) == (2, 4)
+    run_script("DELETE FROM " + ("chunk" if "chunk" in made.rows else "vectordb_chunk"))
+    assert restore_backup(source=f"{store.folder}/{made.id}", force=True).backup == made
+    migrate()
+    assert answer() == (ANSWER, REVISION)
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -9,6 +9,7 @@ from django.db import connection
 from apps.libraries.dialects import dialect_of
 from apps.libraries.models import Library
 from apps.search.snapshots import open_snapshot
+from apps.telemetry import metrics
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "snapshot"]), pytest.mark.sqlite]
 
@@ -32,9 +33,16 @@ def limit_wal(*, is_quiet: bool = False) -> None:
         assert cursor.fetchone()[0] > 1000, "all else waits for others as before"
 
 
+def steps() -> float:
+    """How many last steps of checkpoints were counted, by how long they took."""
+    return sum(sum(counts[:-1]) for counts in metrics.CHECKPOINT_SECONDS.series.values())
+
+
 def test_the_log_is_written_from_its_beginning_again_and_emptied_when_nobody_writes() -> None:
+    counted = steps()
     limit_wal(is_quiet=True)
     assert size() == 0
+    assert steps() == counted + 1
     for _ in range(3):
         write(10)
         limit_wal()

@@ -12,7 +12,7 @@ import django
 
 django.setup()
 
-from apps.access.requests import Answer, Request  # noqa: E402
+from apps.access.requests import Answer, Principal, Request  # noqa: E402
 from apps.access.requests import answer as answer_of  # noqa: E402
 from apps.api.errors import refuse  # noqa: E402
 from apps.operations.edge.application import Edge  # noqa: E402
@@ -30,10 +30,10 @@ def _obey(query: str) -> bytes:
     return str(os.getpid()).encode()
 
 
-def _route(request: Request) -> Answer | None:
+def _route(request: Request) -> Callable[[Principal], Answer] | None:
     if request.scope["path"] != "/routed":
         return None
-    return answer_of(200, b"text/plain", _obey(request.scope["query_string"].decode()))
+    return lambda _: answer_of(200, b"text/plain", _obey(request.scope["query_string"].decode()))
 
 
 def _wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -138,6 +138,15 @@ def assert_equal_to_the_database(server: Server) -> None:
     assert "DIFFER" not in verified.stdout
 
 
+def half_done(server: Server) -> int:
+    """The number of segments and manifests that nobody has finished."""
+    folders = [path for path in (server.folder / "index").iterdir() if (path / "manifests").exists()]
+    manifests = [path for folder in folders for path in (folder / "manifests").iterdir()]
+    named = "".join((path / "manifest.json").read_text() for path in manifests if path.name.isdecimal())
+    segments = [path.name for folder in folders for path in (folder / "segments").iterdir()]
+    return sum(name not in named for name in segments) + sum(not path.name.isdecimal() for path in manifests)
+
+
 def reported_damage(server: Server, since: int = 0) -> Counter[str]:
     """How many lines the log has about damaged files of each library, past `since` characters."""
     return Counter(re.findall(r"WARNING apps\.search\S* .*?index of library (\S+): ", server.log.read_text()[since:]))

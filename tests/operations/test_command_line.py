@@ -27,6 +27,16 @@ def test_the_data_folder_is_named_before_or_behind_the_command(arguments: tuple[
     assert f"no database of a server in {tmp_path / 'here'} yet" in run(*arguments, cwd=str(tmp_path))
 
 
+@pytest.mark.parametrize("command", ["export x y.zip", "import y.jsonl x", "verify_index", "create_key x --scope read"])
+def test_a_folder_without_a_database_is_told_of_in_one_sentence(command: str, tmp_path: Path) -> None:
+    """Not as of a server whose files are lost."""
+    told = run("--data", "here", *command.split(), cwd=str(tmp_path))
+    sentence = f"CommandError: There is no database of a server in {tmp_path / 'here'} yet. Set VECTORDB_DATA_DIR or "
+    assert told.startswith(sentence)
+    assert told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_help_begins_with_own_commands_and_the_version_is_ours() -> None:
     assert run("--version") == f"vectordb {__version__}\n"
     own, of_django = run("--help").split("Of Django: ")

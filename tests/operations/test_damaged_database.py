@@ -1,6 +1,7 @@
 """A database file that the disk has damaged: told as that, not ready, and written to no more."""
 
 import contextlib
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -85,12 +86,32 @@ def test_damage_is_told_and_stops_all_writes_until_a_backup_is_restored(folder: 
         assert server.manage("check_database").stdout == "The database is sound.\n"
 
 
+def test_a_damaged_database_is_kept_when_a_backup_takes_its_place(folder: Path) -> None:
+    server, file = Server(folder), folder / "vectordb.sqlite3"
+    assert server.manage("backup").returncode == 0
+    [backup] = (folder / "backups").iterdir()
+    file.write_bytes(b"no header" + file.read_bytes()[9:])
+    damaged = file.read_bytes()
+    restored = server.manage("restore", "--force", str(backup))
+    kept = folder / "vectordb.sqlite3.before-restore"
+    assert f"What was there before is {kept}" in restored.stdout, restored.stderr
+    assert kept.read_bytes() == damaged
+    assert server.manage("check_database").stdout == "The database is sound.\n"
+    assert "What was there before" in server.manage("restore", "--force", str(backup)).stdout
+    assert [path.name for path in folder.glob("*.before-restore*")] == [kept.name]
+
+
 def test_damage_that_only_a_backup_meets_stops_all_writes(folder: Path) -> None:
     with serving(folder) as server:
         damage(folder / "vectordb.sqlite3", "auth_user")
         for _ in range(2):
             refused = server.manage("backup")
             assert refused.returncode == 1
-            assert "it is damaged, so no backup is made" in refused.stderr
+            said = rf"CommandError: .*{folder}/\S+: it is damaged, so no backup is made(: [^.]*)?\. Restore a .*"
+            assert re.fullmatch(said, refused.stderr.splitlines()[-1]), refused.stderr
         assert list((folder / "backups").iterdir()) == []
+        # What can be read is still had out, without a row among the jobs.
+        exported = server.manage("export", "a", str(folder / "a.jsonl"))
+        assert (exported.returncode, len((folder / "a.jsonl").read_text().splitlines())) == (0, 502), exported.stderr
+        assert "export runs without a job: The database vectordb.sqlite3 is damaged" in exported.stderr
         assert_writes_are_refused(server)

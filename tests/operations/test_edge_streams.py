@@ -16,10 +16,10 @@ PART = b"x" * 100
 
 
 class Parts:
-    """A body that counts what is made of it, and knows when it is closed."""
+    """A body that counts what is made of it, and knows when it is sent no more and when it is closed."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
-        self.parts, self.made, self.closed = parts, 0, threading.Event()
+        self.parts, self.made, self.ended, self.closed = parts, 0, threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self.parts:
@@ -35,17 +35,18 @@ def send(
     take: Callable[[bytes], Awaitable[None]],
     is_gone: Callable[[], bool] = lambda: False,
     **options: float,
-) -> int:
-    async def run() -> int:
+) -> None:
+    async def run() -> None:
         streams = Streams(1, **{"timeout": 60.0, **options})
         try:
-            return await streams.send(Streamed(parts, copy_context()), take, is_gone)
+            await streams.send(Streamed(parts, copy_context()), take, is_gone)
         finally:
             assert not streams.is_full
 
     try:
-        return asyncio.run(run())
+        asyncio.run(run())
     finally:
+        parts.ended.set()
         assert parts.closed.wait(60)
 
 
@@ -70,13 +71,13 @@ def test_all_parts_are_sent_in_their_order() -> None:
         taken.append(part)
 
     parts = [b"%d" % i for i in range(100)]
-    assert send(Parts(iter(parts)), keep) == len(b"".join(parts))
+    send(Parts(iter(parts)), keep)
     assert taken == parts
 
 
 def test_no_more_is_made_than_a_client_takes_and_one_that_stops_is_given_up() -> None:
     parts = Parts(endless())
-    with pytest.raises(BrokenOff, match="took too long after 0 bytes") as broken:
+    with pytest.raises(BrokenOff, match="took too long") as broken:
         send(parts, take_nothing, patience=0.2)
     assert (broken.value.status, parts.made <= 4) == (499, True)
 
@@ -98,14 +99,10 @@ def test_an_error_in_the_middle_is_no_end(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_one_that_does_not_go_on_ends() -> None:
-    release = threading.Event()
-
     def hang() -> Iterator[bytes]:
         yield PART
-        release.wait(60)
+        assert parts.ended.wait(60)
 
-    async def released(part: bytes) -> None:
-        asyncio.get_running_loop().call_later(0.5, release.set)
-
+    parts = Parts(hang())
     with pytest.raises(BrokenOff, match="next part took longer"):
-        send(Parts(hang()), released, timeout=0.1)
+        send(parts, take, timeout=0.1)

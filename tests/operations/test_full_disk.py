@@ -1,12 +1,16 @@
-"""A full disk has a way out by the API: deletes go on, and give their room back."""
+"""A full disk has a way out by the API: deletes go on, and give their room back. Commands say that it is full,
+and leave what was there."""
 
 import contextlib
+import os
+import sqlite3
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server import serving, until
+from tests.libraries import upgrades
+from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
 
@@ -19,11 +23,35 @@ def insert(client: httpx.Client, library: str, name: str, document: str | None =
     return client.post(f"/libraries/{library}/chunks", json={"chunks": chunks})
 
 
-def fill(disk: Path) -> None:
-    """Leave no room."""
-    with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
+def fill(disk: Path, *, leave: int = 0) -> None:
+    """Leave so much room."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
         while True:
             file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - leave)
+
+
+def filled(folder: Path, rows: int) -> Server:
+    """A server that does not run, whose library `a` has rows of 10 kB."""
+    server = Server(folder, makes_database=True, VECTORDB_BACKUP_BEFORE_MIGRATE="off")
+    assert server.manage("migrate", "--verbosity", "0").returncode == 0
+    import_rows(server, rows)
+    return server
+
+
+def import_rows(server: Server, rows: int) -> None:
+    file = server.folder.with_suffix(".jsonl")
+    file.write_text("".join(f'{{"text": "{"x" * 10_000}", "embedding": [{i}, 1]}}\n' for i in range(rows)))
+    imported = server.manage("import", str(file), "a", "--create")
+    assert imported.returncode == 0, imported.stderr
+
+
+def look(database: Path, what: str) -> int:
+    """A number that a database has, which is sound."""
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return int(opened.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
 
 
 def assert_full(client: httpx.Client) -> None:
@@ -114,3 +142,66 @@ def test_an_import_that_fills_the_disk_says_so_and_gives_its_own_room_back(small
         assert (refused.status_code, refused.json()["code"]) == (503, "disk_full")
         until(lambda: not list((small_disk / "uploads").iterdir()), "nothing of the body is kept")
         assert client.get("/libraries/a").status_code == 200
+
+
+def test_a_restore_that_the_disk_has_no_room_for_leaves_the_database(small_disk: Path, tmp_path: Path) -> None:
+    server, database = filled(small_disk, 1000), small_disk / "vectordb.sqlite3"
+    assert server.manage("backup", str(tmp_path / "backups")).returncode == 0
+    [backup] = (tmp_path / "backups").glob("backup-*")
+    import_rows(server, 100)
+    for leave in (0, 4 << 20):
+        fill(small_disk, leave=leave)
+        refused = server.manage("restore", str(backup), "--force")
+        told = refused.stderr.strip().splitlines()
+        assert (refused.returncode, told) == (
+            1,
+            [f"CommandError: {small_disk} cannot be used: No space left on device"],
+        )
+        (small_disk / "ballast").unlink()
+        assert list(small_disk.glob(".restore-*")) == []
+        assert look(database, "vectordb_chunk") == 1100
+    restored = server.manage("restore", str(backup), "--force")
+    assert restored.returncode == 0, restored.stderr
+    assert look(database, "vectordb_chunk") == 1000
+
+
+def test_an_export_to_a_full_disk_leaves_no_file(small_disk: Path, tmp_path: Path) -> None:
+    server = filled(tmp_path / "elsewhere", 500)
+    for format in ("jsonl", "zip", "parquet"):
+        file = small_disk / f"a.{format}"
+        for leave in (0, 2 << 20):
+            fill(small_disk, leave=leave)
+            refused = server.manage("export", "a", str(file))
+            told = refused.stderr.strip().splitlines()
+            assert (refused.returncode, told) == (1, [f"CommandError: {file} cannot be used: No space left on device"])
+            assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_a_migration_that_the_disk_has_no_room_for_leaves_the_database(small_disk: Path) -> None:
+    server = Server(small_disk, makes_database=True, VECTORDB_BACKUP_BEFORE_MIGRATE="off")
+    database = small_disk / "vectordb.sqlite3"
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        opened.executescript(upgrades.dump("0e8051a"))
+    before, refused = look(database, "django_migrations"), 0
+    for leave in range(0, 1 << 20, 1 << 17):
+        fill(small_disk, leave=leave)
+        migrated = server.manage("migrate", "--verbosity", "0")
+        (small_disk / "ballast").unlink()
+        if not migrated.returncode:
+            break
+        refused += 1
+        [told] = migrated.stderr.splitlines()
+        assert told.startswith("CommandError: Nothing was migrated. The database cannot be used: ")
+        assert told.endswith("Make room on its disk, and try again.")
+        assert look(database, "django_migrations") == before
+    assert refused > 1
+    assert look(database, "django_migrations") > before
+    assert look(database, "vectordb_chunk") == 4
+
+
+def test_a_command_that_finds_no_room_for_the_wal_says_that_the_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
+    server = filled(small_disk, 1)
+    fill(small_disk)
+    refused = server.manage("export", "a", str(tmp_path / "a.jsonl"))
+    [told] = refused.stderr.splitlines()
+    assert told.endswith("Make room on its disk, and try again.")

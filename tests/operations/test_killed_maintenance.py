@@ -16,6 +16,7 @@ from tests.operations.stored_libraries import (
     Library,
     assert_equal_to_the_database,
     assert_nothing_crashed,
+    half_done,
 )
 from tests.server import Server, serving, until
 
@@ -79,15 +80,6 @@ def wait_for_some_instant(server: Server, chance: random.Random, most: int) -> N
 def entries(server: Server) -> int:
     """The number of segments and manifests, unfinished ones too."""
     return sum(1 for _ in (server.folder / "index").glob("*/*/*"))
-
-
-def half_done(server: Server) -> int:
-    """The number of segments and manifests that nobody has finished."""
-    folders = [path for path in (server.folder / "index").iterdir() if (path / "manifests").exists()]
-    manifests = [path for folder in folders for path in (folder / "manifests").iterdir()]
-    named = "".join((path / "manifest.json").read_text() for path in manifests if path.name.isdecimal())
-    segments = [path.name for folder in folders for path in (folder / "segments").iterdir()]
-    return sum(name not in named for name in segments) + sum(not path.name.isdecimal() for path in manifests)
 
 
 def test_what_is_killed_at_any_instant_of_sealing_and_merging_leaves_nothing_wrong(folder: Path) -> None:

@@ -1,16 +1,18 @@
 """The maintenance process: one at a time, at work while others read, and gone when it must be, whatever it is doing."""
 
+import contextlib
+import json
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 
-from tests.operations.stored_libraries import Library, assert_equal_to_the_database
+from tests.operations.stored_libraries import Library, assert_equal_to_the_database, half_done
 from tests.server import Server, holders, is_alive, serving, until
 
 pytestmark = pytest.mark.sqlite
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.sqlite
 # With so many rows, an index that takes ten seconds and more to build.
 ROWS = 20_000
 SLOW = {"index_type": "hnsw", "index_params": {"m": 64, "ef_construction": 1024}}
+# With a third of the rows, some seconds of the processor.
+MANY_LISTS = {"index_type": "ivf", "index_params": {"lists": 1500}}
 
 MAINTAIN = "from django.core.management import execute_from_command_line; execute_from_command_line(['', 'maintain'])"
 
@@ -29,9 +33,9 @@ def server(folder: Path) -> Iterator[Server]:
         yield running
 
 
-def make_slow_library(client: httpx.Client, rows: int = ROWS) -> Library:
+def make_slow_library(client: httpx.Client, rows: int = ROWS, settings: dict[str, Any] = SLOW) -> Library:
     """A library for which maintenance builds an index, and will for some time."""
-    library = Library("slow").create(client, **SLOW)
+    library = Library("slow").create(client, **settings)
     library.write(client, rows)
     library.build(client)
     until(lambda: is_being_built(library, client), "the rows are sealed, and an index is being built")
@@ -44,11 +48,14 @@ def is_being_built(library: Library, client: httpx.Client) -> bool:
     return index["state"] == "building" and sealed == index["rows_pending"] == len(library.rows)
 
 
-def sealed_rows(library: Library, server: Server) -> int:
-    """How many rows the files of the newest manifest have; a worker may have sealed some for itself by then."""
-    files = library.files(server) if library.manifest(server) else []
-    vectors = [path for path in files if path.name == "vectors.npy"]
-    return sum(len(np.load(path, mmap_mode="r")) for path in vectors)
+def is_rebuilt(library: Library, server: Server) -> bool:
+    """Whether the newest manifest is of the rebuild that was asked for: merges alone come after it. Seals before it can
+    have put all rows into files, too."""
+    number = library.manifest(server)
+    if not number:
+        return False
+    path = library.folder(server) / "manifests" / str(number) / "manifest.json"
+    return bool(json.loads(path.read_bytes().splitlines()[1])["rebuild"])
 
 
 def the_maintenance(server: Server) -> psutil.Process:
@@ -105,13 +112,23 @@ def test_reads_and_writes_go_on_while_an_index_is_built_and_maintenance_is_kille
     assert "Traceback" not in server.log.read_text()
 
 
-def test_an_index_is_finished_in_the_end_though_its_building_was_interrupted(server: Server) -> None:
+@pytest.mark.parametrize(("settings", "number"), [(SLOW, signal.SIGTERM), (MANY_LISTS, signal.SIGKILL)])
+def test_an_index_is_finished_in_the_end_though_its_building_was_interrupted(
+    server: Server, settings: dict[str, Any], number: int
+) -> None:
     with server.client() as client:
-        library = make_slow_library(client, ROWS // 3)
-        the_maintenance(server).send_signal(signal.SIGTERM)
-        until(lambda: library.is_built(client), "the index is built")
-        assert [segment["kind"] for segment in library.index(client)["segments"]] == ["hnsw"]
+        library = make_slow_library(client, ROWS // 3, settings)
+        victim = the_maintenance(server)
+        victim.suspend()
+        assert is_being_built(library, client)
+        victim.send_signal(number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.resume()
         library.assert_answers(client)
+        until(lambda: library.is_built(client), "the index is built")
+        assert [segment["kind"] for segment in library.index(client)["segments"]] == [settings["index_type"]]
+        library.assert_answers(client)
+    assert half_done(server) == 0
     log = server.log.read_text()
     assert "the maintenance process ended; starting another" in log
     assert "Traceback" not in log
@@ -120,9 +137,13 @@ def test_an_index_is_finished_in_the_end_though_its_building_was_interrupted(ser
 def test_maintenance_ends_with_its_parent_while_an_index_is_built(server: Server) -> None:
     with server.client() as client:
         library = make_slow_library(client)
-        until(lambda: sealed_rows(library, server) == ROWS, "all rows are in files, and an index is being built")
-        process, before = the_maintenance(server), library.manifest(server)
+        until(lambda: is_rebuilt(library, server), "the rebuild is in files, and an index is being built")
+        process = the_maintenance(server)
+        process.suspend()
+        assert is_being_built(library, client)
+        before = library.manifest(server)
         server.master().kill()
+        process.resume()
         until(lambda: not is_alive(process), "maintenance has ended")
         assert library.manifest(server) == before, "it has not waited for the index"
     server.kill()

@@ -3,8 +3,11 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -171,6 +174,27 @@ def test_metrics_are_those_that_are_documented(observed: Server) -> None:
         assert all(set(sample.labels) - {"le"} == set(one.labels) for sample in family.samples)
 
 
+def test_metrics_are_told_where_they_cannot_be_written(observed: Server) -> None:
+    """As where memory for files is full: something else has the names of what workers are to write."""
+    open_files = [Path(file.path) for worker in observed.workers() for file in worker.open_files()]
+    drafts = [path.with_suffix(".draft") for path in open_files if path.match("metrics/worker-*.lock")]
+    assert len(drafts) == 2
+
+    def take(draft: Path) -> bool:
+        with suppress(FileExistsError):  # it is being written
+            draft.mkdir()
+        return draft.is_dir()
+
+    try:
+        until(lambda: all(map(take, drafts)), "their names are taken")
+        assert scrape(observed)["vectordb_database_up"] == {(): 1}
+        until(lambda: "metrics of this process cannot be shared" in observed.log.read_text(), "it is said in the log")
+        assert "Traceback" not in observed.log.read_text()
+    finally:
+        for draft in drafts:
+            draft.rmdir()
+
+
 def test_counts_are_those_of_all_workers(observed: Server) -> None:
     # By a route that no other test here asks: what another worker counted within the last second may come late.
     assert queries_counted(observed, "chunks/facets") == 0
@@ -214,6 +238,15 @@ def test_no_counter_steps_back_when_workers_are_killed(observed: Server) -> None
         "the new ones are counted",
     )
     assert len(scrape(observed)["vectordb_connections"]) == 2
+
+
+def test_the_time_of_the_last_backup_is_a_metric(observed: Server, client: httpx.Client) -> None:
+    assert scrape(observed)["vectordb_last_backup_timestamp_seconds"] == {}
+    before = time.time()
+    job = client.post("/backups").raise_for_status().json()["id"]
+    until(lambda: client.get(f"/jobs/{job}").json()["state"] == "done", "the backup is made")
+    made = scrape(observed)["vectordb_last_backup_timestamp_seconds"][()]
+    assert before <= made <= time.time()
 
 
 def test_dashboard_and_alerts_name_metrics_that_there_are(observed: Server) -> None:

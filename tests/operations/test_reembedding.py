@@ -168,6 +168,9 @@ def test_beside_a_server_the_command_waits_for_its_maintenance(running: Server) 
     assert (ended.returncode, ended.stdout) == (0, "notes: hashing hashing-96, dimension 96\n"), ended.stderr
     with running.client() as client:
         assert_is_of(client, "hashing-96")
+        changes = client.get("/audit", params={"library": "notes", "limit": 500}).raise_for_status().json()["items"]
+    [asked] = [one for one in changes if one["target"] == "hashing hashing-96"]
+    assert (asked["action"], asked["name"]) == ("reembed_library", "manage.py reembed")
 
 
 @pytest.mark.any_database

@@ -1,6 +1,7 @@
 """`manage.py serve` as a person meets it: the first start, bad settings, signals, and processes that die."""
 
 import fcntl
+import os
 import re
 import shutil
 import signal
@@ -30,7 +31,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that has made its database, and was told of a setting that there is not. Tests may end its processes,
     which it replaces, but not its master."""
     folder = tmp_path_factory.mktemp("running") / "data"
-    with serving(folder, makes_database=True, VECTORDB_WORKRES=1) as server:
+    with serving(folder, makes_database=True, VECTORDB_WORKRES=1, VECTORDB_BACKUP_URL="/proc/nope") as server:
         yield server
 
 
@@ -41,6 +42,13 @@ def printed_commands(server: Server) -> list[str]:
 
 def run_in_shell(command: str) -> bytes:
     return subprocess.run(command, shell=True, capture_output=True, check=True, timeout=60).stdout
+
+
+def test_a_place_of_backups_that_does_not_work_is_a_warning_at_the_start(running: Server) -> None:
+    assert (
+        "Warning: no backup can be made, as VECTORDB_BACKUP_URL is: /proc/nope cannot be used: "
+        in running.log.read_text()
+    )
 
 
 def test_the_first_start_loads_samples_and_prints_lines_that_work_and_the_next_leaves_what_is_there(
@@ -59,6 +67,7 @@ def test_the_first_start_loads_samples_and_prints_lines_that_work_and_the_next_l
         key = server.authorization["Authorization"].removeprefix("Bearer ")
         assert f"printed this once: {key}\n" in said
         assert stat.S_IMODE((folder / "admin_key").stat().st_mode) == 0o600
+        assert client.get("/audit", params={"library": "wordnet-sample"}).raise_for_status().json()["items"] == []
         assert client.get("/libraries/wordnet-sample/stats").json()["chunks"] == 2000
         documents = client.get("/libraries/handbook-sample/documents").json()["items"]
         assert all(document["title"] and document["source"] and document["metadata"] for document in documents)
@@ -81,6 +90,9 @@ def test_the_samples_that_were_deleted_can_be_loaded_again(running: Server) -> N
         ended = running.manage("load_sample")
         assert (ended.returncode, ended.stdout) == (0, f"Loaded the sample libraries {loaded}.\n"), ended.stderr
         with running.client() as client:
+            changes = client.get("/audit", params={"library": "handbook-sample"}).raise_for_status().json()["items"]
+            made = [one["name"] for one in changes if one["action"] == "create_library"]
+            assert set(made) == {"manage.py load_sample"}
             client.delete("/libraries/handbook-sample").raise_for_status()
     running.manage("load_sample")
     again = running.manage("load_sample")
@@ -113,6 +125,11 @@ def test_a_new_checkout_serves_while_its_kernels_are_compiled(folder: Path, chec
         assert server.log.read_text().count("compiling the search kernels") == 1
         (compiler,) = (process for process in server.processes() if "compile_here" in " ".join(process.cmdline()))
         until(lambda: compiler.nice() == 19, "it gives way to all others")
+        compiler.suspend()
+        with server.client() as client:
+            job = client.post("/backups").raise_for_status().json()["id"]
+            until(lambda: client.get(f"/jobs/{job}").json()["state"] == "done", "jobs do not wait for the kernels")
+        compiler.resume()
         assert server.stop() == 0
         assert not is_alive(compiler)
     finally:
@@ -231,9 +248,9 @@ def test_a_misspelt_setting_is_warned_of(running: Server) -> None:
 @pytest.mark.parametrize(("number", "threads"), [(signal.SIGTERM, 4), (signal.SIGINT, 1)])
 def test_a_signal_ends_all_processes_with_status_0(folder: Path, number: int, threads: int) -> None:
     with serving(folder, VECTORDB_THREADS=threads) as server:
-        until(server.maintenance, "maintenance runs")
+        until(server.job_processes, "maintenance runs, and what starts jobs")
         processes = server.processes()
-        assert len(processes) == 4
+        assert len(processes) == 5
         assert server.stop(number) == 0
         assert not any(map(is_alive, processes))
         assert "Traceback" not in server.log.read_text()
@@ -272,6 +289,30 @@ def test_maintenance_that_dies_is_started_again(running: Server) -> None:
     until(lambda: running.maintenance() not in ([], [victim]), "maintenance runs again")
     with running.client() as client:
         assert client.get("/libraries").status_code == 200
+
+
+@pytest.mark.sqlite
+def test_maintenance_gives_way_to_requests_but_not_while_a_checkpoint_lets_writers_wait(running: Server) -> None:
+    until(running.maintenance, "maintenance runs")
+    (maintenance,) = running.maintenance()
+    usual = running.master().nice()
+    until(lambda: maintenance.nice() == min(19, usual + 10), "its first thread has low priority")
+
+    def count_usual() -> int:
+        return [os.getpriority(os.PRIO_PROCESS, thread.id) for thread in maintenance.threads()].count(usual)
+
+    until(lambda: count_usual() >= 2, "that of checkpoints, and the one that waits for the end, have not")
+
+
+def test_jobs_are_run_after_what_starts_them_has_died(running: Server) -> None:
+    until(running.job_processes, "what starts jobs is there")
+    for process in running.job_processes():
+        process.kill()
+    with running.client() as client:
+        row = b'{"text": "a", "embedding": [1, 2]}'
+        job = client.post("/libraries/after/import?format=jsonl&create=true", content=row).raise_for_status().json()
+        path = f"/jobs/{job['id']}"
+        until(lambda: client.get(path).json()["state"] == "done", "the job is done")
 
 
 def test_maintenance_ends_with_the_server_though_workers_live_on(folder: Path) -> None:

@@ -86,6 +86,16 @@ def test_a_process_goes_on_from_the_numbers_of_one_that_ended(counted: None, set
     assert "vectordb_slow_queries_total" not in slots.collect()
 
 
+def test_a_second_server_on_a_folder_leaves_what_the_first_uses() -> None:
+    slot, news = slots.Slot("test", lambda: None), slots.runtime_folder() / "job-news"
+    news.touch()
+    slots.clear()
+    assert news.exists()
+    slot._file.close()
+    slots.clear()
+    assert not news.exists()
+
+
 def test_metrics_are_for_who_may_see_them(settings: Settings) -> None:
     request = RequestFactory().get("/metrics")
     settings.METRICS = "off"

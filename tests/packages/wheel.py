@@ -1,4 +1,4 @@
-"""Build the wheel and the sdist, install the wheel as a user does, and ask the server a question.
+"""Build the sdist, and the wheel from it; install the wheel as a user does, and ask the server a question.
 
 Run by `make test-wheel`; needs PyPI. Raises where something is missing, too much, or does not work.
 """
@@ -31,6 +31,7 @@ def main() -> None:
     """Print the seconds from the installation to the first answer."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        # Without --wheel or --sdist, uv builds the wheel from the sdist, as pip does where it is given that.
         subprocess.run([_UV, "build", "--quiet", "--out-dir", folder / "dist", ROOT], check=True)
         (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
         check_contents(wheel, sdist)

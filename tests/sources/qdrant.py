@@ -1,5 +1,6 @@
 """Qdrant: a folder of the client's local mode, a shard and its snapshot."""
 
+import io
 import tarfile
 import uuid
 from collections.abc import Callable
@@ -71,15 +72,64 @@ def test_one_of_several_vectors_is_chosen(folder: Path, migrate: Migrate) -> Non
     assert vectors == [vector[:2] if i != 1 else None for i, vector in enumerate(random_vectors(4, 4).tolist())]
 
 
-def test_a_shard_and_its_snapshot_are_read_without_a_server(tmp_path: Path, migrate: Migrate) -> None:
-    path = tmp_path / "shard"
+def make_shard(path: Path, rows: dict[int, list[float]], distance: Any) -> None:
     shard = edge.EdgeShard.create(
-        str(path), edge.EdgeConfig(vectors={"v": edge.EdgeVectorParams(size=4, distance=edge.Distance.Euclid)})
+        str(path), edge.EdgeConfig(vectors={"v": edge.EdgeVectorParams(size=4, distance=distance)})
     )
-    vectors = random_vectors(50, 4).tolist()
-    points = [edge.Point(i, {"v": vector}, {"text": f"T{i}", "n": None}) for i, vector in enumerate(vectors)]
+    points = [edge.Point(i, {"v": vector}, {"text": f"T{i}", "n": None}) for i, vector in rows.items()]
     shard.update(edge.UpdateOperation.upsert_points(points))
     shard.close()
+
+
+@pytest.fixture(params=["Euclid", "Cosine"])
+def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The snapshot of a collection of three shards, one of them empty, as `Collection::create_snapshot` and
+    `LocalShard::get_snapshot_creator` of Qdrant's server write it: a tar of each segment in the tar of all."""
+    rows = dict(enumerate(random_vectors(50, 4).tolist()))
+    parts = {"0": {}, "1": {i: rows[i] for i in range(20)}, "10": {i: rows[i] for i in range(20, 50)}}
+    with tarfile.open(tmp_path / "all.snapshot", "w") as snapshot:
+
+        def add(name: str, content: bytes) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            snapshot.addfile(entry, io.BytesIO(content))
+
+        for number, part in parts.items():
+            path = tmp_path / "shards" / number
+            make_shard(path, part, getattr(edge.Distance, request.param))
+            for segment in (path / "segments").iterdir():
+                packed = io.BytesIO()
+                with tarfile.open(fileobj=packed, mode="w") as files:
+                    files.add(segment, "snapshot/files")
+                add(f"{number}/segments/{segment.name}.tar", packed.getvalue())
+            snapshot.add(path / "wal", f"{number}/wal")
+            add(f"{number}/replica_state.json", b"{}")
+            add(f"{number}/shard_config.json", b'{"type":"ReplicaSet"}')
+        add("version.info", b"1.16.0")
+        add("config.json", b"{}")
+        add("shard_key_mapping.json", b"[]")
+        add("payload_index.json", b"{}")
+    return tmp_path / "all.snapshot"
+
+
+def test_a_snapshot_of_a_collection_has_all_its_shards(collection: Path, migrate: Migrate) -> None:
+    assert_same_answers(migrate("qdrant", collection), 50, 50)
+    assert [text for text, _, _ in stored("all", "0", "19", "20", "49").values()] == ["T0", "T19", "T20", "T49"]
+
+
+def test_a_shard_of_another_node_is_told(collection: Path, migrate: Migrate, tmp_path: Path) -> None:
+    with tarfile.open(collection) as whole, tarfile.open(tmp_path / "some.snapshot", "w") as some:
+        for member in whole:
+            if not member.name.startswith("1/segments"):
+                some.addfile(member, whole.extractfile(member) if member.isfile() else None)
+    with pytest.raises(CommandError, match=r"Another node has shard 1 of the collection\. Migrate a snapshot of each"):
+        migrate("qdrant", tmp_path / "some.snapshot")
+
+
+def test_a_shard_and_its_snapshot_are_read_without_a_server(tmp_path: Path, migrate: Migrate) -> None:
+    path = tmp_path / "shard"
+    vectors = random_vectors(50, 4).tolist()
+    make_shard(path, dict(enumerate(vectors)), edge.Distance.Euclid)
     with tarfile.open(tmp_path / "taken.snapshot", "w") as snapshot:
         snapshot.add(path, ".")
     for location in (path, tmp_path / "taken.snapshot"):

@@ -12,7 +12,7 @@ seen: list[Any] = []
 def count(job: JobContext) -> dict[str, Any]:
     """Count up to `params.to`, each step committed."""
     for number in range(job.progress.get("next", 0), job.params["to"]):
-        job.advance(number + 1, job.params["to"], {"next": number + 1})
+        job.advance(number + 1, job.params["to"], {"next": number + 1, "report": {"counted": number + 1}})
         seen.append(number)
     return {"counted": job.params["to"]}
 

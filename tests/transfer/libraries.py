@@ -32,7 +32,10 @@ def make_library(id: str = "a", *, rows: int = 5) -> None:
     replace_document(library_id=id, document_id="d", document=moved)
     create_document(library_id=id, document=document(chunk("gone"), id="empty", expires_at="2999-01-01T00:00:00Z"))
     Chunk.objects.filter(public_id="gone").delete()
-    alone = [chunk(f"c{i}", metadata={"i": i, "null": None}, embed_text=f"e{i}") for i in range(rows)]
+    alone = [
+        chunk(f"c{i}", metadata={"i": i, "null": None}, embed_text=f"e{i}", embedding=[i, 0.1, -3e8])
+        for i in range(rows)
+    ]
     alone += [chunk("bare", embedding=None), chunk("late", expires_at="2999-01-01T00:00:00.5Z")]
     upsert_chunks(library_id=id, write=ChunksWrite.model_validate({"chunks": alone}))
     upsert_chunks(library_id=id, write=ChunksWrite.model_validate({"chunks": [chunk("over")]}))

@@ -1,20 +1,30 @@
 """`manage.py export` and `manage.py import`."""
 
+import io
 import json
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import connection, connections
+from pypdf import PdfWriter
 
+from apps.access.models import AuditEntry
 from apps.libraries.inputs import LibraryCreate
-from apps.libraries.models import Chunk, Document
-from apps.libraries.services.libraries import create_library
+from apps.libraries.models import Chunk, Document, Library
+from apps.libraries.services.libraries import create_library, delete_library
 from apps.transfer import rows
 from apps.transfer.command_jobs import sole_runner
+from apps.transfer.formats.jsonl import Jsonl
+from apps.transfer.jobs import cancel_job
 from apps.transfer.models import Job
+from apps.transfer.stored import StoredLibrary
 from tests.transfer.libraries import content, make_library
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -32,11 +42,235 @@ def test_a_library_goes_out_and_comes_back(tmp_path: Path, capsys: pytest.Captur
         call_command("import", str(file), f"b-{format}", "--create")
         assert "10 chunks created, 0 updated, 0 left, 2 documents written, 0 rows refused" in capsys.readouterr().out
         assert content(f"b-{format}") == content("a")
-    assert [job.state for job in Job.objects.all()] == ["done"] * 3
+    imports, exports = Job.objects.filter(kind="import"), Job.objects.filter(kind="export")
+    assert [(job.state, job.result["created"]) for job in imports] == [("done", 10)] * 3
+    assert list(exports.values_list("state", "library", "done", "total")) == [("done", "a", 13, 13)] * 3
+    made = AuditEntry.objects.filter(action="create_job", name="manage.py import").values_list("library", flat=True)
+    assert list(made) == ["b-jsonl", "b-zip", "b-parquet"]
     with pytest.raises(CommandError, match="There is no library 'absent'"):
         call_command("export", "absent", str(tmp_path / "x.zip"))
+    with pytest.raises(CommandError, match=r"There is no library 'absent'.* So does --create"):
+        call_command("import", str(tmp_path / "a.zip"), "absent")
     # Nothing half-written is left.
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "a.zip", "a.parquet"}
+
+
+def test_names_of_files_that_say_no_format_are_refused_with_those_there_are(tmp_path: Path) -> None:
+    make_library()
+    with pytest.raises(CommandError, match=r"a\.csv' is one that is only read\. There are: jsonl, zip, parquet\."):
+        call_command("export", "a", str(tmp_path / "a.csv"))
+    with pytest.raises(CommandError, match=r"a\.xyz' does not say which .* There are: jsonl, zip, parquet\."):
+        call_command("export", "a", str(tmp_path / "a.xyz"))
+    for name in ("folder", "file.xyz"):
+        with pytest.raises(CommandError, match=f"There is no file or folder .*/{name}"):
+            call_command("import", str(tmp_path / name), "a")
+    (tmp_path / "file.xyz").touch()
+    with pytest.raises(CommandError, match=r"file\.xyz' does not say which .* jsonl, zip, parquet, csv\."):
+        call_command("import", str(tmp_path / "file.xyz"), "a")
+
+
+def test_an_export_to_a_folder_that_cannot_be_used_names_it(tmp_path: Path) -> None:
+    make_library()
+    with pytest.raises(CommandError, match=f"^There is no folder {tmp_path}/absent. Make it, or name another one.$"):
+        call_command("export", "a", str(tmp_path / "absent" / "a.zip"))
+    with pytest.raises(CommandError, match=f"^{tmp_path}/a{'x' * 250}.zip cannot be used: File name too long$"):
+        call_command("export", "a", str(tmp_path / f"a{'x' * 250}.zip"))
+
+
+def test_an_export_into_a_pipe_that_nobody_reads_on_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As with `| head`: the status is that of a program that SIGPIPE ends."""
+    make_library()
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            call_command("export", "a", "-")
+    assert ended.value.code == 141
+    assert capfd.readouterr().err == ""
+    assert Job.objects.values_list("state", "error").get() == ("failed", "Nobody read on.")
+
+
+class Pipe(io.BytesIO):
+    """Standard output of a command: calls `act` with each part that is written."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act = act
+
+    def write(self, part: Any) -> int:
+        self.act()
+        return super().write(part)
+
+
+def test_an_export_is_a_job_that_is_seen_and_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make_library()
+    seen: list[str] = []
+
+    def cancel() -> None:
+        [job] = Job.objects.filter(state="running")
+        seen.append(job.kind)
+        cancel_job(job_id=job.public_id)
+
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Pipe(cancel)))
+    with pytest.raises(CommandError, match="It was cancelled"):
+        call_command("export", "a", "-")
+    assert seen == ["export"]
+    job = Job.objects.get()
+    assert (job.state, job.library, job.name) == ("cancelled", "a", "manage.py export")
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Pipe(fail)))
+    with pytest.raises(KeyboardInterrupt):
+        call_command("export", "a", "-")
+    assert Job.objects.values_list("state", "error").last() == ("failed", "It was interrupted.")
+
+
+class Meanwhile(Jsonl):
+    """Calls `act` when the first part of an export was written."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def write(self, stored: StoredLibrary) -> Iterator[bytes]:
+        for part in super().write(stored):
+            yield part
+            self.act()
+
+
+def test_an_export_replaces_nothing_that_it_was_not_told_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make_library()
+    file = tmp_path / "a.jsonl"
+    format = Meanwhile(lambda: file.write_text("another's"))
+    monkeypatch.setattr("apps.operations.management.commands.export.format_of", lambda _: format)
+    with pytest.raises(CommandError, match=r"a\.jsonl exists\. Name another file, or replace it by --force"):
+        call_command("export", "a", str(file))
+    assert file.read_text() == "another's"
+    call_command("export", "a", str(file), force=True)
+    assert file.read_text().endswith('{"end":{"documents":2,"chunks":10}}\n')
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(CommandError, match=r"folder\.jsonl is no file"):
+        call_command("export", "a", str(tmp_path / "folder.jsonl"), force=True)
+    file.unlink()
+    file.symlink_to(tmp_path / "absent")
+    with pytest.raises(CommandError, match="exists"):
+        call_command("export", "a", str(file))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "folder.jsonl"]
+
+
+def test_an_export_deletes_what_killed_ones_have_left_and_not_what_others_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_library()
+    file, mine = tmp_path / "a.jsonl", [tmp_path / ".a.jsonl.bak", tmp_path / ".b.jsonl.0.export-draft"]
+    left = tmp_path / ".a.jsonl.0.export-draft"
+    for path in left, *mine:
+        path.touch()
+    drafts: list[set[Path]] = []
+
+    def export_beside() -> None:
+        drafts.append(set(tmp_path.glob(".a.jsonl.*.export-draft")))
+        if len(drafts) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(export, "a.jsonl").result()
+
+    def export(name: str) -> None:
+        try:
+            call_command("export", "a", str(tmp_path / name), force=True)
+        finally:
+            connections.close_all()
+
+    format = Meanwhile(export_beside)
+    monkeypatch.setattr("apps.operations.management.commands.export.format_of", lambda _: format)
+    export("a.jsonl")
+    assert left not in drafts[0]
+    # The second one has left the first alone.
+    assert len(drafts[0]) == 1
+    assert max(map(len, drafts)) == 2
+    assert {*tmp_path.iterdir()} == {file, *mine}
+
+
+def test_exports_of_one_library_run_side_by_side_and_one_that_was_killed_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_library()
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        seen.append(list(Job.objects.values_list("state", flat=True)))
+
+    def export_beside() -> None:
+        if not seen:
+            monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Pipe(look)))
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(export).result()
+
+    def export() -> None:
+        try:
+            call_command("export", "a", "-")
+        finally:
+            connections.close_all()
+
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Pipe(export_beside)))
+    export()
+    assert seen[0] == ["running", "running"]
+    assert list(Job.objects.values_list("state", flat=True)) == ["done", "done"]
+    # As a process leaves them that is killed.
+    Job.objects.update(state="running", ended_at=None)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Pipe(look)))
+    export()
+    ended = Job.objects.order_by("pk").values_list("state", "error")
+    assert list(ended) == [("failed", "Its process has ended.")] * 2 + [("done", "")]
+
+
+def test_jobs_are_listed_and_cancelled_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("jobs")
+    assert capsys.readouterr().out == "There are no jobs.\n"
+    Job.objects.create(kind="export", library="a", state="failed", done=3, total=9, error="The disk is full.")
+    job = Job.objects.create(kind="backup", done=5)
+    call_command("jobs")
+    last, first = (line.split("  ") for line in capsys.readouterr().out.splitlines())
+    assert (last[0], last[2:]) == (job.public_id, ["running", "backup", "-", "5/?"])
+    assert first[2:] == ["failed", "export", "a", "3/9", "The disk is full."]
+    call_command("jobs", cancel=job.public_id)
+    assert capsys.readouterr().out == f"{job.public_id} is cancelled.\n"
+    job.refresh_from_db()
+    assert job.state == "cancelled"
+    entry = AuditEntry.objects.get(action="cancel_job")
+    assert (entry.name, entry.target) == ("manage.py jobs", f"backup {job.public_id}")
+    with pytest.raises(CommandError, match="There is no job 'absent'"):
+        call_command("jobs", cancel="absent")
+    with pytest.raises(CommandError, match="has ended already: it is failed"):
+        call_command("jobs", cancel=first[0])
+
+
+def test_an_import_of_standard_input_that_was_killed_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+
+    def import_rows() -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "t", "embedding": [1, 2]}\n')))
+        call_command("import", "-", "a", format="jsonl")
+
+    import_rows()
+    # As a process leaves it that is killed.
+    Job.objects.update(state="running", ended_at=None)
+    import_rows()
+    assert list(Job.objects.values_list("state", "error")) == [("failed", "Its process has ended."), ("done", "")]
+    assert Chunk.objects.count() == 2
+
+
+def test_columns_of_a_table_are_named_in_pairs(tmp_path: Path) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"key": ["x"], "body": ["one"], "emb": [[1.0, 2.0]]}), file)
+    call_command("import", str(file), "a", columns=["id=key,text=body", "vector=emb"])
+    assert Chunk.objects.values_list("public_id", "text").get() == ("x", "one")
+    with pytest.raises(CommandError, match="--columns must be pairs such as text=body,vector=emb"):
+        call_command("import", str(file), "a", columns=["text"])
 
 
 def test_the_same_command_goes_on_where_it_was(
@@ -73,7 +307,7 @@ def test_the_same_command_goes_on_where_it_was(
     with sole_runner(Job.objects.get()), ThreadPoolExecutor(1) as pool, refused:
         pool.submit(run_beside).result()
     assert Chunk.objects.count() == 8
-    with pytest.raises(CommandError, match="1 rows were refused"):
+    with pytest.raises(CommandError, match="1 row was refused"):
         call_command("import", str(file), "a")
     out = capsys.readouterr().out
     assert "9 chunks created" in out
@@ -83,7 +317,183 @@ def test_the_same_command_goes_on_where_it_was(
     assert (job.state, job.done, job.result["refused"]) == ("done", file.stat().st_size, 1)
 
 
-def test_files_of_a_folder_are_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def interrupted_after(batches: int, monkeypatch: pytest.MonkeyPatch, *arguments: str, **options: Any) -> None:
+    """Run an import of three rows a batch that is interrupted once these are stored."""
+    seen = 0
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == batches:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rows, "ROWS_PER_BATCH", 3)
+        patched.setattr("tqdm.tqdm.update", interrupt)
+        with pytest.raises(CommandError, match="Interrupted"):
+            call_command("import", *arguments, **options)
+
+
+@pytest.mark.parametrize("is_deleted_by_service", [True, False])
+def test_an_import_whose_library_was_deleted_does_not_go_on_in_another_of_its_id(
+    is_deleted_by_service: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"text": "t{i}", "embedding": [{i}, 1]}}\n' for i in range(10)))
+    interrupted_after(2, monkeypatch, str(file), "a", create=True)
+    assert Chunk.objects.count() == 6
+    if is_deleted_by_service:
+        delete_library(library_id="a")
+        [job] = Job.objects.all()
+        assert (job.state, job.error) == (
+            "failed", "The library 'a' was deleted. A job does not go on in another one of that id."
+        )  # fmt: skip
+        assert job.result["created"] == 6
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM vectordb_library")
+    call_command("import", str(file), "a", create=True)
+    assert sorted(Chunk.objects.values_list("text", flat=True)) == [f"t{i}" for i in range(10)]
+    assert list(Job.objects.values_list("state", flat=True)) == ["failed", "done"]
+
+
+def test_an_import_says_where_it_goes_on_and_can_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"id": "{i}", "embedding": [{i}, 1]}}\n' for i in range(10)))
+    interrupted_after(1, monkeypatch, str(file), "a")
+    assert "goes on" not in capsys.readouterr().out
+    interrupted_after(1, monkeypatch, str(file), "a")
+    assert "a: goes on behind 3 rows; --restart begins again" in capsys.readouterr().out
+    call_command("import", str(file), "a")
+    said = capsys.readouterr().out
+    assert "a: goes on behind 6 rows" in said
+    assert "10 chunks created, 0 updated" in said
+    interrupted_after(2, monkeypatch, str(file), "a")
+    call_command("import", str(file), "a", restart=True)
+    said = capsys.readouterr().out
+    assert "goes on" not in said
+    assert "0 chunks created, 10 updated" in said
+    states = Job.objects.order_by("pk").values_list("state", "result__updated")
+    assert list(states) == [("done", 0), ("cancelled", 6), ("done", 10)]
+
+
+def test_an_import_that_fails_midway_says_what_is_in_the_library_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    head = '{"library": {"name": "A", "dimension": 2}, "format": 1}\n'
+    file.write_text(head + "".join(f'{{"embedding": [{i}, 1{", 1" if i == 2 else ""}]}}\n' for i in range(10)))
+    monkeypatch.setattr(rows, "ROWS_PER_BATCH", 3)
+    with pytest.raises(CommandError, match="The file is cut off"):
+        call_command("import", str(file), "a", create=True)
+    said, result = capsys.readouterr().out, Job.objects.get().result
+    assert (result["created"], result["refused"]) == (Chunk.objects.count(), 1)
+    assert f"a: {result['created']} chunks created, 0 updated, 0 left, 0 documents written, 1 row refused" in said
+    assert "line 4: /embedding has 3 components" in said
+    interrupted_after(2, monkeypatch, str(file), "a")
+    assert "a: 5 chunks created" in capsys.readouterr().out
+    # Also where it fails before its next step.
+    with monkeypatch.context() as patched:
+        patched.setattr("apps.transfer.formats.jsonl.read_lines", interrupt)
+        with pytest.raises(CommandError, match="Interrupted"):
+            call_command("import", str(file), "a")
+    assert "a: 5 chunks created" in capsys.readouterr().out
+
+
+def test_an_import_that_fails_at_once_leaves_no_library_behind(tmp_path: Path) -> None:
+    def write(name: str, metric: str, dimension: int) -> str:
+        head = {"library": {"name": "A", "dimension": 2, "metric": metric}, "format": 1}
+        lines = [head, *[{"embedding": [1] * dimension}] * 2, {"end": {"documents": 0, "chunks": 2}}]
+        (tmp_path / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return str(tmp_path / name)
+
+    with pytest.raises(CommandError, match="do not fit the library 'a'"):
+        call_command("import", write("wrong.jsonl", "cosine", 3), "a", create=True)
+    assert (Job.objects.get().state, Library.objects.count()) == ("failed", 0)
+    call_command("import", write("right.jsonl", "dot", 2), "a", create=True)
+    assert (Library.objects.get().metric, Chunk.objects.count()) == ("dot", 2)
+
+
+def bad_rows(count: int) -> str:
+    """Lines of which each second one is refused, for different reasons, with and without ids."""
+    wrong = ["[", '{"text": 5, "id": "t"}', '{"embedding": [1], "id": "v"}']
+    lines = [wrong[i // 2 % 3] if i % 2 else f'{{"id": "{i}", "embedding": [{i}, 1]}}' for i in range(count)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def test_refused_rows_are_told_in_their_order_and_where_all_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    file = tmp_path / "rows.jsonl"
+    file.write_text(bad_rows(12))
+    with pytest.raises(CommandError, match=r"^6 rows were refused; GET /api/v1/jobs/(job-\w+) lists them\.$") as few:
+        call_command("import", str(file), "a")
+    assert Job.objects.get().public_id in str(few.value)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said[1:]] == [f"line {i}" for i in range(2, 13, 2)]
+    file.write_text(bad_rows(240))
+    with pytest.raises(CommandError, match=r"^120 rows were refused; GET \S+ lists the first 100, and --report FILE"):
+        call_command("import", str(file), "a")
+    assert [one["at"] for one in Job.objects.latest("pk").result["refusals"]] == [f"line {i}" for i in range(2, 201, 2)]
+    file.write_text(bad_rows(2))
+    with pytest.raises(CommandError, match=r"^1 row was refused; GET \S+ lists it\.$"):
+        call_command("import", str(file), "a")
+
+
+def test_refused_rows_are_written_to_a_file_once_each_though_the_import_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    file, report = tmp_path / "rows.jsonl", tmp_path / "refused.jsonl"
+    file.write_text(bad_rows(240))
+    report.write_text("mine")
+    with pytest.raises(CommandError, match=r"refused\.jsonl exists\. Name another file for --report, or delete it"):
+        call_command("import", str(file), "a", report=str(report))
+    assert (report.read_text(), Job.objects.count()) == ("mine", 0)
+    report.unlink()
+    interrupted_after(3, monkeypatch, str(file), "a", report=str(report))
+    assert len(report.read_bytes().splitlines()) == 4
+    # As a step leaves it that was killed before its end.
+    with report.open("a") as added:
+        added.write('{"at": "line 10", "err')
+    interrupted_after(2, monkeypatch, str(file), "a", report=str(report))
+    with pytest.raises(CommandError, match=r"^120 rows were refused, and written to \S+refused\.jsonl\.$"):
+        call_command("import", str(file), "a", report=str(report))
+    written = [json.loads(line) for line in report.read_bytes().splitlines()]
+    assert [one["at"] for one in written] == [f"line {i}" for i in range(2, 241, 2)]
+    assert [one.pop("id", None) for one in written[:3]] == [None, "t", "v"]
+    assert written[:2] == Job.objects.get().result["refusals"][:2]
+    assert written[2]["errors"][0]["detail"] == "has 1 components, but the library's dimension is 2"
+
+
+def test_refused_files_of_a_folder_are_written_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding: Any = {"provider": "hashing", "model": "hashing-64"}
+    create_library(create=LibraryCreate(id="a", name="A", embedding=embedding))
+    folder, report = tmp_path / "texts", tmp_path / "refused.jsonl"
+    folder.mkdir()
+    for name in "bcde":
+        (folder / f"{name}.txt").write_bytes(b"\xe9" if name in "bd" else b"text")
+    for _ in range(2):
+        interrupted_after(3, monkeypatch, str(folder), "a", report=str(report))
+        # All files are read again.
+        (folder / "a.txt").write_bytes(b"\xe9")
+    with pytest.raises(CommandError, match="3 rows were refused, and written to"):
+        call_command("import", str(folder), "a", report=str(report))
+    written = [json.loads(line) for line in report.read_bytes().splitlines()]
+    assert [(one["at"], one["id"]) for one in written] == [(f"{name}.txt", f"{name}.txt") for name in "abd"]
+
+
+def interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_of_a_folder_are_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     embedding: Any = {"provider": "hashing", "model": "hashing-64"}
     create_library(create=LibraryCreate(id="a", name="A", embedding=embedding))
     folder = tmp_path / "texts"
@@ -97,27 +507,85 @@ def test_files_of_a_folder_are_documents(tmp_path: Path, capsys: pytest.CaptureF
     )
     (folder / "latin.txt").write_bytes(b"\xe9t\xe9")
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    foreign = b"/Root 1 0 R /Encrypt << /Filter /Other /V 1 >>"
+    (folder / "encrypted.pdf").write_bytes(pdf("Birds swim").replace(b"/Root 1 0 R", foreign))
     (folder / "paper.pdf").write_bytes(pdf("Fish swim"))
+    (folder / "protected.pdf").write_bytes(encrypted(pdf("Whales sing"), ""))
+    (folder / "secret.pdf").write_bytes(encrypted(pdf("Sharks bite"), "password"))
     (folder / ".hidden.txt").write_text("hidden")
     (folder / "link.txt").symlink_to("/etc/hostname")
-    with pytest.raises(CommandError, match="2 rows were refused"):
+    with pytest.raises(CommandError, match="4 rows were refused"):
         call_command("import", str(folder), "a")
     out = capsys.readouterr().out
     assert "latin.txt: is no text in UTF-8" in out
     assert "broken.pdf: cannot be read as PDF" in out
+    # The reader's own lines do not name the file.
+    assert not [record for record in caplog.records if record.name.startswith("pypdf")]
+    assert "encrypted.pdf: cannot be read as PDF: only Standard PDF encryption" in out
+    assert "secret.pdf: cannot be read as PDF: it needs a password; import a copy without one" in out
     documents = {row.public_id: row for row in Document.objects.all()}
-    assert documents.keys() == {"plain.txt", "sub/page.md", "site.html", "paper.pdf"}
+    assert documents.keys() == {"plain.txt", "sub/page.md", "site.html", "paper.pdf", "protected.pdf"}
     assert (documents["sub/page.md"].title, documents["site.html"].title) == ("A page", "Birds")
     texts = dict(Chunk.objects.filter(position=0).values_list("document__public_id", "text"))
     assert "Fish swim" in texts["paper.pdf"]
+    assert "Whales sing" in texts["protected.pdf"]
     assert "birds" in texts["site.html"]
     assert "Login" not in texts["site.html"]
     before = set(Chunk.objects.values_list("pk", flat=True))
     (folder / "latin.txt").unlink()
-    (folder / "broken.pdf").unlink()
+    for name in ("broken", "encrypted", "secret"):
+        (folder / f"{name}.pdf").unlink()
     call_command("import", str(folder), "a")
     assert "0 chunks created, 0 updated" in capsys.readouterr().out
     assert set(Chunk.objects.values_list("pk", flat=True)) == before
+
+
+@pytest.mark.parametrize("change", ["none", "add", "change", "remove", "refuse"])
+def test_an_interrupted_import_of_a_folder_sees_what_was_changed_before_the_place_where_it_was(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedding: Any = {"provider": "hashing", "model": "hashing-64"}
+    create_library(create=LibraryCreate(id="a", name="A", embedding=embedding))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "bdfh":
+        (folder / f"{name}.txt").write_text(f"Text {name}.")
+    (folder / "e.txt").write_bytes(b"\xe9")
+    interrupted_after(4, monkeypatch, str(folder), "a")
+    assert Job.objects.get().progress["next"] == "f.txt"
+    if change == "add":
+        (folder / "a.txt").write_text("Text a.")
+    elif change == "change":
+        (folder / "b.txt").write_text("Another text b.")
+    elif change == "remove":
+        (folder / "b.txt").unlink()
+    elif change == "refuse":
+        (folder / "d.txt").write_bytes(b"\xe9")
+    capsys.readouterr()
+    refused = 2 if change == "refuse" else 1
+    with pytest.raises(CommandError, match=f"{refused} rows? (was|were) refused"):
+        call_command("import", str(folder), "a")
+    where = "goes on behind 4 files" if change == "none" else "reads all files again"
+    assert f"a: {where}" in capsys.readouterr().out
+    texts = dict(Chunk.objects.values_list("document__public_id", "text"))
+    expected = {f"{name}.txt": f"Text {name}." for name in "bdfh"}
+    expected |= {"add": {"a.txt": "Text a."}, "change": {"b.txt": "Another text b."}}.get(change, {})
+    assert texts == expected
+    report = Job.objects.get().result
+    created = 5 if change in ("add", "change") else 4
+    files = {"add": 5, "remove": 3, "refuse": 3}.get(change, 4)
+    assert (report["created"], report["updated"], report["documents"], report["refused"]) == (
+        created, 0, files, refused
+    )  # fmt: skip
+    assert [one["at"] for one in report["refusals"]] == ["d.txt", "e.txt"][2 - refused :]
+
+
+def encrypted(content: bytes, password: str) -> bytes:
+    """A PDF as protected ones are: by AES, with a password to read it and another to change it."""
+    writer, out = PdfWriter(clone_from=io.BytesIO(content)), io.BytesIO()
+    writer.encrypt(password, "owner", algorithm="AES-256")
+    writer.write(out)
+    return out.getvalue()
 
 
 def pdf(text: str) -> bytes:

@@ -1,6 +1,8 @@
 """Files of every format: what comes back of them, and what is said of those that are none."""
 
+import contextlib
 import io
+import json
 import stat
 import struct
 import zipfile
@@ -9,16 +11,19 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from apps.libraries.errors import Invalid
-from apps.libraries.models import Chunk
+from apps.libraries.models import Chunk, Library
 from apps.transfer import rows
 from apps.transfer.exporting import export_library
 from apps.transfer.formats import EXPORT_FORMATS, format_of, parquet
+from apps.transfer.formats.lines import LONGEST_LINE
 from apps.transfer.importing import Report, import_source, open_library
+from tests.transfer.files import load, opened, read_all
 from tests.transfer.libraries import content, make_library
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -26,13 +31,6 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 
 def export(format: str) -> bytes:
     return b"".join(export_library(library_id="a", format=format_of(format)))
-
-
-def load(format: str, data: bytes, into: str = "b") -> Report:
-    source = format_of(format).read(io.BytesIO(data))
-    open_library(into, source.library, create=True)
-    *_, (report, _) = import_source(library_id=into, source=source)
-    return report
 
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)
@@ -53,29 +51,37 @@ def test_a_file_is_read_on_from_any_batch(format: str, monkeypatch: pytest.Monke
     data = export(format)
     for module in (rows, parquet):
         monkeypatch.setattr(module, "ROWS_PER_BATCH", 7)
-    found = format_of(format)
-    source = found.read(io.BytesIO(data))
-    open_library("b", source.library, create=True)
     report, places = Report(), [None]
-    for after, batch in import_source(library_id="b", source=source):
-        report = after
-        places.append(batch.next)
-        # As a new process does, with what the last batch has left.
-        source = found.read(io.BytesIO(data), batch.next)
-        again = next(source.batches, None)
-        assert again is None or not again.chunks.keys() & batch.chunks.keys()
+    with opened(data) as file:
+        source = format_of(format).read(file)
+        open_library("b", source.library, create=True)
+        for after, batch in import_source(library_id="b", source=source):
+            report = after
+            places.append(batch.next)
+            # As a new process does, with what the last batch has left.
+            again = read_all(format, data, batch.next)
+            assert not again or not again[0].chunks.keys() & batch.chunks.keys()
     assert len(places) > 5
     assert (report.created, report.updated, report.refused) == (35, 0, 0)
     at = places[len(places) // 2]
-    ids = {row["id"] for batch in found.read(io.BytesIO(data), at).batches for row in batch.chunks.values()}
-    before = {row["id"] for batch in found.read(io.BytesIO(data)).batches for row in batch.chunks.values()}
+    ids = {row["id"] for batch in read_all(format, data, at) for row in batch.chunks.values()}
+    before = {row["id"] for batch in read_all(format, data) for row in batch.chunks.values()}
     assert 0 < len(ids) < len(before) == 35
 
 
-def archive(**entries: bytes) -> bytes:
+def test_a_zip_breaks_off_at_a_vector_that_is_none_of_the_library() -> None:
+    """No service writes one."""
+    make_library()
+    Library.objects.update(dimension=4)
+    with pytest.raises(Invalid, match="another length than its dimension"):
+        export("zip")
+    assert export("jsonl").count(b'"embedding":null}') == 10
+
+
+def archive(packing: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
     """A zip of entries; two underscores in a name are a dot."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
+    with zipfile.ZipFile(out, "w", packing) as file:
         for name, content in entries.items():
             file.writestr(name.replace("__", "."), content)
     return out.getvalue()
@@ -103,12 +109,11 @@ def link() -> bytes:
     return out.getvalue()
 
 
-def bomb() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("library.json", HEAD)
-        file.writestr("chunks.jsonl", bytes(20 << 20))
-    return out.getvalue()
+def wide() -> bytes:
+    """The head of an array of one vector of four gigabytes."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (1, 1 << 30)})
+    return head.getvalue()
 
 
 def liar() -> bytes:
@@ -125,7 +130,31 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "another zip": ("zip", archive(**{"word/document__xml": b"<xml>"}), "'word/document.xml', which no export has"),
     "a path outside": ("zip", archive(library__json=HEAD, **{"../chunks__jsonl": TWO}), r"'\.\./chunks\.jsonl'"),
     "a link": ("zip", link(), "is a link"),
-    "a bomb": ("zip", bomb(), "claims to unpack to 20971520 bytes"),
+    "a bomb": (
+        "zip",
+        archive(zipfile.ZIP_DEFLATED, library__json=HEAD, chunks__jsonl=bytes(20 << 20)),
+        "claims to unpack to 20971520 bytes",
+    ),
+    # Of these, Python unpacks a megabyte of the file at once, to gigabytes.
+    "packed otherwise": (
+        "zip",
+        archive(zipfile.ZIP_BZIP2, library__json=HEAD, chunks__jsonl=TWO),
+        "stored or deflated",
+    ),
+    "an array that is packed otherwise": (
+        "zip",
+        archive(
+            library__json=HEAD,
+            chunks__jsonl=TWO,
+            vectors__npz=archive(zipfile.ZIP_LZMA, vectors__npy=BROKEN),
+        ),
+        "vectors.npy must be stored or deflated",
+    ),
+    "endless vectors": (
+        "zip",
+        archive(library__json=HEAD, chunks__jsonl=b'{"id": "x"}\n', vectors__npz=archive(vectors__npy=wide())),
+        "1073741824 components, and may have",
+    ),
     "a liar": ("zip", liar(), "damaged|cut off"),
     "objects": ("zip", archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=npz(np.array([[{}]]))), "of floats"),
     "a wrong shape": (
@@ -151,6 +180,9 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "a newer version": ("jsonl", HEAD.replace(b"1}", b"2}"), "format 2; this server reads format 1"),
     "lines without an end": ("jsonl", HEAD + b'{"id": "x", "embedding": [1, 2, 3]}\n', "cut off"),
     "no Parquet": ("parquet", b"PAR1 nothing PAR1", "no Parquet, or is cut off"),
+    "binary lines": ("jsonl", b"PK\x03\x04" + TWO, r"must be a JSON object, and begins with b'PK"),
+    "an array": ("jsonl", b'[{"id": "x"}]', "must be a JSON object"),
+    "a binary table": ("csv", b"a,b\n\x00,1\n", "no text"),
     "a table without names": ("csv", b"\n1,2\n", "must name the columns"),
     "no text": ("csv", b"\xff\xfe\x00", "no text in UTF-8"),
 }
@@ -163,17 +195,116 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(case: str) -> None:
         load(format, data)
 
 
+class Counting(io.BytesIO):
+    """A file that counts how much of it was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        self.taken += len(found)
+        return found
+
+    read1 = read
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("part", [b"x", b'"' + b"x" * 100 + b'\n",'], ids=["a line", "many lines"])
+def test_a_row_of_a_table_that_does_not_end_is_not_read_to_its_end(part: bytes) -> None:
+    """Of one line, or of many with their ends in quotes."""
+    file = Counting(b"id,text\n1,a\n2," + part * (2 * LONGEST_LINE // len(part)))
+    source = format_of("csv").read(file)
+    with pytest.raises(Invalid, match=f"a row is longer than {LONGEST_LINE} characters"):
+        next(source.batches)
+    assert file.taken < LONGEST_LINE * 1.1
+    assert not file.closed
+
+
+def test_other_programs_read_an_export_in_parquet() -> None:
+    make_library()
+    file = io.BytesIO(export("parquet"))
+    times = ["expires_at", "created_at", "updated_at"]
+    names = ["id", "document_id", "position", "text", "embed_text", "metadata", *times]
+    of_document = ["title", "source", "metadata", *times]
+    schema = pq.read_schema(file)
+    assert schema.names == [*names, "vector", *(f"document_{name}" for name in of_document)]
+    assert str(schema.field("vector").type) == "fixed_size_list<element: float not null>[3]"
+    table = pandas.read_parquet(file).set_index("id")
+    row = table.loc["d/1"]
+    assert (row["document_id"], row["document_title"], row["text"]) == ("d", "T", "text of d/1\nand \u2028 \U0001f600")
+    assert json.loads(row["document_metadata"]) == {"x": [1, 1.0, True, 1e300]}
+    assert table["position"].loc[["d/2", "d/0", "d/1"]].tolist() == [0, 1, 2]
+    assert table["vector"].loc["c3"].tolist() == np.array([3, 0.1, -3e8], np.float32).tolist()
+    assert table["vector"].loc["bare"] is None
+    assert table["expires_at"].loc["late"] == pandas.Timestamp("2999-01-01T00:00:00.5Z")
+    assert table[table.index.isna()]["document_id"].tolist() == ["empty"]
+
+
 def test_an_export_that_is_damaged_is_not_taken_for_whole() -> None:
     make_library()
     for format in ("zip", "parquet"):
         data = bytearray(export(format))
         place = data.index(b"text of c3")
         data[place : place + 4] = b"TEXT"
-        if format == "zip":
-            with pytest.raises(Invalid, match="damaged"):
-                load(format, bytes(data))
+        with pytest.raises(Invalid, match="damaged"):
+            load(format, bytes(data))
         with pytest.raises(Invalid, match="cut off"):
             load(format, bytes(data[: len(data) // 2]))
+
+
+def rows_of(first: int, last: int) -> bytes:
+    return b"".join(b'{"id": "%d", "embedding": [1, 2, 3]}\n' % i for i in range(first, last + 1))
+
+
+DOCUMENT = b'{"document": {"id": "d"}}\n'
+END = b'{"end": {"documents": 1, "chunks": 4}}\n'
+WHOLE = HEAD + DOCUMENT + rows_of(1, 4) + END
+MISSING = {
+    "a chunk": (HEAD + DOCUMENT + rows_of(1, 1) + rows_of(3, 4) + END, "^1 rows are missing: .* 5, and there are 4"),
+    "the document": (HEAD + rows_of(1, 4) + END, "^1 rows are missing"),
+    "all": (HEAD + END, "^5 rows are missing: the last line counts 5, and there are 0"),
+    "all of a cut one behind a whole one": (WHOLE + HEAD, "^Line 8 comes behind the last line of .* line 7"),
+    "the end of a cut one before a whole one": (HEAD + rows_of(5, 6) + WHOLE, "^At line 4 begins another export"),
+    "nothing": (HEAD + DOCUMENT + rows_of(1, 5) + END, "^There are 1 rows too many"),
+    "nothing of two": (WHOLE + b"\n" + WHOLE, "^Line 9 comes behind the last line"),
+    "the counts": (WHOLE.replace(END, b'{"end": {}}\n'), "^The file is cut off"),
+}
+
+
+@pytest.mark.parametrize("size", [2, 100])
+@pytest.mark.parametrize("case", MISSING)
+def test_lines_that_are_not_those_that_the_last_one_counts_are_not_taken_for_whole(
+    case: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is in the library; a read from any batch on says the same."""
+    monkeypatch.setattr(rows, "ROWS_PER_BATCH", size)
+    data, sentence = MISSING[case]
+    with pytest.raises(Invalid, match=f"{sentence}.* The rows that were read are in the library") as error:
+        load("jsonl", data)
+    kept = set(Chunk.objects.filter(library__public_id="b").values_list("public_id", flat=True))
+    assert kept == {one for one in "123456" if f'"{one}"' in data.decode().split(HEAD.decode())[1]}
+    places: list[Any] = [None]
+    with opened(data) as file, contextlib.suppress(Invalid):
+        for batch in format_of("jsonl").read(file).batches:
+            places.append(batch.next)
+    for place in places:
+        with pytest.raises(Invalid) as again:
+            read_all("jsonl", data, place)
+        assert str(again.value) == str(error.value)
+
+
+def test_all_rows_are_counted_and_nothing_else() -> None:
+    spaced = b"\n" + WHOLE.replace(b"\n", b"\n \n\n").replace(DOCUMENT, DOCUMENT + b'{"format": 1}\n')
+    assert load("jsonl", spaced).created == 4
+    # One that cannot be read is there, and refused.
+    report = load("jsonl", WHOLE.replace(b'"3", ', b'"3" '))
+    assert (report.updated, report.refused) == (3, 1)
+    # So is a first line that cannot be read, but it is no row.
+    report = load("jsonl", WHOLE.replace(b"{", b"{{", 1))
+    assert (report.updated, report.refused) == (4, 1)
+    # Jobs of earlier versions go on without a count of what else was there.
+    [batch] = read_all("jsonl", WHOLE, {"offset": len(HEAD), "line": 1, "has_ended": False})
+    assert len(batch.chunks) == 4
 
 
 def test_tables_of_others_are_read_by_their_columns() -> None:
@@ -188,15 +319,12 @@ def test_tables_of_others_are_read_by_their_columns() -> None:
     open_library("b", {"name": "B", "dimension": 3}, create=True)
     *_, (report, _) = import_source(library_id="b", source=source)
     assert (report.created, report.refused) == (2, 2)
-    assert [one["at"] for one in report.refusals] == ["line 6", "line 5"]
+    assert [one["at"] for one in report.refusals] == ["line 5", "line 6"]
     one, two = Chunk.objects.filter(library__public_id="b")
     assert (one.public_id, one.text) == ("1", "two\nlines; one cell")
     assert one.metadata == {"topic": "own", "score": 1.5, "zip": "01234"}
     assert two.metadata == {"score": True, "zip": 5}
     assert bytes(one.embeddings.get().vector) == bytes(two.embeddings.get().vector)
-    with pytest.raises(Invalid, match="no column 'absent'"):
-        format_of("csv").read(io.BytesIO(table.encode()), columns={"text": "absent"})
-
     out = io.BytesIO()
     others = {
         "id": [1, 2],
@@ -208,7 +336,11 @@ def test_tables_of_others_are_read_by_their_columns() -> None:
         "metadata": [None, [1]],
     }
     pq.write_table(pa.table(others), out)
-    source = format_of("parquet").read(out, columns={"vector": "emb"})
-    *_, (report, _) = import_source(library_id="b", source=source)
+    for format, data in ("csv", table.encode()), ("parquet", out.getvalue()):
+        with pytest.raises(Invalid, match="no column 'absent'"):
+            format_of(format).read(io.BytesIO(data), columns={"text": "absent"})
+    with opened(out.getvalue()) as file:
+        source = format_of("parquet").read(file, columns={"vector": "emb"})
+        *_, (report, _) = import_source(library_id="b", source=source)
     assert (report.updated, report.refused) == (1, 1)
     assert Chunk.objects.get(public_id="1").metadata == {"at": "2020-01-01T00:00:00", "price": 1.5, "digest": "AAE="}

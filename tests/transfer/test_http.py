@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from apps.operations.edge.uploads import delete_uploads
 from tests.access.callers import bearer, make_key
 from tests.server import Server, serving, until
 from tests.sockets import connect, read_response
+from tests.transfer.files import file_without_ids
 
 _numbers = itertools.count()
 
@@ -96,6 +98,7 @@ def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, se
         400,
         "The file is no zip, or is cut off: File is not a zip file. Nothing of it was imported.",
     )
+    assert post(f"{path}?format=jsonl", b"\x89PNG\r\n" + row)[0] == 400
     assert post(f"{path}?format=jsonl", b"") == (400, "The body is empty; send the file.")
     assert post("/libraries/absent/import?format=jsonl", row)[0] == 404
     writer = make_key(client, "write")["key"]
@@ -103,11 +106,11 @@ def test_what_cannot_be_imported_is_refused_or_reported(client: httpx.Client, se
     answer = client.post(f"{path}?format=jsonl", content=row + b'{"id": 5}\nno json\n')
     job = finish(client, answer.json())
     assert (job["result"]["created"], job["result"]["refused"]) == (1, 2)
-    assert [one["at"] for one in job["result"]["refusals"]] == ["line 3", "line 2"]
-    # What was reported before a file turned out to be cut off stays.
+    assert [one["at"] for one in job["result"]["refusals"]] == ["line 2", "line 3"]
+    # What was read before a file turned out to be cut off stays.
     head = b'{"library": {"name": "N", "dimension": 3}, "format": 1}\n'
     cut = finish(client, client.post(f"{path}?format=jsonl", content=head + row * 2500).json())
-    assert (cut["state"], cut["result"]["updated"]) == ("failed", 2000)
+    assert (cut["state"], cut["result"]["updated"]) == ("failed", 2500)
     assert cut["error"].startswith("The file is cut off: it has no last line")
     done = len(client.get("/jobs?kind=import&state=done").json()["items"])
     counted = f'vectordb_jobs_ended_total{{kind="import",state="done"}} {done}.0\n'
@@ -150,6 +153,27 @@ def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an
         assert client.get("/libraries").status_code == 200
         slow[0].close()
         until(lambda: status() == 200, "an export whose client is gone has ended")
+
+
+@pytest.mark.any_database
+def test_where_pyarrow_is_missing_parquet_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    # None here makes Python's own import say that there is no such module.
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pyarrow'] = None\n")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    sentence = (
+        "The format parquet needs the Python package pyarrow. Install it: python -m pip install --require-hashes "
+        "-r requirements/parquet.txt"
+    )
+    with serving(tmp_path / "data", VECTORDB_WORKERS=1, PYTHONPATH=tmp_path) as server, server.client() as client:
+        client.post("/libraries", json={"id": "a", "name": "A"}).raise_for_status()
+        exported = client.get("/libraries/a/export?format=parquet")
+        imported = client.post("/libraries/a/import?format=parquet", content=b"PAR1")
+        for answer in exported, imported:
+            assert (answer.status_code, answer.json()["detail"]) == (400, sentence)
+        assert client.get("/libraries/a/export").status_code == 200
+        for arguments in ("export", "a", str(tmp_path / "a.parquet")), ("import", str(tmp_path / "rows.parquet"), "a"):
+            ended = server.manage(*arguments)
+            assert (ended.returncode, ended.stderr) == (1, f"CommandError: {sentence}\n")
 
 
 @pytest.fixture(scope="module")
@@ -208,11 +232,42 @@ def test_nothing_is_kept_of_who_may_not_import_or_hangs_up(narrow: Server) -> No
     until(lambda: not uploads(narrow), "the body of a client that has hung up is deleted")
 
 
+def test_a_second_server_on_a_folder_deletes_what_is_left_and_not_what_comes(narrow: Server, settings: Any) -> None:
+    row = b'{"embedding": [1, 2]}\n'
+    half = row * 5_000
+    head = b"POST /api/v1/libraries/mine/import?format=jsonl HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+    key = "".join(f"{name}: {value}\r\n" for name, value in narrow.authorization.items()).encode()
+    with narrow.client() as client, ExitStack() as stack:
+        client.post("/libraries", json={"id": "mine", "name": "M"}).raise_for_status()
+        friend = connect(narrow, stack, head % (2 * len(half)) + key + b"\r\n" + half)
+        until(lambda: [path for path in uploads(narrow) if path.stat().st_size == len(half)], "the body is kept")
+        (coming,), left = uploads(narrow), narrow.folder / "uploads" / "left"
+        left.touch()
+        settings.DATA_DIR = narrow.folder
+        delete_uploads()
+        assert uploads(narrow) == [coming]
+        friend.sendall(half)
+        assert read_response(friend).status_code == 202
+
+
 @pytest.mark.sqlite
-def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow: Server) -> None:
-    # Without ids: what was stored twice would be there twice.
-    rows = b"".join(b'{"text": "%d", "embedding": [1, 2]}\n' % i for i in range(20_000))
-    path, seen = "/libraries/killed/import?format=jsonl&create=true", []
+def test_who_cannot_be_let_in_now_is_told_so_at_once(narrow: Server, tmp_path: Path) -> None:
+    head = b"POST /api/v1/libraries/a/import?format=jsonl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n"
+    key = "".join(f"{name}: {value}\r\n" for name, value in narrow.authorization.items()).encode()
+    narrow.folder.rename(tmp_path / "elsewhere")
+    try:
+        with ExitStack() as stack:
+            refused = read_response(connect(narrow, stack, head + key + b"\r\n"))
+            assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+    finally:
+        (tmp_path / "elsewhere").rename(narrow.folder)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("format", ["jsonl", "zip", "parquet"])
+def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow: Server, format: str) -> None:
+    rows = file_without_ids(format, 20_000)
+    path, seen = f"/libraries/killed-{format}/import?format={format}&create=true", []
     with narrow.client() as client:
         job = client.post(path, content=rows).raise_for_status().json()
     while job["state"] == "running":
@@ -223,10 +278,12 @@ def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow:
             narrow.kill()
             narrow.start()
         job = moved
-    assert (job["state"], job["result"]["created"], job["done"]) == ("done", 20_000, len(rows))
+    assert (job["state"], job["result"]["created"], job["result"]["refused"]) == ("done", 20_000, 0)
+    assert job["done"] == job["total"]
     assert seen, "it was not killed in the middle"
     with closing(sqlite3.connect(narrow.folder / "vectordb.sqlite3")) as database:
         count = (
-            "SELECT count(*), count(DISTINCT text) FROM vectordb_chunk WHERE embed_text IS NULL AND length(text) < 6"
+            "SELECT count(*), count(DISTINCT text) FROM vectordb_chunk"
+            " WHERE library_id = (SELECT id FROM vectordb_library WHERE public_id = ?)"
         )
-        assert database.execute(count).fetchone() == (20_000, 20_000)
+        assert database.execute(count, [f"killed-{format}"]).fetchone() == (20_000, 20_000)

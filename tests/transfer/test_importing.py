@@ -1,6 +1,8 @@
 """What an import writes, refuses and reports, and what is left of one that was cut off."""
 
+import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,18 @@ import numpy as np
 import pytest
 
 from apps.libraries import selectors
-from apps.libraries.errors import Invalid, ModelMismatch
+from apps.libraries.errors import Invalid, ModelMismatch, NotFound
 from apps.libraries.imported import Mode
 from apps.libraries.inputs import LibraryCreate
-from apps.libraries.models import Chunk, Document
-from apps.libraries.services.libraries import create_library
-from apps.transfer.import_job import request_import
+from apps.libraries.models import Chunk, Document, Library
+from apps.libraries.services.libraries import create_library, delete_library
+from apps.transfer import rows
+from apps.transfer.import_job import import_as, request_import
 from apps.transfer.importing import Report, import_source, open_library
+from apps.transfer.job_context import JobContext
 from apps.transfer.job_runner import run_job
-from apps.transfer.jobs import job_folder
+from apps.transfer.jobs import create_job, job_folder
+from apps.transfer.models import Job
 from apps.transfer.rows import Batch, ChunkData, Source
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -116,14 +121,16 @@ def test_the_mode_says_what_becomes_of_ids_in_use(library: str) -> None:
 def test_a_batch_and_what_is_noted_of_it_are_stored_together(library: str) -> None:
     batches = [batch(chunk("x"), next=1), batch(chunk("y"), chunk("z", text=1), next=2), batch(chunk("w"), next=3)]
     noted: list[tuple[int, Report]] = []
+    refused: set[str] = set()
 
-    def note(report: Report, batch: Batch) -> None:
+    def note(report: Report, batch: Batch, places: Iterable[str]) -> None:
         noted.append((batch.next, report))
+        refused.update(places)
 
-    def fail(report: Report, batch: Batch) -> None:
+    def fail(report: Report, batch: Batch, places: Iterable[str]) -> None:
         if batch.next == 2:
             raise OSError
-        note(report, batch)
+        note(report, batch, places)
 
     with pytest.raises(OSError):
         run(*batches, save=fail)
@@ -131,6 +138,7 @@ def test_a_batch_and_what_is_noted_of_it_are_stored_together(library: str) -> No
     next, report = noted[-1]
     after = run(*batches[next:], save=note, report=Report.of(report.data()))
     assert (after.created, after.refused, noted[-1]) == (3, 1, (3, after))
+    assert [one["at"] for one in after.refusals] == list(refused)
 
 
 def test_a_library_is_made_as_its_rows_need_it_and_another_is_refused(library: str) -> None:
@@ -149,6 +157,98 @@ def test_a_library_is_made_as_its_rows_need_it_and_another_is_refused(library: s
     wrong = np.ones(3, np.float32)
     with pytest.raises(Invalid, match="do not fit the library 'a': each has 3 components"):
         run(batch(chunk("x", embedding=wrong), chunk("y", embedding=wrong)))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_job_whose_library_is_deleted_ends_and_writes_nothing_to_another_of_its_id(
+    library: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(path: Path) -> None:
+        path.write_text("".join(f'{{"id": "{i}", "embedding": [1, 2]}}\n' for i in range(6)))
+
+    monkeypatch.setattr(rows, "ROWS_PER_BATCH", 2)
+    job = request_import(library_id="a", format="jsonl", mode="upsert", create=False, columns={}, put=put)
+    asked = iter([False] * steps)
+    run_job(job, lambda: next(asked, True))
+    job.refresh_from_db()
+    assert (job.state, Chunk.objects.count()) == ("running", 2 * steps)
+    delete_library(library_id="a")
+    ended = Job.objects.get()
+    assert (ended.state, ended.result.get("created", 0)) == ("failed", 2 * steps)
+    assert ended.error.startswith("The library 'a' was deleted.")
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    # A worker that has read the job before, and one that finds it running, as after a deletion by other means.
+    for _ in range(2):
+        run_job(job)
+        ended.refresh_from_db()
+        assert (ended.state, Chunk.objects.count()) == ("failed", 0)
+        Job.objects.update(state="running")
+        job.refresh_from_db()
+
+
+def test_a_step_under_way_when_its_library_is_deleted_and_made_again_is_undone(library: str) -> None:
+    job = create_job(kind="import", library="a")
+    context = JobContext(job)
+    context.bind(Library.objects.get())
+    source = Source({}, iter([batch(chunk("x")), batch(chunk("y"))]))
+    steps = import_as(context, source, "upsert")
+    next(steps)
+    delete_library(library_id="a")
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    Job.objects.update(state="running")
+    with pytest.raises(NotFound, match="was deleted"):
+        next(steps)
+    assert Chunk.objects.count() == 0
+
+
+def put_rows(dimension: int, metric: str) -> Callable[[Path], None]:
+    """What makes a file of a library of dimension 2 whose vectors have another one, or that."""
+    head = {"library": {"name": "N", "dimension": 2, "metric": metric}, "format": 1}
+    chunks = [{"id": f"{i}", "embedding": [1.0] * dimension} for i in range(2)]
+    lines = [head, *chunks, {"end": {"documents": 0, "chunks": 2}}]
+
+    def put(path: Path) -> None:
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    return put
+
+
+def test_an_import_that_fails_deletes_the_empty_library_that_it_has_made() -> None:
+    def ask(put: Callable[[Path], None]) -> Job:
+        return request_import(library_id="new", format="jsonl", mode="upsert", create=True, columns={}, put=put)
+
+    job = ask(put_rows(3, "cosine"))
+    assert Library.objects.get().public_id == "new"
+    run_job(job)
+    job.refresh_from_db()
+    assert (job.state, Library.objects.count()) == ("failed", 0)
+    assert job.error.startswith("The vectors do not fit the library 'new'")
+    assert job.error.endswith("The library 'new', which the job had made, was deleted: it was empty.")
+    job = ask(put_rows(2, "dot"))
+    run_job(job)
+    job.refresh_from_db()
+    assert (job.state, Chunk.objects.count(), Library.objects.get().metric) == ("done", 2, "dot")
+
+
+def test_an_import_that_fails_leaves_a_library_that_is_used_or_that_it_has_not_made() -> None:
+    def ask(dimension: int) -> Job:
+        put = put_rows(dimension, "cosine")
+        return request_import(library_id="new", format="jsonl", mode="upsert", create=True, columns={}, put=put)
+
+    first, second = ask(3), ask(3)
+    # Another import waits for it.
+    run_job(first)
+    assert Library.objects.count() == 1
+    # It has found it.
+    run_job(second)
+    assert Library.objects.count() == 1
+    delete_library(library_id="new")
+    third = ask(3)
+    run_rows = import_source(library_id="new", source=Source({}, iter([batch(chunk("x"))])))
+    next(run_rows)
+    run_job(third)
+    assert Chunk.objects.count() == 1
+    assert list(Job.objects.values_list("state", flat=True)) == ["failed"] * 3
 
 
 def test_a_file_that_has_lost_its_end_is_not_taken_for_whole(library: str) -> None:

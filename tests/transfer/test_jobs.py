@@ -1,21 +1,28 @@
 """Jobs go on where they were, end, and are seen by those who may see their library."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
+from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from apps.access.models import AuditEntry
 from apps.access.requests import SERVER, Principal, Refused, current_principal
 from apps.libraries.errors import Conflict, NotFound
+from apps.libraries.inputs import LibraryCreate
+from apps.libraries.services.libraries import create_library
 from apps.transfer import job_runner, jobs
 from apps.transfer.job_kinds import JOB_KINDS
+from apps.transfer.job_news import wait_for_jobs
 from apps.transfer.models import Job
+from tests.server import until
 from tests.transfer import kinds
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,6 +69,21 @@ def test_jobs_of_all_kinds_are_run_until_none_is_left() -> None:
     assert Job.objects.get(pk=made[1].pk).error == "There is no such bucket."
 
 
+def test_what_starts_jobs_is_told_of_a_new_one_once_it_is_committed() -> None:
+    seen: list[bool] = []
+
+    def start() -> None:
+        seen.append(Job.objects.exists())
+        connections.close_all()
+        raise OSError
+
+    told = threading.Thread(target=wait_for_jobs, args=(start,))
+    told.start()
+    # It may not listen yet.
+    until(lambda: jobs.create_job(kind="count") and not told.is_alive(), "it is told")
+    assert seen == [True]
+
+
 @pytest.mark.any_database
 def test_a_job_that_takes_its_process_along_again_and_again_fails() -> None:
     job = jobs.create_job(kind="die")
@@ -82,10 +104,24 @@ def test_a_job_that_is_cancelled_ends_before_its_next_step() -> None:
     jobs.cancel_job(job_id=job.public_id)  # its answer may have been lost
     job = run(job)
     assert (job.state, job.done, job.error, kinds.seen) == ("cancelled", 2, "", [0, 1])
+    assert job.result == {"counted": 2}
     assert not folder.exists()
     done = run(jobs.create_job(kind="count", params={"to": 0}))
     with pytest.raises(Conflict, match="it is done"):
         jobs.cancel_job(job_id=done.public_id)
+
+
+def test_imports_that_run_when_the_server_is_updated_are_bound_to_their_libraries(settings: Settings) -> None:
+    settings.BACKUP_BEFORE_MIGRATE = "off"
+    library = create_library(create=LibraryCreate(id="a", name="A"))
+    there, gone = (jobs.create_job(kind="import", library=id) for id in ("a", "gone"))
+    Job.objects.update(progress={"next": 1})
+    call_command("migrate", "transfer", "0001", verbosity=0)
+    call_command("migrate", verbosity=0)
+    for job in there, gone:
+        job.refresh_from_db()
+    assert (there.state, there.library_uid) == ("running", library.uid)
+    assert (gone.state, gone.error, gone.library_uid) == ("failed", "Its library was deleted.", "")
 
 
 def test_a_key_sees_the_jobs_of_its_libraries_alone() -> None:

@@ -16,10 +16,11 @@ from django.core.management import CommandError, call_command
 
 from apps.libraries import selectors
 from apps.libraries.models import Chunk, Library
+from apps.libraries.services.libraries import delete_library
 from apps.transfer import migrating
 from apps.transfer.models import Job
 from apps.transfer.rows import json_value
-from apps.transfer.sources.base import Page
+from apps.transfer.sources.base import Collection, Page
 from apps.transfer.sources.chunks import chunk_id_of
 from apps.transfer.sources.faiss import FaissSource
 from apps.transfer.sources.sampling import smallest
@@ -103,6 +104,22 @@ def test_a_migration_that_fails_goes_on_where_it_was(migrate: Migrate, monkeypat
     assert [job.state for job in Job.objects.all()] == ["done"]
 
 
+def test_a_migration_whose_library_was_deleted_begins_again(migrate: Migrate, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("apps.operations.management.commands.migrate_from.compare", interrupt)
+        with pytest.raises(CommandError, match="Stopped"):
+            migrate("flat.index", "rows.jsonl")
+    delete_library(library_id="flat")
+    said = migrate("flat.index", "rows.jsonl")
+    assert "goes on" not in said
+    assert f"{ROWS - 1} created" in said
+    assert [job.state for job in Job.objects.all()] == ["failed", "done"]
+
+
+def interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_difference_is_told(migrate: Migrate) -> None:
     migrate("flat.index", "rows.jsonl")
     Chunk.objects.filter(public_id="r7").update(text="Another")
@@ -111,8 +128,48 @@ def test_a_difference_is_told(migrate: Migrate) -> None:
     Chunk.objects.filter(public_id="r7").update(text="Another")
     with pytest.raises(CommandError, match="Not all is as in the source"):
         migrate("flat.index", "rows.jsonl", mode="skip")
-    [differs] = Job.objects.latest("pk").result["comparison"]["differences"]
-    assert differs == "r7: has another text"
+    assert differences() == ["r7: has another text"]
+
+
+def differences() -> list[str]:
+    found: list[str] = Job.objects.latest("pk").result["comparison"]["differences"]
+    return found
+
+
+class Losing(FaissSource):
+    """The library loses a row before its rows are compared."""
+
+    def collection(self, name: str) -> Collection:
+        Chunk.objects.filter(public_id="r9").delete()
+        return super().collection(name)
+
+
+@pytest.mark.parametrize("sample", [0, 100])
+def test_a_row_that_is_lost_is_told_though_another_was_refused(
+    migrate: Migrate, monkeypatch: pytest.MonkeyPatch, sample: int
+) -> None:
+    monkeypatch.setattr("apps.transfer.sources.faiss.FaissSource", Losing)
+    with pytest.raises(CommandError, match="Not all is as in the source"):
+        migrate("flat.index", "rows.jsonl", sample=sample)
+    count, *others = differences()
+    read = f"{ROWS} rows were read, of which {ROWS - 1} were made and 1 refused"
+    assert count.startswith(f"The library had 0 chunks, {read}, and it has {ROWS - 2} chunks: ")
+    assert others == (["r9: is not there"] if sample else [])
+    # Where there are others already, those that were made are counted.
+    with pytest.raises(CommandError, match="Not all is as in the source"):
+        migrate("flat.index", "rows.jsonl", sample=sample)
+    count, *others = differences()
+    assert count.startswith(f"The library had {ROWS - 2} chunks, {ROWS} rows were read, of which 1 were made and 1 ref")
+    assert others == (["r9: is not there"] if sample else [])
+
+
+def test_rows_that_share_an_id_are_told(migrate: Migrate, folder: Path) -> None:
+    rows = (folder / "rows.jsonl").read_text().replace('"id":"r8"', '"id":"r7"')
+    (folder / "rows.jsonl").write_text(rows)
+    with pytest.raises(CommandError, match="Not all is as in the source"):
+        migrate("flat.index", "rows.jsonl", sample=0)
+    [count] = differences()
+    assert count.endswith(f"and it has {ROWS - 2} chunks: rows of one id are one chunk, or some are lost")
 
 
 def test_values_of_other_databases_become_json() -> None:

@@ -1,8 +1,11 @@
 """A server that is backed up while it is written to, killed, and restored to what it was."""
 
 import contextlib
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +13,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from django.db import connection
 
+from apps.operations.management.own import own_commands
 from tests.libraries import upgrades
-from tests.server import Server, until
+from tests.server import ROOT, Server, until
 
 ROWS, DIMENSION = 1200, 8
 BASE = np.random.default_rng(0).normal(size=(ROWS, DIMENSION)).astype(np.float32)
@@ -29,11 +34,13 @@ def index(client: httpx.Client) -> None:
     """Have all rows in index files."""
     client.post("/libraries/a/reindex", json={}).raise_for_status()
 
-    def is_built() -> bool:
-        state = client.get("/libraries/a/stats").json()["index"]
-        return bool(state["state"] == "ready" and state["rows_pending"] == 0 and state["rows_tail"] == 0)
+    until(lambda: is_built(client, "/libraries/a/stats"), "all rows are in index files")
 
-    until(is_built, "all rows are in index files")
+
+def is_built(client: httpx.Client, path: str) -> bool:
+    """Whether statistics say that all rows are in index files."""
+    state = client.get(path).json()["index"]
+    return bool(state["state"] == "ready" and state["rows_pending"] == 0 and state["rows_tail"] == 0)
 
 
 def ended(client: httpx.Client, job: httpx.Response) -> dict[str, Any]:
@@ -138,12 +145,71 @@ def test_a_restored_server_answers_from_the_state_of_the_backup(folder: Path, tm
         if connection.vendor == "sqlite":
             [migration] = (folder / "backups").glob("backup-*/manifest.json")
             assert '"reason": "migration"' in migration.read_text()
-            assert f"backup of it as it was: {migration.parent}" in server.log.read_text()
+            assert f"made before it is migrated: {migration.parent}" in server.log.read_text()
     finally:
         if server.process is not None:
             server.stop()
         server.drop_database()
         shutil.rmtree(tmp_path / "backups", ignore_errors=True)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("commit", ["c1b5e67", "7b5bc53"])
+def test_a_data_folder_of_an_earlier_version_answers_as_before(folder: Path, commit: str) -> None:
+    answers = upgrades.unpack_folder(commit, folder)
+    libraries = {answer["library"] for answer in answers}
+
+    def find(client: httpx.Client, answer: dict[str, Any]) -> list[list[Any]]:
+        found = client.post(f"/libraries/{answer['library']}/query", json=answer["query"]).raise_for_status().json()
+        return [[result["id"], round(result["score"], 4)] for result in found["results"]]
+
+    server = Server(folder)
+    try:
+        with server.start().client() as client:
+            assert [find(client, answer) for answer in answers] == [answer["results"] for answer in answers]
+            for library in libraries:
+                client.post(f"/libraries/{library}/reindex", json={}).raise_for_status()
+            for library in libraries:
+                until(lambda path=f"/libraries/{library}/stats": is_built(client, path), "all rows are in index files")
+            assert [find(client, answer) for answer in answers] == [answer["results"] for answer in answers]
+        server.stop()
+        verified = server.manage("verify_index")
+        assert (verified.returncode, verified.stdout.count("equal to the database")) == (0, 3), verified.stdout
+        # The version's own, or the one of this version before it migrated.
+        backup = max((folder / "backups").glob("backup-*"))
+        restored = server.manage("restore", str(backup), "--force")
+        assert (restored.returncode, re.search(r": 3 libraries, [1-9]\d* chunks", restored.stdout) is not None) == (
+            0,
+            True,
+        )
+        with server.start().client() as client:
+            assert [find(client, answer) for answer in answers] == [answer["results"] for answer in answers]
+    finally:
+        if server.process is not None:
+            server.stop()
+
+
+@pytest.mark.sqlite
+def test_the_command_migrate_makes_a_backup_first_as_serve_does(folder: Path) -> None:
+    server = Server(folder)
+    new = server.manage("migrate")
+    assert (new.returncode, "backup" in new.stdout, (folder / "backups").exists()) == (0, False, False)
+    shutil.rmtree(folder)
+    upgrades.unpack_folder("c1b5e67", folder)
+    assert server.manage("migrate", "--plan").returncode == 0
+    assert not (folder / "backups").exists()
+    said = r"CommandError: The database is of an older version of the server: it lacks .* Run `manage.py migrate`, or"
+    for command in (["backup"], ["export", "a", "-"]):
+        refused = server.manage(*command)
+        assert (refused.returncode, re.match(said, refused.stderr) is not None) == (1, True), refused.stderr
+    migrated = server.manage("migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    [backup] = (folder / "backups").iterdir()
+    said = f"This is a backup of the database, made before it is migrated: {backup}\n"
+    assert migrated.stdout.startswith(said)
+    assert '"reason": "migration"' in (backup / "manifest.json").read_text()
+    assert server.manage("migrate").returncode == 0
+    assert [*(folder / "backups").iterdir()] == [backup]
 
 
 def test_a_database_of_a_newer_version_is_not_touched(folder: Path) -> None:
@@ -158,12 +224,27 @@ def test_a_database_of_a_newer_version_is_not_touched(folder: Path) -> None:
             process.communicate()
         assert process.returncode == 0
         before = {path.name: path.read_bytes() for path in folder.glob("vectordb.sqlite3")}
-        for command in ("serve", "migrate", "versions"):
-            refused = server.manage(command)
+        sentence = r"The database was migrated by a newer version of the server: .*libraries\.0099_later.*\n"
+        for command in ("serve", "migrate", "versions", "maintain", "create_key a --scope read", "createsuperuser"):
+            refused = server.manage(*command.split())
             assert refused.returncode == 1
-            assert "by a newer version of the server" in refused.stderr
-            assert "libraries.0099_later" in refused.stderr
-            assert len(refused.stderr.splitlines()) == 1
+            assert re.fullmatch(f"CommandError: {sentence}", refused.stderr), (command, refused.stderr)
+        gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{server.port}", "--no-control-socket"]
+        refused = subprocess.run(
+            [*gunicorn, "vectordb.wsgi"], env=server.environ, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert refused.returncode != 0
+        assert re.search(f"^{sentence}", refused.stderr, re.MULTILINE), refused.stderr
         assert {path.name: path.read_bytes() for path in folder.glob("vectordb.sqlite3")} == before
+        # The way back, and what only looks.
+        assert server.manage("check_database").returncode == 0
+        assert "is no backup" in server.manage("restore", f"{folder}/backup-20260101T000000000", "--force").stderr
     finally:
         server.drop_database()
+
+
+@pytest.mark.any_database
+def test_a_command_uses_no_database_of_a_newer_version_unless_it_looks_or_replaces_it() -> None:
+    free = {name for name, command in own_commands().items() if not command.requires_migrations_checks}
+    # The first two refuse by themselves.
+    assert free == {"serve", "migrate", "versions", "check_database", "restore", "completion"}

@@ -7,5 +7,6 @@ arguments  what each tool takes
 answers    what each tool gives, for its schema
 reading    the tools that read
 writing    the tools that write
+refusals   what an agent is told of a call that is refused
 bounds     answers that fit into what an agent can read
 """

@@ -7,6 +7,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apps.api.bodies import json_body
+from apps.api.idempotency import KEY_HEADER, check_key
 from apps.api.mcp.answers import McpAnswer
 from apps.api.mcp.protocol import (
     INVALID_PARAMS,
@@ -94,7 +95,8 @@ class Mcp(ApiView):
         if tool is None:
             raise RpcError(INVALID_PARAMS, f"Unknown tool: {call.name[:100]!r}. There are: {', '.join(TOOLS)}.")
         address = self.request._request.META.get("REMOTE_ADDR", "")
-        return call_tool(tool, call.arguments or {}, self.principal, address)
+        key = self.request.headers.get(KEY_HEADER)
+        return call_tool(tool, call.arguments or {}, self.principal, address, None if key is None else check_key(key))
 
 
 def _describe_server() -> dict[str, Any]:

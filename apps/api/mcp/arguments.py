@@ -3,19 +3,25 @@
 What goes on to an endpoint's own model, such as a filter, is checked there, so that a refusal has the same words.
 """
 
+from contextlib import suppress
 from typing import Annotated, Any
 
+from django.utils import timezone
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import to_json
 
 from apps.api.cursors import parse_cursor
 from apps.api.mcp.bounds import LIMIT, MAX_ITEMS
-from apps.libraries.chunk_fields import ABOUT_INCLUDE
-from apps.libraries.fields import BoundedInt, Input, NotNull, validation_error
+from apps.engine.errors import InvalidFilter
+from apps.engine.metadata.operands import parse_time
+from apps.libraries.chunk_fields import ABOUT_INCLUDE, NAMES, timestamp
+from apps.libraries.fields import BoundedInt, Identifier, Input, NotNull, validation_error
 from apps.libraries.selectors import PageKey
 from apps.search.query.spec import Filter as ParsedFilter
 from apps.search.query.spec import Mode
 
+# What include may name; vectors are not shown to agents.
+_SHOWN = tuple(name for name in NAMES if name != "embedding")
 _MOST_SECONDS = 10 * 365 * 24 * 3600
 
 
@@ -25,9 +31,27 @@ def body_of(data: dict[str, Any]) -> bytes:
 
 
 def _check_include(names: list[str]) -> list[str]:
-    if "embedding" in names:
-        raise validation_error("must not name embedding: vectors are not shown to agents")
+    for i, name in enumerate(names):
+        if name not in _SHOWN and not name.startswith("metadata."):
+            known = f"must be one of {', '.join(_SHOWN)}, or a part of the metadata such as metadata.topic"
+            never = "; vectors are not shown to agents" if name == "embedding" else ""
+            raise validation_error(known + never, path=(i,))
     return names
+
+
+def _check_text(value: str) -> str:
+    if not value.strip():
+        raise validation_error("must not be blank")
+    return value
+
+
+def _check_expiry(value: str | None) -> str | None:
+    # A model may not know which year it is.
+    with suppress(InvalidFilter):
+        now = timezone.now()
+        if value is not None and parse_time(value) <= now.timestamp() * 1_000_000:
+            raise validation_error(f"is past: it is {timestamp(now)} now")
+    return value
 
 
 def _parse_cursor(value: Any) -> PageKey:
@@ -67,7 +91,9 @@ Cursor = Annotated[
 ]
 Metadata = Annotated[dict[str, Any], Field(description="JSON to filter by later, such as topic, person or source.")]
 ExpiresAt = Annotated[
-    str | None, Field(description="From then on it is gone: RFC 3339 with offset; null or left out for never.")
+    str | None,
+    AfterValidator(_check_expiry),
+    Field(description="From then on it is gone: RFC 3339 with offset; null or left out for never."),
 ]
 
 
@@ -141,7 +167,7 @@ class Remember(Input):
     words that make sense alone."""
 
     library: Library
-    text: str = Field(description="What to remember.")
+    text: Annotated[str, AfterValidator(_check_text)] = Field(description="What to remember.")
     metadata: Metadata = Field(default_factory=dict)
     id: Annotated[str | None, NotNull()] = Field(
         None, description="To replace what has this id, or to choose one; left out, a new one is made."
@@ -174,7 +200,7 @@ class PutDocument(Input):
     finds. Chunks whose text is unchanged are kept."""
 
     library: Library
-    id: str = Field(description="The document's id, such as a path, a URL or a short name.")
+    id: Identifier = Field(description="The document's id, such as a path, a URL or a short name.")
     text: str = Field(description="The whole text.")
     title: str = Field("", description="A title for people.")
     source: str = Field("", description="Where it came from, such as a path or URL.")

@@ -40,6 +40,12 @@ _ITEM = (
 _DOCUMENT = ("id", "title", "source", "chunk_count", "created_at", "updated_at", "expires_at", "metadata")
 _CUT = f"Long values are cut (…), since the characters of an answer are limited ({LIMIT}): ask for fewer at once"
 
+# A filter that can match nothing is none that is wrong.
+_NOTHING = (
+    "Nothing was found with this filter. describe_library lists the fields, with their types and examples: values are "
+    "compared by type, one of several is $in, and a field is named without metadata before it."
+)
+
 
 def list_libraries(asked: ListLibraries) -> dict[str, Any]:
     """A page of the libraries that whoever asks may see."""
@@ -89,7 +95,8 @@ def search(asked: Search) -> dict[str, Any]:
     found, warning = answer["results"], answer["meta"].get("warning")
     results, is_cut = fit([_pick(item, _ITEM) for item in found])
     data = {"results": results, "next_offset": asked.offset + asked.k if len(found) == asked.k else None}
-    return _noted(data, is_cut, f"{_CUT}, or read on by get_chunks.") | ({"note": warning} if warning else {})
+    note = warning or (_NOTHING if not found and asked.filter and not asked.offset else "")
+    return _noted(data, is_cut, f"{_CUT}, or read on by get_chunks.") | ({"note": note} if note else {})
 
 
 def get_chunks(asked: GetChunks) -> dict[str, Any]:
@@ -110,6 +117,8 @@ def get_chunks(asked: GetChunks) -> dict[str, Any]:
             item["text"] = item["text"][asked.text_from :]
     chunks, is_cut = fit(found, text_from=asked.text_from, spent=length(missing))
     data = {"chunks": chunks, "missing": missing, "next_cursor": cursor}
+    if not chunks and asked.filter and not asked.cursor:
+        data["note"] = _NOTHING
     return _noted(data, is_cut, f"{_CUT}, or for the rest of a text by text_from with its next_text_from.")
 
 

@@ -11,18 +11,17 @@ from django.conf import settings
 from apps.access.authorization import Scope, authorize, has_scope
 from apps.access.limits import Kind, admit_change
 from apps.access.requests import Principal, Refused
-from apps.api.errors import Problem, problem_of
+from apps.api.errors import problem_of
+from apps.api.idempotency import run_once
 from apps.api.json_schema import JsonSchema
 from apps.api.mcp import answers, arguments, reading, writing
+from apps.api.mcp.refusals import explain
 from apps.api.v1.schemas import Output
 from apps.api.vector_json import validate
 from apps.libraries.fields import Input
 from apps.libraries.ids import check_id
 from apps.telemetry import metrics
 from apps.telemetry.observation import current_observation
-
-# Of a refusal. Arguments can have more faults than an agent can do something about.
-_MOST_FAULTS = 10
 
 
 @dataclass(frozen=True)
@@ -106,20 +105,31 @@ _ALL = (
     ),
 )
 TOOLS = {tool.name: tool for tool in _ALL}
+# What is wrong with the key that the program of an agent sends, and no tool's affair.
+_OF_THE_REQUEST = frozenset({"idempotency_key_reused", "idempotency_in_progress", "idempotency_answer_lost"})
 
 
-def call_tool(tool: Tool, given: dict[str, Any], principal: Principal, address: str) -> dict[str, Any]:
-    """The result of a call, for whoever asks from `address`; what the API would refuse is an error within it. Raises
-    what is a bug, and Refused for a key that is not good any more."""
+def call_tool(
+    tool: Tool, given: dict[str, Any], principal: Principal, address: str, key: str | None = None
+) -> dict[str, Any]:
+    """The result of a call, for whoever asks from `address`; what the API would refuse is an error within it. A call
+    that changes something is carried out once by its `key`. Raises what is a bug, and Refused or Problem for an API key
+    that is not good any more and for what the other `key` is refused for."""
     try:
         _admit(tool, given.get("library"), principal, address)
-        data = tool.run(validate(arguments.body_of(given), tool.arguments))
+        asked = validate(arguments.body_of(given), tool.arguments)
+        if key is None or tool.kind == "read":
+            data = tool.run(asked)
+        else:
+            parts = (tool.name.encode(), orjson.dumps(given, option=orjson.OPT_SORT_KEYS))
+            data = run_once(lambda: tool.run(asked), key, principal, *parts, frees=tool.kind == "delete")
     except Exception as error:
         problem = problem_of(error)
-        if problem is None or problem.status == 401:
+        if problem is None or problem.status == 401 or problem.code in _OF_THE_REQUEST:
             raise
         metrics.TOOL_CALLS.add(1, tool.name, problem.code)
-        return {"content": [_text(_explain(problem))], "isError": True}
+        said = explain(problem, tool.name, tool.arguments, given, principal)
+        return {"content": [_text(said)], "isError": True}
     metrics.TOOL_CALLS.add(1, tool.name, "ok")
     return {"content": [_text(orjson.dumps(data).decode())], "structuredContent": data, "isError": False}
 
@@ -136,14 +146,6 @@ def _admit(tool: Tool, library: Any, principal: Principal, address: str) -> None
         if not settings.MCP_WRITE:
             raise Refused("forbidden", f"Agents may only read here: {tool.name} needs VECTORDB_MCP_WRITE=1.")
         admit_change(principal, address, tool.kind)
-
-
-def _explain(problem: Problem) -> str:
-    """What the API would say, with each fault if there are several."""
-    if len(problem.faults) < 2:
-        return problem.detail
-    faults = [f"{fault.pointer} {fault.detail}." for fault in problem.faults[:_MOST_FAULTS]]
-    return "\n".join([problem.detail, *faults])
 
 
 def _text(text: str) -> dict[str, str]:

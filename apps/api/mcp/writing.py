@@ -7,14 +7,14 @@ from typing import Any
 from django.utils import timezone
 
 from apps.access.authorization import authorize, authorize_new_library
-from apps.access.requests import current_principal
+from apps.access.idempotency import unmarked
+from apps.access.requests import Refused, current_principal
 from apps.api.mcp.arguments import Forget, PutDocument, Remember, body_of
 from apps.api.v1.chunks import ChunksDelete, delete_chunks
 from apps.api.vector_json import validate
 from apps.libraries import selectors
 from apps.libraries.chunk_fields import timestamp
 from apps.libraries.errors import Conflict, NotFound
-from apps.libraries.ids import check_id
 from apps.libraries.inputs import ChunkInput, ChunksWrite, DocumentWrite, LibraryCreate
 from apps.libraries.profile import record
 from apps.libraries.services.documents import replace_document
@@ -44,10 +44,14 @@ def _create_library(library_id: str) -> None:
         selectors.library_row(library_id)
         return
     principal = current_principal.get()
-    authorize(principal, "admin", library_id)
-    authorize_new_library(principal, library_id)
-    # Another request may have made it meanwhile.
-    with suppress(Conflict):
+    try:
+        authorize(principal, "admin", library_id)
+        authorize_new_library(principal, library_id)
+    except Refused as refused:
+        said = f"There is no library {library_id!r}, and create_library cannot make it: {refused.detail}"
+        raise Refused(refused.code, said) from None
+    # Another request may have made it meanwhile. A call that is repeated finds it, so it marks nothing.
+    with suppress(Conflict), unmarked():
         create_library(create=validate(body_of({"id": library_id, "name": library_id}), LibraryCreate))
 
 
@@ -59,7 +63,6 @@ def forget(asked: Forget) -> dict[str, Any]:
 
 def put_document(asked: PutDocument) -> dict[str, Any]:
     """Make a document exactly this."""
-    check_id("document", asked.id)
     content = {name: getattr(asked, name) for name in asked.model_fields_set - {"library", "id"}}
     with record(wanted=False):
         data, is_new = replace_document(

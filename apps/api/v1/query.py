@@ -2,6 +2,7 @@
 leads to a view, which calls the same function."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from rest_framework.request import Request
 
 from apps.access import requests
 from apps.access.authorization import authorize
-from apps.access.requests import NOBODY, Answer, Principal
+from apps.access.requests import Answer, Principal
 from apps.api.bodies import json_body
 from apps.api.renderers import dumps, dumps_indented
 from apps.api.v1 import examples, schemas
@@ -48,21 +49,23 @@ def _sized(data: dict[str, Any]) -> bytes:
     return encoded
 
 
-def route(request: requests.Request) -> Answer | None:
-    """Answer a query as programs usually make it; None for any other request. Raises as `answer_query`."""
+def route(request: requests.Request) -> Callable[[Principal], Answer] | None:
+    """Return what answers a query as programs usually make it to the principal who asks; None for any other request.
+    It raises as `answer_query`."""
     scope, headers, body = request.scope, request.headers, request.body
-    # Whoever has no key may have a session, which Django looks after.
-    if request.principal in (None, NOBODY) or scope["method"] != "POST":
-        return None
-    if (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
+    if scope["method"] != "POST" or (found := _PATH.fullmatch(scope["path"])) is None or not is_library_id(found[1]):
         return None
     if headers.get(b"content-type") != _JSON or b"content-encoding" in headers or scope["query_string"]:
         return None
     if b"text/html" in headers.get(b"accept", b"") or not body or body.isspace():
         return None
-    request.observation.library, request.observation.route = found[1], _ROUTE + (found[2] or "")
     answer_body = answer_queries if found[2] else answer_query
-    return requests.answer(200, _JSON, answer_body(request.principal, found[1], body))
+
+    def answer(principal: Principal) -> Answer:
+        request.observation.library, request.observation.route = found[1], _ROUTE + (found[2] or "")
+        return requests.answer(200, _JSON, answer_body(principal, found[1], body))
+
+    return answer
 
 
 class _QueryView(ApiView):

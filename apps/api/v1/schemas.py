@@ -17,7 +17,8 @@ ShownVector = list[float] | str
 class Output(BaseModel):
     """Base of all answers."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Only the schema needs what is built of them.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 Profile = Annotated[
@@ -451,7 +452,7 @@ class Job(Output):
     """Work that goes on beside the requests."""
 
     id: str = Field(description="The id of the job.")
-    kind: str = Field(description="What is done, such as `backup`.")
+    kind: str = Field(description="What is done: `backup`, `export`, `import` or `migrate`.")
     library: str | None = Field(description="The id of the library that it works on; null where it is of all.")
     state: Literal["running", "done", "failed", "cancelled"] = Field(
         description="It is `running` from its creation until it has ended, also while it waits for its turn."
@@ -476,6 +477,7 @@ class Backup(Output):
     reason: Literal["request", "schedule", "migration"] = Field(description="Why it was made.")
     server: str = Field(description="The version of the server that made it.")
     database: Literal["sqlite", "postgresql"] = Field(description="The kind of database.")
+    own: bool = Field(description="Whether it is of this server's database: servers may share a place.")
     libraries: Count = Field(description="How many libraries it has.")
     rows: dict[str, Count] = Field(description="How many rows, by table.")
     size: Count = Field(description="Bytes of the copy of the database.")

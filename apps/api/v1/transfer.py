@@ -22,6 +22,7 @@ from apps.libraries.fields import NotNull, validation_error
 from apps.libraries.imported import Mode
 from apps.transfer.exporting import export_library
 from apps.transfer.formats import FORMATS, MEDIA_TYPES, format_of
+from apps.transfer.formats.tables import parse_columns
 from apps.transfer.import_job import request_import
 from apps.transfer.jobs import job_data
 
@@ -30,13 +31,6 @@ def _parse_switch(text: str) -> bool:
     if text not in ("true", "false"):
         raise validation_error("must be true or false")
     return text == "true"
-
-
-def _parse_columns(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(name and column for name, _, column in pairs):
-        raise validation_error("must be pairs such as text=body,vector=emb")
-    return {name: column for name, _, column in pairs}
 
 
 class ExportParameters(Parameters):
@@ -61,7 +55,7 @@ class ImportParameters(Parameters):
     ] = Field(False, description="Whether to make the library where it is not there, which needs the scope admin.")
     columns: Annotated[
         dict[str, str],
-        BeforeValidator(_parse_columns),
+        BeforeValidator(parse_columns),
         WithJsonSchema({"type": "string"}),
     ] = Field({}, description="What a table's columns are called, such as `text=body,vector=emb`.")
 

@@ -69,13 +69,7 @@ class VectorIndex(ABC):
     @classmethod
     def check_params(cls, params: Params) -> None:
         """Raise InvalidParameter for the first of the build parameters `params` that this type does not take."""
-        check_parameters(params, {one.name: one for one in cls.build_parameters}, f"{cls.kind} has no such parameter")
-
-    @classmethod
-    def check_search_params(cls, params: Params) -> None:
-        """Raise InvalidParameter for the first of the search parameters `params` that this type does not take."""
-        known = {one.name: one for one in cls.search_parameters}
-        check_parameters(params, known, f"{cls.kind} has no such search parameter")
+        check_parameters(params, {one.name: one for one in cls.build_parameters}, f"is no parameter of {cls.kind}")
 
     @classmethod
     def warning(cls, dimension: int) -> str | None:
@@ -115,7 +109,8 @@ class VectorIndex(ABC):
         """The k nearest rows to each of `queries` [m, d].
 
         `allowed` [n] limits the search to its true rows; all false means no results, None means all rows. At least
-        min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts.
+        min(k, allowed rows) results are found. `params` holds search parameters that `check_search_params` accepts
+        (`registry`).
         The first `sure` ranks (None: all) are found as surely as by a search for that many; an index may spend less on
         the others, and list rows further away in place of some.
         Where an exact search of the matrix costs less, and until the kernels are loaded, that answers.

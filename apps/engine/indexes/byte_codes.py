@@ -79,7 +79,7 @@ class ByteCodes(NamedTuple):
         """
         kernel = kernels.get("byte_scan")
         positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        step = max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
+        step = 4 if len(queries) <= 4 else max(4, _CANDIDATES // kernel.capacity(k, len(vectors)))
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
             found = positions[block], scores[block]

@@ -13,6 +13,8 @@ from apps.engine.vectors import Float32, Int64
 
 _QUERIES = 128
 _K = 10
+# How many rows more are looked at for those that tie with the last of the best.
+_TIES = 22
 _SEED = 20240229
 _SEPARABLE = 1e-4
 _LARGEST = 2.0**100
@@ -21,6 +23,7 @@ _LARGEST = 2.0**100
 @dataclass(frozen=True)
 class Calibration:
     """Queries [m, dimension] like those to come, and `floors` [m], the exact score of the `k`-th best row of each.
+    `best` [m] has the rows of each that score as much; None where very many tie.
 
     The queries lie in the middle of a few rows drawn at random; rows themselves are their own nearest neighbours.
 
@@ -31,6 +34,7 @@ class Calibration:
     matrix: Matrix
     queries: Float32
     floors: Float32
+    best: list[Int64 | None]
     separable: bool
     k: int = _K
 
@@ -53,8 +57,13 @@ class Calibration:
             middle = unit_rows(np.where(middle.any(axis=1, keepdims=True), middle, one))
             middle *= 1.0 if matrix.metric is Metric.COSINE else min(Normalizer.fit(matrix, 0).scale, _LARGEST)
         queries = middle.astype(np.float32)
-        floors = matrix.search(queries, _K).scores[:, -1]
-        return cls(matrix, queries, floors, bool(separable))
+        nearest = matrix.search(queries, _K + _TIES)
+        floors = nearest.scores[:, _K - 1]
+        best = [
+            None if scores[-1] >= floor else rows[scores >= floor]
+            for rows, scores, floor in zip(nearest.positions, nearest.scores, floors, strict=True)
+        ]
+        return cls(matrix, queries, floors, best, bool(separable))
 
     def recall(self, scores: Float32) -> float:
         """The share of true neighbours among answers of these `scores` [m, k]; one that ties with the last counts."""
@@ -65,9 +74,13 @@ class Calibration:
         r for those that are not there."""
         ranks = np.full((len(proposed), self.k), proposed.shape[1], np.int64)
         sizes = duplicates.sizes()
-        for query, rows, floor, found in zip(self.queries, proposed, self.floors, ranks, strict=True):
-            rows = rows[rows >= 0]
-            places = np.flatnonzero(exact_scores(self.matrix.metric, self.matrix.vectors, query, rows) >= floor)
+        for i, (rows, found) in enumerate(zip(proposed, ranks, strict=True)):
+            rows, best = rows[rows >= 0], self.best[i]
+            if best is None:
+                scores = exact_scores(self.matrix.metric, self.matrix.vectors, self.queries[i], rows)
+                places = np.flatnonzero(scores >= self.floors[i])
+            else:
+                places = np.flatnonzero(np.isin(rows, best))
             neighbors = np.repeat(places, sizes[rows[places]])[: self.k]
             found[: len(neighbors)] = neighbors
         return np.sort(ranks, axis=None)

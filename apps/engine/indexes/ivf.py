@@ -10,6 +10,7 @@ thread some 30 microseconds per row of 384 dimensions at a million rows.
 """
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from apps.engine.indexes.duplicates import Duplicates
 from apps.engine.indexes.matrix import Matrix, Neighbors
 from apps.engine.indexes.normalize import Normalizer
 from apps.engine.indexes.product_codes import PIECE, ProductCodes, pieces_to_try
-from apps.engine.indexes.recall import RECALL, RecallCurve, Trial
+from apps.engine.indexes.recall import ENOUGH, RECALL, RecallCurve, Trial
 from apps.engine.indexes.rerank import Candidates, rerank, search_lists
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32, Int64, Mask
@@ -197,7 +198,8 @@ def _make_lists(
 
 
 def _make_trials(codes: ProductCodes, calibration: Calibration, checkpoint: Checkpoint) -> list[Trial]:
-    """What more and more lists find, with short-lists of several lengths."""
+    """What more and more lists find, with short-lists of several lengths, until even the shortest costs more than what
+    finds enough for any target."""
     lists, rows = len(codes.list_sizes), int(codes.list_sizes.sum())
     longest = min(_LONGEST, max(_SHORTEST, rows // 16))
     steps = np.unique(np.geomspace(1, lists, 3 * int(np.log2(lists)) + 1).round().astype(int)).tolist()
@@ -211,4 +213,6 @@ def _make_trials(codes: ProductCodes, calibration: Calibration, checkpoint: Chec
             cost = float(compared.mean()) + _RESCORE_COST * length
             recall = float(np.searchsorted(ranks, length)) / len(ranks)
             trials.append(Trial(recall, cost, {"probes": probes, "rescore": length}))
+        if compared.mean() >= min((trial.cost for trial in trials if trial.recall >= ENOUGH), default=inf):
+            break
     return trials

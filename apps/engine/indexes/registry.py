@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.bare import Bare
-from apps.engine.indexes.base import Parameter, VectorIndex
+from apps.engine.indexes.base import Parameter, Params, VectorIndex, check_parameters
 
 AUTO, BRUTE_FORCE = "auto", "brute_force"
 # Of rows without vectors; nobody can choose it.
@@ -69,9 +69,14 @@ def chosen_kind(name: str, rows: int, dimension: int, thresholds: AutoThresholds
 def check_params(name: str, params: dict[str, object]) -> None:
     """Raise InvalidParameter for build parameters that the type does not take; `auto` takes none."""
     if name == AUTO and params:
-        raise InvalidParameter(next(iter(params)), f"{AUTO} takes no parameters; name an index type that does")
+        raise InvalidParameter(next(iter(params)), f"is no parameter of {AUTO}; name an index type that takes it")
     if name != AUTO:
         index_type(name).check_params(params)
+
+
+def check_search_params(name: str, params: Params) -> None:
+    """Raise InvalidParameter for the first of the search parameters `params` that the type does not take."""
+    check_parameters(params, search_parameters(name), f"is no search parameter of {name}")
 
 
 def search_parameters(name: str) -> dict[str, Parameter]:

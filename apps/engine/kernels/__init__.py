@@ -8,7 +8,7 @@ kd_tree        search in a k-d tree
 lsh            search by hash tables
 rerank         exact scores of what codes propose, as far as needed
 bm25           scores of texts
-json_numbers   arrays of numbers in JSON text
+json_vectors   vectors in JSON text
 string_search  places of strings in a sorted list
 heap           the best rows so far
 intrinsics     instructions that numba cannot emit
@@ -27,7 +27,7 @@ compiled code, or in the user's own cache folder; it is code, and trusted as tha
 
 import importlib
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from apps.engine.kernels import cache
 
@@ -60,8 +60,15 @@ def load() -> None:
     """Import the kernels, compiled first if need be."""
     global _has_failed
     if not _modules and cache.compile_once():
+        # Where scipy is installed, numba would import it for its BLAS, which no kernel uses, in half as long again.
+        linalg: Any = importlib.import_module("numba.np.linalg")
+        linalg.ensure_blas = _refuse_blas
         _modules.update({name: importlib.import_module(f"{__name__}.{name}") for name in cache.NAMES})
     _has_failed = not _modules
+
+
+def _refuse_blas() -> NoReturn:
+    raise ImportError("kernels multiply no matrices")
 
 
 def load_in_background() -> threading.Thread:

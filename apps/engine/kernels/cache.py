@@ -22,7 +22,7 @@ from typing import IO
 logger = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parent
-NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_numbers", "string_search")
+NAMES = ("scores", "exact_scan", "byte_scan", "kd_tree", "lsh", "rerank", "bm25", "json_vectors", "string_search")
 
 # numba reads this when it is imported.
 os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "apps.engine.kernels.cache_locator.Locator")
@@ -87,7 +87,7 @@ def compile_here() -> None:
 
 
 def _compile_apart(lock: IO[str]) -> None:
-    logger.info("compiling the search kernels, about a minute, once on this machine; queries do without them meanwhile")
+    logger.info("compiling the search kernels, once: a minute, longer on a busy machine; queries do without them")
     began = time.monotonic()
     code = "from apps.engine.kernels import cache; cache.compile_here()"
     # The lock is held as long as one of both processes lives.

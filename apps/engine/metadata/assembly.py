@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from apps.engine.expiry import NEVER, compact
-from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.layout import Layout, RowNumbers, row_type
 from apps.engine.strings import Starts, Strings, lengths_of, rank, starts_of
 from apps.engine.vectors import Int64
 
@@ -18,27 +18,24 @@ def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
     """The arrays of the rows `order`, distinct positions into the concatenation of `parts`."""
     moved = np.full(sum(len(part.created_at) for part in parts), -1, np.int64)
     moved[order] = np.arange(len(order))
-    columns, whole, members = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)], [np.empty((2, 0), np.int64)]
+    columns, moved_pairs = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)]
     first_row = first_name = first_value = 0
     for part in parts:
         here = moved[first_row : first_row + len(part.created_at)]
-        whole.append(_move_pairs(part.first_row, part.rows, here, first_value))
-        members.append(_move_pairs(part.first_member, part.member_rows, here, first_value))
+        moved_pairs.append(_move_pairs(part.first_row, part.rows, here, first_value))
         columns.append(np.repeat(np.arange(first_name, first_name + len(part.names)), lengths_of(part.first_value)))
         first_row, first_name = first_row + len(here), first_name + len(part.names)
         first_value += len(part.values)
     values = Strings.concatenate([part.values for part in parts])
-    all_whole, all_members = np.concatenate(whole, axis=1), np.concatenate(members, axis=1)
+    rows, numbers = np.concatenate(moved_pairs, axis=1)
     is_used = np.zeros(len(values), np.bool_)
-    is_used[all_whole[1]] = is_used[all_members[1]] = True
+    is_used[numbers] = True
     used = np.flatnonzero(is_used)
-    numbers = np.cumsum(is_used) - 1
     return make_layout(
         Strings.concatenate([part.names for part in parts]),
         values.take(used),
         np.concatenate(columns)[used],
-        (all_whole[0], numbers[all_whole[1]]),
-        (all_members[0], numbers[all_members[1]]),
+        (rows, (np.cumsum(is_used) - 1)[numbers]),
         np.concatenate([np.empty(0, np.int64), *(part.created_at for part in parts)])[order],
         _merge_expiry(parts, order),
     )
@@ -51,7 +48,7 @@ def _merge_expiry(parts: Sequence[Layout], order: Int64) -> Int64:
     return compact(np.concatenate(times)[order])
 
 
-def _move_pairs(starts: Starts, rows: UInt32, moved: Int64, first: int) -> Int64:
+def _move_pairs(starts: Starts, rows: RowNumbers, moved: Int64, first: int) -> Int64:
     """(row, value) pairs [2, n], the rows renumbered by `moved`, where those mapped to -1 are dropped, and the values
     numbered from `first` on."""
     pairs = np.array([moved[rows], np.repeat(np.arange(first, first + len(starts) - 1), lengths_of(starts))])
@@ -62,38 +59,34 @@ def make_layout(
     names: Strings,
     values: Strings,
     columns: Int64,
-    whole: tuple[Int64, Int64],
-    members: tuple[Int64, Int64],
+    pairs: tuple[Int64, Int64],
     created_at: Int64,
     expires_at: Int64,
 ) -> Layout:
     """The arrays of `values`, the keys of columns whose `names` are numbered by `columns`; names, and values of a
-    column, may be there twice. `whole` and `members` are pairs of rows and numbers of values. Names without values are
-    left out."""
+    column, may be there twice. `pairs` are rows and the numbers of values that they have. Names without values are left
+    out."""
     name_ranks, name_places = rank(names)
     value_columns = name_ranks[columns]
     ranks, places = rank(values, value_columns)
     counts = np.bincount(value_columns[places], minlength=len(name_places))
-    first_row, rows = _group_rows(ranks, len(places), *whole)
-    first_member, member_rows = _group_rows(ranks, len(places), *members)
+    first_row, rows = _group_rows(ranks, len(places), *pairs)
     return Layout(
         names=names.take(name_places[counts > 0]),
         first_value=starts_of(counts[counts > 0]),
         values=values.take(places),
         first_row=first_row,
-        rows=rows,
-        first_member=first_member,
-        member_rows=member_rows,
+        rows=rows.astype(row_type(len(created_at))),
         created_at=created_at,
         expires_at=expires_at,
     )
 
 
-def _group_rows(ranks: Int64, count: int, rows: Int64, numbers: Int64) -> tuple[Starts, UInt32]:
+def _group_rows(ranks: Int64, count: int, rows: Int64, numbers: Int64) -> tuple[Starts, Int64]:
     """Where the rows of each of `count` ranks start, and the rows: ascending, each once."""
     # One number for a pair sorts several times as fast as two keys do.
     pairs = (ranks[numbers] << 32) | rows
     pairs.sort()
     if len(pairs):
         pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
-    return starts_of(np.bincount(pairs >> 32, minlength=count)), pairs.astype(np.uint32)
+    return starts_of(np.bincount(pairs >> 32, minlength=count)), pairs & 0xFFFFFFFF

@@ -13,7 +13,16 @@ from apps.engine.expiry import NEVER, compact
 from apps.engine.metadata.assembly import make_layout
 from apps.engine.metadata.instants import instant_of
 from apps.engine.metadata.layout import Layout
-from apps.engine.metadata.paths import DOCUMENT, DOCUMENT_ID, ID, escape_first_key, escape_key, instants_of, split_path
+from apps.engine.metadata.paths import (
+    DOCUMENT,
+    DOCUMENT_ID,
+    ID,
+    escape_first_key,
+    escape_key,
+    instants_of,
+    members_of,
+    split_path,
+)
 from apps.engine.metadata.values import FALSE, NULL, TRUE, key_of
 from apps.engine.strings import Strings
 from apps.engine.vectors import Int64
@@ -36,25 +45,20 @@ _NOTHING = object()
 
 
 class _Column:
-    """A column while rows are read: the numbers of its values, and the columns of the objects that it holds.
+    """A column while rows are read: the numbers of its values, the column of the members of its arrays, and those of
+    the objects that it holds.
 
     A value is named by itself if it is a string or a number, otherwise by its key, which is of type bytes. So 1 and 1.0
     are one value, as a dict has it, and true is another.
     """
 
-    __slots__ = ("columns", "name", "values")
+    __slots__ = ("columns", "members", "name", "values")
 
     def __init__(self, name: str, numbers: "count[int]") -> None:
         self.name = name
         self.values: defaultdict[str | int | float | bytes, int] = defaultdict(numbers.__next__)
+        self.members: _Column | None = None
         self.columns: dict[str, _Column] = {}
-
-
-class _Values(NamedTuple):
-    """The numbers of the values of a row, and of the members of its arrays."""
-
-    whole: list[int]
-    members: list[int]
 
 
 class _Reader:
@@ -63,11 +67,9 @@ class _Reader:
     def __init__(self) -> None:
         self._numbers = count()
         self._columns: list[_Column] = []
-        # Rows, and the number of the value, or of the member of an array, that each has.
+        # Rows, and the number of a value that each has.
         self._rows: list[int] = []
         self._values: list[int] = []
-        self._member_rows: list[int] = []
-        self._members: list[int] = []
 
     def column(self, name: str) -> _Column:
         """A new column."""
@@ -80,9 +82,12 @@ class _Reader:
         kind = type(value)
         self._rows.append(row)
         self._values.append(column.values[value if kind is str or kind is int or kind is float else _name(value)])
-        if kind is list:
-            self._member_rows += [row] * len(value)
-            self._members += [column.values[one if type(one) is str else _name(one)] for one in value]
+        if kind is list and value:
+            if column.members is None:
+                column.members = self.column(members_of(column.name))
+            members = column.members.values
+            self._rows += [row] * len(value)
+            self._values += [members[one if type(one) is str else _name(one)] for one in value]
 
     def add_object(self, prefix: str, columns: dict[str, _Column], row: int, found: dict[str, Any]) -> None:
         """`row` has the object `found` as its metadata, or that of its document: `columns` are those of its keys, and
@@ -98,20 +103,18 @@ class _Reader:
                 if type(value) is dict:
                     pending.append((f"{column.name}.", column.columns, value))
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> int:
         """How much was added so far."""
-        return len(self._values), len(self._members)
+        return len(self._values)
 
-    def values_since(self, mark: tuple[int, int]) -> "_Values":
-        """What was added since, of one row."""
-        return _Values(self._values[mark[0] :], self._members[mark[1] :])
+    def values_since(self, mark: int) -> list[int]:
+        """The numbers of the values that were added since, of one row."""
+        return self._values[mark:]
 
-    def repeat(self, row: int, values: "_Values") -> None:
+    def repeat(self, row: int, values: list[int]) -> None:
         """`row` has the same values as another."""
-        self._rows += [row] * len(values.whole)
-        self._values += values.whole
-        self._member_rows += [row] * len(values.members)
-        self._members += values.members
+        self._rows += [row] * len(values)
+        self._values += values
 
     def layout(self, rows: Sequence[Attributes]) -> Layout:
         """The arrays of all that was added of `rows`."""
@@ -121,16 +124,14 @@ class _Reader:
         keys = [_key(name) for column in columns for name in column.values]
         places = np.empty(len(numbers), np.int64)
         places[numbers] = np.arange(len(numbers))
-        whole = np.array([self._rows, self._values], np.int64)
-        members = np.array([self._member_rows, self._members], np.int64)
+        pairs = np.array([self._rows, self._values], np.int64)
         if instants:
-            whole, members = (_add_instants(pairs, instants, len(numbers)) for pairs in (whole, members))
+            pairs = _add_instants(pairs, instants, len(numbers))
         return make_layout(
             Strings.of([column.name.encode() for column in columns]),
             Strings.of(keys),
             np.repeat(np.arange(len(columns)), [len(column.values) for column in columns]),
-            (whole[0], places[whole[1]]),
-            (members[0], places[members[1]]),
+            (pairs[0], places[pairs[1]]),
             np.array([attributes.created_at for attributes in rows], np.int64),
             compact(np.array([attributes.expires_at for attributes in rows], np.int64)),
         )
@@ -156,7 +157,7 @@ def build_layout(rows: Sequence[Attributes]) -> Layout:
     ids, document_ids = reader.column(ID), reader.column(DOCUMENT_ID)
     top, document_top = dict[str, _Column](), dict[str, _Column]()
     # By the metadata of documents: the rows of one have the same values.
-    documents: dict[str | bytes, _Values] = {}
+    documents: dict[str | bytes, list[int]] = {}
     for row, attributes in enumerate(rows):
         reader.add(ids, row, attributes.id)
         reader.add(document_ids, row, attributes.document_id)
@@ -190,7 +191,7 @@ def build_layouts(rows: Sequence[Attributes], paths: Collection[str]) -> list[La
                 reader.add(column, row, attributes.id if path == ID else attributes.document_id)
     for row, attributes in enumerate(rows) if own else ():
         _add_wanted(own, row, attributes.metadata)
-    known: dict[str | bytes, list[tuple[_Reader, _Values]]] = {}
+    known: dict[str | bytes, list[tuple[_Reader, list[int]]]] = {}
     for row, attributes in enumerate(rows) if documents else ():
         text = attributes.document
         if text in known:
@@ -200,7 +201,7 @@ def build_layouts(rows: Sequence[Attributes], paths: Collection[str]) -> list[La
             starts = [wanted.reader.mark() for wanted in documents]
             _add_wanted(documents, row, text)
             found = [(one.reader, one.reader.values_since(start)) for one, start in zip(documents, starts, strict=True)]
-            known[text] = [(reader, values) for reader, values in found if values.whole]
+            known[text] = [(reader, values) for reader, values in found if values]
     return [reader.layout(rows) for reader in readers.values()]
 
 

@@ -36,6 +36,10 @@ class ValuesByRow:
             found = self._spread("values", path, places, missing=-1)
         return found
 
+    def values_if_kept(self, path: str) -> NDArray[np.signedinteger[Any]] | None:
+        """`values` if they are kept or can be without another array being dropped; None otherwise."""
+        return self.values(path) if ("values", path) in self._kept or len(self._kept) < _KEPT else None
+
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
         """The key of the value that each of `rows` has in a column; None where there is none."""
         keys = self._layout.values

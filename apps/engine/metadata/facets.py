@@ -14,7 +14,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from apps.engine.metadata.layout import UInt32
+from apps.engine.metadata.layout import RowNumbers
 from apps.engine.metadata.values import ARRAY, STRING, Scalar, scalar_of
 from apps.engine.strings import Starts, Strings, rank
 from apps.engine.vectors import Int64, Mask
@@ -44,6 +44,11 @@ class Counts:
 
     def key(self, i: int) -> bytes:
         return self.keys[self.first + i]
+
+    def scalars(self) -> "Counts":
+        """The same of scalars only, which come first."""
+        last = bisect_left(self.keys, ARRAY, self.first, self.first + len(self.counts))
+        return replace(self, counts=self.counts[: last - self.first])
 
     def finder(self, many: bool) -> Callable[[bytes], int | None]:
         """What gives the number of the value with a key, None if there is none; made to be called `many` times."""
@@ -131,7 +136,7 @@ def count_distinct(parts: Sequence[Counts]) -> int:
     return base.distinct + sum((at := find(key)) is None or not base.counts[at] for key in others)
 
 
-def count_rows(starts: Starts, rows: UInt32, allowed: Mask | None) -> Int64:
+def count_rows(starts: Starts, rows: RowNumbers, allowed: Mask | None) -> Int64:
     """The number of allowed rows of each value; those of value i are rows[starts[i] : starts[i + 1]]."""
     places = starts.astype(np.int64)
     begin, end = int(places[0]), int(places[-1])

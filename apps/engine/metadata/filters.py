@@ -190,8 +190,7 @@ class _Parser:
             if key == DATE:
                 raise InvalidFilter((*at, key), f'is an operand, as in {{"$gte": {{"{DATE}": ...}}}}')
             if key not in OPERATORS:
-                known = ", ".join(OPERATORS)
-                raise InvalidFilter((*at, key), f"is not an operator; there are {known}, and a.b reaches into objects")
+                raise InvalidFilter((*at, key), f"is not an operator; {_meant_instead(path, key)}")
             found.append(self._read_condition(name, OPERATORS[key], operand, (*at, key)))
         return found
 
@@ -317,3 +316,12 @@ OPERATORS = {
 }
 _COMBINED = ("$and", "$or", "$not")
 _FOR_TEXT = ("$eq", "$ne", "$contains", "$icontains", "$prefix")
+
+
+def _meant_instead(path: str, key: str) -> str:
+    """What whoever wrote `key` in the place of an operator of the field `path` may want."""
+    if f"${key}" in OPERATORS:
+        return f"try ${key}"
+    if path == "metadata" and not key.startswith("$"):
+        return f'fields of the metadata are named by themselves, as in {{"{key}": ...}}'
+    return f"there are {', '.join(OPERATORS)}, and a.b reaches into objects"

@@ -1,12 +1,10 @@
 """The flat arrays of a block of rows. A column holds a range of the values, and a value a range of the rows.
 
-names         the names of the columns, ascending
+names         the names of the columns, ascending; the members of a field's arrays are a column of their own
 first_value   [columns + 1] the values of column c are first_value[c] to first_value[c + 1]
 values        the keys of the values (`values.py`), ascending in each column
 first_row     [values + 1] the rows that have value v are rows[first_row[v] : first_row[v + 1]], ascending
-rows          uint32
-first_member  [values + 1] likewise the rows that have v as a member of an array
-member_rows   uint32
+rows          uint16, or uint32 where there are more than 65,536 rows
 created_at    int64 [n], microseconds since the epoch, UTC
 expires_at    int64 [n] likewise (`expiry.py`); empty where no row expires
 
@@ -29,11 +27,15 @@ from apps.engine.strings import Starts, Strings
 from apps.engine.vectors import Int64, equal_arrays
 
 _HEADER, _BYTES = "columns.json", "columns.npy"
-_FORMAT = 2
+_FORMAT = 3
 _ALIGNMENT = 64
-_DTYPES = {name: np.dtype(name) for name in ("|u1", "<u4", "<u8", "<i8")}
+_DTYPES = {name: np.dtype(name) for name in ("|u1", "<u2", "<u4", "<u8", "<i8")}
 
-UInt32: TypeAlias = NDArray[np.uint32]
+RowNumbers: TypeAlias = NDArray[np.unsignedinteger[Any]]
+
+
+# The range of a column that is not there.
+NO_COLUMN = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,14 @@ class Layout:
     first_value: Starts
     values: Strings
     first_row: Starts
-    rows: UInt32
-    first_member: Starts
-    member_rows: UInt32
+    rows: RowNumbers
     created_at: Int64
     expires_at: Int64
 
     def column(self, path: str) -> tuple[int, int]:
         """The range of the values of a column; empty if there is none."""
         at = self.names.find(path.encode(), 0, len(self.names))
-        return (0, 0) if at is None else (int(self.first_value[at]), int(self.first_value[at + 1]))
+        return NO_COLUMN if at is None else (int(self.first_value[at]), int(self.first_value[at + 1]))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
@@ -111,18 +111,22 @@ class Layout:
             (self.first_value, len(self.names), len(self.values)),
             (self.values.starts, len(self.values), len(self.values.text)),
             (self.first_row, len(self.values), len(self.rows)),
-            (self.first_member, len(self.values), len(self.member_rows)),
         )
         for starts, count, end in ranges:
             if starts.dtype.kind != "u" or len(starts) != count + 1 or starts[0] != 0 or starts[-1] != end:
                 raise ValueError(f"the arrays in {_BYTES} do not fit each other")
         times = ((self.created_at, np.int64), (self.expires_at, np.int64))
-        typed = ((self.rows, np.uint32), (self.member_rows, np.uint32), *times)
+        rows = (self.rows, row_type(len(self.created_at)))
         texts = ((self.names.text, np.uint8), (self.values.text, np.uint8))
-        if any(array.dtype != dtype for array, dtype in (*typed, *texts)):
+        if any(array.dtype != dtype for array, dtype in (rows, *times, *texts)):
             raise ValueError(f"an array in {_BYTES} is of another type")
         if len(self.expires_at) not in (0, len(self.created_at)):
             raise ValueError(f"the arrays in {_BYTES} do not fit each other")
+
+
+def row_type(count: int) -> type[np.unsignedinteger[Any]]:
+    """The type of the numbers of `count` rows."""
+    return np.uint16 if count <= 1 << 16 else np.uint32
 
 
 def _align(size: int) -> int:

@@ -8,8 +8,9 @@ ID, DOCUMENT_ID, CREATED_AT, EXPIRES_AT = "@id", "@document_id", "@created_at", 
 TEXT, DOCUMENT = "@text", "@document."
 # Fields that are times: microseconds since the epoch, UTC.
 TIMES = (CREATED_AT, EXPIRES_AT)
-# Before the name of a field, that of the instants of its strings that are dates: no name begins so.
-_INSTANTS = "$date."
+# Before the name of a field, that of the instants of its strings that are dates, and that of the members of its arrays.
+# No name begins so.
+_INSTANTS, _MEMBERS = "$date.", "$in."
 
 
 def split_path(path: str) -> list[str]:
@@ -50,8 +51,13 @@ def escape_first_key(key: str) -> str:
 
 
 def instants_of(name: str) -> str:
-    """The column of the instants of a field."""
-    return _INSTANTS + name
+    """The column of the instants of a field, or of the members of a field."""
+    return members_of(instants_of(name[len(_MEMBERS) :])) if name.startswith(_MEMBERS) else _INSTANTS + name
+
+
+def members_of(name: str) -> str:
+    """The column of the members of the arrays of a field, or of their instants."""
+    return _MEMBERS + name
 
 
 def field_of(column: str) -> str:

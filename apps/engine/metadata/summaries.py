@@ -40,10 +40,10 @@ class TypeSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """A field in some rows: its types, and how many rows have each of its scalars, those within arrays too."""
+    """A field in some rows: its types, and how many rows have each of its scalars, also within arrays."""
 
     types: dict[str, TypeSummary]
-    counts: Counts
+    counts: Sequence[Counts]
 
 
 class FieldSummary(NamedTuple):
@@ -90,7 +90,7 @@ def combine(columns: Sequence[ColumnSummary]) -> FieldSummary:
         if some:
             counts, least, greatest = zip(*some, strict=True)
             types[name] = TypeSummary(sum(counts), min(least), max(greatest))
-    distinct = count_distinct([column.counts for column in columns])
+    distinct = count_distinct([counts for column in columns for counts in column.counts])
     return FieldSummary(sum(one.rows for one in types.values()), distinct, types)
 
 

@@ -3,7 +3,8 @@
 Immutable; the arrays are those of `layout.py`. A field of metadata, by its name (`paths.py`), is a column, and so are
 `@id` and `@document_id`. A value is found by bisection in its column; ranges and prefixes are two places between
 values; and the rows of values that lie side by side lie side by side too. So a condition costs a search, some
-microseconds, and a write to as many places of a mask as rows match, or as do not where that is most of them.
+microseconds, and a write to as many places of a mask as rows match, or as do not where that is most of them. The
+members of a field's arrays are a column of their own, which `$eq` looks into besides.
 `$contains` of a string looks at each distinct string of the column, `@created_at` at each row. A column's strings that
 are dates are there once more, as instants in a column of their own. Nothing is computed ahead: many threads may read.
 
@@ -38,11 +39,11 @@ from apps.engine.metadata.filters import (
     Or,
 )
 from apps.engine.metadata.instants import NANOSECONDS
-from apps.engine.metadata.layout import Layout, UInt32
+from apps.engine.metadata.layout import NO_COLUMN, Layout, RowNumbers
 from apps.engine.metadata.ordering import NO_RANK, Ranks
-from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of
+from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of, members_of
 from apps.engine.metadata.summaries import ColumnSummary, summarize
-from apps.engine.metadata.values import ARRAY, NUMBER_BYTES, STRING, scalar_of
+from apps.engine.metadata.values import ARRAY, STRING, scalar_of
 from apps.engine.strings import Starts, ranges
 from apps.engine.vectors import Float64, Int64, Mask
 
@@ -133,7 +134,7 @@ class Columns:
             case OneOf(path, keys):
                 return self._one_of_times(path, keys) if path in TIMES else self._one_of(path, keys)
             case Between(path, low, high):
-                return self._between_times(path, low, high) if path in TIMES else self._between(path, low, high)
+                return _between_times(self._times(path), low, high) if path in TIMES else self._between(path, low, high)
             case HasMember(path, key):
                 return self._has_member(path, key)
             case Contains(path, key):
@@ -142,24 +143,40 @@ class Columns:
                 return self._contains_folded(path, text)
         raise TypeError(f"{condition!r} is no condition")
 
-    def counts(self, path: str, allowed: Mask | None = None) -> Counts:
-        """The number of the rows `allowed` [n] (None: all) that have each value of a field.
+    def matches_at(self, condition: Condition, rows: Int64) -> Mask:
+        """bool [m]: which of `rows` [m] match a condition. Of few rows it costs less than `mask_of` where an array by
+        row is kept of the field, or may be."""
+        match condition:
+            case Between(path, low, high) if path in TIMES:
+                return _between_times(self._times(path)[rows], low, high)
+            case Between(path, low, high):
+                first, last = self._places_between(path, low, high)
+            case OneOf(path, (key,)) if path not in TIMES and self._column(members_of(path)) == NO_COLUMN:
+                first, last = self._places_between(path, key, key + b"\0")
+            case _:
+                return self.mask_of(condition)[rows]
+        values = self._by_row.values_if_kept(path)
+        if values is None:
+            return self.mask_of(condition)[rows]
+        found = values[rows]
+        return (found >= first) & (found < last)
 
-        Values are scalars, null among them, and the scalar members of arrays; a row counts once for each value that
-        it has, however often. Numbers are integers where they are whole and within 64 bits. `path` is the name of a
-        field of metadata, the document's too, `@id` or `@document_id`; raises ValueError for another of that kind.
+    def counts(self, path: str, allowed: Mask | None = None) -> list[Counts]:
+        """The number of the rows `allowed` [n] (None: all) that have each value of a field, and of those that have it
+        in an array.
+
+        Values are scalars, null among them; a row counts once for each value that it has, however often. Numbers are
+        integers where they are whole and within 64 bits. `path` is the name of a field of metadata, the document's too,
+        `@id` or `@document_id`; raises ValueError for another of that kind.
         """
         if path.startswith(("@", "$")) and path not in (ID, DOCUMENT_ID) and not path.startswith(DOCUMENT):
             raise ValueError(f"{path} is no field whose values are counted")
-        layout, whole = self._layout, self._count_whole(path, allowed)
-        first = whole.first
-        last = bisect_left(layout.values, ARRAY, first, first + len(whole.counts))
-        members = count_rows(layout.first_member[first : last + 1], layout.member_rows, allowed)
-        return Counts(layout.values, first, whole.counts[: last - first] + members)
+        found = [self._count(path, allowed), self._count(members_of(path), allowed)]
+        return [one.scalars() for one in found if len(one.counts)]
 
     def summary(self, path: str, allowed: Mask | None = None) -> ColumnSummary:
         """The types of the values that the rows `allowed` [n] (None: all) have at `path`, and the counts of these."""
-        return ColumnSummary(summarize(self._count_whole(path, allowed)), self.counts(path, allowed))
+        return ColumnSummary(summarize(self._count(path, allowed)), self.counts(path, allowed))
 
     def row_counts(self, allowed: Mask | None = None) -> Iterator[tuple[str, int]]:
         """The names of all fields of metadata, and the number of the rows `allowed` [n] (None: all) that have each;
@@ -176,8 +193,8 @@ class Columns:
         """The number of columns."""
         return len(self._layout.names)
 
-    def _count_whole(self, path: str, allowed: Mask | None) -> Counts:
-        """The number of allowed rows whose value at `path` is this one, of whatever type; not those within arrays."""
+    def _count(self, path: str, allowed: Mask | None) -> Counts:
+        """The number of allowed rows that have each value of a column, of whatever type."""
         first, last = self._column(path)
         layout = self._layout
         return Counts(layout.values, first, count_rows(layout.first_row[first : last + 1], layout.rows, allowed))
@@ -194,6 +211,8 @@ class Columns:
     def times_at(self, path: str, rows: Int64) -> Float64:
         """float64 [n]: the date or time that each of `rows` has at `path`, in seconds since the epoch; NaN where there
         is none."""
+        if path == CREATED_AT:
+            return self._layout.created_at[rows] / 1e6
         if path in TIMES:
             times = self._times(path)[rows]
             return np.where(times == NEVER, np.nan, times / 1e6)
@@ -213,12 +232,17 @@ class Columns:
 
     def _between(self, path: str, low: bytes, high: bytes) -> Mask:
         """The rows whose value at `path` has a key from `low` up to `high`, without it."""
-        first, last = column = self._column(path)
+        return self._side_by_side(self._column(path), *self._places_between(path, low, high))
+
+    def _places_between(self, path: str, low: bytes, high: bytes) -> tuple[int, int]:
+        """The range of the values of a column that have such keys."""
+        first, last = self._column(path)
         start = bisect_left(self._layout.values, low, first, last)
-        return self._side_by_side(column, start, bisect_left(self._layout.values, high, start, last))
+        return start, bisect_left(self._layout.values, high, start, last)
 
     def _side_by_side(self, column: tuple[int, int], first: int, last: int) -> Mask:
-        """The rows whose value in a column is one of those from `first` up to `last`, without it."""
+        """The rows whose value in a column is one of those from `first` up to `last`, without it. No row may have two
+        values there, as in the columns of members."""
         layout = self._layout
         begin, start, stop, end = (int(layout.first_row[i]) for i in (column[0], first, last, column[1]))
         if end - begin < len(self) or 2 * (stop - start) <= len(self):
@@ -232,14 +256,21 @@ class Columns:
         return found
 
     def _one_of(self, path: str, keys: tuple[bytes, ...]) -> Mask:
-        layout, column = self._layout, self._column(path)
-        hits = layout.values.find_each(keys, *column)
-        if len(hits) == 1:
-            found = self._side_by_side(column, hits[0], hits[0] + 1)
-        else:
-            found = np.zeros(len(self), np.bool_)
-            found[_rows_of(hits, layout.first_row, layout.rows)] = True
-        found[_rows_of(hits, layout.first_member, layout.member_rows)] = True
+        values, column, members = self._layout.values, self._column(path), self._column(members_of(path))
+        hits = values.find_each(keys, *column)
+        if members != NO_COLUMN:
+            hits += values.find_each(keys, *members)
+        elif len(hits) == 1:
+            return self._side_by_side(column, hits[0], hits[0] + 1)
+        return self._with_values(hits)
+
+    def _has_member(self, path: str, key: bytes) -> Mask:
+        return self._with_values(self._layout.values.find_each([key], *self._column(members_of(path))))
+
+    def _with_values(self, hits: list[int]) -> Mask:
+        """The rows that have one of the values `hits`."""
+        found = np.zeros(len(self), np.bool_)
+        found[_rows_of(hits, self._layout.first_row, self._layout.rows)] = True
         return found
 
     def _times(self, path: str) -> Int64:
@@ -251,52 +282,32 @@ class Columns:
     def _one_of_times(self, path: str, keys: tuple[bytes, ...]) -> Mask:
         return np.isin(self._times(path), np.array([scalar_of(key) for key in keys], np.int64))
 
-    def _between_times(self, path: str, low: bytes, high: bytes) -> Mask:
-        """As `_between`, for one of TIMES. Of a bound without a number all times are on the right side."""
-        times = self._times(path)
-        found: Mask = times != NEVER
-        if len(low) > 1:
-            found &= times >= _first_time(low)
-        if len(high) > 1:
-            found &= times < _first_time(high)
-        return found
-
-    def _has_member(self, path: str, key: bytes) -> Mask:
-        layout, found = self._layout, np.zeros(len(self), np.bool_)
-        hit = layout.values.find(key, *self._column(path))
-        if hit is not None:
-            found[_rows_of([hit], layout.first_member, layout.member_rows)] = True
-        return found
-
     def _contains(self, path: str, key: bytes) -> Mask:
         found = self._has_member(path, key)
         if key == STRING:
             found |= self._between(path, STRING, ARRAY)
         elif key.startswith(STRING):
-            layout, (first, last) = self._layout, self._strings(path)
-            if layout.first_row[first] < layout.first_row[last]:  # Otherwise all of them are members of arrays only.
-                text = layout.values.joined(first, last)
-                hits = self._with_part(text, key[len(STRING) :], first, last)
-                found[_rows_of(hits, layout.first_row, layout.rows)] = True
+            first, last = self._strings(path)
+            text = self._layout.values.joined(first, last)
+            found |= self._with_values(self._with_part(text, key[len(STRING) :], first, last))
         return found
 
     def _contains_folded(self, path: str, part: str) -> Mask:
-        layout, (first, last) = self._layout, self._strings(path)
-        found = np.zeros(len(self), np.bool_)
-        text = layout.values.joined(first, last)
+        return self._with_values([*self._folded(path, part), *self._folded(members_of(path), part, whole=True)])
+
+    def _folded(self, path: str, part: str, whole: bool = False) -> list[int]:
+        """The numbers of the strings of a column that have `part`, casefolded, in them without regard to case, or that
+        are it."""
+        values, (first, last) = self._layout.values, self._strings(path)
+        text = values.joined(first, last)
         if text.isascii():
             # Then lower case is the folded one, of the same length.
-            text = text.lower()
-            hits = self._with_part(text, part.encode(), first, last) if part else list(range(first, last))
-            bounds = (layout.values.starts[first : last + 1] - layout.values.starts[first]).tolist()
-            equal = [i for i in hits if text[bounds[i - first] + 1 : bounds[i - first + 1]] == part.encode()]
-        else:
-            folded = [key[len(STRING) :].decode().casefold() for key in layout.values.some(first, last)]
-            hits = [i for i, string in enumerate(folded, first) if part in string]
-            equal = [i for i in hits if folded[i - first] == part]
-        found[_rows_of(hits, layout.first_row, layout.rows)] = True
-        found[_rows_of(equal, layout.first_member, layout.member_rows)] = True
-        return found
+            hits = self._with_part(text.lower(), part.encode(), first, last) if part else list(range(first, last))
+            starts = values.starts.data
+            size = len(STRING) + len(part)
+            return [i for i in hits if starts[i + 1] - starts[i] == size] if whole else hits
+        folded = [key[len(STRING) :].decode().casefold() for key in values.some(first, last)]
+        return [i for i, string in enumerate(folded, first) if (string == part if whole else part in string)]
 
     def _strings(self, path: str) -> tuple[int, int]:
         """The range of the strings of a column."""
@@ -326,13 +337,23 @@ class Columns:
         return found
 
 
+def _between_times(times: Int64, low: bytes, high: bytes) -> Mask:
+    """As `Columns._between`, for the `times` of rows. Of a bound without a number all times are on the right side."""
+    found: Mask = times != NEVER
+    if len(low) > 1:
+        found &= times >= _first_time(low)
+    if len(high) > 1:
+        found &= times < _first_time(high)
+    return found
+
+
 def _first_time(bound: bytes) -> int:
     """The first whole number whose key is not before `bound`, which is a number's key or one with a byte behind it."""
-    key = bound[:NUMBER_BYTES]
+    key = bound.removesuffix(b"\0")
     return int(scalar_of(key) or 0) + (len(bound) > len(key))
 
 
-def _rows_of(hits: list[int], starts: Starts, rows: UInt32) -> UInt32:
+def _rows_of(hits: list[int], starts: Starts, rows: RowNumbers) -> RowNumbers:
     """The rows of the values `hits`."""
     if not hits or not len(rows):
         return rows[:0]

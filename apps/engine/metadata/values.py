@@ -5,8 +5,9 @@ keys of numbers in the order of the numbers, exactly. So a sorted list of keys a
 
 type      behind the type's byte
 null      nothing; so for false and true
-number    the nearest double, made sortable as an integer of 8 bytes; then the number minus that double, plus 32,768, in
-          2 bytes (it is zero but for integers beyond 2**53, and at most 1,024 for those of 64 bits)
+number    the greatest double that is not above it, made sortable as an integer of 8 bytes; then the number minus that
+          double in 2 bytes (it is zero but for integers beyond 2**53, and less than 2,048 for those of 64 bits); all
+          without the zero bytes at the end
 string    UTF-8, which sorts as the code points do
 array     for each member the length of its key in 4 bytes and the key
 opaque    nothing: arrays that have an object within, and arrays deeper than an operand can be. They equal nothing
@@ -15,6 +16,7 @@ object    nothing: objects, which equal nothing either
 The types stand in this order, so scalars come first.
 """
 
+import math
 import struct
 from typing import Any, TypeAlias
 
@@ -33,9 +35,7 @@ NULL, FALSE, TRUE, NUMBER, STRING, ARRAY, OPAQUE, OBJECT = (bytes([i]) for i in 
 LAST = b"\xff"
 
 _DOUBLE, _INTEGER, _NUMBER = struct.Struct(">d"), struct.Struct(">Q"), struct.Struct(">QH")
-NUMBER_BYTES = len(NUMBER) + _NUMBER.size
 _SIGN, _ALL = 1 << 63, (1 << 64) - 1
-_MIDDLE = 1 << 15
 
 
 def key_of(value: Any, depth: int = MAX_DEPTH) -> bytes:
@@ -58,10 +58,12 @@ def key_of(value: Any, depth: int = MAX_DEPTH) -> bytes:
 
 def _key_of_number(value: int | float) -> bytes:
     # Minus zero plus zero is zero.
-    nearest = float(value) + 0.0
-    (bits,) = _INTEGER.unpack(_DOUBLE.pack(nearest))
-    rest = value - int(nearest) if isinstance(value, int) else 0
-    return NUMBER + _NUMBER.pack(bits ^ (_ALL if bits & _SIGN else _SIGN), rest + _MIDDLE)
+    below, rest = float(value) + 0.0, 0
+    if isinstance(value, int) and (rest := value - int(below)) < 0:
+        below = math.nextafter(below, -math.inf)
+        rest = value - int(below)
+    (bits,) = _INTEGER.unpack(_DOUBLE.pack(below))
+    return NUMBER + _NUMBER.pack(bits ^ (_ALL if bits & _SIGN else _SIGN), rest).rstrip(b"\0")
 
 
 def scalar_of(key: bytes) -> Scalar:
@@ -75,21 +77,23 @@ def scalar_of(key: bytes) -> Scalar:
 
 
 def _number_of(key: bytes) -> int | float:
-    bits, rest = _NUMBER.unpack_from(key, 1)
-    (nearest,) = _DOUBLE.unpack(_INTEGER.pack(bits ^ (_SIGN if bits & _SIGN else _ALL)))
-    if rest != _MIDDLE or (nearest.is_integer() and -(2.0**63) <= nearest < 2.0**64):
-        return int(nearest) + int(rest) - _MIDDLE
-    return float(nearest)
+    bits, rest = _NUMBER.unpack(key[len(NUMBER) :].ljust(_NUMBER.size, b"\0"))
+    (below,) = _DOUBLE.unpack(_INTEGER.pack(bits ^ (_SIGN if bits & _SIGN else _ALL)))
+    if rest or (below.is_integer() and -(2.0**63) <= below < 2.0**64):
+        return int(below) + int(rest)
+    return float(below)
 
 
 def numbers_of(keys: Strings, places: NDArray[np.signedinteger[Any]]) -> Float64:
     """float64 [n]: the nearest doubles of the numbers that have the keys at `places` [n]; NaN for those of others."""
-    starts = keys.starts[places].astype(np.int64)
+    starts, ends = keys.starts[places].astype(np.int64), keys.starts[places + 1].astype(np.int64)
     numbers = np.full(len(places), np.nan)
     which = np.flatnonzero(keys.text[starts] == NUMBER[0])
-    places = starts[which, np.newaxis] + np.arange(len(NUMBER), len(NUMBER) + _DOUBLE.size)
-    bits = keys.text[places].view(">u8")[:, 0].astype(np.uint64)
+    at = starts[which, np.newaxis] + np.arange(len(NUMBER), len(NUMBER) + _NUMBER.size)
+    is_there = at < ends[which, np.newaxis]
+    packed = np.where(is_there, keys.text[np.where(is_there, at, 0)], np.uint8(0))
+    bits = np.ascontiguousarray(packed[:, : _DOUBLE.size]).view(">u8")[:, 0].astype(np.uint64)
     # As `_number_of` does, which says what the sign's bit means.
     bits ^= np.where(bits & np.uint64(_SIGN), np.uint64(_SIGN), np.uint64(_ALL))
-    numbers[which] = bits.view(np.float64)
+    numbers[which] = bits.view(np.float64) + np.ascontiguousarray(packed[:, _DOUBLE.size :]).view(">u2")[:, 0]
     return numbers

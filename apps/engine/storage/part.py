@@ -1,16 +1,18 @@
 """Rows as a view holds them, in sealed segments and in its tail; and live rows of several parts as one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.engine.array_files import scratch_array
 from apps.engine.expiry import Expiring
 from apps.engine.indexes.base import Params
 from apps.engine.indexes.matrix import Matrix, Neighbors
@@ -20,6 +22,9 @@ from apps.engine.metadata.ordering import Ranks
 from apps.engine.storage.row_data import RowData, SealedRows
 from apps.engine.text.bm25 import TextPart
 from apps.engine.vectors import Float32, Float64, Int64, Mask
+
+# Of vectors that are held twice while they are copied.
+_BYTES_PER_COPY = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,10 @@ class Part(ABC):
         mask = self.row_data.mask(filter, self.keys)
         return mask if self.alive is None else mask & self.alive
 
+    def matches_at(self, filter: Filter, places: Int64) -> Mask:
+        """bool [n]: which of the rows `places` [n] match."""
+        return self.row_data.matches_at(filter, self.keys, places)
+
     @abstractmethod
     def places(self, keys: Int64) -> Int64:
         """int64 [n]: where the live rows of `keys` [n] are; -1 for those that are not here."""
@@ -99,37 +108,28 @@ class Part(ABC):
     def keys_at(self, field: str, places: Int64) -> list[bytes | None]:
         """The key of the value (`metadata/values.py`) of a field that each of the rows `places` has; None for none."""
         found: list[bytes | None] = [None] * len(places)
-        for block, here, rows in self._columns_at(field, places):
+        for block, here, rows in _split(self.row_data.column_blocks(field, len(self.keys)), places):
             for i, key in zip(here.tolist(), block.keys_at(field, rows), strict=True):
                 found[i] = key
         return found
 
     def numbers_at(self, field: str, places: Int64) -> Float64:
         """float64 [n]: the number that each of the rows `places` [n] has in a field, as `Columns.numbers_at`."""
-        found = np.full(len(places), np.nan)
-        for block, here, rows in self._columns_at(field, places):
-            found[here] = block.numbers_at(field, rows)
-        return found
+        return self._read_at(field, places, lambda block, rows: block.numbers_at(field, rows))
 
     def times_at(self, field: str, places: Int64) -> Float64:
         """float64 [n]: likewise its time, as `Columns.times_at`."""
-        found = np.full(len(places), np.nan)
-        for block, here, rows in self._columns_at(field, places):
-            found[here] = block.times_at(field, rows)
-        return found
+        return self._read_at(field, places, lambda block, rows: block.times_at(field, rows))
 
-    def _columns_at(self, field: str, places: Int64) -> Iterator[tuple[Columns, Int64, Int64]]:
-        """The blocks of a field's column that hold the rows `places`, with the positions in `places` of those that each
-        holds, and their rows in it."""
-        start, blocks = 0, self.row_data.column_blocks(field, len(self.keys))
+    def _read_at(self, field: str, places: Int64, read: Callable[[Columns, Int64], Float64]) -> Float64:
+        """float64 [n]: what `read` gives for the rows `places` [n] of the blocks of a field's column."""
+        blocks = self.row_data.column_blocks(field, len(self.keys))
         if len(blocks) == 1:
-            yield blocks[0], np.arange(len(places)), places
-            return
-        for block in blocks:
-            here = np.flatnonzero((places >= start) & (places < start + len(block)))
-            if len(here):
-                yield block, here, places[here] - start
-            start += len(block)
+            return read(blocks[0], places)
+        found = np.empty(len(places))
+        for block, here, rows in _split(blocks, places):
+            found[here] = read(block, rows)
+        return found
 
     def columns(self, allowed: Mask, field: str | None = None) -> Iterator[tuple[Columns, Mask | None]]:
         """The column of a field by block, or all columns, and which rows of each block are allowed; None for all."""
@@ -169,6 +169,17 @@ class Part(ABC):
             start += size
 
 
+def _split(blocks: Sequence[Columns], places: Int64) -> Iterator[tuple[Columns, Int64, Int64]]:
+    """Those of `blocks` that hold the rows `places`, with the positions in `places` of those that each holds, and their
+    rows in it."""
+    start = 0
+    for block in blocks:
+        here = np.flatnonzero((places >= start) & (places < start + len(block)))
+        if len(here):
+            yield block, here, places[here] - start
+        start += len(block)
+
+
 def _cut(array: NDArray[Any], start: int, size: int) -> NDArray[Any]:
     """`size` elements of `array` from `start` on; zeros beyond its end."""
     cut = array[start : start + size]
@@ -189,16 +200,18 @@ def live_rows(parts: Sequence[Part]) -> tuple[Int64, Int64]:
     return all_keys[order], np.concatenate(places)[order]
 
 
-def vectors_at(parts: Sequence[Part], places: Int64) -> Float32:
+def vectors_at(parts: Sequence[Part], places: Int64, scratch: Path | None = None) -> Float32:
     """A copy of the vectors at `places`, as `live_rows` gives them: [n, dimension]; there is at least one part, and
-    none of these rows is bare where others are not."""
-    vectors = np.empty((len(places), max(part.matrix.dimension for part in parts)), np.float32)
-    start = 0
-    # Part by part: all vectors are held twice at no time.
+    none of these rows is bare where others are not. Many are held in a file of the folder `scratch`, where there is
+    one. Raises OSError where that cannot be made."""
+    shape = len(places), max(part.matrix.dimension for part in parts)
+    vectors = np.empty(shape, np.float32) if scratch is None else scratch_array(scratch, shape, np.float32)
+    start, step = 0, _BYTES_PER_COPY // (4 * max(1, shape[1]))
     for part in parts:
         here = np.flatnonzero((places >= start) & (places < start + len(part.keys)))
-        if len(here):
-            vectors[here] = part.matrix.vectors[places[here] - start]
+        for first in range(0, len(here), step):
+            rows = here[first : first + step]
+            vectors[rows] = part.matrix.vectors[places[rows] - start]
         start += len(part.keys)
     return vectors
 

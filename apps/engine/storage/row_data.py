@@ -67,6 +67,10 @@ class RowData(ABC):
     def mask(self, filter: Filter, keys: Int64) -> Mask:
         """bool [n]: which of the first n rows, named by `keys` [n], match."""
 
+    def matches_at(self, filter: Filter, keys: Int64, places: Int64) -> Mask:
+        """bool [m]: which of the rows `places` [m] match; those of the part are named by `keys` [n]."""
+        return self.mask(filter, keys)[places]
+
     @abstractmethod
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
         """The column of a field in the first `count` rows; the last blocks may reach beyond them."""
@@ -103,6 +107,9 @@ class SealedRows(RowData):
 
     def mask(self, filter: Filter, keys: Int64) -> Mask:
         return evaluate(filter, keys, self.columns.mask_of)
+
+    def matches_at(self, filter: Filter, keys: Int64, places: Int64) -> Mask:
+        return evaluate(filter, keys[places], lambda condition: self.columns.matches_at(condition, places))
 
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
         return [self.columns]

@@ -67,9 +67,10 @@ class Segment(Part):
         kind: str = BRUTE_FORCE,
         params: Params = NO_PARAMS,
         checkpoint: Checkpoint = no_checkpoint,
+        scratch: Path | None = None,
     ) -> Self:
         """A segment of the live rows of `parts`, which have no live key in common, and are all bare or none; shares the
-        arrays of a segment that has all of them."""
+        arrays of a segment that has all of them. Raises OSError as `vectors_at`, which is given `scratch`."""
         living = [part for part in parts if part.live]
         if len(living) == 1 and isinstance(sole := living[0], Segment) and not sole.dead:
             keys, matrix, row_data = sole.keys, sole.matrix, sole.row_data
@@ -77,7 +78,7 @@ class Segment(Part):
                 row_data = row_data_at([sole], np.arange(len(keys)))
         else:
             keys, places = live_rows(parts)
-            matrix = Matrix.build(vectors_at(parts, places), parts[0].matrix.metric)
+            matrix = Matrix.build(vectors_at(parts, places, scratch), parts[0].matrix.metric)
             row_data = row_data_at(parts, places)
         return cls.build(keys=keys, matrix=matrix, row_data=row_data, kind=kind, params=params, checkpoint=checkpoint)
 
@@ -137,16 +138,17 @@ class Segment(Part):
         return self.index.search(queries, k, allowed, params, sure)
 
     def places(self, keys: Int64) -> Int64:
-        last = len(self.keys) - 1
-        if self.keys[last] - self.keys[0] == last:
-            # Keys that follow one another, as those of rows written together do, need no bisection.
-            # (`np.clip` costs more than the rest of this for a few hundred keys.)
-            places = np.minimum(np.maximum(keys - self.keys[0], 0), last)
+        first, last = self.keys[0], len(self.keys) - 1
+        if self.keys[last] - first == last:
+            # Keys that follow one another, as those of rows written together do, need no bisection. As numbers without
+            # a sign, places before the first are behind the last.
+            places = keys - first
+            found = places.view(np.uint64) <= last
         else:
             places = np.minimum(np.searchsorted(self.keys, keys), last)
-        found = self.keys[places] == keys
+            found = self.keys[places] == keys
         if self.alive is not None:
-            found &= self.alive[places]
+            found &= self.alive[np.where(found, places, 0)]
         return np.where(found, places, -1)
 
     def without(self, keys: Int64) -> "Segment":

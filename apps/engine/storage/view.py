@@ -134,12 +134,21 @@ class View:
 
     def __len__(self) -> int:
         """The number of live rows."""
+        return self._live
+
+    @cached_property
+    def _live(self) -> int:
         return sum(part.live for part in self.parts)
 
-    @property
-    def parts(self) -> list[Part]:
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
         """The segments, and last the tails."""
-        return [*self.segments, self.tail, self.bare_tail]
+        return (*self.segments, self.tail, self.bare_tail)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The types of the parts' indexes."""
+        return frozenset(part.kind for part in self.parts)
 
     @property
     def bare(self) -> int:
@@ -280,7 +289,8 @@ class View:
     def facets(self, field: str, allowed: Sequence[Mask], page: ValuePage) -> tuple[list[tuple[Scalar, int]], int]:
         """A page of the values of a field among rows that `matching` gave, each with its number of rows; and the number
         of all that it is a page of. Values and their order are those of `rank_values`."""
-        return rank_values([block.counts(field, mask) for block, mask in self.columns(allowed, field)], page)
+        counts = [one for block, mask in self.columns(allowed, field) for one in block.counts(field, mask)]
+        return rank_values(counts, page)
 
     def columns(self, allowed: Sequence[Mask], field: str | None = None) -> list[tuple[Columns, Mask | None]]:
         """The column of a field, or all columns, in blocks; and which rows of each block are among those that

@@ -16,8 +16,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects import reserve
-from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState, own_tables
+from apps.libraries.dialects.base import SNAPSHOT_ALIAS, Dialect, Failure, FilesState, Statement, own_tables
 from apps.libraries.dialects.damage import (
+    REMEDY,
     DatabaseUnusable,
     forget_damage,
     is_damaged,
@@ -32,6 +33,7 @@ __all__ = [
     "Dialect",
     "Failure",
     "FilesState",
+    "Statement",
     "check_database",
     "create_database",
     "database_files",
@@ -47,6 +49,7 @@ __all__ = [
     "note_if_damaged",
     "own_tables",
     "prepare_connection",
+    "sentence_of",
 ]
 
 _P = ParamSpec("_P")
@@ -74,6 +77,17 @@ def failure_of(error: DatabaseError) -> Failure | None:
 def database_name() -> str:
     """Return the file of the database, or its name on PostgreSQL."""
     return str(connections["default"].settings_dict["NAME"])
+
+
+def sentence_of(error: DatabaseError) -> str:
+    """Return what a command says of a database that it cannot use."""
+    failure, remedy = failure_of(error), ""
+    if failure is Failure.DAMAGED:
+        remedy = f" {REMEDY}"
+    elif failure is Failure.FULL and not isinstance(error, DatabaseUnusable):
+        # The server's own refusal says more.
+        remedy = " Make room on its disk, and try again."
+    return f"The database cannot be used: {database_name()}: {str(error).rstrip('.')}.{remedy}"
 
 
 def note_if_damaged(error: BaseException) -> None:

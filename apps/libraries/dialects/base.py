@@ -1,11 +1,12 @@
 """The interface of a dialect."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 from django.apps import apps
 from django.db import transaction
@@ -32,9 +33,10 @@ MAINTAINED_COLUMNS: Final = (
 
 _PREFIX = "vectordb_"
 
-
 # Beginnings of the names of tables of this program's, in this version and others.
 _OWN_PREFIXES = (_PREFIX, "libraries_")
+# Tables of the versions before those that begin with the prefix.
+UNPREFIXED_TABLES: Final = frozenset({"library", "document", "chunk", "embedding", "reembedding", "change"})
 
 
 def own_tables(connection: BaseDatabaseWrapper) -> list[str]:
@@ -42,7 +44,23 @@ def own_tables(connection: BaseDatabaseWrapper) -> list[str]:
     may have others, too."""
     ours = {model._meta.db_table for model in apps.get_models(include_auto_created=True)} | {"django_migrations"}
     names = connection.introspection.table_names()
+    if _is_unprefixed(connection, names):
+        ours |= UNPREFIXED_TABLES
     return sorted(name for name in names if name in ours or name.startswith(_OWN_PREFIXES))
+
+
+def _is_unprefixed(connection: BaseDatabaseWrapper, names: Sequence[str]) -> bool:
+    """Whether a table of so common a name as `library` is this program's: its migrations were applied, and the one that
+    gave its tables the prefix was not."""
+    if not {"library", "django_migrations"} <= set(names) or f"{_PREFIX}library" in names:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM django_migrations WHERE app = 'libraries' AND name = '0001_initial'")
+        return bool(cursor.fetchone()[0])
+
+
+# SQL of every database, with %s for parameters, and these as the database takes them.
+Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Failure(Enum):
@@ -93,8 +111,16 @@ class Dialect(ABC):
         """Return an expression for a JSON column as text."""
 
     @abstractmethod
+    def join_bytes(self, column: str) -> str:
+        """Return an aggregate of a column of bytes: those of all rows, one behind the other, in the rows' order."""
+
+    @abstractmethod
     def to_json(self, text: str) -> str:
         """Return an expression for JSON, which is stored, of the expression `text`."""
+
+    @abstractmethod
+    def to_time(self, value: str) -> str:
+        """Return an expression for a time, which is stored, of the expression `value`, a parameter in VALUES."""
 
     @abstractmethod
     def for_driver(self, sql: str) -> str:
@@ -110,18 +136,30 @@ class Dialect(ABC):
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
         """Release a lock that `try_lock` got."""
 
-    # How many rows one INSERT writes at most.
-    rows_per_insert: ClassVar[int]
+    # How many rows one statement writes at most.
+    rows_per_statement: ClassVar[int]
 
-    def insert(self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = "") -> None:
+    def insert(
+        self, cursor: CursorWrapper, statement: str, rows: Sequence[Sequence[Any]], end: str = ""
+    ) -> list[tuple[Any, ...]]:
         """Run `statement` ("INSERT INTO t (...)") for many rows, each statement followed by `end` ("ON CONFLICT ...").
+        Return what they are RETURNING."""
+        returned = []
+        for values, params in self.values(rows):
+            cursor.execute(f"{statement} {values} {end}", params)
+            if cursor.description is not None:
+                returned += cursor.fetchall()
+        return returned
+
+    def values(self, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
+        """The rows as lists of VALUES, each for one statement, and the parameters of each.
 
         Many rows a statement: on SQLite, each statement that fires triggers costs more than its row does.
         """
-        for start in range(0, len(rows), self.rows_per_insert):
-            some = rows[start : start + self.rows_per_insert]
-            values = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
-            cursor.execute(f"{statement} VALUES {values} {end}", [value for row in some for value in row])
+        for start in range(0, len(rows), self.rows_per_statement):
+            some = rows[start : start + self.rows_per_statement]
+            row = f"({', '.join(['%s'] * len(some[0]))})"
+            yield f"VALUES {', '.join([row] * len(some))}", list(chain.from_iterable(some))
 
     @abstractmethod
     def migration(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
@@ -185,6 +223,11 @@ class Dialect(ABC):
         """Return the name and the version of the database."""
 
     @abstractmethod
+    def server_id(self, connection: BaseDatabaseWrapper) -> str:
+        """Return what tells this database from those of other servers, and stays when a backup is restored into it;
+        empty where it is a file in the data folder, or the server does not say."""
+
+    @abstractmethod
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         """Return the bytes of the database, and of its write-ahead log where that is a file of ours. Raises OSError."""
 
@@ -212,13 +255,19 @@ class Dialect(ABC):
         """Whether there is anything to lose in the database; also where that cannot be read."""
 
     @abstractmethod
-    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
-        """Whether another process uses the database. This one must have no other connection."""
+    def exclusive_use(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[bool]:
+        """Keep other servers and restores away from the database while the block runs; gives False where another
+        process uses it. This one must have no other connection. Raise DatabaseError."""
 
     @abstractmethod
-    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
-        """Put a copy in the place of the database: all or nothing, also where the process dies. Raise OSError,
-        LibraryError."""
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path, then: Sequence[Statement]) -> None:
+        """Put a copy in the place of the database, changed by the statements `then`: all or nothing, also where the
+        process dies. Called within `exclusive_use`. Raise OSError, LibraryError."""
+
+    def finish_replace(self, connection: BaseDatabaseWrapper) -> Path | None:
+        """Called when the old database was replaced, also by a process that died since: return where it is kept, if it
+        is. Raise OSError."""
+        return None
 
     @abstractmethod
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:

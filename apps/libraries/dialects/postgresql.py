@@ -4,8 +4,8 @@ The log's triggers work on whole statements (transition tables), and lock the li
 from the log's sequence: so the numbers of one library become visible in order.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from django.conf import settings
@@ -14,8 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
 
-from apps.libraries.dialects import postgresql_copy
-from apps.libraries.dialects.base import MAINTAINED_COLUMNS, Dialect, Failure, FilesState
+from apps.libraries.dialects import postgresql_copy, postgresql_use
+from apps.libraries.dialects.base import MAINTAINED_COLUMNS, Dialect, Failure, FilesState, Statement
 
 _RANDOM = "('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 16))::bit(64)::bigint"
 
@@ -159,7 +159,7 @@ class PostgreSQLDialect(Dialect):
 
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     data_version = "SELECT pg_current_snapshot()::text"
-    rows_per_insert = 500
+    rows_per_statement = 500
     lock_row = "FOR NO KEY UPDATE"
     # A table's oid is larger than those of the tables that it refers to.
     select_triggers = """
@@ -174,7 +174,8 @@ class PostgreSQLDialect(Dialect):
     later = "greatest(%s, updated_at + interval '1 microsecond')"
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
-        """Do nothing: the settings hold the options of connections."""
+        """Let restores know of it. The settings hold the options of connections."""
+        postgresql_use.join(connection)
 
     def for_driver(self, sql: str) -> str:
         return sql
@@ -202,8 +203,14 @@ class PostgreSQLDialect(Dialect):
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 
+    def join_bytes(self, column: str) -> str:
+        return f"string_agg({column}, ''::bytea)"
+
     def to_json(self, text: str) -> str:
         return f"{text}::json"
+
+    def to_time(self, value: str) -> str:
+        return f"{value}::timestamptz"
 
     @contextmanager
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
@@ -247,6 +254,16 @@ class PostgreSQLDialect(Dialect):
             cursor.execute("SHOW server_version")
             return f"PostgreSQL {cursor.fetchone()[0]}"
 
+    def server_id(self, connection: BaseDatabaseWrapper) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+            if not cursor.fetchone()[0]:
+                return ""
+            cursor.execute(
+                "SELECT system_identifier, oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
+            )
+            return "-".join(map(str, cursor.fetchone()))
+
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_database_size(current_database())")
@@ -270,11 +287,11 @@ class PostgreSQLDialect(Dialect):
     def has_tables(self, connection: BaseDatabaseWrapper) -> bool:
         return postgresql_copy.has_tables(connection)
 
-    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
-        return postgresql_copy.is_in_use(connection)
+    def exclusive_use(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[bool]:
+        return postgresql_use.exclusive(connection)
 
-    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
-        postgresql_copy.replace(connection, copied)
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path, then: Sequence[Statement]) -> None:
+        postgresql_copy.replace(connection, copied, then)
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Do nothing: PostgreSQL has its own checkpointer and autovacuum."""

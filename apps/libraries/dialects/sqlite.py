@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseError
 
 from apps.libraries.dialects import reserve, sqlite_copy
-from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState
+from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState, Statement
 from apps.libraries.dialects.sqlite_backend import locks
 from apps.libraries.dialects.sqlite_backend.files import files_of
+from apps.telemetry import metrics
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
 # Embeddings of other generations than the library's current one are in no answer, so they are not logged.
@@ -145,7 +146,6 @@ _PRAGMAS = (
 )
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNAVAILABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 # Pages past which the WAL is to be written from its beginning again.
@@ -153,8 +153,9 @@ _WAL_PAGES = 4000
 # Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
 # when the WAL is long.
 _QUICK_SECONDS, _LONG_WAL_PAGES, _STEPS = 0.03, 8000, 5
-# It waits for its turn among the writers, and lets them wait for readers, at most so long; and so often.
-_TURN_MILLISECONDS, _TURNS = 20, 10
+# It waits for its turn among the writers, and lets them wait for readers, at most so long; so often, with a pause for
+# the writers that have waited: SQLite tells none that it is their turn, each looks again after up to 25 ms.
+_TURN_MILLISECONDS, _TURNS, _PAUSE_SECONDS = 20, 10, 0.05
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
@@ -168,7 +169,7 @@ class SQLiteDialect(Dialect):
     begin_snapshot = "BEGIN DEFERRED"
     data_version = "PRAGMA data_version"
     has_wal = True
-    rows_per_insert = 250
+    rows_per_statement = 250
     lock_row = ""
     select_triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
     drop_trigger = "DROP TRIGGER {}"
@@ -210,8 +211,15 @@ class SQLiteDialect(Dialect):
     def json_text(self, column: str) -> str:
         return column
 
+    def join_bytes(self, column: str) -> str:
+        # As text in the database's encoding bytes stay as they are, zeros too.
+        return f"CAST(group_concat({column}, '') AS BLOB)"
+
     def to_json(self, text: str) -> str:
         return text
+
+    def to_time(self, value: str) -> str:
+        return value
 
     @contextmanager
     def migration(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
@@ -228,15 +236,14 @@ class SQLiteDialect(Dialect):
         return self.triggers[name]
 
     def failure(self, error: DatabaseError) -> Failure | None:
-        code = getattr(error.__cause__, "sqlite_errorcode", None)
-        if code is None:
-            return None
-        primary = code & 0xFF
+        primary = sqlite_copy.primary_code(error.__cause__)
         if primary in _BUSY:
             return Failure.BUSY
-        if primary == sqlite3.SQLITE_FULL:
+        # It could not make the file that readers and writers share, which is as large from the beginning.
+        has_no_shared_file = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE
+        if primary == sqlite3.SQLITE_FULL or has_no_shared_file:
             return Failure.FULL
-        if primary in _DAMAGED:
+        if primary in sqlite_copy.DAMAGED:
             return Failure.DAMAGED
         return Failure.UNAVAILABLE if primary in _UNAVAILABLE else None
 
@@ -252,6 +259,9 @@ class SQLiteDialect(Dialect):
 
     def version(self, connection: BaseDatabaseWrapper) -> str:
         return f"SQLite {sqlite3.sqlite_version}"
+
+    def server_id(self, connection: BaseDatabaseWrapper) -> str:
+        return ""
 
     def sizes(self, connection: BaseDatabaseWrapper) -> tuple[int, int | None]:
         file = Path(connection.settings_dict["NAME"])
@@ -274,11 +284,17 @@ class SQLiteDialect(Dialect):
     def has_tables(self, connection: BaseDatabaseWrapper) -> bool:
         return sqlite_copy.has_tables(connection)
 
-    def is_in_use(self, connection: BaseDatabaseWrapper) -> bool:
-        return sqlite_copy.is_in_use(connection)
+    @contextmanager
+    def exclusive_use(self, connection: BaseDatabaseWrapper) -> Iterator[bool]:
+        """Keep nobody away: the lock of the data folder does."""
+        yield not sqlite_copy.is_in_use(connection)
 
-    def replace(self, connection: BaseDatabaseWrapper, copied: Path) -> None:
+    def replace(self, connection: BaseDatabaseWrapper, copied: Path, then: Sequence[Statement]) -> None:
+        sqlite_copy.change(copied, [(self.for_driver(sql), params) for sql, params in then])
         sqlite_copy.replace(connection, copied)
+
+    def finish_replace(self, connection: BaseDatabaseWrapper) -> Path | None:
+        return sqlite_copy.finish_replace(connection)
 
     def upkeep(self, connection: BaseDatabaseWrapper) -> None:
         """Return free pages to the file system, then checkpoint the WAL without blocking anybody. Where the disk is
@@ -325,8 +341,11 @@ class SQLiteDialect(Dialect):
             cursor.execute(f"PRAGMA busy_timeout = {_TURN_MILLISECONDS}")
             try:
                 for _ in range(_TURNS):
-                    cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
-                    if not cursor.fetchone()[0]:
+                    with metrics.CHECKPOINT_SECONDS.time():
+                        cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
+                        is_busy = cursor.fetchone()[0]
+                    if not is_busy:
                         break
+                    time.sleep(_PAUSE_SECONDS)
             finally:
                 cursor.execute(f"PRAGMA busy_timeout = {before}")

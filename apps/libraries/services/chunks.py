@@ -42,7 +42,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     chunks, named = write.chunks, named_models(write)
     ids = [chunk.id for chunk in chunks]
     pointers = [f"/chunks/{i}" for i in range(len(chunks))]
-    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
+    check_distinct(ids, pointers)
     missing = {
         i: text_to_embed(chunk.text, chunk.embed_text)
         for i, chunk in enumerate(chunks)
@@ -68,18 +68,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         documents = find_documents(library, chunks, pointers, create=write.create_documents)
         places = find_places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
-        rows = [
-            ChunkRow(
-                chunk.id,
-                document_key,
-                chunk.text,
-                chunk.embed_text,
-                sql.json_text(chunk.metadata),
-                position,
-                chunk.expires_at,
-            )
-            for chunk, (document_key, position) in zip(chunks, places, strict=True)
-        ]
+        rows = [ChunkRow.of(chunk, *place) for chunk, place in zip(chunks, places, strict=True)]
         new = [i for i, chunk_id in enumerate(ids) if chunk_id not in stored]
         replaced = [(i, stored[chunk_id].key) for i, chunk_id in enumerate(ids) if chunk_id in stored]
         sql.insert_chunks(library, [rows[i] for i in new], [vectors[i] for i in new])
@@ -103,7 +92,7 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
     ]
     if nameless:
         raise Invalid("A chunk to be updated has no id.", nameless)
-    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
+    check_distinct(ids, pointers)
     embedded = _embed_changed_texts(library_id, ids, changes, pointers, named)
 
     with sql.write_transaction():
@@ -159,15 +148,17 @@ def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
 
 
 def check_distinct(ids: Sequence[str], pointers: Sequence[str]) -> None:
-    """Raise Invalid with a fault for each of `ids` that came before in the same request."""
+    """Raise Invalid with a fault for each of `ids` that came before in the same request; `pointers` are those of what
+    has the ids."""
+    if len(set(ids)) == len(ids):
+        return
     seen: set[str] = set()
     repeated = []
     for item, pointer in zip(ids, pointers, strict=True):
         if item in seen:
-            repeated.append(Fault(pointer, f"repeats the id {item!r}"))
+            repeated.append(Fault(f"{pointer}/id", f"repeats the id {item!r}"))
         seen.add(item)
-    if repeated:
-        raise Invalid("An id comes twice in one request.", repeated)
+    raise Invalid("An id comes twice in one request.", repeated)
 
 
 def check_unused(noun: str, ids: Sequence[str], used: Container[str], pointers: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Writes of documents with their chunks."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -53,7 +53,7 @@ def _create(
     library_id: str, documents: Sequence[DocumentInput], pointers: Sequence[str], named: Mapping[str, EmbeddingModel]
 ) -> list[dict[str, Any]]:
     ids = [document.id for document in documents]
-    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
+    check_distinct(ids, pointers)
     content = _embed_documents(library_id, documents, pointers, named)
 
     with sql.write_transaction():
@@ -66,7 +66,7 @@ def _create(
         for document in content.documents:
             row = Document(library=library, public_id=document.id)
             _save(row, document, force_insert=True)
-            rows += [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(document.chunks)]
+            rows += [ChunkRow.of(chunk, row.pk, position) for position, chunk in enumerate(document.chunks)]
             chunk_ids = [chunk.id for chunk in document.chunks]
             created.append(selectors.document_data(row, chunk_count=len(chunk_ids)) | {"chunk_ids": chunk_ids})
         sql.insert_chunks(library, rows, vectors)
@@ -81,8 +81,10 @@ def replace_document(
     document: DocumentInput,
     if_match: str | None = None,
     creates_only: bool = False,
+    before_commit: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[dict[str, Any], bool]:
     """Make the document exactly this; return what became of its chunks, as the API shows it, and whether it is new.
+    `before_commit` is called with the former in the transaction, again where that begins again.
 
     Chunks match by id, those without an id by equal text, metadata and vector. A matching chunk whose content is equal
     is kept; its position may change. Chunks without a vector keep the stored one of their text, or get one. Raises
@@ -93,7 +95,8 @@ def replace_document(
     if document.is_set("id") and document.id != document_id:
         raise Invalid.at("/id", f"must be {document_id!r}, as in the path, or be left out")
     document = document.model_copy(update={"id": document_id})
-    return _replace(library_id, [document], [""], named_models(document), if_match, creates_only)[0]
+    named = named_models(document)
+    return _replace(library_id, [document], [""], named, if_match, creates_only, before_commit)[0]
 
 
 def upsert_documents(*, library_id: str, write: DocumentsWrite) -> list[dict[str, Any]]:
@@ -115,9 +118,10 @@ def _replace(
     named: Mapping[str, EmbeddingModel],
     if_match: str | None = None,
     creates_only: bool = False,
+    before_commit: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> list[tuple[dict[str, Any], bool]]:
     ids = [document.id for document in documents]
-    check_distinct(ids, [f"{pointer}/id" for pointer in pointers])
+    check_distinct(ids, pointers)
     content = _embed_documents(library_id, documents, pointers, named, replaces=True)
 
     with sql.write_transaction():
@@ -135,6 +139,7 @@ def _replace(
             row = stored.get(document.id)
             data = _replace_one(library, row, document, content.pointers[part], vectors[part])
             replaced.append((data, row is None))
+            before_commit(data)
         _record("replace_document", library_id, ids)
     return replaced
 
@@ -156,7 +161,7 @@ def _replace_one(
         row = Document(library=library, public_id=document.id)
     _save(row, document)
     diff = _compare(library, chunks, vectors, before)
-    rows = [_chunk_row(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
+    rows = [ChunkRow.of(chunk, row.pk, position) for position, chunk in enumerate(chunks)]
     sql.delete_chunks([chunk.key for chunk in diff.gone])
     sql.insert_chunks(library, [rows[i] for i in diff.created], [vectors[i] for i in diff.created])
     sql.update_chunks([(chunk.key, rows[i]) for i, chunk in diff.updated])
@@ -243,7 +248,7 @@ def _embed_documents(
         for document, pointer in zip(documents, pointers, strict=True)
         for i in range(len(document.chunks))
     ]
-    check_distinct([chunk.id for chunk in chunks], [f"{pointer}/id" for pointer in chunk_pointers])
+    check_distinct([chunk.id for chunk in chunks], chunk_pointers)
     missing = {
         i: text_to_embed(chunk.text, chunk.embed_text)
         for i, chunk in enumerate(chunks)
@@ -305,11 +310,6 @@ def _save(row: Document, document: DocumentInput, force_insert: bool = False) ->
     for field in ("title", "source", "metadata", "expires_at"):
         setattr(row, field, getattr(document, field))
     row.save(force_insert=force_insert)
-
-
-def _chunk_row(chunk: DocumentChunk, document_key: int, position: int) -> ChunkRow:
-    metadata = sql.json_text(chunk.metadata)
-    return ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, metadata, position, chunk.expires_at)
 
 
 def _check_chunk_ids(

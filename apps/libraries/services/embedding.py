@@ -178,15 +178,18 @@ def check_vectors(
 ) -> list[Float32 | None]:
     """The vectors of chunks, whose pointers are given, as float32 [dimension], None for none; the first ones fix the
     dimension. Raises Invalid."""
-    given = [(vector, pointer) for vector, pointer in zip(vectors, pointers, strict=True) if vector is not None]
+    given = {i: vector for i, vector in enumerate(vectors) if vector is not None}
     matrix = parse_vectors(
-        [vector for vector, _ in given],
-        [f"{pointer}/embedding" for _, pointer in given],
+        list(given.values()),
+        [pointers[i] for i in given],
+        "/embedding",
         dimension=library.dimension,
         metric=Metric(library.metric),
     )
     if library.dimension is None and len(matrix):
         library.dimension = matrix.shape[1]
         library.save(update_fields=["dimension", "updated_at"])
-    rows = iter(matrix)
-    return [None if vector is None else next(rows) for vector in vectors]
+    rows: list[Float32 | None] = [None] * len(vectors)
+    for i, row in zip(given, matrix, strict=True):
+        rows[i] = row
+    return rows

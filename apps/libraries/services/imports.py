@@ -52,20 +52,20 @@ def import_rows(
     """
     ids = [chunk.id for chunk in chunks]
     pointers = [f"/chunks/{i}" for i in range(len(chunks))]
-    missing = {
+    bare = {
         i: text_to_embed(chunk.text, chunk.embed_text)
         for i, chunk in enumerate(chunks)
         if not chunk.is_set("embedding")
     }
-    model = None
-    if missing:
+    model, missing = None, bare
+    if bare:
         library = selectors.library_row(library_id)
         model = model_for(library, {}, brings_vectors=any(chunk.brings_vector for chunk in chunks))
         # Nothing is embedded that is not stored, since that may cost money. It is looked at again under the lock.
         used = {} if mode == "upsert" else sql.chunk_keys(library, ids)
         if mode == "insert":
             check_unused("A chunk", ids, used, pointers)
-        missing = {i: text for i, text in missing.items() if ids[i] not in used}
+        missing = {i: text for i, text in bare.items() if ids[i] not in used}
     given = embed_missing(model, chunks, pointers, missing)
 
     with sql.write_transaction():
@@ -76,7 +76,8 @@ def import_rows(
         if mode == "insert":
             check_unused("A chunk", ids, stored, pointers)
         kept = range(len(chunks)) if mode != "skip" else [i for i, id in enumerate(ids) if id not in stored]
-        if any(not chunks[i].is_set("embedding") and i not in missing for i in kept):
+        used_before = bare.keys() - missing.keys()
+        if not used_before.isdisjoint(kept):
             raise TextChanged("A stored chunk was deleted while the request was embedded; send it again.")
         some, at = [chunks[i] for i in kept], [pointers[i] for i in kept]
         before = [stored.get(chunk.id) for chunk in some]
@@ -98,15 +99,11 @@ def _rows(
     """The columns of chunks. Those without a position come last in their document, or keep the one they have."""
     keys = find_documents(library, chunks, pointers, create=True)
     loose = [i for i, chunk in enumerate(chunks) if chunk.position is None or chunk.document_id is None]
-    places = dict(zip(loose, find_places(keys, [chunks[i] for i in loose], [stored[i] for i in loose]), strict=True))
-    rows = []
-    for i, chunk in enumerate(chunks):
-        document_key, position = places[i] if i in places else (keys[chunk.document_id or ""], chunk.position)
-        metadata = sql.json_text(chunk.metadata)
-        rows.append(
-            ChunkRow(chunk.id, document_key, chunk.text, chunk.embed_text, metadata, position, chunk.expires_at)
-        )
-    return rows
+    places = [(keys.get(chunk.document_id or ""), chunk.position) for chunk in chunks]
+    found = find_places(keys, [chunks[i] for i in loose], [stored[i] for i in loose])
+    for i, place in zip(loose, found, strict=True):
+        places[i] = place
+    return [ChunkRow.of(chunk, *place) for chunk, place in zip(chunks, places, strict=True)]
 
 
 def _write_documents(library: Library, documents: Sequence[DocumentImport], mode: Mode) -> int:

@@ -86,8 +86,13 @@ def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""
     library = sql.lock_library(library_id)
     selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
+    delete_locked_library(library)
+
+
+def delete_locked_library(library: Library) -> None:
+    """Delete a library that `lock_library` has locked."""
     library.delete()
-    record_change("delete_library", library=library_id)
+    record_change("delete_library", library=library.public_id)
 
 
 def _check_index(kind: str, params: dict[str, object]) -> None:

@@ -20,6 +20,7 @@ from apps.libraries import expiry
 from apps.libraries.dialects import dialect_of
 from apps.libraries.errors import NotFound
 from apps.libraries.expiry import IS_EXPIRED, JOIN_DOCUMENT
+from apps.libraries.inputs import ChunkInput, DocumentChunk
 from apps.libraries.models import Library, text_to_embed
 from apps.libraries.profile import stage
 from apps.libraries.signals import announce
@@ -40,6 +41,12 @@ class ChunkRow:
     metadata: str
     position: int | None
     expires_at: datetime | None
+
+    @classmethod
+    def of(cls, chunk: ChunkInput | DocumentChunk, document_key: int | None, position: int | None) -> "ChunkRow":
+        """The row of a chunk that is written whole, at its place."""
+        metadata = json_text(chunk.metadata)
+        return cls(chunk.id, document_key, chunk.text, chunk.embed_text, metadata, position, chunk.expires_at)
 
 
 @dataclass
@@ -218,38 +225,35 @@ def insert_chunks(
     the times that `created_at` has for them."""
     if not rows:
         return
-    now = _now()
+    now, library_key = _now(), library.pk
     created = [now] * len(rows) if created_at is None else [_parameter(at) or now for at in created_at]
     dialect = dialect_of(connection)
     with connection.cursor() as cursor:
-        dialect.insert(
-            cursor,
-            "INSERT INTO vectordb_chunk"
-            " (library_id, document_id, public_id, text, embed_text, metadata, position, expires_at, created_at,"
-            " updated_at)",
-            [
-                (library.pk, row.document_key, row.public_id, *_columns(row), at, now)
-                for row, at in zip(rows, created, strict=True)
-            ],
+        keys = dict(
+            dialect.insert(
+                cursor,
+                "INSERT INTO vectordb_chunk"
+                " (library_id, document_id, public_id, text, embed_text, metadata, position, expires_at, created_at,"
+                " updated_at)",
+                [
+                    (library_key, row.document_key, row.public_id, *_columns(row), at, now)
+                    for row, at in zip(rows, created, strict=True)
+                ],
+                "RETURNING public_id, id",
+            )
         )
-    statement = "SELECT public_id, id FROM vectordb_chunk WHERE library_id = %s AND public_id"
-    keys: dict[str, int] = dict(_select(statement, [row.public_id for row in rows], library.pk))
     _insert_vectors(library.generation, [keys[row.public_id] for row in rows], vectors)
 
 
 def update_chunks(rows: Sequence[tuple[int, ChunkRow]]) -> None:
-    """Overwrite the columns of chunks, given with their keys. `updated_at` grows even if the clock was set back: tags
-    tell changes by it."""
-    if not rows:
-        return
-    now = _now()
-    later = dialect_of(connection).later
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "UPDATE vectordb_chunk SET document_id = %s, text = %s, embed_text = %s, metadata = %s, position = %s, "
-            f"expires_at = %s, updated_at = {later} WHERE id = %s",
-            [(row.document_key, *_columns(row), now, key) for key, row in rows],
-        )
+    """Overwrite the columns of chunks, given with their keys."""
+    dialect = dialect_of(connection)
+    _update_each(
+        "document_id = CAST(given.column2 AS bigint), text = given.column3, embed_text = given.column4, "
+        f"metadata = {dialect.to_json('given.column5')}, position = CAST(given.column6 AS integer), "
+        f"expires_at = {dialect.to_time('given.column7')}",
+        [(key, row.document_key, *_columns(row)) for key, row in rows],
+    )
 
 
 def _columns(row: ChunkRow) -> tuple[Any, ...]:
@@ -266,18 +270,24 @@ def update_expiry(keys: Sequence[int], expires_at: datetime | None) -> None:
 
 
 def update_metadata(rows: Sequence[tuple[int, str]]) -> None:
-    """Overwrite the metadata of chunks, given with their keys as JSON text, in one statement: each would cost more by
-    the triggers it fires than a row does."""
-    if not rows:
-        return
-    dialect = dialect_of(connection)
-    values = ", ".join(["(%s, %s)"] * len(rows))
+    """Overwrite the metadata of chunks, given with their keys as JSON text."""
+    _update_each(f"metadata = {dialect_of(connection).to_json('given.column2')}", rows)
+
+
+def _update_each(assignments: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Set columns of chunks to what `rows` have for each, the key first, which `assignments` call `given.column1`,
+    `given.column2` and so on.
+
+    `updated_at` grows even if the clock was set back: tags tell changes by it.
+    """
+    dialect, now = dialect_of(connection), _now()
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE vectordb_chunk SET metadata = {dialect.to_json('given.column2')}, updated_at = {dialect.later}"
-            f" FROM (VALUES {values}) AS given WHERE id = given.column1",
-            [_now(), *(value for row in rows for value in row)],
-        )
+        for values, params in dialect.values(rows):
+            cursor.execute(
+                f"UPDATE vectordb_chunk SET {assignments}, updated_at = {dialect.later}"
+                f" FROM ({values}) AS given WHERE id = given.column1",
+                [now, *params],
+            )
 
 
 def move_chunks(positions: Sequence[tuple[int, int]]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from asgiref.wsgi import WsgiToAsgiInstance
 from django.conf import settings
 from django.db import connections
 
-from apps.access.authentication import recognize
+from apps.access.authentication import ReadRows, recognize
 from apps.access.authorization import authorize
 from apps.access.forwarding import apply_forwarding
 from apps.access.guard_rails import check_room
@@ -23,6 +23,7 @@ from apps.access.limits import admitted
 from apps.access.requests import (
     ADMITTED,
     BODY_FILE,
+    NOBODY,
     Answer,
     Principal,
     Refused,
@@ -30,19 +31,21 @@ from apps.access.requests import (
     Streamed,
     admit,
     answer,
+    current_principal,
     current_request_id,
     identify,
 )
 from apps.operations.edge.notes import Notes, Outcome
 from apps.operations.edge.streams import BrokenOff, Streams, close
 from apps.operations.edge.threads import Threads
-from apps.search.snapshots import read_rows
+from apps.search.snapshots import read_rows, snapshot_at_hand
 from apps.telemetry.observation import Observation, current_observation
 from apps.telemetry.trace import parse_trace
 
 logger = logging.getLogger(__name__)
 
-Route: TypeAlias = Callable[[Request], Answer | None]
+# Of a request that the edge answers itself, what answers it to whoever asks.
+Route: TypeAlias = Callable[[Request], Callable[[Principal], Answer] | None]
 # Nobody gets it; it is counted.
 _GONE = Answer(499, [], b"")
 # Streamed answers of a worker. Each holds a snapshot, and takes its share of the processor from queries.
@@ -149,10 +152,10 @@ class Edge:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, copy_context().run, _admit_upload, scope)
 
-    def refuse(self, refused: Refused) -> Answer:
+    def refuse(self, why: Exception) -> Answer:
         """Return the answer to a request that could not be received."""
         request_id = identify("")
-        reply = self.explain(refused)
+        reply = self.explain(why)
         self._notes.take(Observation(), request_id, "", Outcome(reply.status, 0, len(reply.body)), 0)
         return reply
 
@@ -177,13 +180,17 @@ class Edge:
             # What Django admits is within its limits there.
             if request.principal is None:
                 return self._run_wsgi(request)
-            scope, principal = request.scope, _recognize(request.scope, request.headers, request.principal)
-            request = request._replace(principal=principal)
-            request.observation.key = principal.key_id or principal.name
-            with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
-                reply = self.route(request) or self._run_wsgi(request)
-            reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
-            return reply
+            # Not whoever this thread's last request was of.
+            current_principal.set(request.principal)
+            if (own := self.route(request)) is not None:
+                with snapshot_at_hand() as rows:
+                    principal = _recognize(request.scope, request.headers, request.principal, rows)
+                    # Whoever has no key may have a session, which Django looks after.
+                    if principal is not NOBODY:
+                        return _answer_admitted(request, principal, partial(own, principal))
+            principal = _recognize(request.scope, request.headers, request.principal, read_rows)
+            run = partial(self._run_wsgi, request._replace(principal=principal))
+            return _answer_admitted(request, principal, run)
         except BaseException as error:
             return self.explain(error)
 
@@ -214,6 +221,16 @@ class Edge:
         return Answer(int(status[:3]), encoded, body)
 
 
+def _answer_admitted(request: Request, principal: Principal, run: Callable[[], Answer]) -> Answer:
+    """Answer a request within the limits of whoever asks. Raise Refused, and what `run` raises."""
+    request.observation.key = principal.key_id or principal.name
+    scope = request.scope
+    with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
+        reply = run()
+    reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
+    return reply
+
+
 def _admit(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Principal:
     # Only HTTP/1.0 has requests without a host.
     host = headers[b"host"].decode("latin-1") if b"host" in headers else scope["server"][0]
@@ -227,7 +244,7 @@ def _admit_upload(scope: Any) -> None:
     apply_forwarding(scope)
     headers = dict(scope["headers"])
     try:
-        principal = _recognize(scope, headers, _admit(scope, headers))
+        principal = _recognize(scope, headers, _admit(scope, headers), read_rows)
         authorize(principal, "write", scope["path"].split("/")[4])
         check_room()
         if int(headers.get(b"content-length", 0)) > shutil.disk_usage(settings.DATA_DIR).free:
@@ -236,6 +253,8 @@ def _admit_upload(scope: Any) -> None:
         connections.close_all()
 
 
-def _recognize(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], principal: Principal) -> Principal:
+def _recognize(
+    scope: Mapping[str, Any], headers: Mapping[bytes, bytes], principal: Principal, rows: ReadRows
+) -> Principal:
     authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
-    return recognize(principal, scope["path"], scope["client"][0], authorization, api_key, read_rows)
+    return recognize(principal, scope["path"], scope["client"][0], authorization, api_key, rows)

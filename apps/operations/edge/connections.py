@@ -91,7 +91,7 @@ class Connection(HttpToolsProtocol):
         # Takes no request but one that is on its way.
         self._is_last = False
         # Why nothing is read any more. It is said when what came before is answered.
-        self._refusal: Refused | None = None
+        self._refusal: Exception | None = None
         self._enter(State.IDLE)
 
     def _enter(self, state: State) -> None:
@@ -306,9 +306,9 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
             self._go_on()
 
-        def refuse(refused: Refused) -> None:
+        def refuse(error: Exception) -> None:
             self.pipeline.clear()
-            self._refuse(refused)
+            self._refuse(error)
 
         upload.start(partial(self.app.admit_upload, scope), start, refuse)
 
@@ -374,17 +374,17 @@ class Connection(HttpToolsProtocol):
             self._enter(State.IDLE)
             self.flow.resume_reading()
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, why: Exception) -> None:
         """Read nothing more, and say why when what came before is answered."""
-        self._refusal = refused
+        self._refusal = why
         self._discard_upload()
         if self.pipeline and self.pipeline[0][0].more_body:
             self.pipeline.popleft()[0].body.clear()
         if self.state in (State.IDLE, State.RECEIVING):
             self._go_on()
 
-    def _tell_refusal(self, refused: Refused) -> None:
-        answer = self.app.refuse(refused)
+    def _tell_refusal(self, why: Exception) -> None:
+        answer = self.app.refuse(why)
         lines = [STATUS_LINE[answer.status]]
         lines += [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *answer.headers)]
         self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", answer.body]))

@@ -48,39 +48,40 @@ class Streams:
         """Whether there are as many as there may be."""
         return self._running >= self._most
 
-    async def send(self, body: Streamed, send: Callable[[bytes], Awaitable[None]], is_gone: Callable[[], bool]) -> int:
-        """Make a body and send it by `send`, which waits where the client is slow; return its bytes. Raise BrokenOff,
-        which leaves `send` without an end."""
+    async def send(self, body: Streamed, send: Callable[[bytes], Awaitable[None]], is_gone: Callable[[], bool]) -> None:
+        """Make a body and send it by `send`, which waits where the client is slow. Raise BrokenOff, which leaves `send`
+        without an end."""
         flow = _Flow(asyncio.get_running_loop())
         self._running += 1
         threading.Thread(target=body.context.run, args=(flow.fill, body), name="stream", daemon=True).start()
         try:
-            return await self._send(flow, send, is_gone)
+            await self._send(flow, send, is_gone)
         except asyncio.CancelledError:
             raise BrokenOff("the server stops", 500) from None
         finally:
             self._running -= 1
             flow.stop()
 
-    async def _send(self, flow: "_Flow", send: Callable[[bytes], Awaitable[None]], is_gone: Callable[[], bool]) -> int:
-        sent, patience = 0, self._patience
+    async def _send(self, flow: "_Flow", send: Callable[[bytes], Awaitable[None]], is_gone: Callable[[], bool]) -> None:
+        patience = self._patience
         while True:
             try:
-                part = await asyncio.wait_for(flow.take(), self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    part = await flow.take()
             except TimeoutError:
                 raise BrokenOff(f"its next part took longer than {self._timeout:g} s", 500) from None
             if part is None:
-                return sent
+                return
             if is_gone():
-                raise BrokenOff(f"the client hung up after {sent} bytes", 499)
+                raise BrokenOff("the client hung up", 499)
             began = time.monotonic()
             patience += len(part) / _BYTES_PER_SECOND
             try:
-                await asyncio.wait_for(send(part), patience)
+                async with asyncio.timeout(patience):
+                    await send(part)
             except TimeoutError:
-                raise BrokenOff(f"the client took too long after {sent} bytes", 499) from None
+                raise BrokenOff("the client took too long", 499) from None
             patience = min(self._patience, patience - (time.monotonic() - began))
-            sent += len(part)
 
 
 class _Flow:
@@ -88,7 +89,8 @@ class _Flow:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._parts: asyncio.Queue[bytes | BrokenOff | None] = asyncio.Queue(_PARTS_AHEAD)
+        self._parts: asyncio.Queue[bytes | BrokenOff | None] = asyncio.Queue()
+        self._room = threading.Semaphore(_PARTS_AHEAD)
         self._is_stopped = False
 
     def fill(self, body: Streamed) -> None:
@@ -107,13 +109,15 @@ class _Flow:
 
     def _put(self, part: bytes | BrokenOff | None) -> bool:
         """Wait for room, and return whether anybody still takes parts."""
+        self._room.acquire()
         if not self._is_stopped:
-            asyncio.run_coroutine_threadsafe(self._parts.put(part), self._loop).result()
+            self._loop.call_soon_threadsafe(self._parts.put_nowait, part)
         return not self._is_stopped
 
     async def take(self) -> bytes | None:
         """The next part; None at the end. Raises BrokenOff where there is no more, and it is not the end."""
         part = await self._parts.get()
+        self._room.release()
         if isinstance(part, BrokenOff):
             raise part
         return part
@@ -121,5 +125,4 @@ class _Flow:
     def stop(self) -> None:
         """Tell the thread that nothing is taken any more."""
         self._is_stopped = True
-        while not self._parts.empty():
-            self._parts.get_nowait()
+        self._room.release()

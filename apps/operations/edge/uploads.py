@@ -5,7 +5,8 @@ Threads write, so that a slow disk delays no other connection; the client waits 
 """
 
 import asyncio
-import errno
+import contextlib
+import fcntl
 import os
 import re
 import tempfile
@@ -15,12 +16,9 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from apps.access.requests import Refused
-
 _IMPORT = re.compile(rb"[^?]*/api/v1/libraries/[^/?]+/import(\?.*)?")
 # Bytes in memory beyond which nothing more is read.
 _MOST_WAITING = 1 << 20
-_FULL = Refused("disk_full", "The disk of the data folder is full; nothing was kept.", {"Retry-After": "30"})
 
 
 def is_import(method: bytes, url: bytes) -> bool:
@@ -35,9 +33,11 @@ def uploads_folder() -> Path:
 
 
 def delete_uploads() -> None:
-    """Delete what requests have left that ended with their server."""
+    """Delete what requests have left that ended with their server; not what comes to another server on the folder."""
     for path in uploads_folder().glob("*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 class Upload:
@@ -53,9 +53,9 @@ class Upload:
         self.size = 0
 
     def start(
-        self, admit: Callable[[], Awaitable[None]], done: Callable[[], None], refuse: Callable[[Refused], None]
+        self, admit: Callable[[], Awaitable[None]], done: Callable[[], None], refuse: Callable[[Exception], None]
     ) -> None:
-        """Ask `admit`, then write all that is added, then call `done`; or `refuse` with why not."""
+        """Ask `admit`, then write all that is added, then call `done`; or `refuse` with why not, whatever it is."""
         self._pause()
         self._task = asyncio.get_running_loop().create_task(self._run(admit, done, refuse))
 
@@ -80,7 +80,7 @@ class Upload:
             self.path.unlink(missing_ok=True)
 
     async def _run(
-        self, admit: Callable[[], Awaitable[None]], done: Callable[[], None], refuse: Callable[[Refused], None]
+        self, admit: Callable[[], Awaitable[None]], done: Callable[[], None], refuse: Callable[[Exception], None]
     ) -> None:
         try:
             await admit()
@@ -90,14 +90,9 @@ class Upload:
                 await self._write(file)
             finally:
                 file.close()
-        except Refused as refused:
+        except Exception as error:
             self._task = None
-            refuse(refused)
-        except OSError as error:
-            self._task = None
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            refuse(_FULL)
+            refuse(error)
         else:
             self._task = None
             done()
@@ -105,6 +100,8 @@ class Upload:
     def _open(self) -> BinaryIO:
         uploads_folder().mkdir(mode=0o700, exist_ok=True)
         descriptor, path = tempfile.mkstemp(dir=uploads_folder())
+        # Locked for as long as it is open, against `delete_uploads`.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self.path = Path(path)
         return os.fdopen(descriptor, "wb", buffering=0)
 

@@ -1,28 +1,23 @@
-"""What the commands share that work on libraries: one sentence for what failed, and libraries by their ids."""
+"""What commands share: which database they leave alone, their names in the audit trail, a sentence for what failed."""
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
 
-from apps.access.management.base import AuditedCommand
-from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
-from apps.libraries.dialects.damage import REMEDY
-from apps.libraries.errors import LibraryError, NotFound
+from apps.access.requests import Principal, current_principal
+from apps.libraries.dialects import dialect_of, note_if_damaged, sentence_of
+from apps.libraries.errors import Conflict, LibraryError, NotFound
 from apps.libraries.models import Library
+from apps.libraries.schema import opened_briefly, refuse_newer_database
 from apps.transfer.errors import TransferError
 
 # The exit status of a command that was interrupted, as shells have it for SIGINT.
 INTERRUPTED = 130
-
-
-def sentence_of(error: DatabaseError) -> str:
-    """What a command says of a database that it cannot use."""
-    remedy = f" {REMEDY}" if failure_of(error) is Failure.DAMAGED else ""
-    return f"The database cannot be used: {error} ({database_name()}).{remedy}"
 
 
 @contextlib.contextmanager
@@ -50,6 +45,53 @@ def show_progress(bar: Any) -> Callable[[int, int], None]:
         bar.update(done - bar.n)
 
     return show
+
+
+def no_database(why: str = "") -> str:
+    """Return what a command says where there is no database."""
+    return (
+        f"There is no database of a server in {settings.DATA_DIR} yet{why}. Set VECTORDB_DATA_DIR or --data, and "
+        "DATABASE_URL, as for the server, or start it once with the command serve."
+    )
+
+
+def _has_database() -> bool:
+    """Whether there is one, or that cannot be told."""
+    connection = connections["default"]
+    try:
+        with opened_briefly(connection):
+            return dialect_of(connection).has_tables(connection)
+    except (DatabaseError, OSError):
+        return True
+
+
+class DatabaseCommand(BaseCommand):
+    """A command that leaves a database alone that another version of the server has migrated, and that ends where there
+    is none, unless it says so itself (`requires_database`)."""
+
+    requires_migrations_checks = True
+    requires_database: ClassVar[bool] = True
+
+    def check_migrations(self) -> None:
+        """Raise CommandError for such a database. Django calls it before `handle`."""
+        if self.requires_database and not _has_database():
+            raise CommandError(no_database())
+        try:
+            refuse_newer_database(refuses_older=True)
+        except Conflict as error:
+            raise CommandError(str(error)) from error
+
+
+class AuditedCommand(DatabaseCommand):
+    """A command whose changes are in the audit trail, under its own name."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        command = type(self).__module__.rpartition(".")[2]
+        before = current_principal.set(Principal(f"manage.py {command}", frozenset(["admin"])))
+        try:
+            return super().execute(*args, **options)
+        finally:
+            current_principal.reset(before)
 
 
 class LibrariesCommand(AuditedCommand):

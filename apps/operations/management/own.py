@@ -5,11 +5,9 @@ from django.core.management.base import BaseCommand
 
 
 def own_commands() -> dict[str, BaseCommand]:
-    """Commands by name: those of the apps, and those for the accounts of people."""
+    """Commands by name, those for the accounts of people included."""
     apps = sorted((name, str(app)) for name, app in get_commands().items())
-    return {
-        name: load_command_class(app, name) for name, app in apps if app.startswith(("apps.", "django.contrib.auth"))
-    }
+    return {name: load_command_class(app, name) for name, app in apps if app.startswith("apps.")}
 
 
 def summary(command: BaseCommand) -> str:

@@ -12,25 +12,35 @@ from apps.search.query.search import RankedHits
 from apps.search.query.spec import Boost, Instant
 
 
-def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost]) -> RankedHits:
-    """The hits in order of their scores with all boosts: each adds its weight times a value from 0 to 1."""
+def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], most: int | None = None) -> RankedHits:
+    """The first `most` hits (None: all) in order of their scores with all boosts: each adds its weight times a value
+    from 0 to 1.
+
+    A search has just emptied the processor's cache, so that each function of numpy costs some ten microseconds here,
+    whatever it does with a few hundred numbers: they are as few as can be.
+    """
     library.budget.spend(PER_BOOSTED_HIT * len(boosts) * len(hits.keys))
     keys = np.array(hits.keys, np.int64)
     candidates = library.searcher.lookup(keys)
     scores = np.array(hits.scores, np.float64)
     warnings = []
     for boost in boosts:
-        values = _decay(candidates, boost) if boost.field else candidates.matches(boost.filter)
-        scores += boost.weight * values
-        if boost.field and hits.keys and not values.any():
+        if not boost.field:
+            scores += boost.weight * candidates.matches(boost.filter)
+            continue
+        values = _decay(candidates, boost)
+        if hits.keys and not np.count_nonzero(values):
             warnings.append(_explain_no_effect(boost))
-    order = np.lexsort((keys, -scores))
+        values *= boost.weight
+        scores += values
+    order = np.lexsort((keys, -scores))[:most]
+    places, best = order.tolist(), keys[order].tolist()
     return hits._replace(
-        keys=keys[order].tolist(),
+        keys=best,
         scores=scores[order].tolist(),
         exact=False,
         plan=f"{hits.plan}, then boost ({len(hits.keys)} candidates)",
-        base_scores=dict(zip(hits.keys, hits.scores, strict=True)),
+        base_scores={key: hits.scores[place] for key, place in zip(best, places, strict=True)},
         warning=" ".join(warnings),
     )
 
@@ -40,13 +50,17 @@ def _decay(candidates: ChunkLookup, boost: Boost) -> Float64:
     assert boost.decay is not None
     origin = boost.decay.origin
     if isinstance(origin, Instant):
-        distances = np.abs(candidates.times(boost.field) - origin.seconds)
+        values = candidates.times(boost.field)
+        values -= origin.seconds
     else:
-        distances = np.abs(candidates.numbers(boost.field) - origin)
+        values = candidates.numbers(boost.field)
+        values -= origin
     with np.errstate(over="ignore"):
-        decay: Float64 = np.exp2(-distances / boost.decay.half_life)
-    decay[np.isnan(decay)] = 0
-    return decay
+        np.abs(values, out=values)
+        values /= -boost.decay.half_life
+    np.exp2(values, out=values)
+    # Of nothing and a number, `fmax` takes the number.
+    return np.fmax(values, 0.0, out=values)
 
 
 def _explain_no_effect(boost: Boost) -> str:

@@ -1,6 +1,6 @@
 """What chunks that were found have and match, looked up in the view that they were found in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,17 +10,17 @@ from apps.engine.vectors import Float64, Mask
 
 
 class ChunkLookup:
-    """Some chunks [n]. `matching` gives, for each part of their view, the rows that match a filter."""
+    """Some chunks [n]. `decide` gives a filter that matches the same of them and has no condition on texts."""
 
-    def __init__(self, rows: RowLookup, matching: Callable[[Filter], Sequence[Mask]]) -> None:
+    def __init__(self, rows: RowLookup, decide: Callable[[Filter], Filter]) -> None:
         self._rows = rows
-        self._matching = matching
+        self._decide = decide
 
     def matches(self, filter: Filter) -> Mask:
         """bool [n]: which chunks match. Raises Invalid where the request's budget is too small."""
         if filter.is_everything:
             return np.ones(self._rows.count, np.bool_)
-        return self._rows.among(self._matching(filter))
+        return self._rows.matches(self._decide(filter))
 
     def numbers(self, field: str) -> Float64:
         """float64 [n]: the number that each chunk has in a field; NaN where there is none."""

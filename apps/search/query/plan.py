@@ -7,8 +7,7 @@ import numpy as np
 
 from apps.access.requests import current_principal
 from apps.engine.errors import InvalidParameter
-from apps.engine.indexes.base import check_parameters
-from apps.engine.indexes.registry import search_parameters
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.text.analyzer import parse_query
 from apps.engine.vectors import Float32, usable
 from apps.libraries.chunk_fields import vector_array
@@ -160,7 +159,7 @@ def _check_indexed(unindexed: Paths, spec: QuerySpec, at: str) -> None:
 
 def _check_search_params(index_type: str, spec: QuerySpec, at: str) -> None:
     try:
-        check_parameters(spec.search_params, search_parameters(index_type), f"is no search parameter of {index_type}")
+        check_search_params(index_type, spec.search_params)
     except InvalidParameter as error:
         raise Invalid.at(at + pointer(["search_params", error.name]), error.reason) from None
 

@@ -47,7 +47,7 @@ FUSED_RANKS = 100
 _STEP = 4
 _SCAN = "exact scan"
 # What has no index that may miss a row.
-_SCANNED = (BRUTE_FORCE, BARE)
+_SCANNED = frozenset([BRUTE_FORCE, BARE])
 # Of components, by searches that are made together: some second of a core.
 _PRODUCTS_AT_ONCE = 25_000_000_000
 _WORDS = "words"
@@ -219,12 +219,11 @@ class Searcher:
         """What the chunks `keys` have and match."""
         view, chunks = self._view, np.asarray(keys, np.int64)
 
-        def matching(filter: Filter) -> list[Mask]:
+        def decide(filter: Filter) -> Filter:
             self._budget.spend(price_of_filters([filter], len(view)))
-            # Not kept: a batch may have many of these filters.
-            return self._matching(view, filter, among=chunks)
+            return self._decide(view, filter, among=chunks)
 
-        return ChunkLookup(view.lookup(chunks), matching)
+        return ChunkLookup(view.lookup(chunks), decide)
 
     def facets(self, field: str, filter: Filter, page: ValuePage) -> Facets:
         """A page of the values of a field among the chunks that match."""
@@ -266,14 +265,20 @@ class Searcher:
         self._budget.spend(price_of_filters([filter], len(view)) + price_of_order(len(order), len(view)))
         return view.ordered(order, self._matching(view, filter), after, limit)
 
-    def _matching(self, view: View, filter: Filter, among: Int64 | None = None) -> list[Mask]:
-        """Of each part, the live rows that match; of the chunks `among`, if they are named, and perhaps of others."""
+    def _matching(self, view: View, filter: Filter) -> list[Mask]:
+        """Of each part, the live rows that match."""
+        filter = self._decide(view, filter)
+        with stage("filter"):
+            return view.matching(filter)
+
+    def _decide(self, view: View, filter: Filter, among: Int64 | None = None) -> Filter:
+        """A filter that matches the same of the chunks `among` (None: all), and has no condition on texts."""
         check_filter(self._unindexed, filter)
         self._budget.check_time()
+        if self._snapshot is None:
+            return filter
         with stage("filter"):
-            if self._snapshot is not None:
-                filter = decide_texts(view, filter, self._snapshot, self._budget, among)
-            return view.matching(filter)
+            return decide_texts(view, filter, self._snapshot, self._budget, among)
 
     def _pay(self, view: View, requests: Sequence[SearchRequest]) -> None:
         rows = len(view)
@@ -393,7 +398,7 @@ def _depth(request: SearchRequest) -> int:
 
 def _is_scan(view: View, exact: bool) -> bool:
     """Whether all rows are compared that a search may find."""
-    return exact or all(part.kind in _SCANNED for part in view.parts)
+    return exact or view.kinds <= _SCANNED
 
 
 def _depths(view: View, request: SearchRequest, exact: bool) -> list[int]:

@@ -92,7 +92,8 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     for request, spec in pairs:
         library.budget.check_time()
         if spec.boost:
-            hits = add_boosts(library, next(searched), spec.boost)
+            most = spec.offset + spec.k if spec.group_by is None else None
+            hits = add_boosts(library, next(searched), spec.boost, most)
             found.append(paginate(hits, spec) if spec.group_by is None else group_hits(library, hits, spec))
         elif spec.group_by is not None:
             found.append(search_groups(library, request, spec))

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from django.conf import settings
@@ -48,6 +49,7 @@ Filter = Annotated[
 ]
 
 
+@lru_cache(maxsize=1024)
 def parse_field(value: str) -> str:
     """The name of a field whose values can be counted, from its path as filters have it."""
     if value in paths.TIMES:

@@ -1,5 +1,6 @@
 """The backups that there are, those that are asked for, and those that are due."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,8 +14,10 @@ from apps.access.audit import record_change
 from apps.libraries.dialects import dialect_of, frees_room
 from apps.libraries.errors import NotFound
 from apps.libraries.selectors import Page, PageKey
+from apps.transfer.backups.identity import database_id
 from apps.transfer.backups.manifest import Manifest, Reason, UnknownBackup, is_backup_id, page_number
 from apps.transfer.backups.stores import Store, open_store
+from apps.transfer.errors import TransferError
 from apps.transfer.jobs import create_job, waiting_jobs
 from apps.transfer.models import Job
 
@@ -40,8 +43,10 @@ def list_backups(*, limit: int, after: PageKey) -> Page:
     """Return backups behind `after`, in order of creation, without those of other versions. Raise TransferError."""
     store = open_store()
     ids = [one for one in store.ids() if not after or page_number(one) > after[0]]
+    own = database_id()
     return Page(
-        [one.data() for one in _known(store, ids[:limit])], (page_number(ids[limit - 1]),) if len(ids) > limit else None
+        [one.data(own) for one in _known(store, ids[:limit])],
+        (page_number(ids[limit - 1]),) if len(ids) > limit else None,
     )
 
 
@@ -49,7 +54,7 @@ def find_backup(backup_id: str) -> dict[str, Any]:
     """Return a backup. Raise NotFound, TransferError."""
     store = open_store()
     _check_exists(store, backup_id)
-    return store.read_manifest(backup_id).data()
+    return store.read_manifest(backup_id).data(database_id())
 
 
 def delete_backup(*, backup_id: str) -> None:
@@ -99,16 +104,30 @@ def request_backup_if_due() -> None:
 def _is_due(interval: timedelta) -> bool:
     """Whether no backup was made within `interval`, none is being made, and none has failed a short while ago."""
     now = timezone.now()
-    recent = Job.objects.filter(kind=KIND)
+    # Those of commands may be anywhere.
+    recent = Job.objects.filter(kind=KIND).exclude(folder="")
     made = recent.filter(state__in=[Job.State.RUNNING, Job.State.DONE], created_at__gt=now - interval)
     tried = recent.filter(ended_at__gt=now - min(interval, _RETRY_AFTER))
     return not made.exists() and not tried.exists()
 
 
-def delete_surplus(store: Store, reason: Reason) -> None:
-    """Delete the oldest of the backups that were made for a reason, as far as the settings keep fewer. Those of
-    other versions are left."""
-    keep = settings.BACKUP_KEEP if reason == "schedule" else _KEEP_BEFORE_MIGRATIONS
-    found = [one.id for one in _known(store, store.ids()) if one.reason == reason]
-    for backup_id in found[:-keep] if keep else ():
-        store.delete(backup_id)
+def delete_surplus(store: Store, made: Manifest) -> None:
+    """Delete the oldest of the backups of the same database that were made for the same reason as `made`, as far as the
+    settings keep fewer. Those of other databases and versions are left. Those that cannot be deleted stay until the
+    next time, and are told."""
+    keep = settings.BACKUP_KEEP if made.reason == "schedule" else _KEEP_BEFORE_MIGRATIONS
+    with _telling_what_stays():
+        known = _known(store, store.ids())
+        found = [one.id for one in known if one.reason == made.reason and one.is_of(made.database_id)]
+        for backup_id in found[:-keep] if keep else ():
+            with _telling_what_stays():
+                store.delete(backup_id)
+
+
+@contextlib.contextmanager
+def _telling_what_stays() -> Iterator[None]:
+    """Who may add backups may still not delete any: what was made is a backup all the same."""
+    try:
+        yield
+    except (TransferError, OSError) as error:
+        logger.warning("an old backup stays: %s", error)

@@ -9,16 +9,24 @@ from typing import Any, TypeAlias, cast
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from apps.libraries.dialects import SNAPSHOT_ALIAS, Failure, dialect_of, failure_of, is_damaged, own_tables
+from apps.libraries.dialects import (
+    SNAPSHOT_ALIAS,
+    Failure,
+    database_name,
+    dialect_of,
+    failure_of,
+    is_damaged,
+    own_tables,
+)
 from apps.libraries.dialects.damage import DatabaseUnusable
 from apps.libraries.errors import LibraryError
-from apps.libraries.models import Library
 from apps.libraries.schema import Schema
 from apps.search.snapshots import Snapshot, open_snapshot
 from apps.transfer.backups.catalog import delete_surplus
-from apps.transfer.backups.manifest import FILE_NAME, Database, Manifest, Reason, created_at, new_backup_id
+from apps.transfer.backups.identity import database_id
+from apps.transfer.backups.manifest import FILE_NAME, Database, Manifest, Reason, count_of, created_at, new_backup_id
 from apps.transfer.backups.stores import Store, local_store, open_store
-from apps.transfer.errors import TransferError
+from apps.transfer.errors import TransferError, name_file
 from apps.transfer.job_context import JobContext
 
 logger = logging.getLogger(__name__)
@@ -37,7 +45,7 @@ def run_backup_job(job: JobContext) -> dict[str, Any]:
     store, reason = open_store(), job.params["reason"]
     made = make_backup(store=store, reason=reason, advance=job.advance, is_tested=job.params["test_restore"])
     if reason == "schedule":
-        delete_surplus(store, reason)
+        delete_surplus(store, made)
     return {"backup": made.id}
 
 
@@ -53,7 +61,8 @@ def make_backup(
 
     Nothing is kept of one that is not whole. Raise TransferError, LibraryError, OSError, DatabaseError."""
     if is_damaged():
-        raise _damaged("it was found before")
+        raise _damaged()
+    check_database_exists()
     backup_id = new_backup_id()
     with store.new_folder(backup_id) as folder:
         try:
@@ -69,6 +78,13 @@ def make_backup(
         _test_restore(store, manifest, advance)
     logger.info("backup %s is made: %d bytes, in %s", backup_id, manifest.size, store.shown)
     return manifest
+
+
+def check_database_exists() -> None:
+    """Raise TransferError where there is nothing to back up."""
+    default = connections["default"]
+    if not dialect_of(default).has_tables(default):
+        raise TransferError(f"There is nothing to back up: the database {database_name()} is not there, or is empty.")
 
 
 def back_up_before_migration() -> Path | None:
@@ -87,7 +103,7 @@ def back_up_before_migration() -> Path | None:
             f"No backup could be made before the migration: {error}. VECTORDB_BACKUP_BEFORE_MIGRATE=off migrates "
             "without one."
         ) from error
-    delete_surplus(store, "migration")
+    delete_surplus(store, made)
     return store.folder / made.id
 
 
@@ -117,16 +133,17 @@ def _copy_database(backup_id: str, folder: Path, reason: Reason, advance: Advanc
         reason=reason,
         server=settings.VERSION,
         database=cast(Database, connection.vendor),
+        database_id=database_id(),
         migrations=migrations,
-        libraries=rows.get(Library._meta.db_table, 0),
+        libraries=count_of("library", rows),
         rows=rows,
         size=file.stat().st_size,
         sha256=digest,
     )
 
 
-def _damaged(what: str) -> DatabaseUnusable:
-    return DatabaseUnusable(Failure.DAMAGED, f"it is damaged, so no backup is made: {what}.")
+def _damaged(what: str = "") -> DatabaseUnusable:
+    return DatabaseUnusable(Failure.DAMAGED, f"it is damaged, so no backup is made{what and f': {what}'}")
 
 
 def _count_rows(snapshot: Snapshot) -> dict[str, int]:
@@ -158,7 +175,7 @@ def fetch_copy(store: Store, manifest: Manifest, target: Path, advance: Advance)
     done, digest = 0, hashlib.sha256()
     shown = f"The file {name} of {manifest.id}"
     try:
-        with target.open("xb") as file:
+        with name_file(target.parent), target.open("xb") as file:
             target.chmod(0o600)
             for block in store.blocks(manifest.id, name):
                 file.write(block)

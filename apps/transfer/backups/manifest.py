@@ -38,6 +38,8 @@ class Manifest(BaseModel):
     # The version of the server, the kind of database, and the migrations that it has, as app and name.
     server: str
     database: Database
+    # The identity of the database; empty in backups of earlier versions.
+    database_id: str = ""
     migrations: list[tuple[str, str]]
     libraries: Count
     # Numbers of rows by table.
@@ -58,14 +60,28 @@ class Manifest(BaseModel):
                 f"({where})."
             ) from None
 
+    @property
+    def chunks(self) -> int:
+        """The number of chunks."""
+        return count_of("chunk", self.rows)
+
     def encode(self) -> bytes:
         """Return the content of the file."""
         return self.model_dump_json(indent=1).encode()
 
-    def data(self) -> dict[str, Any]:
-        """Return the backup as the API shows it."""
+    def data(self, database_id: str) -> dict[str, Any]:
+        """Return the backup as the API of the server shows it that has the database `database_id`."""
         shown = ("id", "created_at", "reason", "server", "database", "libraries", "rows", "size", "sha256")
-        return self.model_dump(include=set(shown))
+        return self.model_dump(include=set(shown)) | {"own": self.is_of(database_id)}
+
+    def is_of(self, database_id: str) -> bool:
+        """Whether it is known to be a backup of that database."""
+        return bool(database_id) and self.database_id == database_id
+
+
+def count_of(model: str, rows: dict[str, int]) -> int:
+    """Return the number of libraries or chunks among those of all tables, which had no prefix in early versions."""
+    return rows.get(f"vectordb_{model}", rows.get(model, 0))
 
 
 def new_backup_id() -> str:

@@ -4,8 +4,11 @@ Credentials of a URL come from the environment, by the rules of its library; the
 """
 
 import contextlib
+import json
+import logging
 import os
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
@@ -15,11 +18,21 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from apps.installation import install_command
+from apps.ownership import hand_over
 from apps.telemetry.slots import try_lock
 from apps.transfer.backups import manifest
-from apps.transfer.errors import TransferError
+from apps.transfer.errors import TransferError, name_file
 
+logger = logging.getLogger(__name__)
+
+# Endings of names in a folder, while a backup is made: its own folder, the lock of who makes it, and where it goes. The
+# last one is while it is deleted.
 _PARTIAL = ".partial"
+_LOCK = ".lock"
+_UPLOAD = ".upload"
+_DELETED = ".deleted"
+# How many backups a message lists.
+_LISTED = 5
 # Larger than any manifest.
 _BLOCK = 1 << 20
 
@@ -45,6 +58,10 @@ class Store(ABC):
     @abstractmethod
     def delete(self, backup_id: str) -> None:
         """Delete a backup. Raise as `blocks`."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise TransferError where no backup could be added, as far as that is known without a network."""
 
     @abstractmethod
     def new_folder(self, backup_id: str) -> contextlib.AbstractContextManager[Path]:
@@ -75,30 +92,49 @@ class FolderStore(Store):
         return sorted(filter(manifest.is_backup_id, found))
 
     def blocks(self, backup_id: str, name: str) -> Iterator[bytes]:
-        with open(self.folder / backup_id / name, "rb") as file:
+        path = self.folder / backup_id / name
+        with name_file(path), open(path, "rb") as file:
             yield from iter(partial(file.read, _BLOCK), b"")
 
+    def check(self) -> None:
+        try:
+            self.make_folder()
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise TransferError(f"{self.folder} cannot be used: {error.strerror or error}.") from error
+
+    def make_folder(self) -> None:
+        """Make the folder, if it is not there, for the user whose folder it is in. Raise OSError."""
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            hand_over(self.folder)
+
     def add(self, backup_id: str, folder: Path) -> None:
-        for path in (*folder.iterdir(), folder):
+        for path in (folder, *folder.iterdir()):
+            hand_over(path)
             _sync(path)
         folder.rename(self.folder / backup_id)
         _sync(self.folder)
 
     def delete(self, backup_id: str) -> None:
+        deleted = self.folder / f".{backup_id}{_DELETED}"
         try:
-            # Without its manifest it is none any more, wherever this ends.
-            (self.folder / backup_id / manifest.FILE_NAME).unlink()
-            shutil.rmtree(self.folder / backup_id)
+            # By this name it is none any more, wherever this ends, and the next backup deletes what is left.
+            (self.folder / backup_id).rename(deleted)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(deleted)
         except OSError as error:
             raise TransferError(f"{error.filename} cannot be deleted: {error.strerror}.") from error
 
     @contextlib.contextmanager
     def new_folder(self, backup_id: str) -> Iterator[Path]:
         folder = self.folder / f".{backup_id}{_PARTIAL}"
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_folder()
         self._sweep()
-        lock = folder.with_suffix(".lock")
-        with try_lock(lock):
+        lock = folder.with_suffix(_LOCK)
+        with try_lock(lock) as is_locked:
+            if not is_locked:
+                raise TransferError(f"Another process makes {backup_id} in {self.folder}. Try again.")
             try:
                 folder.mkdir(mode=0o700)
                 yield folder
@@ -107,8 +143,10 @@ class FolderStore(Store):
                 lock.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Delete what processes have left that died while they made a backup."""
-        for lock in self.folder.glob(".backup-*.lock"):
+        """Delete what processes have left that died while they made a backup, and what deletions have left."""
+        for deleted in self.folder.glob(f".backup-*{_DELETED}"):
+            shutil.rmtree(deleted, ignore_errors=True)
+        for lock in self.folder.glob(f".backup-*{_LOCK}"):
             with try_lock(lock) as is_locked:
                 if is_locked:
                     shutil.rmtree(lock.with_suffix(_PARTIAL), ignore_errors=True)
@@ -116,7 +154,9 @@ class FolderStore(Store):
 
 
 class UrlStore(Store):
-    """A place that fsspec opens. The manifest of a backup is written last."""
+    """A place that fsspec opens. The manifest of a backup is written last, and deleted first. While one is uploaded or
+    deleted, a note in the local store says so: what is left of one where that died or failed is deleted by it, and
+    nothing else is."""
 
     def __init__(self, url: str) -> None:
         self.shown = url
@@ -133,6 +173,9 @@ class UrlStore(Store):
                 ) from None
             self._path = self._path.rstrip("/")
 
+    def check(self) -> None:
+        """To be opened is all that it can without a network."""
+
     def ids(self) -> list[str]:
         with self._explain():
             found = self._files.glob(f"{self._path}/backup-*/{manifest.FILE_NAME}")
@@ -146,6 +189,7 @@ class UrlStore(Store):
     def add(self, backup_id: str, folder: Path) -> None:
         with self._explain():
             target = f"{self._path}/{backup_id}"
+            note = self._note(backup_id)
             # What is above must be there: a bucket of a mistyped name is not made.
             self._files.mkdir(target, create_parents=False)
             for path in sorted(folder.iterdir(), key=lambda path: path.name == manifest.FILE_NAME):
@@ -153,15 +197,54 @@ class UrlStore(Store):
                 size = self._files.info(f"{target}/{path.name}")["size"]
                 if size != path.stat().st_size:
                     raise TransferError(f"{self.shown} has kept {size} bytes of {path.name}, not all.")
+            note.unlink()
 
     def delete(self, backup_id: str) -> None:
         with self._explain():
             target = f"{self._path}/{backup_id}"
-            self._files.rm_file(f"{target}/{manifest.FILE_NAME}")
-            self._files.rm(target, recursive=True)
+            note = self._note(backup_id)
+            lock = note.with_suffix(_LOCK)
+            with try_lock(lock) as is_locked:
+                if not is_locked:
+                    raise TransferError(f"Another process deletes {target}.")
+                try:
+                    self._files.rm_file(f"{target}/{manifest.FILE_NAME}")
+                    self._files.rm(target, recursive=True)
+                    note.unlink()
+                finally:
+                    lock.unlink(missing_ok=True)
+
+    def _note(self, backup_id: str) -> Path:
+        """Write the note that this backup is not to stay unless it is whole."""
+        local = local_store()
+        local.make_folder()
+        note = local.folder / f".{backup_id}{_UPLOAD}"
+        note.write_text(self.shown)
+        _sync(note)
+        return note
 
     def new_folder(self, backup_id: str) -> contextlib.AbstractContextManager[Path]:
+        self._sweep()
         return local_store().new_folder(backup_id)
+
+    def _sweep(self) -> None:
+        """Delete what uploads and deletions from this data folder at this place have left that died or failed."""
+        for note in local_store().folder.glob(f".backup-*{_UPLOAD}"):
+            with try_lock(note.with_suffix(_LOCK)) as is_locked:
+                if is_locked and note.exists() and note.read_text() == self.shown:
+                    try:
+                        self._delete_unless_whole(note.stem.removeprefix("."))
+                        note.unlink()
+                    except TransferError as error:
+                        # Who may add backups may still not delete any.
+                        logger.warning("what is left of a backup stays: %s", error)
+
+    def _delete_unless_whole(self, backup_id: str) -> None:
+        try:
+            json.loads(b"".join(self.blocks(backup_id, manifest.FILE_NAME)))
+        except (FileNotFoundError, ValueError):
+            with self._explain(), contextlib.suppress(FileNotFoundError):
+                self._files.rm(f"{self._path}/{backup_id}", recursive=True)
 
     @contextlib.contextmanager
     def _explain(self, *meant: type[Exception]) -> Iterator[None]:
@@ -191,14 +274,27 @@ def local_store() -> FolderStore:
 
 
 def split_source(source: str) -> tuple[Store, str]:
-    """Return the store and the id of a backup, which is named by its id, its folder or its URL. Raise TransferError."""
+    """Return the store and the id of a backup, which is named by its id, its folder or its URL. By its id it is looked
+    for in the data folder, where those before migrations are, and in the place of the settings. Raise TransferError."""
     place, _, backup_id = source.rstrip("/").rpartition("/")
     if not manifest.is_backup_id(backup_id):
         raise TransferError(
             f"{source} is no backup: name the folder or the URL of one, such as backups/backup-20260131T123000000, or "
-            "its id."
+            f"its id. {list_stored(local_store(), open_store())}"
         )
+    if not place and backup_id in local_store().ids():
+        return local_store(), backup_id
     return open_store(place), backup_id
+
+
+def list_stored(*stores: Store) -> str:
+    """Return sentences that tell the newest backups of stores, for whoever has named another one."""
+    sentences = {}
+    for store in stores:
+        with contextlib.suppress(TransferError, OSError):
+            newest = store.ids()[: -_LISTED - 1 : -1]
+            sentences[store.shown] = f"The newest in {store.shown}: {', '.join(newest) or 'none'}."
+    return " ".join(sentences.values())
 
 
 def _sync(path: Path) -> None:

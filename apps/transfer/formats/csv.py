@@ -8,13 +8,14 @@ import csv
 import io
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import orjson
 
 from apps.libraries.errors import Invalid
 from apps.transfer.formats.base import Format
 from apps.transfer.formats.lines import LONGEST_LINE
+from apps.transfer.formats.sections import Section
 from apps.transfer.formats.tables import fields_of
 from apps.transfer.rows import Batch, ChunkData, Gathering, Source
 from apps.transfer.stored import StoredLibrary
@@ -26,41 +27,69 @@ class Csv(Format):
     """Comma-separated values, or with semicolons, tabs or bars between them."""
 
     media_type = "text/csv"
-    is_writable = False
 
     def write(self, stored: StoredLibrary) -> Iterator[bytes]:
         raise NotImplementedError
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
         total = file.seek(0, os.SEEK_END)
-        file.seek(0)
         csv.field_size_limit(LONGEST_LINE)
-        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        # Of a section, as it closes what it reads.
+        text = io.TextIOWrapper(io.BufferedReader(Section(file, 0, total)), "utf-8-sig", newline="")
         try:
-            dialect: Any = csv.Sniffer().sniff(text.read(_SAMPLE_CHARACTERS), ",;\t|")
-        except csv.Error:
-            dialect = csv.excel
+            sample = text.read(_SAMPLE_CHARACTERS)
         except UnicodeDecodeError as error:
             raise Invalid(f"The file is no text in UTF-8: {error.reason}.") from None
+        if "\0" in sample:
+            raise Invalid("The file is no text: it has the character NUL.")
         text.seek(0)
-        dialect.doublequote = True
-        reader = csv.reader(text, dialect)
+        lines = _Lines(text)
         try:
+            reader = csv.reader(lines, **_style_of(sample))
             names = next(reader, [])
         except csv.Error as error:
             raise Invalid(f"The file is no CSV: {error}.") from None
         if len(set(names)) < len(names) or not any(names):
             raise Invalid("The first line must name the columns, each once.")
         fields = fields_of(names, columns or {})
-        return Source(
-            {}, _batches(reader, [fields[name] for name in names], file, start or 0), total, "B", runs_in_threads=True
-        )
+        batches = _batches(reader, lines, [fields[name] for name in names], file, start or 0)
+        return Source({}, batches, total, "B", runs_in_threads=True)
 
 
-def _batches(reader: Any, fields: list[str], file: BinaryIO, start: int) -> Iterator[Batch]:
+def _style_of(sample: str) -> Any:
+    """What is between the cells: the character that makes most names of the head, and perhaps a space behind each.
+    Quotes are as in RFC 4180: `csv.Sniffer` would take an apostrophe for one."""
+    heads = {mark: next(csv.reader(io.StringIO(sample, newline=""), delimiter=mark), []) for mark in ",;\t|"}
+    mark, names = max(heads.items(), key=lambda head: len(head[1]))
+    return {"delimiter": mark, "skipinitialspace": len(names) > 1 and all(one[:1] == " " for one in names[1:])}
+
+
+class _Lines:
+    """The lines of a text. `left` is how many characters more the row has that is being read, which may be of many
+    lines; csv.Error is raised where there are more. Where the next row would begin, nobody knows then."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+        self.left = LONGEST_LINE
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise csv.Error(f"a row is longer than {LONGEST_LINE} characters, which no row needs")
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _batches(reader: Any, lines: _Lines, fields: list[str], file: BinaryIO, start: int) -> Iterator[Batch]:
     """The rows behind the first `start`."""
     rows, number = Gathering(), 0
     while True:
+        lines.left = LONGEST_LINE
         try:
             cells = next(reader, None)
         except (csv.Error, UnicodeDecodeError) as error:

@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
+import orjson
+
 from apps.libraries.errors import Invalid
 from apps.transfer.formats.base import LARGEST_HEAD, Format
 from apps.transfer.formats.lines import dump_lines, parse_object, read_lines
@@ -41,13 +43,20 @@ class Jsonl(Format):
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
         total = file.seek(0, os.SEEK_END)
         file.seek(0)
-        library = read_head(file.readline(LARGEST_HEAD))
-        place = {"offset": 0, "line": 0, "has_ended": library is None} if start is None else start
+        line = file.readline(LARGEST_HEAD)
+        if line.strip() and not line.lstrip().startswith(b"{"):
+            raise Invalid(
+                "The file is no JSON lines in UTF-8: its first line must be a JSON object, and begins with "
+                f"{line[:8]!r}. Nothing of it was imported."
+            )
+        library = read_head(line)
+        place = {"offset": 0, "line": 0, "has_ended": library is None, "others": 0} if start is None else start
         return Source(library or {}, _batches(file, **place), total, "B", runs_in_threads=True)
 
 
-def _vector(row: ChunkRow) -> str | None:
-    return None if row.vector is None else base64.b64encode(row.vector).decode()
+def _vector(row: ChunkRow) -> orjson.Fragment | None:
+    # As JSON text: orjson would look at each character of a string.
+    return None if row[-1] is None else orjson.Fragment(b'"%b"' % base64.b64encode(row[-1]))
 
 
 def read_head(line: bytes) -> LibraryData | None:
@@ -65,38 +74,78 @@ def read_head(line: bytes) -> LibraryData | None:
     return library  # type: ignore[return-value]
 
 
-def _batches(file: BinaryIO, offset: int, line: int, has_ended: bool) -> Iterator[Batch]:
-    """The rows behind a line. Raises Invalid at the end of a file that should have said that this is its end."""
+def _batches(file: BinaryIO, offset: int, line: int, has_ended: bool, others: int = 1, end: int = 0) -> Iterator[Batch]:
+    """The rows behind a line. Of the lines up to it, `others` are no rows, and `end` is the one that counts the rows, 0
+    before that; `has_ended` is false as long as such a line must follow. Raises Invalid where it does not, or does not
+    count what is there, after the rows that are."""
     file.seek(offset)
-    rows = Gathering()
-    for text in read_lines(file):
-        line += 1
-        has_ended = _add(rows, f"line {line}", text) or has_ended
+    rows, fault = Gathering(), ""
+
+    def take() -> Batch:
+        place = {"offset": offset, "line": line, "has_ended": has_ended, "others": others, "end": end}
+        return rows.take(place, offset)
+
+    for number, text in enumerate(read_lines(file), line + 1):
+        if text is not None and not text.strip():
+            others += 1
+        elif end:
+            fault = f"Line {number} comes behind the last line of an export, which is line {end}."
+            break
+        elif (row := _parse(rows, f"line {number}", text)) is None:
+            # A first line that cannot be read is no row either, if there is a last one.
+            others += number == 1
+        elif row.keys() <= {"library", "format"}:
+            if "library" in row and line > others:
+                fault = f"At line {number} begins another export, before the end of what comes before it."
+                break
+            others += 1
+        elif (counted := _count(row)) is not None:
+            if fault := _compare(line - others, counted):
+                break
+            has_ended, end, others = True, number, others + 1
+        else:
+            _add(rows, f"line {number}", row)
+        line, offset = number, file.tell()
         if rows.is_full:
-            yield rows.take(_place(file, line, has_ended), file.tell())
+            yield take()
     if not has_ended:
-        raise Invalid(f"The file is cut off: it has no last line that counts its rows, but ends at line {line}.")
-    yield rows.take(_place(file, line, has_ended), file.tell())
+        fault = fault or f"The file is cut off: it has no last line that counts its rows, but ends at line {line}."
+    yield take()
+    if fault:
+        raise Invalid(f"{fault} The rows that were read are in the library.")
 
 
-def _place(file: BinaryIO, line: int, has_ended: bool) -> dict[str, Any]:
-    return {"offset": file.tell(), "line": line, "has_ended": has_ended}
-
-
-def _add(rows: Gathering, at: str, line: bytes | None) -> bool:
-    """Add what a line has; return whether it is the last one of an export."""
-    if line is not None and not line.strip():
-        return False
+def _parse(rows: Gathering, at: str, line: bytes | None) -> dict[str, Any] | None:
+    """The object of a line; None for one that is refused."""
     try:
         row = parse_object(line)
     except ValueError as error:
         rows.refused[at] = str(error)
-        return False
+        return None
     rows.bytes += len(line or b"")
+    return row
+
+
+def _count(row: dict[str, Any]) -> int | None:
+    """How many rows the last line of an export counts; None for another line."""
+    end = row.get("end")
+    if len(row) > 1 or not isinstance(end, dict):
+        return None
+    documents, chunks = end.get("documents"), end.get("chunks")
+    return documents + chunks if isinstance(documents, int) and isinstance(chunks, int) else None
+
+
+def _compare(found: int, counted: int) -> str:
+    """What is wrong with the number of rows, empty where it is what the last line says."""
+    if found < counted:
+        return f"{counted - found} rows are missing: the last line counts {counted}, and there are {found}."
+    if found > counted:
+        return f"There are {found - counted} rows too many: the last line counts {counted}, and there are {found}."
+    return ""
+
+
+def _add(rows: Gathering, at: str, row: dict[str, Any]) -> None:
     if row.keys() == {"document"} and isinstance(row["document"], dict):
         rows.documents[at] = row["document"]  # type: ignore[assignment]
-    elif row.keys() == {"end"}:
-        return True
-    elif not row.keys() <= {"library", "format"}:
+    else:
         rows.chunks[at] = row  # type: ignore[assignment]
-    return False

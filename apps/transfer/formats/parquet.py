@@ -4,10 +4,15 @@ document that has no chunks. The file's metadata has the library under the key `
 Of other files each column with a field's name is that field, and all others are metadata.
 """
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, BinaryIO, Final, cast
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Final, cast
 
 import numpy as np
 import orjson
@@ -19,6 +24,7 @@ from apps.engine.vectors import DTYPE, Float32, to_float32
 from apps.libraries.errors import Invalid
 from apps.transfer.formats.base import Format
 from apps.transfer.formats.jsonl import VERSION, read_head
+from apps.transfer.formats.parquet_reader import open_file
 from apps.transfer.formats.sections import Outflow
 from apps.transfer.formats.tables import fields_of
 from apps.transfer.rows import BYTES_PER_BATCH, ROWS_PER_BATCH, Batch, ChunkData, DocumentData, Source, json_value
@@ -26,6 +32,7 @@ from apps.transfer.stored import DocumentRow, StoredLibrary
 
 _KEY: Final = b"vectordb"
 _TIME = pa.timestamp("us", tz="UTC")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMNS: Final = {
     "id": pa.string(),
     "document_id": pa.string(),
@@ -47,16 +54,24 @@ _OF_DOCUMENT: Final = {
 }
 # A group of rows is held in memory by who writes and by who reads it.
 _BYTES_PER_GROUP: Final = 8 << 20
+# Of rows that are larger the others are not read either: no writer means them.
+_LARGEST_ROW: Final = 64 << 20
+# What of an export's columns is read.
+_READ: Final = [name for name in (*_COLUMNS, "vector", *_OF_DOCUMENT) if not name.endswith("updated_at")]
+# Of a script that is run by its path its folder comes first in sys.path, but for -P; here that has a csv.py.
+_READER: Final = (sys.executable, "-P", str(Path(__file__).with_name("parquet_reader.py")))
 # Few values come twice in these.
 _PLAIN: Final = ("id", "text", "embed_text", "metadata", "vector")
 
 
 class Parquet(Format):
-    """Apache Parquet."""
+    """Apache Parquet. A file is read by a process that may take `memory` bytes, for a page and a dictionary of each
+    column, and its rows."""
 
     media_type = "application/vnd.apache.parquet"
-    package = "pyarrow"
-    requirements = "parquet"
+
+    def __init__(self, memory: int = 1 << 30) -> None:
+        self._memory = memory
 
     def write(self, stored: StoredLibrary) -> Iterator[bytes]:
         out = Outflow()
@@ -64,34 +79,72 @@ class Parquet(Format):
         # Vectors do not shrink, and texts are the smaller part.
         others = [name for name in schema.names if name not in _PLAIN]
         options: Any = {"compression": "NONE", "use_dictionary": others, "write_statistics": False}
-        with pq.ParquetWriter(out, schema, **options) as writer:
-            tables, size = [], 0
-            for page in stored.chunks_with_documents():
-                tables.append(_table_of_chunks(page, schema))
-                size += tables[-1].nbytes
-                if size >= _BYTES_PER_GROUP:
-                    writer.write_table(pa.concat_tables(tables))
-                    tables, size = [], 0
-                    yield from out.take()
-            for documents in stored.documents(without_chunks=True):
-                tables.append(_table_of_documents(documents, schema))
-            if tables:
-                writer.write_table(pa.concat_tables(tables))
+        options |= {"write_page_checksum": True, "write_batch_size": 8192}
+        with (
+            _released_memory(),
+            pq.ParquetWriter(out, schema, **options) as writer,
+            ThreadPoolExecutor(1, "parquet") as thread,
+        ):
+            # Arrow writes without Python, while the next rows are read.
+            writing: Future[None] | None = None
+            for table in _groups(stored, schema):
+                if writing is not None:
+                    writing.result()
+                written = out.take()
+                writing = thread.submit(writer.write_table, table)
+                yield from written
+            if writing is not None:
+                writing.result()
         yield from out.take()
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
         try:
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+            parquet = open_file(file)
         except (pa.ArrowException, OSError, ValueError) as error:
             why = str(error).rstrip(".")
             raise Invalid(f"The file is no Parquet, or is cut off: {why}. Nothing of it was imported.") from None
         head = (parquet.schema_arrow.metadata or {}).get(_KEY)
         library = None if head is None else read_head(head)
+        names, count = parquet.schema_arrow.names, parquet.metadata.num_rows
         if library is None:
-            batches = _foreign_batches(parquet, start or 0, columns or {})
+            fields = {name: field for name, field in fields_of(names, columns or {}).items() if field}
+            batches = _foreign_batches(self._read_parts(file, list(fields), start or 0, count), fields)
         else:
-            batches = _own_batches(parquet, start or 0)
-        return Source(library or {}, batches, parquet.metadata.num_rows, "row", runs_in_threads=True)
+            if missing := set(_READ).difference(names):
+                raise Invalid(f"The file has no column {', '.join(sorted(missing))}, as every export has.")
+            batches = _own_batches(self._read_parts(file, _READ, start or 0, count))
+        return Source(library or {}, batches, count, "row", runs_in_threads=True)
+
+    def _read_parts(self, file: BinaryIO, names: list[str], start: int, count: int) -> Iterator[tuple[int, Any]]:
+        """Some columns of the rows from the row `start` on, of `count` rows; at most as many and as large as a batch,
+        each part with the number of rows before it. They are read in a process of their own. Raises Invalid."""
+        options = {"names": names, "start": start, "rows": ROWS_PER_BATCH, "size": BYTES_PER_BATCH}
+        options |= {"largest": _LARGEST_ROW, "memory": self._memory}
+        command, pipe = [*_READER, orjson.dumps(options).decode()], subprocess.PIPE
+        with subprocess.Popen(command, stdin=file, stdout=pipe, stderr=pipe) as process:
+            try:
+                assert process.stdout is not None
+                for part in _stream(process.stdout):
+                    yield start, part
+                    start += len(part)
+                _, told = process.communicate()
+            finally:
+                process.kill()
+        if process.returncode < 0:
+            raise Invalid(f"The process that reads the file was ended by the signal {-process.returncode}.")
+        if process.returncode:
+            raise Invalid(told.decode(errors="replace").strip().rpartition("\n")[2].rstrip(".") + ".")
+        if start < count:
+            raise Invalid(f"The file is damaged: it has {start} rows, and says that it has {count}.")
+
+
+@contextlib.contextmanager
+def _released_memory() -> Iterator[None]:
+    """Give back at the end what Arrow would keep for the next time: some 60 MB."""
+    try:
+        yield
+    finally:
+        pa.default_memory_pool().release_unused()
 
 
 def _schema(stored: StoredLibrary) -> Any:
@@ -100,14 +153,29 @@ def _schema(stored: StoredLibrary) -> Any:
     return pa.schema({**_COLUMNS, "vector": vector, **_OF_DOCUMENT}, metadata={_KEY: head})
 
 
-def _table_of_chunks(page: list[tuple[Any, ...]], schema: Any) -> Any:
-    _, *values = zip(*page, strict=True)
-    arrays = []
-    for field, column in zip(schema, values, strict=True):
-        if field.name == "vector":
-            arrays.append(_vectors_of(column, field.type))
-        else:
-            arrays.append(_array(column, field.type))
+def _groups(stored: StoredLibrary, schema: Any) -> Iterator[Any]:
+    """Tables of all rows, each a group of them in the file."""
+    tables, size = [], 0
+    for page, documents in stored.chunks_with_documents():
+        tables.append(_table_of_chunks(page, documents, schema))
+        size += tables[-1].nbytes
+        if size >= _BYTES_PER_GROUP:
+            yield pa.concat_tables(tables)
+            tables, size = [], 0
+    tables += [_table_of_documents(documents, schema) for documents in stored.documents(without_chunks=True)]
+    if tables:
+        yield pa.concat_tables(tables)
+
+
+def _table_of_chunks(page: list[tuple[Any, ...]], documents: dict[int, DocumentRow], schema: Any) -> Any:
+    _, *values, vectors, keys = zip(*page, strict=True)
+    arrays = [_array(column, kind) for column, kind in zip(values, _COLUMNS.values(), strict=True)]
+    arrays.append(_vectors_of(vectors, schema.field("vector").type))
+    # Many chunks share a document: its values are made once.
+    places = {key: place for place, key in enumerate(documents)}
+    of_chunks = pa.array(map(places.get, keys), pa.int32())
+    for i, kind in enumerate(_OF_DOCUMENT.values(), 2):
+        arrays.append(_array([row[i] for row in documents.values()], kind).take(of_chunks))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -122,47 +190,52 @@ def _table_of_documents(rows: list[DocumentRow], schema: Any) -> Any:
 
 
 def _array(values: Any, kind: Any) -> Any:
-    return pa.array(map(_time, values) if kind == _TIME else values, kind)
+    return pa.array(map(_microseconds, values) if kind == _TIME else values, kind)
 
 
 @lru_cache(maxsize=4096)
-def _time(moment: str | datetime | None) -> datetime | None:
-    """A time of the database, which on SQLite is a text in UTC."""
+def _microseconds(moment: str | datetime | None) -> int | None:
+    """A time of the database, which on SQLite is a text in UTC, since the epoch."""
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    if moment is None:
+        return None
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _vectors_of(blobs: Any, kind: Any) -> Any:
-    empty = bytes(kind.list_size * DTYPE.itemsize)
-    flat = np.frombuffer(b"".join([empty if blob is None else blob for blob in blobs]), DTYPE)
-    missing = pa.array([blob is None for blob in blobs], pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind, mask=missing)
+    # Arrow copies bytes, and has room for those that are missing.
+    found = pa.array(blobs, pa.binary(kind.list_size * DTYPE.itemsize))
+    flat = pa.Array.from_buffers(pa.float32(), len(found) * kind.list_size, [None, found.buffers()[1]])
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=found.is_null())
 
 
-def _own_batches(parquet: Any, start: int) -> Iterator[Batch]:
-    """The rows of an export from the row `start` on."""
-    names = [name for name in (*_COLUMNS, "vector", *_OF_DOCUMENT) if not name.endswith("updated_at")]
-    if missing := set(names).difference(parquet.schema_arrow.names):
-        raise Invalid(f"The file has no column {', '.join(sorted(missing))}, as every export has.")
-    of_chunk, of_document = ([name for name in names if name in some] for some in (_COLUMNS, _OF_DOCUMENT))
-    for number, part in _parts(parquet, start, names):
-        values = {name: part[name].to_pylist() for name in names if name != "vector"}
+def _stream(pipe: IO[bytes]) -> Iterator[Any]:
+    """The parts of a stream, which may break off, or have none."""
+    with contextlib.suppress(pa.ArrowInvalid, OSError), pa.ipc.open_stream(pipe) as stream:
+        yield from stream
+
+
+def _own_batches(parts: Iterator[tuple[int, Any]]) -> Iterator[Batch]:
+    """The rows of an export."""
+    of_chunk, of_document = ([name for name in _READ if name in some] for some in (_COLUMNS, _OF_DOCUMENT))
+    for number, part in parts:
+        values = {name: _values(part[name]) for name in _READ if name != "vector"}
         documents: dict[str, DocumentData] = {}
         chunks: dict[str, ChunkData] = {}
         refused: dict[str, str] = {}
         seen = {None}
-        for i, vector in enumerate(_vectors(part["vector"])):
+        rows = zip(*(values[name] for name in of_chunk), strict=True)
+        for i, (cells, vector) in enumerate(zip(rows, _vectors(part["vector"]), strict=True)):
             at = f"row {number + i + 1}"
+            row: dict[str, Any] = dict(zip(of_chunk, cells, strict=True))
             try:
-                document_id = values["document_id"][i]
-                if document_id not in seen:
-                    seen.add(document_id)
+                if row["document_id"] not in seen:
+                    seen.add(row["document_id"])
                     fields = {name.removeprefix("document_"): values[name][i] for name in of_document}
                     fields["metadata"] = _parse_metadata(fields["metadata"])
-                    documents[f"{at}, its document"] = cast(DocumentData, {"id": document_id, **fields})
-                if values["id"][i] is not None:
-                    row: dict[str, Any] = {name: values[name][i] for name in of_chunk}
+                    documents[f"{at}, its document"] = cast(DocumentData, {"id": row["document_id"], **fields})
+                if row["id"] is not None:
                     row["metadata"], row["embedding"] = _parse_metadata(row["metadata"]), vector
                     chunks[at] = cast(ChunkData, row)
             except ValueError as error:
@@ -170,20 +243,19 @@ def _own_batches(parquet: Any, start: int) -> Iterator[Batch]:
         yield Batch(documents, chunks, refused, number + len(part), number + len(part))
 
 
-def _foreign_batches(parquet: Any, start: int, columns: dict[str, str]) -> Iterator[Batch]:
-    """The rows of another file from the row `start` on."""
-    fields = fields_of(parquet.schema_arrow.names, columns)
-    names = [name for name, field in fields.items() if field]
-    for number, part in _parts(parquet, start, names):
+def _foreign_batches(parts: Iterator[tuple[int, Any]], fields: dict[str, str]) -> Iterator[Batch]:
+    """The rows of another file, its columns by their fields."""
+    for number, part in parts:
         values = {
-            name: _vectors(part[name]) if fields[name] == "embedding" else part[name].to_pylist() for name in names
+            name: _vectors(part[name]) if field == "embedding" else part[name].to_pylist()
+            for name, field in fields.items()
         }
         chunks: dict[str, ChunkData] = {}
         refused: dict[str, str] = {}
         for i in range(len(part)):
             at = f"row {number + i + 1}"
             try:
-                chunks[at] = _foreign_row({fields[name]: values[name][i] for name in names})
+                chunks[at] = _foreign_row({field: values[name][i] for name, field in fields.items()})
             except ValueError as error:
                 refused[at] = str(error)
         yield Batch({}, chunks, refused, number + len(part), number + len(part))
@@ -203,32 +275,25 @@ def _foreign_row(given: dict[str, Any]) -> ChunkData:
     return cast(ChunkData, row)
 
 
+def _values(column: Any) -> list[Any]:
+    """A column's values by row. Rows that were written together share their times, and few columns have any."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if not pa.types.is_timestamp(column.type):
+        is_text = pa.types.is_string(column.type)
+        # The same, and quicker for texts.
+        found: list[Any] = column.to_numpy(zero_copy_only=False).tolist() if is_text else column.to_pylist()
+        return found
+    encoded = column.dictionary_encode()
+    times = encoded.dictionary.to_pylist()
+    return [None if place is None else times[place] for place in encoded.indices.to_pylist()]
+
+
 def _parse_metadata(text: str | None) -> Any:
     try:
         return {} if text is None else orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"has no valid JSON in metadata: {error}") from None
-
-
-def _parts(parquet: Any, start: int, names: list[str]) -> Iterator[tuple[int, Any]]:
-    """Some rows at a time, from the row `start` on, each with the number of rows before them."""
-    at = 0
-    try:
-        for group in range(parquet.num_row_groups):
-            about = parquet.metadata.row_group(group)
-            if at + about.num_rows <= start:
-                at += about.num_rows
-                continue
-            row_bytes = max(1, about.total_byte_size // max(1, about.num_rows))
-            size = max(1, min(ROWS_PER_BATCH, BYTES_PER_BATCH // row_bytes))
-            for part in parquet.iter_batches(size, row_groups=[group], columns=names):
-                skipped = min(len(part), max(0, start - at))
-                at += skipped
-                if skipped < len(part):
-                    yield at, part.slice(skipped)
-                    at += len(part) - skipped
-    except (pa.ArrowException, OSError) as error:
-        raise Invalid(f"The file is damaged: {error}.") from None
 
 
 def _vectors(column: Any) -> list[Float32 | str | None]:
@@ -239,6 +304,9 @@ def _vectors(column: Any) -> list[Float32 | str | None]:
         return found
     present = column.drop_null()
     flat = to_float32(present.flatten().to_numpy(zero_copy_only=False))
-    ends = np.cumsum(pc.list_value_length(present).to_numpy(zero_copy_only=False), dtype=np.int64)
-    rows = iter(np.split(flat, ends[:-1]) if len(ends) else [])
+    lengths = pc.list_value_length(present).to_numpy(zero_copy_only=False)
+    if len(lengths) and (lengths == lengths[0]).all():
+        rows = iter(flat.reshape(len(lengths), lengths[0]))
+    else:
+        rows = iter(np.split(flat, np.cumsum(lengths, dtype=np.int64)[:-1]) if len(lengths) else [])
     return [next(rows) if is_valid else None for is_valid in column.is_valid().to_pylist()]

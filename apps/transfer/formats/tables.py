@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from apps.libraries.errors import Invalid
+from apps.libraries.fields import validation_error
 
 FIELDS: Final = (
     "id",
@@ -19,6 +20,15 @@ FIELDS: Final = (
 )
 # What other programs call these, and what is not kept.
 _NAMES: Final = {"vector": "embedding", "updated_at": ""}
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The names of columns by field that a text such as `text=body,vector=emb` gives. Raises ValueError, as validators
+    of fields do."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(field and column for field, _, column in pairs):
+        raise validation_error("must be pairs such as text=body,vector=emb")
+    return {field: column for field, _, column in pairs}
 
 
 def fields_of(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

@@ -40,6 +40,10 @@ _MOST_TIMES: Final = 200
 _SMALL: Final = 16 << 20
 _BYTES_PER_READ: Final = 1 << 20
 _OTHERWISE = "Nothing of it was imported."
+_LEFT_OUT = (
+    "A vector of the library has another length than its dimension, which no service writes. A zip cannot be without "
+    "it, as its lines said before that it is there; jsonl and parquet can."
+)
 
 
 class Zip(Format):
@@ -56,12 +60,11 @@ class Zip(Format):
                 for page in stored.documents():
                     file.write(dump_lines(document_data(row) for row in page))
                     yield from out.take()
-            count = 0
+            count, bare = 0, {"embedding": None}
             with archive.open(_entry(_CHUNKS), "w", force_zip64=True) as file:
                 for rows in stored.chunks(with_vectors=False):
-                    count += sum(row.vector is not None for row in rows)
-                    bare = {"embedding": None}
-                    file.write(dump_lines(chunk_data(row) | ({} if row.vector else bare) for row in rows))
+                    count += sum(row[-1] is not None for row in rows)
+                    file.write(dump_lines(chunk_data(row) | ({} if row[-1] else bare) for row in rows))
                     yield from out.take()
             with (
                 archive.open(_entry(_VECTORS), "w", force_zip64=True) as outer,
@@ -70,9 +73,13 @@ class Zip(Format):
             ):
                 head = {"descr": DTYPE.str, "fortran_order": False, "shape": (count, stored.dimension)}
                 npy.write_array_header_1_0(file, head)
+                left = count * stored.dimension * DTYPE.itemsize
                 for vectors in stored.vectors():
                     file.write(vectors)
+                    left -= len(vectors)
                     yield from out.take()
+                if left:
+                    raise Invalid(_LEFT_OUT)
         yield from out.take()
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
@@ -121,7 +128,9 @@ class _Archive:
     @staticmethod
     def check_size(info: zipfile.ZipInfo) -> None:
         """Raise Invalid for an entry that claims to be very much larger than what is packed. A reader of it gets no
-        more than it claims."""
+        more than it claims: of the ways to pack, these two are unpacked bit by bit."""
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Invalid(f"The entry {info.filename} must be stored or deflated. {_OTHERWISE}")
         if info.file_size > max(_SMALL, _MOST_TIMES * info.compress_size):
             raise Invalid(f"The entry {info.filename} claims to unpack to {info.file_size} bytes. {_OTHERWISE}")
 
@@ -145,6 +154,8 @@ class _Archive:
             name_size, extra_size = (int.from_bytes(self._file.read(2), "little") for _ in range(2))
             start = info.header_offset + 30 + name_size + extra_size
             return cast(BinaryIO, io.BufferedReader(Section(self._file, start, info.file_size)))
+        if info.file_size > shutil.disk_usage(settings.DATA_DIR).free:
+            raise Invalid(f"The disk has no room for the {info.file_size} bytes of {name}. {_OTHERWISE}")
         unpacked = tempfile.TemporaryFile(dir=settings.DATA_DIR)  # noqa: SIM115
         with self._zip.open(name) as packed:
             shutil.copyfileobj(packed, unpacked, _BYTES_PER_READ)
@@ -170,6 +181,9 @@ class _Matrix:
             if len(shape) != 2 or is_fortran or self._dtype.kind != "f":
                 raise ValueError(f"the array must be of floats [rows, dimension] in C order, not {self._dtype} {shape}")
             self._rows, self._dimension = shape
+            if self._dimension > (limit := settings.LIMITS.dimension):
+                rule = f"and may have {limit} (limit VECTORDB_MAX_DIMENSION)"
+                raise ValueError(f"its vectors have {self._dimension} components, {rule}")
             self._file.seek(at * self._row_bytes, io.SEEK_CUR)
         # numpy lets a head pass as a TokenError that is no Python.
         except (zipfile.BadZipFile, ValueError, OSError, EOFError, TokenError) as error:

@@ -41,7 +41,7 @@ class QdrantSource(VectorSource):
                 return QdrantShardSource.open(str(path), fields)
             if not (path / "meta.json").is_file():
                 raise TransferError(
-                    f"{location!r} is neither a folder of qdrant-client's, nor a shard or its snapshot."
+                    f"{location!r} is neither a folder of qdrant-client's or Qdrant Edge's, nor a file .snapshot."
                 )
             client = import_package("qdrant_client", "qdrant-client").QdrantClient(path=str(path))
             return cls(str(path), client, fields)

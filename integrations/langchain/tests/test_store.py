@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import math
 import re
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest_asyncio
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator
 from vectordb_client import Conflict, F, NotFound
 
@@ -130,6 +132,9 @@ async def test_searches_by_words_by_both_by_vector_and_by_diversity(make_store: 
     ]
     [document] = await call(store, "search", "9", "similarity", k=1)
     assert document == DOCUMENTS[1]
+    # A query of a filter alone.
+    for kind in ("similarity", "mmr"):
+        assert ids(await call(store, "search", " ", kind, k=1, filter={"kind": "fruit"})) == ["apple"]
 
 
 @pytest.mark.parametrize(
@@ -218,9 +223,14 @@ def test_langchains_indexing_writes_what_changed_and_deletes_what_is_gone(make_s
 
 def test_the_readme() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code, self_querying = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     assert [one.id for one in names["store"].similarity_search("anything")] == ["apple"]
+    said = [{"query": "", "filter": 'lt("year", 1900)'}, {"query": "fruit", "filter": 'eq("topic", "work")'}]
+    names["llm"] = FakeListChatModel(responses=["```json\n" + json.dumps(one) + "\n```" for one in said])
+    exec(self_querying, names)
+    assert names["retriever"].invoke("What is about work?") == []
+    assert [one.id for one in names["retriever"].invoke("What is old?")] == ["apple"]
     names["store"]._client.libraries.delete("proverbs")
     names["store"].close()

@@ -54,6 +54,7 @@ class operation(Generic[S, P, T]):  # noqa: N801
 
     def __init__(self, function: Callable[Concatenate[S, P], Steps[T]]) -> None:
         self.function = function
+        _show_result(function, "Steps[", "")
 
     @overload
     def __get__(self, instance: Sync, owner: Any = None) -> Callable[P, T]: ...
@@ -70,6 +71,7 @@ class listing(Generic[S, P, T]):  # noqa: N801
 
     def __init__(self, function: Callable[Concatenate[S, P], Pages[T]]) -> None:
         self.function = function
+        _show_result(function, "Pages[", "Listing[")
 
     @overload
     def __get__(self, instance: Sync, owner: Any = None) -> Callable[P, Listing[T]]: ...
@@ -96,6 +98,9 @@ class Listing(Generic[T]):
             if cursor is None:
                 return
 
+    def __repr__(self) -> str:
+        return "<Listing: iterate over it, or call all() or first_page()>"
+
     def all(self) -> list[T]:
         """All items."""
         return list(self)
@@ -121,6 +126,9 @@ class AsyncListing(Generic[T]):
             if cursor is None:
                 return
 
+    def __repr__(self) -> str:
+        return "<AsyncListing: iterate over it by async for, or await all() or first_page()>"
+
     async def all(self) -> list[T]:
         """All items."""
         return [item async for item in self]
@@ -128,6 +136,15 @@ class AsyncListing(Generic[T]):
     async def first_page(self) -> Page[T]:
         """The first page, and the cursor of the next one."""
         return await self._run(self._pages(None))
+
+
+def _show_result(function: Callable[..., Any], steps: str, result: str) -> None:
+    """Have `help` show what users get, instead of the steps that lead there, and errors of calls the method's name
+    alone, instead of a class that users do not meet."""
+    function.__qualname__ = function.__name__
+    said: str = function.__annotations__["return"].removeprefix(steps)
+    inner = {"J": "Job", "L": "Library"}.get(said[:-1], said[:-1])
+    function.__annotations__["return"] = f"{result}{inner}]" if result else inner
 
 
 def _bind(cls: type, bind_operation: Callable[[Any], Any], bind_listing: Callable[[Any], Any]) -> None:

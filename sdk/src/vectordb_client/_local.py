@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib.util
 import logging
 import os
+import queue
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import unquote_to_bytes
 
 import httpx2
@@ -28,6 +31,8 @@ from vectordb_client.errors import InvalidArgument, VectorDBError
 
 URL = "http://localhost"
 _THREADS = 4
+# Of a streamed answer that wait to be taken.
+_BLOCKS = 4
 _SECONDS_TO_MAINTENANCE = 5.0
 
 _lock = threading.Lock()
@@ -42,11 +47,30 @@ class LocalTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         self._is_closed = False
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        return self._server.pool().submit(self._server.answer, request).result()
+        with self._server.file_for(request) as file:
+            if file is not None:
+                for block in cast(httpx2.SyncByteStream, request.stream):
+                    file.write(block)
+            answered = self._server.send(request, file)
+            try:
+                return answered.result()
+            except BaseException:
+                answered.add_done_callback(_discard)
+                raise
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
-        return await asyncio.wrap_future(self._server.pool().submit(self._server.answer, request))
+        with self._server.file_for(request) as file:
+            if file is None:
+                await request.aread()
+            else:
+                async for block in cast(httpx2.AsyncByteStream, request.stream):
+                    file.write(block)
+            answered = self._server.send(request, file)
+            try:
+                return await asyncio.wrap_future(answered)
+            except BaseException:
+                answered.add_done_callback(_discard)
+                raise
 
     def close(self) -> None:
         if not self._is_closed:
@@ -55,6 +79,59 @@ class LocalTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+
+class _Blocks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body that one thread makes while another takes it; few blocks wait in between."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_BLOCKS)
+        self._is_closed = threading.Event()
+
+    def fill(self, blocks: Iterator[bytes]) -> None:
+        """Pass all blocks on, until nobody takes them any more."""
+        end: Exception | None = None
+        try:
+            for block in blocks:
+                self._queue.put(block)
+                if self._is_closed.is_set():
+                    return
+        except Exception as error:
+            # A server would hang up.
+            end = httpx2.ReadError(f"the answer broke off: {error!r}")
+        self._queue.put(end)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (block := self._queue.get()) is not None:
+            if isinstance(block, Exception):
+                raise block
+            yield block
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        blocks = iter(self)
+        loop = asyncio.get_running_loop()
+        while (block := await loop.run_in_executor(None, next, blocks, None)) is not None:
+            yield block
+
+    def close(self) -> None:
+        self._is_closed.set()
+        # Whoever waits to put a block has room, and whoever waits for one has the end.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+def _discard(answered: Future[httpx2.Response]) -> None:
+    """Let go of an answer that nobody waits for any more."""
+    if answered.exception() is None:
+        stream = answered.result().stream
+        if isinstance(stream, _Blocks):
+            stream.close()
 
 
 class _Server:
@@ -75,17 +152,61 @@ class _Server:
             )
         return self._pool
 
-    def answer(self, request: httpx2.Request) -> httpx2.Response:
-        """Answer a request, in the thread that calls."""
+    @contextlib.contextmanager
+    def file_for(self, request: httpx2.Request) -> Iterator[IO[bytes] | None]:
+        """A file of the data folder for a body that comes in blocks, as that of an import does; None for others. It is
+        deleted behind the block, unless the server has moved it."""
+        if isinstance(request.stream, httpx2.ByteStream):
+            yield None
+            return
+        folder = self.folder / "uploads"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            try:
+                # A server that starts on the folder deletes what is not locked.
+                fcntl.flock(file, fcntl.LOCK_SH)
+                yield file.file
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+    def send(self, request: httpx2.Request, file: IO[bytes] | None) -> Future[httpx2.Response]:
+        """Have a request answered by a thread of the pool; the answer is there once its body begins. The request's body
+        is in `file` where there is one."""
+        answered: Future[httpx2.Response] = Future()
+        answered.set_running_or_notify_cancel()
+        more: dict[str, Any] = {}
+        if file is not None:
+            file.flush()
+            # As the server's own HTTP edge gives it.
+            more = {"CONTENT_LENGTH": "0", "vectordb.body_file": Path(file.name)}
+            request = httpx2.Request(request.method, request.url, headers=request.headers)
+        self.pool().submit(self._answer, request, more, answered)
+        return answered
+
+    def _answer(self, request: httpx2.Request, more: dict[str, Any], answered: Future[httpx2.Response]) -> None:
+        """Answer a request, with `more` in its environment. What is streamed is read here, too: the thread has the
+        connection that it is read by."""
         path = unquote_to_bytes(request.url.raw_path.partition(b"?")[0]).decode("latin-1")
+        is_streamed = False
 
         def application(environ: dict[str, Any], start_response: Any) -> Any:
+            nonlocal is_streamed
             # httpx2 gives characters there, where WSGI has bytes.
-            return self._application({**environ, "PATH_INFO": path}, start_response)
+            result = self._application({**environ, "PATH_INFO": path, **more}, start_response)
+            is_streamed = getattr(result, "streaming", False)
+            return result
 
-        response = httpx2.WSGITransport(application).handle_request(request)
-        response.read()
-        return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
+        try:
+            response = httpx2.WSGITransport(application).handle_request(request)
+            body: Any = _Blocks() if is_streamed else response.read()
+        except BaseException as error:
+            answered.set_exception(error)
+            return
+        content = {"stream" if is_streamed else "content": body}
+        answered.set_result(httpx2.Response(response.status_code, headers=response.headers, **content))
+        if is_streamed:
+            with contextlib.closing(response):
+                body.fill(response.iter_raw())
 
     def use(self) -> None:
         self._users += 1
@@ -137,7 +258,7 @@ def _open(folder: Path) -> _Server:
 
 def _load(folder: Path) -> Any:
     """The server's WSGI application, on a migrated database."""
-    if importlib.util.find_spec("vectordb") is None or importlib.util.find_spec("vectordb.wsgi") is None:
+    if importlib.util.find_spec("vectordb") is None or importlib.util.find_spec("vectordb.application") is None:
         raise InvalidArgument(
             "Client.local runs the server in this process, which does not find it: install vectordb-server, or put its "
             "checkout on PYTHONPATH"
@@ -150,12 +271,15 @@ def _load(folder: Path) -> Any:
     with _environment(_settings(folder)), _own_logging():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            from vectordb.wsgi import application
+            from vectordb.application import application
         except (ImproperlyConfigured, OSError, SystemExit) as error:
             raise InvalidArgument(f"the data folder {str(folder)!r} cannot be opened: {error}") from error
-        from django.core.management import call_command
+        from django.core.management import CommandError, call_command
 
-        call_command("migrate", verbosity=0, interactive=False)
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        except CommandError as error:
+            raise InvalidArgument(f"the data folder {str(folder)!r} cannot be opened: {error}") from error
     from django.db import connections
 
     connections.close_all()

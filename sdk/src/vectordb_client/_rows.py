@@ -1,32 +1,46 @@
 """Chunks to write, from columns, dicts, dataclasses, DataFrames: each as the JSON that goes into the body.
 
 A row's vector is put into its JSON as text, which costs less than to have the encoder look at each of its characters.
+Rows that stay as they are while they are read are encoded several at once, as starting the encoder takes longer than
+most rows; what a generator yields may be changed by it afterwards, so each row of one is encoded before the next.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
-from vectordb_client._core import to_json
+from vectordb_client._core import to_json, to_json_each
 from vectordb_client.errors import InvalidArgument
 from vectordb_client.types import Chunk
-from vectordb_client.vectors import rows_of, shape_of, to_bytes
+from vectordb_client.vectors import rows_of, shape_of, to_base64
 
 _FIELDS = ("id", "document_id", "text", "embed_text", "metadata", "expires_at")
 _VECTOR_NAMES = ("embedding", "vector")
 
+# As many take little memory even where they are large.
+_AT_ONCE = 32
+# What follows a vector, the last field of its chunk.
+_TAIL = b'"}'
+
 
 class Row(NamedTuple):
-    """A chunk as JSON, the id that it has, and whether it brings a vector or says that it has none."""
+    """A chunk: its id; its JSON, up to the vector if it brings one; the vector in base64; whether it brings one or says
+    that it has none."""
 
     id: str | None
-    json: bytes
+    head: bytes
+    vector: bytes | None
     has_vector: bool
+
+    @property
+    def size(self) -> int:
+        """As many bytes as the JSON has, or a few less."""
+        return len(self.head) + len(self.vector or b"")
 
 
 class Columns(NamedTuple):
@@ -41,6 +55,10 @@ class Columns(NamedTuple):
     expires_at: datetime | str | None = None
 
 
+# The fields of a row without its vector, the vector, and whether there is one, be it None.
+_Given = tuple[dict[str, Any], Any, bool]
+
+
 def new_id() -> str:
     """A UUID of version 7, as the server makes: ordered by time, with 74 random bits."""
     random = int.from_bytes(os.urandom(10), "big")
@@ -51,17 +69,18 @@ def new_id() -> str:
 
 
 class Source(NamedTuple):
-    """Rows as they were given, and what makes a chunk of one, or raises InvalidArgument; `total` where it is known."""
+    """Rows as they were given, in groups, and what makes chunks of a group, or raises InvalidArgument; `total` where it
+    is known."""
 
-    rows: Iterable[Any]
-    encode: Callable[[Any], Row]
+    groups: Iterable[Sequence[Any]]
+    encode: Callable[[Sequence[Any]], list[Row]]
     total: int | None
 
 
 def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> list[Row]:
     """The chunks of a write, as `read_rows` reads them."""
     source = read_rows(rows, columns, makes_ids=makes_ids)
-    return [source.encode(row) for row in source.rows]
+    return [row for group in source.groups for row in source.encode(group)]
 
 
 def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
@@ -77,13 +96,19 @@ def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
     if isinstance(rows, Mapping | Chunk):
         rows = [rows]
     total = len(rows) if isinstance(rows, Sized) else None
+    at_once = _AT_ONCE if isinstance(rows, (list, tuple)) else 1
     if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
-        rows = _of_frame(rows)
+        rows, at_once = _of_frame(rows), _AT_ONCE
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise InvalidArgument(
-            f"rows are dicts, a DataFrame or a matrix of vectors, not {type(rows).__name__}; texts= takes texts"
+            f"rows are dicts, a DataFrame or a matrix of vectors, not {type(rows).__name__}; texts= takes texts, and "
+            "import_ a file"
         )
-    return Source(rows, lambda row: _of_mapping(row, columns.expires_at, makes_ids), total)
+
+    def encode(group: Sequence[Any]) -> list[Row]:
+        return _encode([_of_mapping(row, columns.expires_at) for row in group], makes_ids)
+
+    return Source(_groups(rows, at_once), encode, total)
 
 
 def _of_columns(columns: Columns, makes_ids: bool) -> Source:
@@ -105,36 +130,44 @@ def _of_columns(columns: Columns, makes_ids: bool) -> Source:
         raise InvalidArgument(f"columns must have one value for each chunk, and have {lengths}")
     expires_at, columns_of = columns.expires_at, list(lists.items())
 
-    def encode(index: int) -> Row:
+    def encode(group: Sequence[int]) -> list[Row]:
+        return _encode([row_at(index) for index in group], makes_ids)
+
+    def row_at(index: int) -> _Given:
         # None in a column is a chunk without; but a chunk can have no document.
         fields = {
             field: column[index] for field, column in columns_of if column[index] is not None or field == "document_id"
         }
         if expires_at is not None:
             fields["expires_at"] = expires_at
-        vector = None if vectors is None else vectors[index]
-        return _encode(fields, vector, vectors is not None and vector is None, makes_ids)
+        return fields, None if vectors is None else vectors[index], vectors is not None
 
     total = lengths.popitem()[1]
-    return Source(range(total), encode, total)
+    return Source(_groups(range(total), _AT_ONCE), encode, total)
 
 
-def _of_mapping(row: Any, expires_at: datetime | str | None, makes_ids: bool) -> Row:
-    vector, is_null = None, False
-    if isinstance(row, Chunk):
-        fields = {name: getattr(row, name) for name in _FIELDS if getattr(row, name) is not None}
-        vector = row.embedding
-    elif isinstance(row, Mapping):
+def _groups(rows: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
+    if size == 1:
+        return ((row,) for row in rows)
+    given = iter(rows)
+    return iter(lambda: tuple(islice(given, size)), ())
+
+
+def _of_mapping(row: Any, expires_at: datetime | str | None) -> _Given:
+    vector, has_vector = None, False
+    if isinstance(row, (dict, Mapping)):
         fields = dict(row)
         for name in _VECTOR_NAMES:
             if name in fields:
-                vector = fields.pop(name)
-                is_null = vector is None
+                vector, has_vector = fields.pop(name), True
+    elif isinstance(row, Chunk):
+        fields = {name: getattr(row, name) for name in _FIELDS if getattr(row, name) is not None}
+        vector, has_vector = row.embedding, row.embedding is not None
     else:
         raise InvalidArgument(f"a row is a dict such as {{'id': ..., 'text': ...}}, not {type(row).__name__}")
     if expires_at is not None:
         fields.setdefault("expires_at", expires_at)
-    return _encode(fields, vector, is_null, makes_ids)
+    return fields, vector, has_vector
 
 
 def _of_frame(frame: Any) -> Iterator[dict[str, Any]]:
@@ -159,18 +192,21 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _encode(fields: dict[str, Any], vector: Any, is_null: bool, makes_ids: bool) -> Row:
-    if makes_ids and "id" not in fields:
-        fields["id"] = new_id()
-    if isinstance(fields.get("expires_at"), datetime):
-        fields["expires_at"] = to_rfc3339(fields["expires_at"])
-    if is_null:
-        fields["embedding"] = None
-    encoded = to_json(fields)
-    if vector is not None:
-        embedding = vector.encode() if isinstance(vector, str) else b2a_base64(to_bytes(vector), newline=False)
-        encoded = b'%b%b"embedding":"%b"}' % (encoded[:-1], b"," if fields else b"", embedding)
-    return Row(fields.get("id"), encoded, vector is not None or is_null)
+def _encode(given: Sequence[_Given], makes_ids: bool) -> list[Row]:
+    for fields, vector, has_vector in given:
+        if makes_ids and "id" not in fields:
+            fields["id"] = new_id()
+        if isinstance(fields.get("expires_at"), datetime):
+            fields["expires_at"] = to_rfc3339(fields["expires_at"])
+        if has_vector:
+            fields["embedding"] = None if vector is None else ""
+    rows = []
+    for (fields, vector, has_vector), encoded in zip(given, to_json_each([one[0] for one in given]), strict=True):
+        if vector is None:
+            rows.append(Row(fields.get("id"), encoded, None, has_vector))
+        else:
+            rows.append(Row(fields.get("id"), encoded[: -len(_TAIL)], to_base64(vector), True))
+    return rows
 
 
 def to_rfc3339(value: datetime | str | None) -> str | None:
@@ -182,11 +218,17 @@ def to_rfc3339(value: datetime | str | None) -> str | None:
     return value.isoformat()
 
 
-def write_body(rows: Iterable[Row], **options: Any) -> bytes:
+def write_body(rows: Sequence[Row], **options: Any) -> bytes:
     """The body of a write of chunks."""
-    begin = to_json({name: value for name, value in options.items() if value is not None})
-    return b'%b%b"chunks":[%b]}' % (
-        begin[:-1],
-        b"," if len(begin) > 2 else b"",
-        b",".join([row.json for row in rows]),
-    )
+    return with_chunks(to_json({name: value for name, value in options.items() if value is not None}), rows)
+
+
+def with_chunks(head: bytes, rows: Sequence[Row]) -> bytes:
+    """The JSON object `head` with the rows as its chunks; what is long is copied once."""
+    parts = [head[:-1], b',"chunks":[' if len(head) > 2 else b'"chunks":[']
+    for row in rows:
+        parts += (row.head, b",") if row.vector is None else (row.head, row.vector, _TAIL, b",")
+    if rows:
+        parts.pop()
+    parts.append(b"]}")
+    return b"".join(parts)

@@ -91,6 +91,9 @@ class Runner(_Base):
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            # Not when the last reference to a traceback is gone: steps clean up behind them.
+            steps.close()
 
     def _send(self, send: Send) -> Answer:
         self._check_open()
@@ -112,7 +115,7 @@ class Runner(_Base):
             finally:
                 response.close()
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise connection_error(error, request) from error
+            raise connection_error(error, request, self.root) from error
 
     def _open(self) -> httpx2.Client:
         with self._opening:
@@ -151,6 +154,8 @@ class AsyncRunner(_Base):
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            steps.close()
 
     async def _send(self, send: Send) -> Answer:
         self._check_open()
@@ -172,7 +177,7 @@ class AsyncRunner(_Base):
             finally:
                 await response.aclose()
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise connection_error(error, request) from error
+            raise connection_error(error, request, self.root) from error
 
     def _open(self) -> httpx2.AsyncClient:
         http: httpx2.AsyncClient = self._make()
@@ -188,18 +193,22 @@ class AsyncRunner(_Base):
             await http.aclose()
 
 
-def connection_error(error: Exception, request: Request) -> ConnectionFailed:
+def connection_error(error: Exception, request: Request, root: str) -> ConnectionFailed:
     """The error of this package for one of httpx2's."""
-    what = f"{request.route.method} {request.target}"
+    what, reason = f"{request.route.method} {root}{request.target}", str(error) or type(error).__name__
     if isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout):
         failed: ConnectionFailed = RequestTimedOut(f"{what}: no connection in time ({type(error).__name__})")
         failed.is_sent = False
     elif isinstance(error, httpx2.TimeoutException):
         failed = RequestTimedOut(f"{what}: no answer in time ({type(error).__name__}); timeout= of the client sets it")
+    elif isinstance(error, httpx2.ConnectError):
+        failed = ConnectionFailed(
+            f"{what}: {reason}. Does the server run there? url= or VECTORDB_URL says where it is."
+        )
+        failed.is_sent = False
     else:
-        reason = str(error) or type(error).__name__
         failed = ConnectionFailed(f"{what}: {reason}")
-        failed.is_sent = not isinstance(error, httpx2.ConnectError | httpx2.UnsupportedProtocol | httpx2.ProxyError)
+        failed.is_sent = not isinstance(error, httpx2.UnsupportedProtocol | httpx2.ProxyError)
     return failed
 
 

@@ -12,10 +12,11 @@ id before its batch is sent, and each batch one Idempotency-Key for all attempts
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +26,7 @@ from vectordb_client import types
 from vectordb_client._core import Session, Steps, build_request
 from vectordb_client._rows import Columns, Row, Source, read_rows, write_body
 from vectordb_client._runners import AsyncRunner, Runner
-from vectordb_client.errors import APIError, InvalidArgument, UploadFailed, VectorDBError
+from vectordb_client.errors import APIError, Fault, InvalidArgument, UploadFailed, VectorDBError
 from vectordb_client.types import RowError, UploadReport, WriteResult
 
 # Of a batch whose size is "auto". Texts that the server embeds take it longer.
@@ -68,12 +69,10 @@ class Plan:
 
     def batches(self) -> Iterator[Batch]:
         """The rows in batches. What iterating over them raises is raised."""
-        batch = Batch()
-        for number, given in enumerate(self.source.rows):
-            full, batch = self.add(batch, number, given)
-            if full is not None:
-                yield full
-        yield batch
+        cutter = _Cutter(self)
+        for group in self.source.groups:
+            yield from cutter.add(group)
+        yield cutter.batch
 
     async def async_batches(self, rows: AsyncIterable[Any] | None) -> AsyncIterator[Batch]:
         """The same of rows that are awaited; without them, of those of the plan."""
@@ -81,30 +80,11 @@ class Plan:
             for full in self.batches():
                 yield full
             return
-        batch, number = Batch(), 0
+        cutter = _Cutter(self)
         async for given in rows:
-            full_one, batch = self.add(batch, number, given)
-            number += 1
-            if full_one is not None:
-                yield full_one
-        yield batch
-
-    def add(self, batch: Batch, number: int, given: Any) -> tuple[Batch | None, Batch]:
-        """Add a row to the batch; return the batch if the row had no place in it, and the one that the row is in."""
-        try:
-            row = self.source.encode(given)
-        except InvalidArgument as error:
-            if not self.collects:
-                raise InvalidArgument(f"row {number}: {error}") from error
-            batch.refused.append(RowError(number, None, str(error)))
-            return None, batch
-        full, size = None, len(row.json)
-        most = self.batch_rows or (_ROWS if row.has_vector else _ROWS_TO_EMBED)
-        if batch.rows and (len(batch.rows) >= most or batch.bytes + size > _BYTES):
-            full, batch = batch, Batch()
-        batch.rows.append((number, row))
-        batch.bytes += size
-        return full, batch
+            for full in cutter.add((given,)):
+                yield full
+        yield cutter.batch
 
     def write(self, batch: Batch) -> Steps[Stored]:
         """Write a batch. Where rows are collected, one that the server refuses is halved until the rows that it refuses
@@ -124,14 +104,13 @@ class Plan:
                     parts += [part[middle:], part[:middle]]
                     continue
                 (number, row), fault = part[0], next(iter(error.errors), None)
-                errors.append(RowError(number, row.id, str(error), fault.pointer if fault else ""))
+                errors.append(RowError(number, row.id, str(error)) if fault is None else _row_error(number, row, fault))
                 continue
             created += result.created
             updated += result.updated
             for one in result.skipped:
                 number, row = part[one.index]
-                fault = one.errors[0]
-                errors.append(RowError(number, row.id, fault.detail, fault.pointer))
+                errors.append(_row_error(number, row, one.errors[0]))
         return Stored(batch, created, updated, errors)
 
     def _write(self, part: list[tuple[int, Row]]) -> Steps[WriteResult]:
@@ -146,6 +125,46 @@ class Plan:
             # It was written, and nobody knows what of it was new.
             return WriteResult(tuple(str(row.id) for _, row in part), 0, len(part))
         return types.parse_written(answer.json())
+
+
+class _Cutter:
+    """Cuts rows into batches; `batch` is the one that is not full yet."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._number = plan, 0
+        self.batch = Batch()
+
+    def add(self, given: Sequence[Any]) -> Iterator[Batch]:
+        """Add rows; yield the batches that are full."""
+        plan = self._plan
+        try:
+            rows = plan.source.encode(given)
+        except InvalidArgument as error:
+            if len(given) > 1:
+                # Which of them it is.
+                for one in given:
+                    yield from self.add((one,))
+                return
+            if not plan.collects:
+                raise InvalidArgument(f"row {self._number}: {error}") from error
+            self.batch.refused.append(RowError(self._number, None, str(error)))
+            self._number += 1
+            return
+        for row in rows:
+            batch, size = self.batch, row.size
+            most = plan.batch_rows or (_ROWS if row.has_vector else _ROWS_TO_EMBED)
+            if batch.rows and (len(batch.rows) >= most or batch.bytes + size > _BYTES):
+                yield batch
+                batch = self.batch = Batch()
+            batch.rows.append((self._number, row))
+            batch.bytes += size
+            self._number += 1
+
+
+def _row_error(number: int, row: Row, fault: Fault) -> RowError:
+    """The error of a row, whose place in the request is no matter to whoever sent rows."""
+    pointer = re.sub(r"^/chunks/\d+", "", fault.pointer)
+    return RowError(number, row.id, f"{pointer.removeprefix('/')} {fault.detail}".lstrip(), pointer)
 
 
 class Tally:
@@ -293,9 +312,9 @@ async def run_async(
 
     try:
         async for batch in plan.async_batches(rows):
-            pending.add(asyncio.create_task(runner.run(plan.write(batch))))
-            if len(pending) > plan.parallel:
+            if len(pending) == plan.parallel:
                 await collect()
+            pending.add(asyncio.create_task(runner.run(plan.write(batch))))
         while pending:
             await collect()
     except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx2
 from vectordb_client import _routes as routes
 from vectordb_client._agents import headers_of
 from vectordb_client._binding import Async, Resource, Sync, operation
-from vectordb_client._core import Answer, RequestInfo, ResponseInfo, Retry, Send, Session, Steps, build_request
+from vectordb_client._core import RequestInfo, ResponseInfo, Retry, Session, Steps, build_request
 from vectordb_client._runners import AsyncRunner, Runner
 from vectordb_client.errors import InvalidArgument, error_of
 from vectordb_client.jobs import AsyncBackups, AsyncJobs, Backups, Jobs
@@ -20,6 +21,8 @@ from vectordb_client.keys import AsyncAudit, AsyncKeys, Audit, Keys
 from vectordb_client.libraries import AsyncLibraries, Libraries
 from vectordb_client.library import AsyncLibrary, Library
 
+# Of answers to messages that say what is wrong with them.
+_WITH_ERRORS = (400, 404)
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -104,9 +107,11 @@ class _Client(Resource):
 
     @operation
     def mcp(self, message: Mapping[str, Any]) -> Steps[dict[str, Any] | None]:
-        """The answer to a message of the Model Context Protocol, be it an error; None for a notification. It is sent
-        once: a tool may write."""
-        answer: Answer = yield Send(build_request(routes.mcp, body=message), headers_of(message))
+        """The answer to a message of the Model Context Protocol, be it an error; None for a notification. The call of a
+        tool is tried again as a write is: the server carries it out once."""
+        request = replace(build_request(routes.mcp, body=message), headers=headers_of(message))
+        once = None if message.get("method") == "tools/call" else Retry(attempts=1)
+        answer = yield from self._session.call(request, once, answered=_WITH_ERRORS)
         if answer.status == 202:
             return None
         if not answer.headers.get("content-type", "").startswith("application/json"):

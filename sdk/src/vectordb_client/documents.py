@@ -13,7 +13,7 @@ from vectordb_client import _routes as routes
 from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import UNSET, Answer, Steps, build_request, to_json, without_none, without_unset
-from vectordb_client._rows import Columns, chunk_rows, to_rfc3339
+from vectordb_client._rows import Columns, chunk_rows, to_rfc3339, with_chunks
 from vectordb_client.errors import BadRequest, BodyTooLarge, InvalidArgument
 from vectordb_client.filters import FilterLike, to_dict
 from vectordb_client.types import Diff, Document, FolderReport, Page
@@ -267,8 +267,7 @@ def _document_body(chunks: Any, expires_at: datetime | str | None = None, **fiel
         rows = chunk_rows(None, Columns(texts=chunks), makes_ids=False)
     else:
         rows = chunk_rows(chunks, Columns(), makes_ids=False)
-    comma = b"," if len(head) > 2 else b""
-    return b'%b%b"chunks":[%b]}' % (head[:-1], comma, b",".join([row.json for row in rows]))
+    return with_chunks(head, rows)
 
 
 def _files(root: Path, patterns: Sequence[str]) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vectordb_client import _routes as routes
 from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
+from vectordb_client._bodies import to_list
 from vectordb_client._core import UNSET, Steps, build_request, without_none, without_unset
 from vectordb_client._rows import to_rfc3339
 from vectordb_client.filters import FilterLike, to_dict
@@ -44,8 +45,8 @@ class _Keys(Resource):
         """
         body = without_none(
             name=name,
-            scopes=list(scopes),
-            libraries=None if libraries is None else list(libraries),
+            scopes=to_list(scopes),
+            libraries=to_list(libraries),
             expires_at=to_rfc3339(expires_at),
             limits=limits,
         )
@@ -127,7 +128,7 @@ class _Keys(Resource):
         SearchToken(expires_at=datetime.datetime(...))
         """
         body = {
-            **without_none(libraries=list(libraries), include=None if include is None else list(include)),
+            **without_none(libraries=to_list(libraries), include=to_list(include)),
             **({} if filter is None else {"filter": to_dict(filter)}),
             "expires_at": to_rfc3339(expires_at),
         }

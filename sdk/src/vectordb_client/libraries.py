@@ -10,7 +10,8 @@ from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import UNSET, Answer, Steps, build_request, without_none, without_unset
 from vectordb_client.errors import Conflict, NotFound
-from vectordb_client.library import AsyncLibrary, IndexType, Library
+from vectordb_client.index import IndexType
+from vectordb_client.library import AsyncLibrary, Library
 from vectordb_client.types import LibraryInfo, Page
 
 L = TypeVar("L")

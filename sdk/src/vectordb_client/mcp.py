@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from vectordb_client.client import Client
-from vectordb_client.errors import ConnectionFailed, VectorDBError
+from vectordb_client.errors import VectorDBError
 
 # Messages that wait for their answers at the same time.
 _THREADS = 8
@@ -81,7 +81,7 @@ def _answer(client: Client, line: bytes) -> dict[str, Any] | None:
     try:
         return client.mcp(message)
     except VectorDBError as error:
-        said = _explain(client, error)
+        said = _explain(error)
         print(f"vectordb-mcp: {said}", file=sys.stderr)
         return _failure(message["id"], _INTERNAL_ERROR, said) if "id" in message else None
 
@@ -91,12 +91,10 @@ def _check(client: Client) -> None:
     try:
         client.mcp({"jsonrpc": "2.0", "id": 0, "method": "ping"})
     except VectorDBError as error:
-        print(f"vectordb-mcp: {_explain(client, error)}", file=sys.stderr)
+        print(f"vectordb-mcp: {_explain(error)}", file=sys.stderr)
 
 
-def _explain(client: Client, error: VectorDBError) -> str:
-    if isinstance(error, ConnectionFailed):
-        return f"No answer from {client.url} ({error}). Is the server running there? VECTORDB_URL says where it is."
+def _explain(error: VectorDBError) -> str:
     return f"{error} VECTORDB_API_KEY has the key." if error.status == 401 else str(error)
 
 

@@ -22,9 +22,9 @@ VectorLike = Any
 
 def to_bytes(vector: VectorLike) -> bytes | memoryview:
     """The components as little-endian float32; raise InvalidArgument where they are no numbers."""
-    if isinstance(vector, list | tuple):
+    if isinstance(vector, (list, tuple)):
         return _from_numbers(vector)
-    if isinstance(vector, str | bytes | bytearray | dict):
+    if isinstance(vector, (str, bytes, bytearray, dict)):
         raise InvalidArgument(f"a vector is a list of numbers or an array, not {_shortened(vector)}")
     if hasattr(vector, "__array__") and not hasattr(vector, "tobytes"):
         vector = _to_cpu(vector).__array__()  # a tensor, a column of a DataFrame
@@ -41,9 +41,14 @@ def to_bytes(vector: VectorLike) -> bytes | memoryview:
     return bytes(vector.astype("<f4").tobytes())
 
 
-def encode(vector: VectorLike) -> str:
+def to_base64(vector: VectorLike) -> bytes:
     """The vector as the server takes it; a str is base64 already."""
-    return vector if isinstance(vector, str) else b2a_base64(to_bytes(vector), newline=False).decode()
+    return vector.encode() if isinstance(vector, str) else b2a_base64(to_bytes(vector), newline=False)
+
+
+def encode(vector: VectorLike) -> str:
+    """As `to_base64`, as text."""
+    return to_base64(vector).decode()
 
 
 def decode(embedding: str | list[float] | None) -> Vector | None:
@@ -80,7 +85,21 @@ def rows_of(vectors: Any) -> Sequence[VectorLike]:
     rows, dimension = shape
     raw = memoryview(to_bytes(vectors)).cast("B") if rows else b""
     size = 4 * dimension
-    return [memoryview(raw)[row * size : (row + 1) * size].cast("f") for row in range(rows)]
+    return _Matrix(memoryview(raw), rows, size)
+
+
+class _Matrix(Sequence[VectorLike]):
+    """The rows of a matrix, as views that are made when they are asked for. Each has `size` bytes of `raw`."""
+
+    def __init__(self, raw: memoryview, rows: int, size: int) -> None:
+        self._raw, self._rows, self._size = raw, range(rows), size
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> VectorLike:
+        begin = self._rows[row] * self._size
+        return self._raw[begin : begin + self._size].cast("f")
 
 
 def _to_cpu(tensor: Any) -> Any:

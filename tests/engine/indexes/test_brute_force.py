@@ -16,6 +16,7 @@ from apps.engine import kernels
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from tests.engine.data import (
@@ -339,7 +340,7 @@ def test_it_says_what_it_holds() -> None:
 
 
 def test_it_takes_no_parameters() -> None:
-    with pytest.raises(InvalidParameter, match=r"^ef: brute_force has no such parameter; there are none$"):
+    with pytest.raises(InvalidParameter, match=r"^ef: is no parameter of brute_force; there are none$"):
         BruteForce.build(Matrix.build(np.ones((1, 1), np.float32), Metric.DOT), {"ef": 1})
-    with pytest.raises(InvalidParameter, match=r"^probes: brute_force has no such search parameter; there are none$"):
-        BruteForce.check_search_params({"probes": 1})
+    with pytest.raises(InvalidParameter, match=r"^probes: is no search parameter of brute_force; there are none$"):
+        check_search_params("brute_force", {"probes": 1})

@@ -12,7 +12,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.base import VectorIndex
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.matrix import Matrix, Neighbors
-from apps.engine.indexes.registry import AUTO, INDEX_TYPES, index_type
+from apps.engine.indexes.registry import AUTO, INDEX_TYPES, check_search_params, index_type
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -201,10 +201,10 @@ def test_an_index_that_needs_the_kernels_is_not_built_without_them(kind: str) ->
 @every_type
 def test_parameters_it_does_not_take_are_refused(kind: str) -> None:
     vectors = embeddings(10, 3)
-    with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such parameter"):
+    with pytest.raises(InvalidParameter, match=f"^colour: is no parameter of {kind}"):
         index_type(kind).build(Matrix(vectors, Metric.DOT), {"colour": 1})
-    with pytest.raises(InvalidParameter, match=f"^colour: {kind} has no such search parameter"):
-        index_type(kind).check_search_params({"colour": 1})
+    with pytest.raises(InvalidParameter, match=f"^colour: is no search parameter of {kind}"):
+        check_search_params(kind, {"colour": 1})
     for parameter in index_type(kind).build_parameters:
         with pytest.raises(InvalidParameter, match=f"^{parameter.name}: must be from"):
             index_type(kind).check_params({parameter.name: parameter.high + 1})

@@ -14,6 +14,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.faiss_library import metric_number, read
 from apps.engine.indexes.hnsw import Hnsw
 from apps.engine.indexes.matrix import Matrix
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -324,14 +325,14 @@ def test_it_says_what_it_holds() -> None:
 
 def test_parameters_it_does_not_take_are_refused() -> None:
     vectors = embeddings(10, 3)
-    with pytest.raises(InvalidParameter, match=r"^ef: hnsw has no such parameter; there are: m, ef_construction$"):
+    with pytest.raises(InvalidParameter, match=r"^ef: is no parameter of hnsw; there are: m, ef_construction$"):
         Hnsw.build(Matrix(vectors, Metric.DOT), {"ef": 1})
     with pytest.raises(InvalidParameter, match=r"^m: must be from 4 to 64, not 3$"):
         Hnsw.build(Matrix(vectors, Metric.DOT), {"m": 3})
     with pytest.raises(InvalidParameter, match=r"^ef: must be a whole number from 1 to 4096$"):
-        Hnsw.check_search_params({"ef": True})
-    with pytest.raises(InvalidParameter, match=r"^probes: hnsw has no such search parameter; there are: ef, recall$"):
-        Hnsw.check_search_params({"probes": 1})
+        check_search_params("hnsw", {"ef": True})
+    with pytest.raises(InvalidParameter, match=r"^probes: is no search parameter of hnsw; there are: ef, recall$"):
+        check_search_params("hnsw", {"probes": 1})
 
 
 def test_a_build_is_broken_off_at_a_checkpoint_and_they_are_close() -> None:

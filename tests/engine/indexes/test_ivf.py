@@ -8,6 +8,7 @@ import pytest
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.ivf import Ivf
 from apps.engine.indexes.matrix import Matrix
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -115,12 +116,12 @@ def test_magnitudes_make_no_difference(metric: Metric, magnitude: float) -> None
 
 
 def test_parameters_it_does_not_take_are_refused() -> None:
-    with pytest.raises(InvalidParameter, match=r"^m: ivf has no such parameter; there are: lists, piece$"):
+    with pytest.raises(InvalidParameter, match=r"^m: is no parameter of ivf; there are: lists, piece$"):
         Ivf.check_params({"m": 1})
     with pytest.raises(InvalidParameter, match=r"^lists: must be from 1 to 65536, not 0$"):
         Ivf.check_params({"lists": 0})
     with pytest.raises(InvalidParameter, match=r"^recall: must be from 0.5 to 0.999, not 1$"):
-        Ivf.check_search_params({"recall": 1})
+        check_search_params("ivf", {"recall": 1})
     with pytest.raises(InvalidParameter, match=r"^recall: must be a number from 0.5 to 0.999$"):
-        Ivf.check_search_params({"recall": "0.9"})
-    Ivf.check_search_params({"recall": 0.5, "probes": 1, "rescore": 1})
+        check_search_params("ivf", {"recall": "0.9"})
+    check_search_params("ivf", {"recall": 0.5, "probes": 1, "rescore": 1})

@@ -15,6 +15,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.kd_tree import KdTree
 from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric, exact_scores
 from apps.engine.vectors import Float32
 from tests.engine.data import (
@@ -260,7 +261,7 @@ def test_threads_search_one_index_at_once() -> None:
         ({"leaf_size": 7}, "leaf_size: must be from 8 to 512, not 7"),
         ({"leaf_size": 513}, "leaf_size: must be from 8 to 512, not 513"),
         ({"leaf_size": 16.0}, "leaf_size: must be a whole number from 8 to 512"),
-        ({"leaves": 3}, "leaves: kd_tree has no such parameter; there are: leaf_size"),
+        ({"leaves": 3}, "leaves: is no parameter of kd_tree; there are: leaf_size"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(params: dict[str, object], message: str) -> None:
@@ -269,8 +270,8 @@ def test_parameters_that_make_no_sense_are_refused(params: dict[str, object], me
 
 
 def test_it_takes_no_search_parameters() -> None:
-    with pytest.raises(InvalidParameter, match="probes: kd_tree has no such search parameter"):
-        KdTree.check_search_params({"probes": 1})
+    with pytest.raises(InvalidParameter, match="probes: is no search parameter of kd_tree"):
+        check_search_params("kd_tree", {"probes": 1})
 
 
 def test_it_says_where_it_is_of_no_use() -> None:

@@ -15,6 +15,7 @@ from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.brute_force import BruteForce
 from apps.engine.indexes.lsh import Lsh
 from apps.engine.indexes.matrix import Matrix, Neighbors
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -280,7 +281,7 @@ def test_the_layout_in_memory_makes_no_difference(
         ({"seed": -1}, "seed: must be from 0 to 4294967295, not -1"),
         ({"seed": "7"}, "seed: must be a whole number from 0 to 4294967295"),
         ({"tables": 64, "bits": 9}, r"bits: times tables must be at most 512, not 9 \* 64"),
-        ({"planes": 3}, "planes: lsh has no such parameter; there are: tables, bits, seed"),
+        ({"planes": 3}, "planes: is no parameter of lsh; there are: tables, bits, seed"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(params: dict[str, object], message: str) -> None:
@@ -302,12 +303,12 @@ def test_one_parameter_goes_without_the_other(params: dict[str, int]) -> None:
     [
         ({"probes": 0}, "probes: must be from 1 to 65536, not 0"),
         ({"shortlist": 0}, "shortlist: must be from 1 to 1000000, not 0"),
-        ({"ef": 64}, "ef: lsh has no such search parameter; there are: probes, shortlist, recall"),
+        ({"ef": 64}, "ef: is no search parameter of lsh; there are: probes, shortlist, recall"),
     ],
 )
 def test_search_parameters_that_make_no_sense_are_refused(params: dict[str, int], message: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^{message}$"):
-        Lsh.check_search_params(params)
+        check_search_params("lsh", params)
 
 
 def test_it_says_what_it_holds(vectors: Float32) -> None:

@@ -12,6 +12,7 @@ import pytest
 from apps.engine.errors import InvalidParameter
 from apps.engine.indexes.matrix import Matrix
 from apps.engine.indexes.quantized import Quantized
+from apps.engine.indexes.registry import check_search_params
 from apps.engine.metrics import Metric
 from apps.engine.vectors import Float32
 from tests.engine.approximate import assert_sound, embeddings, recall
@@ -217,13 +218,13 @@ def test_it_says_what_it_holds() -> None:
 
 def test_parameters_it_does_not_take_are_refused() -> None:
     vectors = embeddings(10, 3)
-    with pytest.raises(InvalidParameter, match=r"^ef: quantized has no such parameter; there are: piece$"):
+    with pytest.raises(InvalidParameter, match=r"^ef: is no parameter of quantized; there are: piece$"):
         Quantized.build(Matrix(vectors, Metric.DOT), {"ef": 1})
     with pytest.raises(InvalidParameter, match=r"^piece: must be from 1 to 8, not 9$"):
         Quantized.build(Matrix(vectors, Metric.DOT), {"piece": 9})
     with pytest.raises(InvalidParameter, match=r"^rescore: must be a whole number from 1 to 1000000$"):
-        Quantized.check_search_params({"rescore": 1.5})
+        check_search_params("quantized", {"rescore": 1.5})
     with pytest.raises(
-        InvalidParameter, match=r"^probes: quantized has no such search parameter; there are: rescore, recall$"
+        InvalidParameter, match=r"^probes: is no search parameter of quantized; there are: rescore, recall$"
     ):
-        Quantized.check_search_params({"probes": 1})
+        check_search_params("quantized", {"probes": 1})

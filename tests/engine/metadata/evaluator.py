@@ -316,6 +316,6 @@ def plain_facet(given_rows: Sequence[Attributes], path: str) -> list[tuple[Any, 
 
 
 def facet(columns: Columns, path: str, allowed: Mask | None = None) -> list[tuple[Any, int]]:
-    found, distinct = rank_values([columns.counts(field_name(path), allowed)], ValuePage(1000))
+    found, distinct = rank_values(columns.counts(field_name(path), allowed), ValuePage(1000))
     assert len(found) == distinct
     return found

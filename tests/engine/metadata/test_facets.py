@@ -26,15 +26,19 @@ def test_facets_count_as_a_plain_loop_does(given_rows: list[Attributes], path: s
     assert [(rank(value), count) for value, count in found] == expected
     assert orjson.loads(orjson.dumps(found)) == [list(one) for one in found]
     for limit in (0, 1, 2, 100):
-        assert rank_values([columns.counts(name)], ValuePage(limit)) == (found[:limit], len(found))
+        assert rank_values(columns.counts(name), ValuePage(limit)) == (found[:limit], len(found))
     some = [row for row, yes in zip(given_rows, allowed, strict=True) if yes]
     assert [(rank(value), count) for value, count in facet(columns, path, allowed)] == plain_facet(some, path)
     # Rows in several parts are counted as those of one.
     bounds = [len(given_rows) // 3, 2 * len(given_rows) // 3]
     parts = [Columns.build(given_rows[start:end]) for start, end in pairwise([0, *bounds, len(given_rows)])]
     for limit in (0, 1, 2, 100):
-        assert rank_values([part.counts(name) for part in parts], ValuePage(limit)) == (found[:limit], len(found))
-    masked = [part.counts(name, mask) for part, mask in zip(parts, np.split(allowed, bounds), strict=True)]
+        assert rank_values([one for part in parts for one in part.counts(name)], ValuePage(limit)) == (
+            found[:limit],
+            len(found),
+        )
+    both = zip(parts, np.split(allowed, bounds), strict=True)
+    masked = [one for part, mask in both for one in part.counts(name, mask)]
     assert rank_values(masked, ValuePage(100))[0] == facet(columns, path, allowed)
 
 
@@ -49,7 +53,8 @@ def test_pages_of_values_are_slices_of_all_that_are_found(
         if not search or (value[0] == 4 and search.casefold() in value[1].casefold())
     ]
     middle = len(given_rows) // 2
-    counts = [Columns.build(some).counts(field_name(path)) for some in (given_rows[:middle], given_rows[middle:])]
+    parts = Columns.build(given_rows[:middle]), Columns.build(given_rows[middle:])
+    counts = [one for part in parts for one in part.counts(field_name(path))]
     for by_value in (False, True):
         expected = sorted(found) if by_value else found
         for offset in range(0, len(expected) + 2, size + 1):

@@ -80,9 +80,10 @@ class Expected:
                 assert hits.keys.tolist() == expected[:k]
                 assert hits.exact
                 assert hits.compared == count
-        some = view.matching(parse_filter({"key": {"$gte": 1000}}))
+        at_least = parse_filter({"key": {"$gte": 1000}})
+        some = view.matching(at_least)
         assert view.keys(some).tolist() == self._above
-        assert view.lookup(self._some).among(some).tolist() == (self._some >= 1000).tolist()
+        assert view.lookup(self._some).matches(at_least).tolist() == (self._some >= 1000).tolist()
         assert view.lookup(self._some).numbers("key").tolist() == self._some.tolist()
         assert view.lookup(self._some).times(CREATED_AT).tolist() == (self._some / 1e6).tolist()
         for hits, expected in zip(view.search(self._queries, 7, allowed=some), self._rankings, strict=True):
@@ -404,4 +405,4 @@ def test_a_value_is_that_of_the_row_as_the_view_knows_it() -> None:
     assert two.keys_of_values("n") == [key_of(3.5), None, key_of([1])]
     assert three.keys_of_values("n") == [key_of("3"), None]
     assert np.array_equal(two.numbers("n"), [3.5, np.nan, np.nan], equal_nan=True)
-    assert two.among(second.matching(parse_filter({"n": 1}))).tolist() == [False, False, True]
+    assert two.matches(parse_filter({"n": 1})).tolist() == [False, False, True]

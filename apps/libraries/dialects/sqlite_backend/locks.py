@@ -7,6 +7,9 @@ of the file would release them; what its threads hold is known here.
 import fcntl
 import os
 import threading
+from pathlib import Path
+
+from apps.ownership import hand_over
 
 _mutex = threading.Lock()
 _descriptors: dict[str, int] = {}
@@ -21,6 +24,7 @@ def try_lock(path: str, key: int) -> bool:
             return False
         if path not in _descriptors:
             _descriptors[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            hand_over(Path(path))
         try:
             fcntl.lockf(_descriptors[path], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, key)
         except (BlockingIOError, PermissionError):

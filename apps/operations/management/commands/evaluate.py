@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
 from apps.embeddings.errors import EmbeddingError
 from apps.engine import kernels
 from apps.installation import install_command
-from apps.libraries.errors import LibraryError
 from apps.operations.evaluation import measures
 from apps.operations.evaluation.judgements import InvalidJudgements, example, read_judgements
 from apps.operations.evaluation.report import Floor, InvalidReport, Report
@@ -28,10 +27,10 @@ from apps.operations.evaluation.runs import (
     rank,
     unknown_ids,
 )
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.base import DatabaseCommand, one_sentence_errors
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Measure search quality by judged queries, in each mode and with each set of options. The file has a JSON "
         f"object on each line: {example()}. Ends with status 1 where a measure is too low."
@@ -86,8 +85,6 @@ class Command(BaseCommand):
             report = self._measure(options)
         except (InvalidJudgements, InvalidOptions, InvalidReport, EmbeddingError) as error:
             raise CommandError(str(error)) from error
-        except LibraryError as error:
-            raise CommandError(error.detail) from error
         if options["json"] is not None:
             report.save(options["json"])
         self.stdout.write(report.table(earlier))

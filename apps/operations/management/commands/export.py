@@ -1,22 +1,40 @@
 """`manage.py export`: a library as one file."""
 
+import contextlib
+import errno
+import fcntl
 import os
+import secrets
+import signal
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from apps.access.management.base import AuditedCommand
-from apps.libraries.errors import LibraryError
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.base import AuditedCommand, one_sentence_errors
 from apps.search.snapshots import open_snapshot
-from apps.transfer.formats import EXPORT_FORMATS, format_of, format_of_file
+from apps.transfer.command_jobs import running_reader
+from apps.transfer.errors import name_file
+from apps.transfer.formats import EXPORT_FORMATS, format_of, format_to_write
+from apps.transfer.formats.base import Format
+from apps.transfer.job_context import JobCancelled, JobContext
 from apps.transfer.stored import StoredLibrary
+
+# Of a name, and some letters: of no other program's file.
+_DRAFT = ".export-draft"
+# Of a disk that has no links, such as one of FAT.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+# The exit status of a program that writes to a pipe that nobody reads any more, as shells have it.
+_BY_SIGPIPE = 128 + signal.SIGPIPE
+
+
+class _NobodyReads(Exception):
+    """Whoever reads standard output has ended."""
 
 
 class Command(AuditedCommand):
@@ -30,45 +48,110 @@ class Command(AuditedCommand):
 
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        name: str = options["file"]
-        try:
-            format = format_of(options["format"] or ("jsonl" if name == "-" else format_of_file(name)))
-            with _output(name, replace=options["force"]) as file, open_snapshot() as snapshot:
-                stored = StoredLibrary.open(snapshot, options["library"])
-                with tqdm(desc=f"exporting {options['library']}", unit="row", disable=None) as bar:
-                    bar.total = stored.count()
-                    for part in format.write(stored):
-                        file.write(part)
-                        bar.update(stored.read - bar.n)
-        except LibraryError as error:
-            raise CommandError(error.detail) from error
+        name, library_id = options["file"], options["library"]
+        format_name = options["format"] or ("jsonl" if name == "-" else format_to_write(name))
+        format, params = format_of(format_name), {"format": format_name, "file": name}
         if name != "-":
-            self.stdout.write(f"{options['library']}: {stored.read} rows, {os.path.getsize(name)} bytes in {name}")
+            params["file"] = str(Path(name).resolve())
+            _check_target(Path(name), replace=options["force"])
+        try:
+            with open_snapshot() as snapshot:
+                stored = StoredLibrary.open(snapshot, library_id)
+                with running_reader("export", library_id, params) as job, _output(name, options["force"]) as file:
+                    _write(stored, format, file, job)
+        except JobCancelled:
+            raise CommandError("It was cancelled.") from None
+        except _NobodyReads:
+            # What is left in it is not written at the end either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BY_SIGPIPE)
+        if name != "-":
+            self.stdout.write(f"{library_id}: {stored.read} rows, {os.path.getsize(name)} bytes in {name}")
 
 
-@contextmanager
-def _output(name: str, *, replace: bool) -> Iterator[BinaryIO]:
+def _write(stored: StoredLibrary, format: Format, file: BinaryIO, job: JobContext) -> None:
+    total = stored.count()
+    with tqdm(desc=f"exporting {job.library}", total=total, unit="row", disable=None) as bar:
+        for part in format.write(stored):
+            file.write(part)
+            job.advance(stored.read, total)
+            bar.update(stored.read - bar.n)
+
+
+def _check_target(path: Path, *, replace: bool) -> None:
+    """Raise CommandError where there is something that is not to be replaced, or no folder."""
+    if not path.parent.is_dir():
+        raise CommandError(f"There is no folder {path.parent}. Make it, or name another one.")
+    if os.path.lexists(path) and not replace:
+        raise CommandError(f"{path} exists. Name another file, or replace it by --force.")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path} is no file. Name another one, or - for standard output.")
+
+
+@contextlib.contextmanager
+def _output(name: str, replace: bool) -> Iterator[BinaryIO]:
     """The file to write to. It has its name when it is complete, and on the disk."""
     if name == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise _NobodyReads("Nobody read on.") from None
         return
     path = Path(name)
-    if path.exists() and not replace:
-        raise CommandError(f"{name} exists. Name another file, or replace it by --force.")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
-        try:
-            yield draft  # type: ignore[misc]
-            draft.flush()
-            os.fsync(draft.fileno())
-            os.chmod(draft.name, 0o666 & ~_umask())
-            Path(draft.name).replace(path)
-        except BaseException:
-            Path(draft.name).unlink()
+    _sweep_drafts(path)
+    with name_file(path), _new_draft(path) as (draft, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if replace:
+            draft.replace(path)
+        else:
+            _give_name(draft, path)
+
+
+@contextlib.contextmanager
+def _new_draft(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside `path`, which is locked in the block, and gone after it."""
+    while True:
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
+        with _create(draft, path) as file:
+            try:
+                # Where there are no locks, nobody gets one, and no draft is swept up.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                # Another export may have swept it up before it was locked.
+                if draft.exists():
+                    yield draft, file
+                    return
+            finally:
+                draft.unlink(missing_ok=True)
+
+
+def _create(draft: Path, path: Path) -> BinaryIO:
+    """Create and open a draft; an error names `path`, for which it is."""
+    try:
+        return draft.open("xb")
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _sweep_drafts(path: Path) -> None:
+    """Delete the drafts of `path` whose exports were killed."""
+    for draft in path.parent.glob(f".*{_DRAFT}"):
+        if draft.name.startswith(f".{path.name}."):
+            with contextlib.suppress(OSError), draft.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                draft.unlink()
+
+
+def _give_name(draft: Path, path: Path) -> None:
+    """Let a draft have a name that nothing has. Raise CommandError where something got it meanwhile."""
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, *_NO_LINKS):
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        _check_target(path, replace=False)
+        draft.rename(path)

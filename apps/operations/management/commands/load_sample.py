@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from apps.libraries.errors import Invalid
 from apps.operations import sample
+from apps.operations.management.base import AuditedCommand
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     help = f"Load the sample libraries {sample.WORDNET!r} and {sample.HANDBOOK!r}, as far as they do not exist."
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,9 +3,10 @@
 import logging
 import os
 import time
+from threading import Event, Thread
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import connections
 
 from apps.engine import kernels
@@ -16,8 +17,8 @@ from apps.indexing.reembedder import Reembedder
 from apps.indexing.upkeep import delete_expired_rows, retry_later_on_transient_errors, run_upkeep
 from apps.libraries.dialects import FilesState, database_files, is_damaged, is_full
 from apps.operations.checkpoints import limited_wal
-from apps.operations.job_process import JobProcess, jobs_lock
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.job_process import JobStarter, jobs_lock
+from apps.operations.management.base import DatabaseCommand, one_sentence_errors
 from apps.operations.process import Stop, maintenance_lock, raise_open_file_limit, stop_on_signals
 from apps.telemetry import metrics, processes, slots
 from apps.transfer.backups.catalog import request_backup_if_due
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_TRIES = 5.0
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Build index files, run jobs, move libraries to other embedding models, delete what has expired, prune the "
         "change log, keep the database in shape. The command serve starts this by itself."
@@ -37,6 +38,8 @@ class Command(BaseCommand):
 
     # `serve` has run them.
     requires_system_checks = []
+
+    requires_database = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -49,18 +52,23 @@ class Command(BaseCommand):
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         raise_open_file_limit()
+        # Before there are threads and connections.
+        jobs = None if options["once"] else JobStarter()
         stop = stop_on_signals(is_child=options["child"])
-        if options["child"]:
-            os.nice(10)
         status = 0
         while not stop.asked:
             with maintenance_lock() as is_locked:
                 if is_locked:
-                    _load_kernels(stop)
-                    if not options["once"]:
-                        with limited_wal(), JobProcess() as jobs:
-                            _maintain(stop, jobs)
-                    elif not _maintain_once(stop):
+                    # Another version may have migrated while this one waited.
+                    self.check_migrations()
+                    if jobs is not None:
+                        with limited_wal(), jobs:
+                            if options["child"]:
+                                # On Linux, of this thread and those that it starts. That of checkpoints is none of
+                                # these: where others take the processor, writers would wait for it all the longer.
+                                os.nice(10)
+                            _maintain(stop, jobs, _load_kernels(stop))
+                    elif not _maintain_once(stop, _load_kernels(stop)):
                         status = 1
                     break
             if options["once"]:
@@ -76,16 +84,26 @@ class Command(BaseCommand):
         os._exit(status)
 
 
-def _load_kernels(stop: Stop) -> None:
-    """Load the kernels, which on a new machine are compiled first, unless the process is asked to end."""
-    loading = kernels.load_in_background()
-    while loading.is_alive() and not stop.asked:
-        stop.wait(0.1)
-    if kernels.are_missing():
-        logger.warning(kernels.MISSING)
+def _load_kernels(stop: Stop) -> Event:
+    """Let a thread load the kernels, which on a new machine are compiled first. Return what is set when it has ended;
+    then `stop` wakes, too."""
+    has_tried = Event()
+
+    def load() -> None:
+        try:
+            kernels.load()
+        finally:
+            has_tried.set()
+            stop.wake()
+        if kernels.are_missing():
+            logger.warning(kernels.MISSING)
+
+    Thread(target=load, name="kernels", daemon=True).start()
+    return has_tried
 
 
-def _maintain(stop: Stop, jobs: JobProcess) -> None:
+def _maintain(stop: Stop, jobs: JobStarter, has_tried_kernels: Event) -> None:
+    """Maintain until `stop`. What builds index files waits for the kernels, jobs do not."""
     policy = DEFAULT_POLICY
     indexer, reembedder = Indexer(policy, on_merge_end=stop.wake), Reembedder()
     watch = RecallWatch(indexer.views, policy.keep_view_bytes)
@@ -98,6 +116,9 @@ def _maintain(stop: Stop, jobs: JobProcess) -> None:
         files = database_files()
         if files is FilesState.REPLACED:
             logger.warning("the files of the database were replaced: maintenance ends, and starts on what is there")
+            return
+        if not jobs.is_alive:
+            logger.warning("the process that starts jobs ended: maintenance ends, to be started with another")
             return
         if files is FilesState.MISSING or is_damaged():
             stop.wait(policy.tick_seconds)
@@ -112,6 +133,9 @@ def _maintain(stop: Stop, jobs: JobProcess) -> None:
         with retry_later_on_transient_errors("start of jobs"):
             request_backup_if_due()
             jobs.tick()
+        if not has_tried_kernels.is_set():
+            stop.wait(policy.tick_seconds)
+            continue
         # On a full disk index files would take the room that deletes need.
         if not is_full():
             with retry_later_on_transient_errors("re-embedding"):
@@ -124,7 +148,7 @@ def _maintain(stop: Stop, jobs: JobProcess) -> None:
             stop.wait(policy.tick_seconds)
 
 
-def _maintain_once(stop: Stop) -> bool:
+def _maintain_once(stop: Stop, has_tried_kernels: Event) -> bool:
     """Do all there is to do. Return True if all is done; the log says what is not."""
     is_all_embedded = is_all_built = are_jobs_done = False
     indexer = Indexer(on_merge_end=stop.wake)
@@ -137,6 +161,8 @@ def _maintain_once(stop: Stop) -> bool:
             if is_locked:
                 run_jobs(lambda: stop.asked)
         are_jobs_done = not waiting_jobs().exists()
+    while not (has_tried_kernels.wait(0.1) or stop.asked):
+        pass
     with retry_later_on_transient_errors("re-embedding"):
         is_all_embedded = Reembedder().run(lambda: stop.asked)
     with retry_later_on_transient_errors("building of indexes"):

@@ -7,25 +7,22 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from apps.access.management.base import AuditedCommand
 from apps.embeddings.errors import EmbeddingError
 from apps.engine.metrics import Metric
 from apps.libraries.errors import LibraryError
-from apps.operations.management.base import INTERRUPTED, one_sentence_errors
+from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors
 from apps.transfer.errors import TransferError
 from apps.transfer.importing import Report
 from apps.transfer.job_context import JobCancelled
-from apps.transfer.jobs import end_job
-from apps.transfer.migrating import Plan, find_job, migrate, open_source, plan, running_job, source_errors
+from apps.transfer.migrating import Plan, find_job, migrate, open_source, plan, running_migration, source_errors
 from apps.transfer.migration_check import Comparison, compare
-from apps.transfer.models import Job
 from apps.transfer.sources import SOURCES
 from apps.transfer.sources.base import Fields, VectorSource
 
 _LOCATIONS = """\
 SOURCE and LOCATION:
   chroma    the folder of a PersistentClient, or http://host:8000 (CHROMA_API_KEY)
-  qdrant    http://host:6333 (QDRANT_API_KEY), a folder of qdrant-client, or a shard's folder or snapshot
+  qdrant    http://host:6333 (QDRANT_API_KEY), a folder of qdrant-client or Qdrant Edge, or a snapshot
   pgvector  postgresql://user@host/database; collections are tables with a vector column
   lancedb   a folder, or s3://bucket/path; collections are tables
   faiss     the file of an index; --rows names the file of its rows
@@ -105,17 +102,17 @@ class Command(AuditedCommand):
         ]
 
     def _migrate(self, plan: Plan, options: dict[str, Any]) -> bool:
-        with running_job(plan, restart=options["restart"]) as job:
+        with running_migration(plan, restart=options["restart"]) as job:
             total, done = plan.collection.count, job.done
             with tqdm(total=total, initial=done, desc=plan.library_id, unit="row", disable=None) as bar:
 
                 def show(done: int) -> None:
                     bar.update(done - bar.n)
 
-                report, keys = migrate(plan, job, mode=options["mode"], sample=options["sample"], show=show)
-            found = compare(plan, report, keys)
-            self.stdout.write(_tell(plan, report, found))
-            end_job(job, Job.State.DONE, result={"report": report.data(), "comparison": asdict(found)})
+                migrated = migrate(plan, job, mode=options["mode"], sample=options["sample"], show=show)
+            found = compare(plan, migrated)
+            self.stdout.write(_tell(plan, migrated.report, found))
+            job.result = {"report": migrated.report.data(), "comparison": asdict(found)}
             return found.is_fine
 
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -13,16 +13,15 @@ from apps.libraries.errors import LibraryError
 from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
 from apps.libraries.services.reembedding import request_reembedding
-from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors
 from apps.operations.process import maintenance_lock
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_INTERRUPTED = 130
 # Whom the sentence of an error is about, by its pointer.
 _SUBJECTS = {"/embedding/provider": "--provider ", "/embedding/model": "--model ", "/embedding": "The model "}
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     help = (
         "Move a library to another embedding model. New vectors are made beside the present ones, which answer until "
         "all are there. Beside a running server, its maintenance does the work. Run it again after a failure: it goes "
@@ -54,7 +53,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "This waits no longer. What was made is kept: a running server goes on with the rest, and so does this "
                 "command.",
-                returncode=_INTERRUPTED,
+                returncode=INTERRUPTED,
             ) from None
         if library.pk != asked.pk or library.generation < asked.generation:
             raise CommandError("It was called off.")

@@ -3,21 +3,23 @@
 import os
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import connections
 
 from apps.operations.job_process import jobs_lock
-from apps.operations.management.base import one_sentence_errors
-from apps.operations.process import raise_open_file_limit, stop_on_signals
+from apps.operations.management.base import DatabaseCommand, one_sentence_errors
+from apps.operations.process import collect_garbage_rarely, raise_open_file_limit, stop_on_signals
 from apps.telemetry import processes, slots
 from apps.transfer.job_runner import run_jobs
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Run the jobs of this data folder, and end when none is left. Maintenance starts this by itself."
 
     # `serve` has run them.
     requires_system_checks = []
+
+    requires_database = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--child", action="store_true", help="end when standard input does")
@@ -28,6 +30,7 @@ class Command(BaseCommand):
         stop = stop_on_signals(is_child=options["child"])
         if options["child"]:
             os.nice(5)
+            collect_garbage_rarely()
         with jobs_lock() as is_locked:
             if not is_locked:
                 raise CommandError("Another process runs the jobs of this data folder already.")

@@ -25,9 +25,11 @@ from apps.libraries.schema import Schema
 from apps.operations import sample
 from apps.operations.edge.uploads import delete_uploads
 from apps.operations.management.base import one_sentence_errors
+from apps.operations.management.commands import load_sample
 from apps.operations.process import raise_open_file_limit
-from apps.transfer.backups.make import back_up_before_migration
 from apps.transfer.backups.restore import serving_lock, sweep_restores
+from apps.transfer.backups.stores import open_store
+from apps.transfer.errors import TransferError
 
 
 class Command(BaseCommand):
@@ -60,6 +62,7 @@ class Command(BaseCommand):
         except NotInstalled as error:
             raise CommandError(str(error)) from None
         self._greet(made)
+        self._check_place_of_backups()
         # A connection that a worker inherits by the fork would be shared, and damaged.
         connections.close_all()
         from apps.operations.server import Server
@@ -77,13 +80,20 @@ class Command(BaseCommand):
         schema.refuse_newer()
         if not schema.applied:
             self.stdout.write(f"This is a new database: {database_name()}")
-        elif schema.pending and (path := back_up_before_migration()):
-            self.stdout.write(f"The database is migrated. This is a backup of it as it was: {path}")
-        call_command("migrate", verbosity=0, interactive=False)
+        call_command("migrate", verbosity=0, interactive=False, stdout=self.stdout)
         made = make_admin_key(settings.DATA_DIR) if settings.AUTH else None
         if settings.LOAD_SAMPLE and not Library.objects.exists():
-            call_command("load_sample", stdout=self.stdout)
+            # Its own deed, so it is not in the audit trail, where the command is.
+            load_sample.Command().handle()
         return made
+
+    def _check_place_of_backups(self) -> None:
+        """Warn about a place that does not work: otherwise the first backup that is due would find out."""
+        if settings.BACKUP_URL:
+            try:
+                open_store().check()
+            except TransferError as error:
+                self.stderr.write(f"Warning: no backup can be made, as VECTORDB_BACKUP_URL is: {error}")
 
     def _greet(self, made: NewKey | None) -> None:
         url = f"http://{settings.BIND}"

@@ -189,11 +189,17 @@ class VectorDBVectorStore(VectorStore):
         return [_document(chunk) for chunk in await (await self.alibrary()).get(list(ids))]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The `k` best documents for a text."""
+        """The `k` best documents for a text. One that is blank, as self-querying retrievers have where a filter says it
+        all, finds the first `k` that match."""
+        if not query.strip():
+            return [_document(chunk) for chunk in self.library.chunks(**_listed(k, kwargs)).first_page().items]
         return [_document(hit) for hit in self._search(query, k, **kwargs)]
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """As `similarity_search`."""
+        if not query.strip():
+            page = await (await self.alibrary()).chunks(**_listed(k, kwargs)).first_page()
+            return [_document(chunk) for chunk in page.items]
         return [_document(hit) for hit in await self._asearch(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
@@ -363,3 +369,8 @@ def _document(one: Chunk | Hit) -> Document:
         own = {"document_id": whole.id, "title": whole.title, "source": whole.source}
         metadata = {**{name: value for name, value in own.items() if value}, **whole.metadata, **metadata}
     return Document(id=one.id, page_content=one.text or "", metadata=metadata)
+
+
+def _listed(k: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a list of the first `k`, of those of a search."""
+    return {"page_size": k, "filter": to_filter(options.get("filter")), "include": options.get("include")}

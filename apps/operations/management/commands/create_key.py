@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from apps.access.authorization import KEY_SCOPES, check_pattern
 from apps.access.keys import create_key
-from apps.access.management.base import AuditedCommand
 from apps.access.models import KEY_NAME_MAX_LENGTH
+from apps.operations.management.base import AuditedCommand
 
 
 class Command(AuditedCommand):
@@ -38,5 +38,7 @@ class Command(AuditedCommand):
             expires_at = None if options["days"] is None else timezone.now() + timedelta(days=options["days"])
         except (OverflowError, ValueError):
             raise CommandError(f"--days {options['days']} is no number of days that a calendar has.") from None
+        if expires_at is not None and expires_at <= timezone.now():
+            raise CommandError(f"--days {options['days']} would make a key that has expired.")
         made = create_key(name=name, scopes=[options["scope"]], libraries=options["library"], expires_at=expires_at)
         self.stdout.write(made.key)

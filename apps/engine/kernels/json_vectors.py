@@ -1,4 +1,5 @@
-"""Reads JSON arrays of numbers straight into float32, some ten times as fast as by way of Python's floats.
+"""Reads the vectors of JSON text straight into float32: arrays of numbers, some ten times as fast as by way of Python's
+floats, and base64 strings, some ten times as fast as by way of Python's strings.
 
 A number becomes float32(float64(text)), as every JSON parser and numpy would have it. Up to 19 digits make an integer;
 where it is below 2**53 and the power of ten at most 22, one division or product gives the correctly rounded float64
@@ -7,6 +8,8 @@ their product, err by less than 2**-50 of the value; if both ends of that interv
 the correctly rounded float64 between them. What is neither, or no number by RFC 8259, is not read: the caller takes
 another way.
 """
+
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import numpy as np
 from numba import types
@@ -19,6 +22,11 @@ _POWERS = np.array([float(f"1e{power}") for power in range(_LARGEST_POWER + 1)])
 _QUOTE, _BACKSLASH, _COLON, _OPEN, _CLOSE, _COMMA = 34, 92, 58, 91, 93, 44
 _MINUS, _PLUS, _POINT, _ZERO, _NINE = 45, 43, 46, 48, 57
 _SMALL_E, _LARGE_E = 101, 69
+
+# The six bits that each character of base64 stands for; negative for all others.
+_PAD = ord("=")
+_SIX_BITS = np.full(256, -1, np.int64)
+_SIX_BITS[np.frombuffer(f"{ascii_uppercase}{ascii_lowercase}{digits}+/".encode(), np.uint8)] = np.arange(64)
 
 
 @jit.kernel(types.int64(jit.BYTES, jit.INT))
@@ -99,16 +107,57 @@ def read_array(text, at, out, start):
         at += 1
 
 
-@jit.kernel(types.int64(jit.BYTES, jit.BYTES, types.float32[::1], types.int64[:, ::1]))
-def read_arrays(text, key, out, found):
-    """Read every array of numbers that is the value of `key` in the JSON `text`, at whatever depth.
+@jit.kernel(types.UniTuple(jit.INT, 2)(jit.BYTES, jit.INT, types.float32[::1], jit.INT))
+def read_base64(text, at, out, start):
+    """Read the little-endian float32 values of the base64 string that opens before `at` into `out` from `start` on.
 
-    `out` takes the numbers of all, one array after the other. `found` [m, 3] takes for each array the place of its
-    opening bracket, the place behind the closing one, and the number of its numbers. Return the number of arrays
-    read; those that cannot be read are passed over. `text` need not be valid elsewhere.
+    As `read_array`. The string is of the standard alphabet, with padding, and has no escapes.
     """
-    arrays, numbers, at, end, length = 0, 0, 0, len(text), len(key)
-    while at < end and arrays < len(found):
+    data = out.view(np.uint8)
+    first, end = 4 * start, len(text)
+    last = first
+    while at + 4 < end and last + 3 <= len(data):
+        bits = (
+            _SIX_BITS[text[at]] << 18
+            | _SIX_BITS[text[at + 1]] << 12
+            | _SIX_BITS[text[at + 2]] << 6
+            | _SIX_BITS[text[at + 3]]
+        )
+        if bits < 0:
+            break
+        data[last], data[last + 1], data[last + 2] = bits >> 16, bits >> 8 & 255, bits & 255
+        last += 3
+        at += 4
+    if at + 4 < end and text[at + 3] == _PAD:
+        # The last characters, three or two, stand for two bytes or one.
+        left = 1 if text[at + 2] == _PAD else 2
+        bits = _SIX_BITS[text[at]] << 10 | _SIX_BITS[text[at + 1]] << 4
+        if left == 2:
+            bits |= _SIX_BITS[text[at + 2]] >> 2
+        if bits < 0 or last + left > len(data):
+            return -1, at
+        data[last] = bits >> 8
+        if left == 2:
+            data[last + 1] = bits & 255
+        last += left
+        at += 4
+    count = last - first
+    if at >= end or text[at] != _QUOTE or count % 4:
+        return -1, at
+    return count // 4, at + 1
+
+
+@jit.kernel(types.int64(jit.BYTES, jit.BYTES, types.float32[::1], types.int64[:, ::1]))
+def read_vectors(text, key, out, found):
+    """Read every array of numbers and every base64 string that is the value of `key` in the JSON `text`, at whatever
+    depth.
+
+    `out` takes the numbers of all, one vector after the other. `found` [m, 3] takes for each vector the place of its
+    opening bracket or quote, the place behind the closing one, and the number of its numbers. Return the number of
+    vectors read; those that cannot be read are passed over. `text` need not be valid elsewhere.
+    """
+    vectors, numbers, at, end, length = 0, 0, 0, len(text), len(key)
+    while at < end and vectors < len(found):
         if text[at] != _QUOTE:
             at += 1
             continue
@@ -132,12 +181,14 @@ def read_arrays(text, key, out, found):
         if after >= end or text[after] != _COLON:
             continue
         after = _after_space(text, after + 1)
-        if after >= end or text[after] != _OPEN:
-            continue
-        count, behind = read_array(text, after + 1, out, numbers)
+        count, behind = -1, after
+        if after < end and text[after] == _OPEN:
+            count, behind = read_array(text, after + 1, out, numbers)
+        elif after < end and text[after] == _QUOTE:
+            count, behind = read_base64(text, after + 1, out, numbers)
         if count > 0:
-            found[arrays, 0], found[arrays, 1], found[arrays, 2] = after, behind, count
-            arrays += 1
+            found[vectors, 0], found[vectors, 1], found[vectors, 2] = after, behind, count
+            vectors += 1
             numbers += count
             at = behind
-    return arrays
+    return vectors

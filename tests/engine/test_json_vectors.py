@@ -1,5 +1,6 @@
-"""Arrays of numbers read by the kernel: as Python's JSON parser and numpy would have it, or not at all."""
+"""Vectors read by the kernel: as Python's own parsers and numpy would have it, or not at all."""
 
+import base64
 import json
 
 import numpy as np
@@ -7,19 +8,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from apps.engine.kernels import json_numbers
+from apps.engine.kernels import json_vectors
 from tests.engine.data import bounded
 
 KEY = np.frombuffer(b"embedding", np.uint8)
 
 
 def read(text: str) -> list[tuple[str, np.ndarray]]:
-    """The arrays that were read, each with its text."""
+    """The vectors that were read, each with its text."""
     raw = np.frombuffer(text.encode(), np.uint8)
     out, found = np.empty(len(raw) + 1, np.float32), np.empty((20, 3), np.int64)
     arrays = []
     start = 0
-    for first, behind, count in found[: json_numbers.read_arrays(raw, KEY, out, found)]:
+    for first, behind, count in found[: json_vectors.read_vectors(raw, KEY, out, found)]:
         arrays.append((raw[first:behind].tobytes().decode(), out[start : start + count]))
         start += count
     return arrays
@@ -107,6 +108,28 @@ def test_what_is_no_array_of_plain_numbers_is_not_read(array: str) -> None:
     assert read(f'{{"embedding":{array}') == []
 
 
+@bounded(300)
+@given(st.binary(min_size=1, max_size=40))
+def test_base64_is_read_where_it_is_of_whole_values(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    found = read(f'{{"embedding" : "{text}"}}')
+    assert [array for array, _ in found] == ([] if len(data) % 4 else [f'"{text}"'])
+    assert b"".join(values.tobytes() for _, values in found) == (b"" if len(data) % 4 else data)
+
+
+@bounded(600)
+@given(st.text('Aa+/=_\\ "', max_size=12))
+@example("AAAAAA==")
+@example("AAAAA===")
+@example("AAAAAA=A")
+@example("AAAA=AAA")
+@example("AAAAAAAAAAA=AAAA")
+def test_a_string_is_read_only_where_python_reads_it(text: str) -> None:
+    for body in (f'{{"embedding":"{text}"}}', f'"embedding":"{text}'):
+        for quoted, values in read(body):
+            assert values.tobytes() == base64.b64decode(quoted[1:-1], validate=True)
+
+
 def test_the_key_is_found_wherever_it_is_a_key() -> None:
     text = json.dumps(
         {
@@ -117,15 +140,19 @@ def test_the_key_is_found_wherever_it_is_a_key() -> None:
                 {"embedding": None},
                 {"embedding_": [6]},
                 {"metadata": {"embedding": [7]}},
+                {"embedding": "AACAPwAAAEA="},
+                {"embeddings": "AACAPwAAAEA="},
+                {"embedding": "AAAA"},
             ],
         }
     )
-    assert [(array, values.tolist()) for array, values in read(text)] == [("[4, 5]", [4, 5]), ("[7]", [7])]
+    found = [(array, values.tolist()) for array, values in read(text)]
+    assert found == [("[4, 5]", [4, 5]), ("[7]", [7]), ('"AACAPwAAAEA="', [1, 2])]
 
 
 def test_there_is_room_for_so_many() -> None:
-    raw = np.frombuffer(b'[{"embedding":[1,2]},{"embedding":[3,4]},{"embedding":[5]}]', np.uint8)
+    raw = np.frombuffer(b'[{"embedding":[1,2]},{"embedding":[3,4]},{"embedding":"AACAPw=="}]', np.uint8)
     found = np.empty((3, 3), np.int64)
-    assert json_numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found) == 3
-    assert json_numbers.read_arrays(raw, KEY, np.empty(5, np.float32), found[:2]) == 2
-    assert json_numbers.read_arrays(raw, KEY, np.empty(3, np.float32), found) == 2
+    assert json_vectors.read_vectors(raw, KEY, np.empty(5, np.float32), found) == 3
+    assert json_vectors.read_vectors(raw, KEY, np.empty(5, np.float32), found[:2]) == 2
+    assert json_vectors.read_vectors(raw, KEY, np.empty(3, np.float32), found) == 2
