@@ -65,10 +65,11 @@ class Server:
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
 
-    def start(self, under: Sequence[str] = ()) -> "Server":
-        """Start, and wait until it is ready. `under` is a command that runs another one, such as strace."""
+    def start(self, under: Sequence[str] = (), *, path: str = "/ready") -> "Server":
+        """Start, and wait until all workers run and one answers `path` well. `under` is a command that runs another
+        one, such as strace."""
         self.launch(under)
-        until(self._is_ready, f"the server is ready; {self.log} says why not")
+        until(lambda: self._answers(path), f"the server answers {path}; {self.log} says why not")
         _ = self.authorization
         return self
 
@@ -89,13 +90,13 @@ class Server:
                 start_new_session=True,
             )
 
-    def _is_ready(self) -> bool:
+    def _answers(self, path: str) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()}")
         with contextlib.suppress(httpx.TransportError):
             # Without certificates, which take longer to load than the answer takes.
-            if httpx.get(f"{self.url}/ready", timeout=5, trust_env=False, verify=False).status_code == 200:
+            if httpx.get(f"{self.url}{path}", timeout=5, trust_env=False, verify=False).status_code == 200:
                 return len(self.workers()) == int(self.environ["VECTORDB_WORKERS"])
         return False
 
@@ -281,11 +282,13 @@ def migrated_database() -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, root: Path = ROOT, *, makes_database: bool = False, **settings: Any) -> Iterator[Server]:
-    """A running server; stopped at the end of the block."""
+def serving(
+    folder: Path, root: Path = ROOT, *, makes_database: bool = False, path: str = "/ready", **settings: Any
+) -> Iterator[Server]:
+    """A running server that answers `path`; stopped at the end of the block."""
     server = Server(folder, root, makes_database=makes_database, **settings)
     try:
-        yield server.start()
+        yield server.start(path=path)
     finally:
         if server.process is not None:
             server.stop()

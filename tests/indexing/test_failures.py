@@ -34,9 +34,9 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
     "error", [MemoryError(), OSError(28, "No space left on device"), RuntimeError("faiss says no"), ValueError("what?")]
 )
 def test_a_build_that_fails_is_reported_and_not_tried_again_at_once(
-    slow_library: Library, slow: type[Slow], error: Exception, caplog: pytest.LogCaptureFixture
+    slow_library: Library, slow: type[Slow], clock: Clock, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    indexer = Indexer(QUIET)
+    indexer = Indexer(QUIET, clock=clock)
     slow.error = error
     slow.may_end.set()
     write(0)
@@ -51,9 +51,9 @@ def test_a_build_that_fails_is_reported_and_not_tried_again_at_once(
 
 @pytest.mark.parametrize("update", [LibraryUpdate(index_type="brute_force"), Reindex()])
 def test_another_configuration_is_tried_at_once(
-    slow_library: Library, slow: type[Slow], update: LibraryUpdate | Reindex
+    slow_library: Library, slow: type[Slow], clock: Clock, update: LibraryUpdate | Reindex
 ) -> None:
-    indexer = Indexer(QUIET)
+    indexer = Indexer(QUIET, clock=clock)
     slow.error = RuntimeError("not today")
     slow.may_end.set()
     write(0)
@@ -70,9 +70,9 @@ def test_another_configuration_is_tried_at_once(
 
 
 def test_rows_are_sealed_though_the_index_of_their_library_cannot_be_built(
-    slow_library: Library, slow: type[Slow]
+    slow_library: Library, slow: type[Slow], clock: Clock
 ) -> None:
-    indexer = Indexer(QUIET)
+    indexer = Indexer(QUIET, clock=clock)
     slow.error = RuntimeError("not today")
     slow.may_end.set()
     for batch in range(3):
@@ -105,18 +105,22 @@ def test_a_build_that_fails_is_tried_again_later_and_ever_later(
 @pytest.mark.skipif(not reads_are_counted, reason="counts what was read by /proc")
 @pytest.mark.parametrize("fails", [False, True], ids=["builds", "fails"])
 def test_files_are_not_read_again_while_their_index_is_built_or_cannot_be(
-    slow: type[Slow], monkeypatch: pytest.MonkeyPatch, fails: bool
+    slow: type[Slow], clock: Clock, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     monkeypatch.setattr(settings, "MEMORY_BUDGET", 1)
     if fails:
         slow.error = RuntimeError("not today")
         slow.may_end.set()
-    indexer = Indexer(QUIET)
+    indexer = Indexer(QUIET, clock=clock)
     for name in "bcd":
         make_library(name)
         write(0, 2000, name)
     execute("UPDATE vectordb_library SET index_type = 'slow'")
-    tick_until(indexer, lambda: slow.builds, "a build has begun")
+    if fails:
+        settle(indexer)
+        assert [index_stats(name)["state"] for name in "bcd"] == ["failed"] * 3
+    else:
+        tick_until(indexer, lambda: slow.builds, "a build has begun")
     for _ in range(10):
         indexer.tick()
     size = sum(path.stat().st_size for path in Path(settings.INDEX_DIR).rglob("*.npy"))
@@ -132,8 +136,10 @@ def test_files_are_not_read_again_while_their_index_is_built_or_cannot_be(
         assert [index_stats(name)["state"] for name in "bcd"] == ["ready"] * 3
 
 
-def test_a_failure_of_one_library_does_not_hold_up_another(slow_library: Library, slow: type[Slow]) -> None:
-    indexer = Indexer(QUIET)
+def test_a_failure_of_one_library_does_not_hold_up_another(
+    slow_library: Library, slow: type[Slow], clock: Clock
+) -> None:
+    indexer = Indexer(QUIET, clock=clock)
     slow.error = RuntimeError("not today")
     slow.may_end.set()
     write(0)

@@ -124,7 +124,10 @@ def test_a_folder_that_is_removed_takes_no_write(running: Server, tmp_path: Path
         [maintenance] = running.maintenance()
         maintenance.kill()
         maintenance.wait()
-        until(lambda: has_all_processes(running), "those that were killed are replaced")
+        until(lambda: len(running.workers()) == 2, "the worker is replaced")
+        until(
+            lambda: "maintain.lock cannot be used" in running.log.read_text(), "maintenance has looked for the folder"
+        )
         assert not writers.acknowledged - begun
     assert_unavailable(running)
     assert not folder.exists()
