@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,10 +61,15 @@ def database_of(server: Server) -> str:
 
 def is_unused(server: Server) -> bool:
     """Whether nobody is connected. A connection of who died, or has just closed it, lasts a moment longer."""
+    return not connections(server)
+
+
+def connections(server: Server) -> int:
+    """How many are connected."""
     with psycopg.connect(os.environ["DATABASE_URL"]) as looking:
         sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-        [number] = looking.execute(sql, [database_of(server)]).fetchone() or [1]
-        return not number
+        [number] = looking.execute(sql, [database_of(server)]).fetchone() or [0]
+        return int(number)
 
 
 def write(server: Server, *names: str) -> None:
@@ -172,6 +178,14 @@ def test_a_server_of_another_host_keeps_restores_away(server: Server, other: Ser
         other.stop()
     until(lambda: is_unused(server), "nobody is connected")
     assert server.manage("restore", backup, "--force").returncode == 0
+
+
+def test_a_restore_waits_for_a_connection_that_is_being_closed(server: Server, backup: str) -> None:
+    with ThreadPoolExecutor() as threads:
+        with psycopg.connect(server.database):
+            restored = threads.submit(server.manage, "restore", backup, "--force")
+            until(lambda: restored.done() or connections(server) == 2, "the restore is connected, too")
+        assert restored.result().returncode == 0, restored.result().stderr
 
 
 def test_a_restore_that_is_killed_while_psql_works_keeps_others_away_until_that_is_done(

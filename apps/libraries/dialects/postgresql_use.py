@@ -3,6 +3,7 @@
 They are advisory locks, so all hosts that share the database see them, and they end with the connection of who died.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +15,8 @@ from apps.libraries.dialects.damage import DatabaseUnusable
 
 # Of two numbers: none of the locks of one number.
 _LOCK = f"({int.from_bytes(b'vdb')}, 0)"
+# A connection that its client has closed is there until the server has noticed.
+_SECONDS_TO_LEAVE = 5.0
 # Whoever has a database that is made for a while has it shared.
 SCRATCH_LOCK = f"({int.from_bytes(b'vdb')}, 1)"
 # A statement that waits for the exclusive lock, and has it until its transaction ends.
@@ -36,13 +39,15 @@ def join(connection: BaseDatabaseWrapper) -> None:
 def exclusive(connection: BaseDatabaseWrapper) -> Iterator[bool]:
     """Let nobody of this program connect while the block runs; gives False where anybody is connected, by whatever
     program."""
-    is_alone = _select(connection, f"SELECT pg_try_advisory_lock{_LOCK}") and not _select(connection, _OTHERS)
+    deadline = time.monotonic() + _SECONDS_TO_LEAVE
     try:
+        while not (is_alone := _is_alone(connection)) and time.monotonic() < deadline:
+            time.sleep(0.1)
         yield is_alone
     finally:
-        # At once: a connection that is closed may have its locks a while longer.
+        # At once, not when the server has noticed that this connection is closed.
         with suppress(DatabaseError):
-            _select(connection, "SELECT pg_advisory_unlock_all()")
+            _unlock(connection)
         connection.close()
 
 
@@ -50,7 +55,21 @@ def hand_over(connection: BaseDatabaseWrapper) -> None:
     """In the block of `exclusive`, give the database to whoever waits for it, if anybody does. Nobody else gets it in
     between."""
     if _select(connection, _IS_AWAITED):
-        _select(connection, "SELECT pg_advisory_unlock_all()")
+        _unlock(connection)
+
+
+def _is_alone(connection: BaseDatabaseWrapper) -> bool:
+    """Try to have the database exclusively."""
+    if not _select(connection, f"SELECT pg_try_advisory_lock{_LOCK}"):
+        return False
+    is_alone = not _select(connection, _OTHERS)
+    if not is_alone:
+        _unlock(connection)
+    return is_alone
+
+
+def _unlock(connection: BaseDatabaseWrapper) -> None:
+    _select(connection, "SELECT pg_advisory_unlock_all()")
 
 
 def _select(connection: BaseDatabaseWrapper, sql: str) -> bool:
