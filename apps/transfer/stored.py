@@ -1,15 +1,15 @@
 """A library in one snapshot, page by page, as exports read it.
 
-Pages are of rows as the database's driver has them: texts, metadata as JSON text, vectors as bytes. How many rows a
-page has follows from how large those before were.
+Pages are of columns: metadata as JSON text, times as the database writes them, vectors as bytes one behind the other.
+How many rows a page has follows from how large those before were.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import orjson
+from django.db import DataError
 
 from apps.engine.vectors import DTYPE
 from apps.libraries import selectors
@@ -26,21 +26,31 @@ _BYTES_PER_PAGE: Final = 1 << 20
 # The most by which a page has more rows than the one before, as a factor.
 _GROWTH: Final = 4
 
-# Whether there is one is looked up in the table's key, without reading it.
-_HAS_VECTOR = """(SELECT 1 FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
-                  AND embedding.generation = %s)"""
-_VECTOR = """(SELECT vector FROM vectordb_embedding AS embedding WHERE embedding.chunk_id = chunk.id
-              AND embedding.generation = %s AND length(embedding.vector) = %s)"""
-# As texts on SQLite: in a column of its own, each would be made a time first.
-_TIMES = "coalesce({0}.expires_at, null), coalesce({0}.created_at, null), coalesce({0}.updated_at, null)"
-_CHUNKS = f"""
-    SELECT chunk.id, chunk.public_id, document.public_id, chunk.position, chunk.text, chunk.embed_text, {{metadata}},
-           {_TIMES.format("chunk")}, {{vector}}{{more}}
-    FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
+# A page as one row, which has each column as a JSON array: the driver would hand the interpreter's lock over for each
+# row, and the threads that write and send what was read want it, too.
+_PAGE: Final = "WITH page AS ({rows}) SELECT {columns} FROM page"
+_OF_CHUNK: Final = {
+    "key": "chunk.id",
+    "id": "chunk.public_id",
+    "document_id": "document.public_id",
+    "position": "chunk.position",
+    "text": "chunk.text",
+    "embed_text": "chunk.embed_text",
+    "metadata": "chunk.metadata",
+    "expires_at": "chunk.expires_at",
+    "created_at": "chunk.created_at",
+    "updated_at": "chunk.updated_at",
+    "document_key": "document.id",
+    # Looked up in the table's key, where the vector is not asked for.
+    "vector_of": "embedding.chunk_id",
+}
+_CHUNKS: Final = f"""
+    SELECT {{columns}}
+    FROM vectordb_chunk AS chunk {JOIN_DOCUMENT} LEFT JOIN vectordb_embedding AS embedding
+        ON embedding.chunk_id = chunk.id AND embedding.generation = %s{{more}}
     WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
     ORDER BY chunk.id LIMIT %s"""
-# A page as one row: to take each vector out of its own would cost as much again.
-_VECTORS = f"""
+_VECTORS: Final = f"""
     SELECT count(*), max(id), {{joined}} FROM (
         SELECT chunk.id AS id, embedding.vector AS vector
         FROM vectordb_chunk AS chunk {JOIN_DOCUMENT}
@@ -48,37 +58,57 @@ _VECTORS = f"""
             AND embedding.generation = %s AND length(embedding.vector) = %s
         WHERE chunk.library_id = %s AND chunk.id > %s AND {IS_EXPIRED} IS NOT TRUE
         ORDER BY chunk.id LIMIT %s) AS found"""
-_DOCUMENT = f"""
-    SELECT document.id, document.public_id, document.title, document.source, {{metadata}},
-           {_TIMES.format("document")}
-    FROM vectordb_document AS document
-    WHERE """
-_DOCUMENTS = f"""
-    {_DOCUMENT}document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE{{more}}
+_OF_DOCUMENT: Final = {
+    "key": "document.id",
+    "id": "document.public_id",
+    "title": "document.title",
+    "source": "document.source",
+    "metadata": "document.metadata",
+    "expires_at": "document.expires_at",
+    "created_at": "document.created_at",
+    "updated_at": "document.updated_at",
+}
+_DOCUMENTS: Final = """
+    SELECT {columns} FROM vectordb_document AS document
+    WHERE document.library_id = %s AND document.id > %s AND (document.expires_at <= %s) IS NOT TRUE{more}
     ORDER BY document.id LIMIT %s"""
-_HAS_NO_CHUNK = """
+_DOCUMENTS_OF_KEYS: Final = "SELECT {columns} FROM vectordb_document AS document WHERE document.id IN ({keys})"
+_HAS_NO_CHUNK: Final = """
     AND NOT EXISTS (SELECT 1 FROM vectordb_chunk AS chunk WHERE chunk.document_id = document.id
                     AND (chunk.expires_at <= %s) IS NOT TRUE)"""
-_COUNT = "SELECT count(*) FROM {} WHERE library_id = %s"
+_COUNT: Final = "SELECT count(*) FROM {} WHERE library_id = %s"
 
 
 class DocumentRow(NamedTuple):
-    """A document; `metadata` is JSON text, times are the driver's."""
+    """A document; `metadata` is JSON text, times are as the database writes them."""
 
     key: int
     id: str
     title: str
     source: str
     metadata: str
-    expires_at: Any
-    created_at: Any
-    updated_at: Any
+    expires_at: str | None
+    created_at: str
+    updated_at: str
 
 
-# A chunk: its key, id, document's id, position, text, embed_text, metadata as JSON text; expires_at, created_at and
-# updated_at as the driver has them; and its vector as float32 values, 1 where only its presence was asked for, None
-# where it has none. No class: to make it would take as long as to write the row.
-ChunkRow: TypeAlias = tuple[Any, ...]
+class ChunkPage(NamedTuple):
+    """Chunks, column by column; `metadata` is JSON text, times are as the database writes them. `vector_of` is null
+    where a chunk has no vector; those of the others are in `vectors`, as float32 values."""
+
+    key: list[int]
+    id: list[str]
+    document_id: list[str | None]
+    position: list[int | None]
+    text: list[str]
+    embed_text: list[str | None]
+    metadata: list[str]
+    expires_at: list[str | None]
+    created_at: list[str]
+    updated_at: list[str]
+    document_key: list[int | None]
+    vector_of: list[int | None]
+    vectors: bytes
 
 
 @dataclass
@@ -109,66 +139,94 @@ class StoredLibrary:
         """The components of each vector; 0 where there never was one."""
         return self._state.dimension or 0
 
+    @property
+    def vector_bytes(self) -> int:
+        """The bytes of each vector."""
+        return self.dimension * DTYPE.itemsize
+
     def documents(self, *, without_chunks: bool = False) -> Iterator[list[DocumentRow]]:
         """All documents in order of creation, or those `without_chunks`."""
-        metadata = self.snapshot.dialect.json_text("document.metadata")
-        sql = _DOCUMENTS.format(metadata=metadata, more=_HAS_NO_CHUNK if without_chunks else "")
-        moments = [self.snapshot.moment] * (2 if without_chunks else 1)
-        for page in self._pages(sql, [self._state.key], moments, texts=(2, 3, 4)):
-            self.read += len(page)
-            yield [DocumentRow._make(row) for row in page]
+        rows = _DOCUMENTS.replace("{more}", _HAS_NO_CHUNK if without_chunks else "")
+        moments, texts = [self.snapshot.moment] * (2 if without_chunks else 1), ("title", "source", "metadata")
+        for columns, _ in self._pages(rows, _OF_DOCUMENT, [self._state.key], moments, texts=texts):
+            self.read += len(columns[0])
+            yield [DocumentRow._make(row) for row in zip(*columns, strict=True)]
 
-    def chunks(self, *, with_vectors: bool) -> Iterator[list[ChunkRow]]:
-        """All chunks in order of creation; `with_vectors`, or only with whether they have one."""
-        return self._chunks("", with_vectors)
+    def chunks(self, *, with_vectors: bool) -> Iterator[ChunkPage]:
+        """All chunks in order of creation; `with_vectors`, or only with whether they have one. A vector of another
+        length than the library's, which no service writes, is left out `with_vectors`."""
+        rows = _CHUNKS.replace("{more}", " AND length(embedding.vector) = %s" if with_vectors else "")
+        params = [self._state.generation, *([self.vector_bytes] if with_vectors else []), self._state.key]
+        joined, moments = "embedding.vector" if with_vectors else "", [self.snapshot.moment] * 2
+        for columns, vectors in self._pages(
+            rows, _OF_CHUNK, params, moments, texts=("text", "metadata"), joined=joined
+        ):
+            self.read += len(columns[0])
+            yield ChunkPage._make([*columns, vectors])
 
-    def chunks_with_documents(self) -> Iterator[tuple[list[tuple[Any, ...]], dict[int, DocumentRow]]]:
-        """All chunks in order of creation: a ChunkRow, and behind it the key of its document or null; and the documents
-        of these chunks by their keys."""
-        metadata = self.snapshot.dialect.json_text("document.metadata")
-        for page in self._chunks(", document.id", True):
-            keys = sorted({row[-1] for row in page} - {None})
-            marks = ", ".join(["%s"] * len(keys)) or "null"
-            rows = self.snapshot.rows(f"{_DOCUMENT}document.id IN ({marks})".format(metadata=metadata), keys)
-            yield page, {row[0]: DocumentRow._make(row) for row in rows}
-
-    def _chunks(self, more: str, with_vectors: bool) -> Iterator[list[tuple[Any, ...]]]:
-        vector = _VECTOR if with_vectors else _HAS_VECTOR
-        sql = _CHUNKS.format(metadata=self.snapshot.dialect.json_text("chunk.metadata"), vector=vector, more=more)
-        row_bytes = self._vector_bytes if with_vectors else 0
-        params = [self._state.generation, *([row_bytes] if with_vectors else []), self._state.key]
-        for page in self._pages(sql, params, [self.snapshot.moment] * 2, texts=(4, 6), row_bytes=row_bytes):
-            self.read += len(page)
-            yield page
+    def chunks_with_documents(self) -> Iterator[tuple[ChunkPage, dict[int, DocumentRow]]]:
+        """As `chunks`, with their vectors; and the documents of these chunks by their keys."""
+        for page in self.chunks(with_vectors=True):
+            keys = sorted({key for key in page.document_key if key is not None})
+            rows = _DOCUMENTS_OF_KEYS.replace("{keys}", ", ".join(["%s"] * len(keys)) or "null")
+            columns, _ = self._columns(self._page(rows, _OF_DOCUMENT), keys)
+            yield page, {row[0]: DocumentRow._make(row) for row in zip(*columns, strict=True)}
 
     def vectors(self) -> Iterator[bytes]:
         """The vectors of those chunks that have one, in the same order, many at a time. A vector of another length than
         the library's, which no service writes, is left out."""
         sql = _VECTORS.format(joined=self.snapshot.dialect.join_bytes("vector"))
-        most = max(1, _BYTES_PER_PAGE // max(1, self._vector_bytes))
+        most = max(1, _BYTES_PER_PAGE // max(1, self.vector_bytes))
         after, count, moment = _BELOW_ALL_KEYS, most, self.snapshot.moment
         while count == most:
-            params = [self._state.generation, self._vector_bytes, self._state.key, after, moment, moment, most]
+            params = [self._state.generation, self.vector_bytes, self._state.key, after, moment, moment, most]
             [(count, after, vectors)] = self.snapshot.rows(sql, params)
             yield vectors or b""
 
-    @property
-    def _vector_bytes(self) -> int:
-        return self.dimension * DTYPE.itemsize
-
     def _pages(
-        self, sql: str, before: list[Any], behind: list[Any], *, texts: Sequence[int] = (), row_bytes: int = 0
-    ) -> Iterator[list[tuple[Any, ...]]]:
-        """Rows of a statement whose first column is their key, and which takes the key of the row before them between
-        other parameters, and the number of rows last. Each has `row_bytes` and its `texts`, which are columns."""
+        self,
+        rows: str,
+        columns: dict[str, str],
+        before: list[Any],
+        behind: list[Any],
+        *,
+        texts: Sequence[str],
+        joined: str = "",
+    ) -> Iterator[tuple[list[list[Any]], bytes]]:
+        """The columns of `rows`, a statement whose first column is their key, and which takes the key of the row before
+        them between other parameters, and the number of rows last; beside them the bytes of the column `joined`. How
+        large rows are is seen by these and by their `texts`."""
+        sql, places = self._page(rows, columns, joined), [list(columns).index(name) for name in texts]
         after, count = _BELOW_ALL_KEYS, _FIRST_ROWS
-        while page := self.snapshot.rows(sql, [*before, after, *behind, count]):
-            yield page
-            if len(page) < count:
+        while True:
+            try:
+                page, bytes_joined = self._columns(sql, [*before, after, *behind, count])
+            except DataError:
+                # No database makes a text of a gigabyte.
+                if count == 1:
+                    raise
+                count = max(1, count // _GROWTH)
+                continue
+            if keys := page[0]:
+                yield page, bytes_joined
+            if len(keys) < count:
                 return
-            after = page[-1][0]
-            size = 1 + len(page) * row_bytes + sum(sum(map(len, map(itemgetter(at), page))) for at in texts)
+            after = keys[-1]
+            size = 1 + len(bytes_joined) + sum(sum(map(len, page[at])) for at in places)
             count = max(1, min(_MOST_ROWS, count * _GROWTH, count * _BYTES_PER_PAGE // size))
+
+    def _page(self, rows: str, columns: dict[str, str], joined: str = "") -> str:
+        """The statement that has the `columns` of `rows` as `_columns` takes them."""
+        dialect = self.snapshot.dialect
+        columns = columns | {"metadata": dialect.json_text(columns["metadata"]), "joined": joined or "null"}
+        names = ", ".join(f"{column} AS {name}" for name, column in columns.items())
+        found = [dialect.json_array(name) for name in columns if name != "joined"]
+        found.append(dialect.join_bytes("joined") if joined else "null")
+        return _PAGE.format(rows=rows.replace("{columns}", names), columns=", ".join(found))
+
+    def _columns(self, sql: str, params: Sequence[Any]) -> tuple[list[list[Any]], bytes]:
+        [(*columns, joined)] = self.snapshot.rows(sql, params)
+        return list(map(orjson.loads, columns)), joined or b""
 
 
 def document_data(row: DocumentRow) -> dict[str, Any]:
@@ -184,17 +242,20 @@ def document_data(row: DocumentRow) -> dict[str, Any]:
     }
 
 
-def chunk_data(row: ChunkRow) -> dict[str, Any]:
-    """A chunk as it travels, its metadata in a form that only orjson takes; without its vector."""
-    _, id, document_id, position, text, embed_text, metadata, expires_at, created_at, updated_at, _ = row
-    return {
-        "id": id,
-        "document_id": document_id,
-        "position": position,
-        "text": text,
-        "embed_text": embed_text,
-        "metadata": orjson.Fragment(metadata),
-        "expires_at": stored_timestamp(expires_at),
-        "created_at": stored_timestamp(created_at),
-        "updated_at": stored_timestamp(updated_at),
-    }
+def chunks_data(page: ChunkPage) -> Iterator[dict[str, Any]]:
+    """Chunks as they travel, their metadata in a form that only orjson takes; without their vectors."""
+    texts = (page.text, page.embed_text, map(orjson.Fragment, page.metadata))
+    times = (map(stored_timestamp, moments) for moments in (page.expires_at, page.created_at, page.updated_at))
+    rows = zip(page.id, page.document_id, page.position, *texts, *times, strict=True)
+    for id, document_id, position, text, embed_text, metadata, expires_at, created_at, updated_at in rows:
+        yield {
+            "id": id,
+            "document_id": document_id,
+            "position": position,
+            "text": text,
+            "embed_text": embed_text,
+            "metadata": metadata,
+            "expires_at": expires_at,
+            "created_at": created_at,
+            "updated_at": updated_at,
+        }

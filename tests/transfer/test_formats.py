@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import sqlite3
 import stat
 import struct
 import zipfile
@@ -15,14 +16,17 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from django.db import connections
 
 from apps.libraries.errors import Invalid
 from apps.libraries.models import Chunk, Library
+from apps.search.snapshots import open_snapshot
 from apps.transfer import rows
 from apps.transfer.exporting import export_library
 from apps.transfer.formats import EXPORT_FORMATS, format_of, parquet
 from apps.transfer.formats.lines import LONGEST_LINE
 from apps.transfer.importing import Report, import_source, open_library
+from apps.transfer.stored import StoredLibrary
 from tests.transfer.files import load, opened, read_all
 from tests.transfer.libraries import content, make_library
 
@@ -76,6 +80,20 @@ def test_a_zip_breaks_off_at_a_vector_that_is_none_of_the_library() -> None:
     with pytest.raises(Invalid, match="another length than its dimension"):
         export("zip")
     assert export("jsonl").count(b'"embedding":null}') == 10
+
+
+@pytest.mark.sqlite
+def test_rows_that_are_too_large_to_be_read_together_are_read_in_smaller_pages() -> None:
+    make_library(rows=30)
+    Chunk.objects.update(text="x" * 10_000)
+    with open_snapshot() as snapshot:
+        connection = connections["snapshot"].connection
+        before = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 50_000)
+        try:
+            lines = b"".join(format_of("jsonl").write(StoredLibrary.open(snapshot, "a"))).splitlines()
+        finally:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+    assert lines == export("jsonl").splitlines()
 
 
 def archive(packing: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:

@@ -111,6 +111,10 @@ class Dialect(ABC):
         """Return an expression for a JSON column as text."""
 
     @abstractmethod
+    def json_array(self, column: str) -> str:
+        """Return an aggregate of a column of numbers, texts or times: an array of JSON as text, in the rows' order."""
+
+    @abstractmethod
     def join_bytes(self, column: str) -> str:
         """Return an aggregate of a column of bytes: those of all rows, one behind the other, in the rows' order."""
 

@@ -203,6 +203,9 @@ class PostgreSQLDialect(Dialect):
     def json_text(self, column: str) -> str:
         return f"{column}::text"
 
+    def json_array(self, column: str) -> str:
+        return f"coalesce(json_agg({column})::text, '[]')"
+
     def join_bytes(self, column: str) -> str:
         return f"string_agg({column}, ''::bytea)"
 

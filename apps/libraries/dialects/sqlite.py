@@ -211,6 +211,9 @@ class SQLiteDialect(Dialect):
     def json_text(self, column: str) -> str:
         return column
 
+    def json_array(self, column: str) -> str:
+        return f"json_group_array({column})"
+
     def join_bytes(self, column: str) -> str:
         # As text in the database's encoding bytes stay as they are, zeros too.
         return f"CAST(group_concat({column}, '') AS BLOB)"

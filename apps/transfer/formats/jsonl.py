@@ -19,7 +19,7 @@ from apps.libraries.errors import Invalid
 from apps.transfer.formats.base import LARGEST_HEAD, Format
 from apps.transfer.formats.lines import dump_lines, parse_object, read_lines
 from apps.transfer.rows import Batch, Gathering, LibraryData, Source
-from apps.transfer.stored import ChunkRow, StoredLibrary, chunk_data, document_data
+from apps.transfer.stored import ChunkPage, StoredLibrary, chunks_data, document_data
 
 VERSION: Final = 1
 
@@ -35,9 +35,12 @@ class Jsonl(Format):
         for page in stored.documents():
             documents += len(page)
             yield dump_lines({"document": document_data(row)} for row in page)
-        for rows in stored.chunks(with_vectors=True):
-            chunks += len(rows)
-            yield dump_lines(chunk_data(row) | {"embedding": _vector(row)} for row in rows)
+        for chunk_page in stored.chunks(with_vectors=True):
+            chunks += len(chunk_page.id)
+            vectors = _vectors(chunk_page, stored.vector_bytes)
+            yield dump_lines(
+                row | {"embedding": vector} for row, vector in zip(chunks_data(chunk_page), vectors, strict=True)
+            )
         yield dump_lines(iter([{"end": {"documents": documents, "chunks": chunks}}]))
 
     def read(self, file: BinaryIO, start: Any = None, columns: dict[str, str] | None = None) -> Source:
@@ -54,9 +57,15 @@ class Jsonl(Format):
         return Source(library or {}, _batches(file, **place), total, "B", runs_in_threads=True)
 
 
-def _vector(row: ChunkRow) -> orjson.Fragment | None:
-    # As JSON text: orjson would look at each character of a string.
-    return None if row[-1] is None else orjson.Fragment(b'"%b"' % base64.b64encode(row[-1]))
+def _vectors(page: ChunkPage, size: int) -> Iterator[orjson.Fragment | None]:
+    vectors, at = memoryview(page.vectors), 0
+    for key in page.vector_of:
+        if key is None:
+            yield None
+            continue
+        # As JSON text: orjson would look at each character of a string.
+        yield orjson.Fragment(b'"%b"' % base64.b64encode(vectors[at : at + size]))
+        at += size
 
 
 def read_head(line: bytes) -> LibraryData | None:

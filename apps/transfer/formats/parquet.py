@@ -7,10 +7,9 @@ Of other files each column with a field's name is that field, and all others are
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
@@ -28,7 +27,7 @@ from apps.transfer.formats.parquet_reader import open_file
 from apps.transfer.formats.sections import Outflow
 from apps.transfer.formats.tables import fields_of
 from apps.transfer.rows import BYTES_PER_BATCH, ROWS_PER_BATCH, Batch, ChunkData, DocumentData, Source, json_value
-from apps.transfer.stored import DocumentRow, StoredLibrary
+from apps.transfer.stored import ChunkPage, DocumentRow, StoredLibrary
 
 _KEY: Final = b"vectordb"
 _TIME = pa.timestamp("us", tz="UTC")
@@ -54,6 +53,8 @@ _OF_DOCUMENT: Final = {
 }
 # A group of rows is held in memory by who writes and by who reads it.
 _BYTES_PER_GROUP: Final = 8 << 20
+# Of these, parts of an export are made.
+_BYTES_PER_WRITE: Final = 2 << 20
 # Of rows that are larger the others are not read either: no writer means them.
 _LARGEST_ROW: Final = 64 << 20
 # What of an export's columns is read.
@@ -82,7 +83,9 @@ class Parquet(Format):
         options |= {"write_page_checksum": True, "write_batch_size": 8192}
         with (
             _released_memory(),
-            pq.ParquetWriter(out, schema, **options) as writer,
+            # Small writes are put together before they come to Python.
+            pa.BufferedOutputStream(pa.PythonFile(out, "w"), _BYTES_PER_WRITE) as file,
+            pq.ParquetWriter(file, schema, **options) as writer,
             ThreadPoolExecutor(1, "parquet") as thread,
         ):
             # Arrow writes without Python, while the next rows are read.
@@ -167,13 +170,12 @@ def _groups(stored: StoredLibrary, schema: Any) -> Iterator[Any]:
         yield pa.concat_tables(tables)
 
 
-def _table_of_chunks(page: list[tuple[Any, ...]], documents: dict[int, DocumentRow], schema: Any) -> Any:
-    _, *values, vectors, keys = zip(*page, strict=True)
-    arrays = [_array(column, kind) for column, kind in zip(values, _COLUMNS.values(), strict=True)]
-    arrays.append(_vectors_of(vectors, schema.field("vector").type))
+def _table_of_chunks(page: ChunkPage, documents: dict[int, DocumentRow], schema: Any) -> Any:
+    arrays = [_array(getattr(page, name), kind) for name, kind in _COLUMNS.items()]
+    arrays.append(_vectors_of(page, schema.field("vector").type))
     # Many chunks share a document: its values are made once.
     places = {key: place for place, key in enumerate(documents)}
-    of_chunks = pa.array(map(places.get, keys), pa.int32())
+    of_chunks = pa.array([None if key is None else places[key] for key in page.document_key], pa.int32())
     for i, kind in enumerate(_OF_DOCUMENT.values(), 2):
         arrays.append(_array([row[i] for row in documents.values()], kind).take(of_chunks))
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -189,25 +191,30 @@ def _table_of_documents(rows: list[DocumentRow], schema: Any) -> Any:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _array(values: Any, kind: Any) -> Any:
-    return pa.array(map(_microseconds, values) if kind == _TIME else values, kind)
+def _array(values: Sequence[Any], kind: Any) -> Any:
+    if kind == _TIME:
+        # Rows that were written together share their times.
+        known = {moment: _microseconds(moment) for moment in set(values)}
+        values = [known[moment] for moment in values]
+    return pa.array(values, kind)
 
 
-@lru_cache(maxsize=4096)
-def _microseconds(moment: str | datetime | None) -> int | None:
-    """A time of the database, which on SQLite is a text in UTC, since the epoch."""
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if moment is None:
+def _microseconds(text: str | None) -> int | None:
+    """A time of the database, which on SQLite is in UTC without saying so, since the epoch."""
+    if text is None:
         return None
+    moment = datetime.fromisoformat(text)
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
-def _vectors_of(blobs: Any, kind: Any) -> Any:
-    # Arrow copies bytes, and has room for those that are missing.
-    found = pa.array(blobs, pa.binary(kind.list_size * DTYPE.itemsize))
-    flat = pa.Array.from_buffers(pa.float32(), len(found) * kind.list_size, [None, found.buffers()[1]])
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=found.is_null())
+def _vectors_of(page: ChunkPage, kind: Any) -> Any:
+    rows, is_missing = np.frombuffer(page.vectors, DTYPE), pa.array(page.vector_of).is_null()
+    if len(rows) < len(page.vector_of) * kind.list_size:
+        # Arrow has room for those that are missing.
+        found = np.zeros((len(page.vector_of), kind.list_size), DTYPE)
+        found[~is_missing.to_numpy(zero_copy_only=False)] = rows.reshape(-1, kind.list_size)
+        rows = found.reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows), type=kind, mask=is_missing)
 
 
 def _stream(pipe: IO[bytes]) -> Iterator[Any]:

@@ -30,7 +30,7 @@ from apps.transfer.formats.jsonl import VERSION, read_head
 from apps.transfer.formats.lines import dump_lines, parse_object, read_lines
 from apps.transfer.formats.sections import Outflow, Section
 from apps.transfer.rows import Batch, ChunkData, DocumentData, Gathering, Source
-from apps.transfer.stored import StoredLibrary, chunk_data, document_data
+from apps.transfer.stored import StoredLibrary, chunks_data, document_data
 
 _LIBRARY, _DOCUMENTS, _CHUNKS, _VECTORS = "library.json", "documents.jsonl", "chunks.jsonl", "vectors.npz"
 _NAMES: Final = frozenset((_LIBRARY, _DOCUMENTS, _CHUNKS, _VECTORS))
@@ -62,9 +62,10 @@ class Zip(Format):
                     yield from out.take()
             count, bare = 0, {"embedding": None}
             with archive.open(_entry(_CHUNKS), "w", force_zip64=True) as file:
-                for rows in stored.chunks(with_vectors=False):
-                    count += sum(row[-1] is not None for row in rows)
-                    file.write(dump_lines(chunk_data(row) | ({} if row[-1] else bare) for row in rows))
+                for chunks in stored.chunks(with_vectors=False):
+                    count += len(chunks.vector_of) - chunks.vector_of.count(None)
+                    rows = zip(chunks_data(chunks), chunks.vector_of, strict=True)
+                    file.write(dump_lines(row if key is not None else row | bare for row, key in rows))
                     yield from out.take()
             with (
                 archive.open(_entry(_VECTORS), "w", force_zip64=True) as outer,
