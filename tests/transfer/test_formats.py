@@ -3,12 +3,16 @@
 import contextlib
 import io
 import json
+import os
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ from apps.transfer.formats import EXPORT_FORMATS, format_of, parquet
 from apps.transfer.formats.lines import LONGEST_LINE
 from apps.transfer.importing import Report, import_source, open_library
 from apps.transfer.stored import StoredLibrary
+from tests.server import ROOT
 from tests.transfer.files import load, opened, read_all
 from tests.transfer.libraries import content, make_library
 
@@ -256,6 +261,23 @@ def test_other_programs_read_an_export_in_parquet() -> None:
     assert table["vector"].loc["bare"] is None
     assert table["expires_at"].loc["late"] == pandas.Timestamp("2999-01-01T00:00:00.5Z")
     assert table[table.index.isna()]["document_id"].tolist() == ["empty"]
+
+
+def test_reading_an_export_in_parquet_loads_no_pandas(tmp_path: Path) -> None:
+    """It takes as long as to import some thousand rows."""
+    make_library()
+    file = tmp_path / "a.parquet"
+    file.write_bytes(export("parquet"))
+    read = (
+        "import sys, django; django.setup(); from apps.transfer.formats import format_of\n"
+        "batches = list(format_of('parquet').read(open(sys.argv[1], 'rb')).batches)\n"
+        "print(sum(len(batch.chunks) for batch in batches), 'pandas' in sys.modules)"
+    )
+    environ = os.environ | {"DJANGO_SETTINGS_MODULE": "vectordb.settings", "VECTORDB_DATA_DIR": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", read, str(file)], env=environ, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["10", "False"]
 
 
 def test_an_export_that_is_damaged_is_not_taken_for_whole() -> None:

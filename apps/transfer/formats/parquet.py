@@ -287,13 +287,16 @@ def _values(column: Any) -> list[Any]:
     if column.null_count == len(column):
         return [None] * len(column)
     if not pa.types.is_timestamp(column.type):
-        is_text = pa.types.is_string(column.type)
-        # The same, and quicker for texts.
-        found: list[Any] = column.to_numpy(zero_copy_only=False).tolist() if is_text else column.to_pylist()
-        return found
-    encoded = column.dictionary_encode()
-    times = encoded.dictionary.to_pylist()
-    return [None if place is None else times[place] for place in encoded.indices.to_pylist()]
+        values: list[Any] = column.to_pylist()
+        return values
+    # Arrow would load pandas to make times, where that is installed.
+    numbers = column.cast(_TIME, safe=False).cast(pa.int64()).to_pylist()
+    times = {number: _time(number) for number in set(numbers)}
+    return [times[number] for number in numbers]
+
+
+def _time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _parse_metadata(text: str | None) -> Any:
@@ -303,6 +306,12 @@ def _parse_metadata(text: str | None) -> Any:
         raise ValueError(f"has no valid JSON in metadata: {error}") from None
 
 
+def _numbers(column: Any) -> Any:
+    # As they are, where that can be: for copies Arrow would load pandas, where that is installed.
+    is_as_stored = column.type in (pa.float32(), pa.int32()) and not column.null_count
+    return np.from_dlpack(column) if is_as_stored else column.to_numpy(zero_copy_only=False)
+
+
 def _vectors(column: Any) -> list[Float32 | str | None]:
     """A column of lists of numbers, or of texts, by row."""
     kind = column.type
@@ -310,8 +319,8 @@ def _vectors(column: Any) -> list[Float32 | str | None]:
         found: list[Any] = column.to_pylist()
         return found
     present = column.drop_null()
-    flat = to_float32(present.flatten().to_numpy(zero_copy_only=False))
-    lengths = pc.list_value_length(present).to_numpy(zero_copy_only=False)
+    flat = to_float32(_numbers(present.flatten()))
+    lengths = _numbers(pc.list_value_length(present))
     if len(lengths) and (lengths == lengths[0]).all():
         rows = iter(flat.reshape(len(lengths), lengths[0]))
     else:
