@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from apps.engine.expiry import NEVER, compact
-from apps.engine.metadata.layout import Layout, RowNumbers, row_type
-from apps.engine.strings import Starts, Strings, lengths_of, rank, starts_of
+from apps.engine.metadata.layout import Layout, row_type
+from apps.engine.strings import PackedStrings, Starts, Strings, lengths_of, ranges, rank, starts_of
 from apps.engine.vectors import Int64
 
 
@@ -22,11 +22,11 @@ def merge_layouts(parts: Sequence[Layout], order: Int64) -> Layout:
     first_row = first_name = first_value = 0
     for part in parts:
         here = moved[first_row : first_row + len(part.created_at)]
-        moved_pairs.append(_move_pairs(part.first_row, part.rows, here, first_value))
+        moved_pairs.append(_move_pairs(part, here, first_value))
         columns.append(np.repeat(np.arange(first_name, first_name + len(part.names)), lengths_of(part.first_value)))
         first_row, first_name = first_row + len(here), first_name + len(part.names)
         first_value += len(part.values)
-    values = Strings.concatenate([part.values for part in parts])
+    values = Strings.concatenate([part.values.unpack(0, len(part.values)) for part in parts])
     rows, numbers = np.concatenate(moved_pairs, axis=1)
     is_used = np.zeros(len(values), np.bool_)
     is_used[numbers] = True
@@ -48,10 +48,11 @@ def _merge_expiry(parts: Sequence[Layout], order: Int64) -> Int64:
     return compact(np.concatenate(times)[order])
 
 
-def _move_pairs(starts: Starts, rows: RowNumbers, moved: Int64, first: int) -> Int64:
-    """(row, value) pairs [2, n], the rows renumbered by `moved`, where those mapped to -1 are dropped, and the values
-    numbered from `first` on."""
-    pairs = np.array([moved[rows], np.repeat(np.arange(first, first + len(starts) - 1), lengths_of(starts))])
+def _move_pairs(part: Layout, moved: Int64, first: int) -> Int64:
+    """(row, value) pairs [2, n] of a block, the rows renumbered by `moved`, where those mapped to -1 are dropped, and
+    the values numbered from `first` on."""
+    values = np.repeat(np.arange(first, first + len(part.values)), part.row_counts())
+    pairs = np.array([moved[part.rows], values])
     return pairs[:, pairs[0] >= 0]
 
 
@@ -70,13 +71,18 @@ def make_layout(
     value_columns = name_ranks[columns]
     ranks, places = rank(values, value_columns)
     counts = np.bincount(value_columns[places], minlength=len(name_places))
-    first_row, rows = _group_rows(ranks, len(places), *pairs)
+    first_value = starts_of(counts[counts > 0])
+    value_starts, rows = _group_rows(ranks, len(places), *pairs)
+    first_row = value_starts[first_value]
+    first_start, starts = _keep_starts(value_starts, first_value.astype(np.int64))
     return Layout(
         names=names.take(name_places[counts > 0]),
-        first_value=starts_of(counts[counts > 0]),
-        values=values.take(places),
+        first_value=first_value,
+        values=PackedStrings.pack(values.take(places)),
         first_row=first_row,
         rows=rows.astype(row_type(len(created_at))),
+        first_start=first_start,
+        starts=starts,
         created_at=created_at,
         expires_at=expires_at,
     )
@@ -90,3 +96,11 @@ def _group_rows(ranks: Int64, count: int, rows: Int64, numbers: Int64) -> tuple[
     if len(pairs):
         pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
     return starts_of(np.bincount(pairs >> 32, minlength=count)), pairs & 0xFFFFFFFF
+
+
+def _keep_starts(value_starts: Starts, first_value: Int64) -> tuple[Starts, Starts]:
+    """`first_start` and `starts` of a layout, of the columns whose values begin at `first_value`; the rows of value i
+    begin at `value_starts[i]`."""
+    first_row, values = value_starts[first_value], np.diff(first_value)
+    sizes = np.where(lengths_of(first_row) == values, 0, values + 1)
+    return starts_of(sizes), value_starts[ranges(first_value[:-1], sizes)] - np.repeat(first_row[:-1], sizes)

@@ -4,13 +4,14 @@ A column leads from values to rows. The other way takes an array of what each ro
 needed, in some milliseconds for a million rows, and kept for the last few columns that were asked for.
 """
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.engine.metadata.layout import Layout
-from apps.engine.metadata.values import numbers_of
+from apps.engine.metadata.layout import Column, Layout
+from apps.engine.metadata.values import NUMBER, STRING, numbers_of
 from apps.engine.strings import lengths_of
 from apps.engine.vectors import Float64, Int64
 
@@ -31,9 +32,9 @@ class ValuesByRow:
         """[n]: the number of the value that each row has in a column, -1 where there is none; not to be changed."""
         found = self._kept.get(("values", path))
         if found is None:
-            first, last = self._layout.column(path)
-            places = np.arange(first, last, dtype=np.int32 if last < 1 << 31 else np.int64)
-            found = self._spread("values", path, places, missing=-1)
+            column = self._layout.column(path)
+            places = np.arange(column.first, column.last, dtype=np.int32 if column.last < 1 << 31 else np.int64)
+            found = self._spread("values", path, column, places, missing=-1)
         return found
 
     def values_if_kept(self, path: str) -> NDArray[np.signedinteger[Any]] | None:
@@ -49,20 +50,21 @@ class ValuesByRow:
         """float64 [n]: the number that each of `rows` [n] has in a column; NaN where there is none."""
         found = self._kept.get(("numbers", path))
         if found is None:
-            first, last = self._layout.column(path)
+            column, keys = self._layout.column(path), self._layout.values
+            first = bisect_left(keys, NUMBER, column.first, column.last)
+            last = bisect_left(keys, STRING, first, column.last)
+            numbers = np.full(column.last - column.first, np.nan)
             # In steps: the places of the bytes take eight times the memory of the numbers.
-            steps = [np.arange(start, min(start + _STEP, last)) for start in range(first, last, _STEP)]
-            numbers = [numbers_of(self._layout.values, step) for step in steps]
-            found = self._spread("numbers", path, np.concatenate([np.empty(0), *numbers]), missing=np.nan)
+            for start in range(first, last, _STEP):
+                end = min(start + _STEP, last)
+                numbers[start - column.first : end - column.first] = numbers_of(keys.unpack(start, end))
+            found = self._spread("numbers", path, column, numbers, missing=np.nan)
         return found[rows]
 
-    def _spread(self, kind: str, path: str, of_values: NDArray[Any], missing: float) -> NDArray[Any]:
+    def _spread(self, kind: str, path: str, column: Column, of_values: NDArray[Any], missing: float) -> NDArray[Any]:
         """An array by row of what each value of a column has, and keep it."""
-        layout, (first, last) = self._layout, self._layout.column(path)
-        found = np.full(len(layout.created_at), missing, of_values.dtype)
-        starts = layout.first_row[first : last + 1]
-        if first < last:
-            found[layout.rows[int(starts[0]) : int(starts[-1])]] = np.repeat(of_values, lengths_of(starts))
+        found = np.full(len(self._layout.created_at), missing, of_values.dtype)
+        found[column.rows] = of_values if column.starts is None else np.repeat(of_values, lengths_of(column.starts))
         # Of two threads one makes it for nothing. They replace the dict, so nobody sees it change.
         self._kept = dict([*self._kept.items(), ((kind, path), found)][-_KEPT:])
         return found

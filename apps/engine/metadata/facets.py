@@ -16,7 +16,7 @@ import numpy as np
 
 from apps.engine.metadata.layout import RowNumbers
 from apps.engine.metadata.values import ARRAY, STRING, Scalar, scalar_of
-from apps.engine.strings import Starts, Strings, rank
+from apps.engine.strings import PackedStrings, Starts, Strings, rank
 from apps.engine.vectors import Int64, Mask
 
 # One look-up of a key costs as much as this many entries of a table.
@@ -28,7 +28,7 @@ class Counts:
     """The number of rows of one part that have each value of a column: `counts` [n]. The values' keys are `keys` from
     `first` on. Some counts may be zero."""
 
-    keys: Strings
+    keys: PackedStrings
     first: int
     counts: Int64
 
@@ -139,11 +139,10 @@ def count_distinct(parts: Sequence[Counts]) -> int:
 def count_rows(starts: Starts, rows: RowNumbers, allowed: Mask | None) -> Int64:
     """The number of allowed rows of each value; those of value i are rows[starts[i] : starts[i + 1]]."""
     places = starts.astype(np.int64)
-    begin, end = int(places[0]), int(places[-1])
-    if allowed is not None and begin < end:
-        sums = np.zeros(end - begin + 1, np.int64)
-        np.cumsum(allowed[rows[begin:end]], out=sums[1:])
-        places = sums[places - begin]
+    if allowed is not None and len(rows):
+        sums = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(allowed[rows], out=sums[1:])
+        places = sums[places]
     return places[1:] - places[:-1]
 
 

@@ -3,12 +3,16 @@
 names         the names of the columns, ascending; the members of a field's arrays are a column of their own
 first_value   [columns + 1] the values of column c are first_value[c] to first_value[c + 1]
 values        the keys of the values (`values.py`), ascending in each column
-first_row     [values + 1] the rows that have value v are rows[first_row[v] : first_row[v + 1]], ascending
+first_row     [columns + 1] the rows of column c are rows[first_row[c] : first_row[c + 1]], those of one value after the
+              other, each ascending
 rows          uint16, or uint32 where there are more than 65,536 rows
+first_start   [columns + 1] the starts of column c are starts[first_start[c] : first_start[c + 1]]: none if each of its
+              values has one row, as ids do
+starts        where the rows of each value of a column start among the column's, and where the last ones end
 created_at    int64 [n], microseconds since the epoch, UTC
 expires_at    int64 [n] likewise (`expiry.py`); empty where no row expires
 
-Byte strings lie one after another in an array of bytes, beside the places where they start. So the number of arrays
+Byte strings lie one after another in an array of bytes, those of values packed (`strings.py`). So the number of arrays
 does not depend on the number of columns, and their memory is that of what they hold. In files they are one array of
 bytes and a small header that names them; loading maps that, and reads nothing but the header.
 """
@@ -16,26 +20,55 @@ bytes and a small header that names them; loading maps that, and reads nothing b
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from apps.engine.array_files import map_array, save_array
-from apps.engine.strings import Starts, Strings
+from apps.engine.strings import PackedStrings, Starts, Strings, lengths_of, ranges
 from apps.engine.vectors import Int64, equal_arrays
 
 _HEADER, _BYTES = "columns.json", "columns.npy"
-_FORMAT = 3
+_FORMAT = 4
 _ALIGNMENT = 64
+_PACKED = ("text", "blocks", "prefixes", "ends")
 _DTYPES = {name: np.dtype(name) for name in ("|u1", "<u2", "<u4", "<u8", "<i8")}
 
 RowNumbers: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
 
-# The range of a column that is not there.
-NO_COLUMN = (0, 0)
+class Column(NamedTuple):
+    """The values of a column are those from `first` up to `last`. `rows` are their rows, and `starts` [its values + 1]
+    where those of each value start and, last, where they end; None where each value has one row."""
+
+    first: int
+    last: int
+    rows: RowNumbers
+    starts: Starts | None
+
+    def start(self, value: int) -> int:
+        """Where the rows of a value start; those of the value behind the last one would at the end."""
+        return value - self.first if self.starts is None else int(self.starts[value - self.first])
+
+    @property
+    def all_starts(self) -> Starts:
+        """[its values + 1]: the starts, whether they are kept or not."""
+        return np.arange(self.last - self.first + 1) if self.starts is None else self.starts
+
+    def rows_of(self, values: list[int]) -> RowNumbers:
+        """The rows of some values."""
+        if len(values) == 1:
+            return self.rows[self.start(values[0]) : self.start(values[0] + 1)]
+        which = np.array(values, np.int64) - self.first
+        if self.starts is None or not len(which):
+            return self.rows[which]
+        begins = self.starts[which].astype(np.int64)
+        return self.rows[ranges(begins, self.starts[which + 1].astype(np.int64) - begins)]
+
+
+NO_COLUMN = Column(0, 0, np.empty(0, np.uint16), None)
 
 
 @dataclass(frozen=True)
@@ -44,22 +77,38 @@ class Layout:
 
     names: Strings
     first_value: Starts
-    values: Strings
+    values: PackedStrings
     first_row: Starts
     rows: RowNumbers
+    first_start: Starts
+    starts: Starts
     created_at: Int64
     expires_at: Int64
 
-    def column(self, path: str) -> tuple[int, int]:
-        """The range of the values of a column; empty if there is none."""
+    def column(self, path: str) -> Column:
+        """A column; NO_COLUMN if there is none."""
         at = self.names.find(path.encode(), 0, len(self.names))
-        return NO_COLUMN if at is None else (int(self.first_value[at]), int(self.first_value[at + 1]))
+        if at is None:
+            return NO_COLUMN
+        bounds = self.first_value, self.first_row, self.first_start
+        first, last, row, end, start, stop = (int(array[place]) for array in bounds for place in (at, at + 1))
+        return Column(first, last, self.rows[row:end], self.starts[start:stop] if start < stop else None)
+
+    def row_counts(self) -> Int64:
+        """int64 [values]: the number of rows of each value."""
+        counts, sizes, starts = np.ones(len(self.values), np.int64), lengths_of(self.first_start), self.starts
+        is_kept = sizes > 0
+        places = ranges(self.first_start[:-1][is_kept].astype(np.int64), sizes[is_kept] - 1)
+        counts[np.repeat(is_kept, lengths_of(self.first_value))] = starts[places + 1] - starts[places]
+        return counts
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
         for name, part in vars(self).items():
             if isinstance(part, Strings):
                 found |= {name: part.text, f"{name}_starts": part.starts}
+            elif isinstance(part, PackedStrings):
+                found |= {f"{name}_{one}": getattr(part, one) for one in _PACKED}
             else:
                 found[name] = part
         return found
@@ -97,7 +146,8 @@ class Layout:
             if header["format"] != _FORMAT:
                 raise ValueError(f"{_HEADER} is of format {header['format']!r}, not {_FORMAT}")
             found = dict(_unpack(packed, header["arrays"]))
-            names, values = (Strings(found.pop(name), found.pop(f"{name}_starts")) for name in ("names", "values"))
+            names = Strings(found.pop("names"), found.pop("names_starts"))
+            values = PackedStrings(*(found.pop(f"values_{name}") for name in _PACKED))
             loaded = cls(names=names, values=values, **found)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{_HEADER} does not say what it should: {error!r}") from error
@@ -106,19 +156,19 @@ class Layout:
 
     def _check(self) -> None:
         """Raise ValueError where the arrays do not fit each other by their types, lengths and ends."""
-        ranges = (
+        self.values.check()
+        for starts, count, end in (
             (self.names.starts, len(self.names), len(self.names.text)),
             (self.first_value, len(self.names), len(self.values)),
-            (self.values.starts, len(self.values), len(self.values.text)),
-            (self.first_row, len(self.values), len(self.rows)),
-        )
-        for starts, count, end in ranges:
+            (self.first_row, len(self.names), len(self.rows)),
+            (self.first_start, len(self.names), len(self.starts)),
+        ):
             if starts.dtype.kind != "u" or len(starts) != count + 1 or starts[0] != 0 or starts[-1] != end:
                 raise ValueError(f"the arrays in {_BYTES} do not fit each other")
         times = ((self.created_at, np.int64), (self.expires_at, np.int64))
         rows = (self.rows, row_type(len(self.created_at)))
-        texts = ((self.names.text, np.uint8), (self.values.text, np.uint8))
-        if any(array.dtype != dtype for array, dtype in (rows, *times, *texts)):
+        text = (self.names.text, np.uint8)
+        if self.starts.dtype.kind != "u" or any(array.dtype != dtype for array, dtype in (rows, *times, text)):
             raise ValueError(f"an array in {_BYTES} is of another type")
         if len(self.expires_at) not in (0, len(self.created_at)):
             raise ValueError(f"the arrays in {_BYTES} do not fit each other")

@@ -14,7 +14,7 @@ import numpy as np
 
 from apps.engine.expiry import NEVER
 from apps.engine.metadata.values import key_of, scalar_of
-from apps.engine.strings import Strings
+from apps.engine.strings import PackedStrings
 from apps.engine.vectors import Int64, Mask
 
 # The rank of a row without a value; as a time, it is that of a row which never expires.
@@ -41,7 +41,7 @@ class Ranks:
     `last` ascends, or times where there are no `values`."""
 
     ranks: Int64
-    values: Strings | None = None
+    values: PackedStrings | None = None
     first: int = 0
     last: int = 0
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from apps.engine.metadata.facets import Counts, count_distinct
 from apps.engine.metadata.values import ARRAY, FALSE, NULL, NUMBER, OBJECT, STRING, key_of, numbers_of
-from apps.engine.strings import Strings
+from apps.engine.strings import PackedStrings
 from apps.engine.vectors import Int64, Mask
 
 INTEGER, DECIMAL, TEXT = "integer", "number", "string"
@@ -74,9 +74,9 @@ def summarize(column: Counts) -> dict[str, TypeSummary]:
     return found
 
 
-def _are_whole(keys: Strings, places: Int64) -> Mask:
+def _are_whole(keys: PackedStrings, places: Int64) -> Mask:
     """bool [n]: which of the numbers that have the keys at `places` [n], which ascend, are whole and of 64 bits."""
-    numbers = numbers_of(keys, places)
+    numbers = numbers_of(keys.take(places))
     least, beyond = (bisect_left(keys, key_of(bound), places[0], places[-1] + 1) for bound in (-(2.0**63), 2.0**64))
     is_whole: Mask = (np.floor(numbers) == numbers) & (places >= least) & (places < beyond)
     return is_whole

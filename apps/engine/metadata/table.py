@@ -39,12 +39,12 @@ from apps.engine.metadata.filters import (
     Or,
 )
 from apps.engine.metadata.instants import NANOSECONDS
-from apps.engine.metadata.layout import NO_COLUMN, Layout, RowNumbers
+from apps.engine.metadata.layout import NO_COLUMN, Column, Layout
 from apps.engine.metadata.ordering import NO_RANK, Ranks
 from apps.engine.metadata.paths import CREATED_AT, DOCUMENT, DOCUMENT_ID, EXPIRES_AT, ID, TIMES, instants_of, members_of
 from apps.engine.metadata.summaries import ColumnSummary, summarize
 from apps.engine.metadata.values import ARRAY, STRING, scalar_of
-from apps.engine.strings import Starts, ranges
+from apps.engine.strings import Strings
 from apps.engine.vectors import Float64, Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
@@ -151,7 +151,7 @@ class Columns:
                 return _between_times(self._times(path)[rows], low, high)
             case Between(path, low, high):
                 first, last = self._places_between(path, low, high)
-            case OneOf(path, (key,)) if path not in TIMES and self._column(members_of(path)) == NO_COLUMN:
+            case OneOf(path, (key,)) if path not in TIMES and self._column(members_of(path)) is NO_COLUMN:
                 first, last = self._places_between(path, key, key + b"\0")
             case _:
                 return self.mask_of(condition)[rows]
@@ -182,7 +182,7 @@ class Columns:
         """The names of all fields of metadata, and the number of the rows `allowed` [n] (None: all) that have each;
         only those that some have."""
         layout = self._layout
-        sums = count_rows(layout.first_row[layout.first_value], layout.rows, allowed)
+        sums = count_rows(layout.first_row, layout.rows, allowed)
         for i in np.flatnonzero(sums).tolist():
             name = layout.names[i].decode()
             if not name.startswith(("@", "$")) or name.startswith(DOCUMENT):
@@ -195,9 +195,8 @@ class Columns:
 
     def _count(self, path: str, allowed: Mask | None) -> Counts:
         """The number of allowed rows that have each value of a column, of whatever type."""
-        first, last = self._column(path)
-        layout = self._layout
-        return Counts(layout.values, first, count_rows(layout.first_row[first : last + 1], layout.rows, allowed))
+        column = self._column(path)
+        return Counts(self._layout.values, column.first, count_rows(column.all_starts, column.rows, allowed))
 
     def keys_at(self, path: str, rows: Int64) -> list[bytes | None]:
         """The key of the value that each of `rows` has at `path`, which is no time of the chunk's own; None where there
@@ -224,10 +223,11 @@ class Columns:
             return Ranks(self._times(path))
         ranks = self._by_row.values(path).astype(np.int64)
         ranks[ranks < 0] = NO_RANK
-        return Ranks(ranks, self._layout.values, *self._column(path))
+        column = self._column(path)
+        return Ranks(ranks, self._layout.values, column.first, column.last)
 
-    def _column(self, path: str) -> tuple[int, int]:
-        """The range of the values of a column; empty if there is none."""
+    def _column(self, path: str) -> Column:
+        """A column; NO_COLUMN if there is none."""
         return self._layout.column(path)
 
     def _between(self, path: str, low: bytes, high: bytes) -> Mask:
@@ -236,41 +236,41 @@ class Columns:
 
     def _places_between(self, path: str, low: bytes, high: bytes) -> tuple[int, int]:
         """The range of the values of a column that have such keys."""
-        first, last = self._column(path)
-        start = bisect_left(self._layout.values, low, first, last)
-        return start, bisect_left(self._layout.values, high, start, last)
+        column = self._column(path)
+        start = bisect_left(self._layout.values, low, column.first, column.last)
+        return start, bisect_left(self._layout.values, high, start, column.last)
 
-    def _side_by_side(self, column: tuple[int, int], first: int, last: int) -> Mask:
+    def _side_by_side(self, column: Column, first: int, last: int) -> Mask:
         """The rows whose value in a column is one of those from `first` up to `last`, without it. No row may have two
         values there, as in the columns of members."""
-        layout = self._layout
-        begin, start, stop, end = (int(layout.first_row[i]) for i in (column[0], first, last, column[1]))
-        if end - begin < len(self) or 2 * (stop - start) <= len(self):
+        rows, start, stop = column.rows, column.start(first), column.start(last)
+        if len(rows) < len(self) or 2 * (stop - start) <= len(self):
             found = np.zeros(len(self), np.bool_)
-            found[layout.rows[start:stop]] = True
+            found[rows[start:stop]] = True
         else:
             # All rows have the field, and most of them match: fewer are to be taken out.
             found = np.ones(len(self), np.bool_)
-            found[layout.rows[begin:start]] = False
-            found[layout.rows[stop:end]] = False
+            found[rows[:start]] = False
+            found[rows[stop:]] = False
         return found
 
     def _one_of(self, path: str, keys: tuple[bytes, ...]) -> Mask:
         values, column, members = self._layout.values, self._column(path), self._column(members_of(path))
-        hits = values.find_each(keys, *column)
-        if members != NO_COLUMN:
-            hits += values.find_each(keys, *members)
-        elif len(hits) == 1:
-            return self._side_by_side(column, hits[0], hits[0] + 1)
-        return self._with_values(hits)
+        hits = values.find_each(keys, column.first, column.last)
+        if members is not NO_COLUMN:
+            found = self._with_values(column, hits)
+            found[members.rows_of(values.find_each(keys, members.first, members.last))] = True
+            return found
+        return self._side_by_side(column, hits[0], hits[0] + 1) if len(hits) == 1 else self._with_values(column, hits)
 
     def _has_member(self, path: str, key: bytes) -> Mask:
-        return self._with_values(self._layout.values.find_each([key], *self._column(members_of(path))))
+        column = self._column(members_of(path))
+        return self._with_values(column, self._layout.values.find_each([key], column.first, column.last))
 
-    def _with_values(self, hits: list[int]) -> Mask:
-        """The rows that have one of the values `hits`."""
+    def _with_values(self, column: Column, hits: list[int]) -> Mask:
+        """The rows that have one of the values `hits` of a column."""
         found = np.zeros(len(self), np.bool_)
-        found[_rows_of(hits, self._layout.first_row, self._layout.rows)] = True
+        found[column.rows_of(hits)] = True
         return found
 
     def _times(self, path: str) -> Int64:
@@ -287,54 +287,57 @@ class Columns:
         if key == STRING:
             found |= self._between(path, STRING, ARRAY)
         elif key.startswith(STRING):
-            first, last = self._strings(path)
-            text = self._layout.values.joined(first, last)
-            found |= self._with_values(self._with_part(text, key[len(STRING) :], first, last))
+            column = self._column(path)
+            first, strings = self._strings(column)
+            places = _with_part(strings, strings.text.tobytes(), key[len(STRING) :])
+            found |= self._with_values(column, [first + place for place in places])
         return found
 
     def _contains_folded(self, path: str, part: str) -> Mask:
-        return self._with_values([*self._folded(path, part), *self._folded(members_of(path), part, whole=True)])
+        column, members = self._column(path), self._column(members_of(path))
+        found = self._with_values(column, self._folded(column, part))
+        found[members.rows_of(self._folded(members, part, whole=True))] = True
+        return found
 
-    def _folded(self, path: str, part: str, whole: bool = False) -> list[int]:
+    def _folded(self, column: Column, part: str, whole: bool = False) -> list[int]:
         """The numbers of the strings of a column that have `part`, casefolded, in them without regard to case, or that
         are it."""
-        values, (first, last) = self._layout.values, self._strings(path)
-        text = values.joined(first, last)
+        first, strings = self._strings(column)
+        text = strings.text.tobytes()
         if text.isascii():
             # Then lower case is the folded one, of the same length.
-            hits = self._with_part(text.lower(), part.encode(), first, last) if part else list(range(first, last))
-            starts = values.starts.data
-            size = len(STRING) + len(part)
-            return [i for i in hits if starts[i + 1] - starts[i] == size] if whole else hits
-        folded = [key[len(STRING) :].decode().casefold() for key in values.some(first, last)]
+            hits = _with_part(strings, text.lower(), part.encode()) if part else list(range(len(strings)))
+            lengths, size = strings.lengths, len(STRING) + len(part)
+            return [first + i for i in hits if not whole or lengths[i] == size]
+        folded = [key[len(STRING) :].decode().casefold() for key in strings.some(0, len(strings))]
         return [i for i, string in enumerate(folded, first) if (string == part if whole else part in string)]
 
-    def _strings(self, path: str) -> tuple[int, int]:
-        """The range of the strings of a column."""
-        first, end = self._column(path)
-        first = bisect_left(self._layout.values, STRING, first, end)
-        return first, bisect_left(self._layout.values, ARRAY, first, end)
+    def _strings(self, column: Column) -> tuple[int, Strings]:
+        """The number of the first string of a column, and all its strings."""
+        values = self._layout.values
+        first = bisect_left(values, STRING, column.first, column.last)
+        return first, values.unpack(first, bisect_left(values, ARRAY, first, column.last))
 
-    def _with_part(self, text: bytes, part: bytes, first: int, last: int) -> list[int]:
-        """Those of the values from `first` up to `last`, all strings, that have `part`, which is not empty. `text` is
-        these values one after another, in the one or the other case."""
-        starts = self._layout.values.starts.data
-        base = starts[first]
-        if _MANY * text.count(part) > last - first:
-            bounds = pairwise((self._layout.values.starts[first : last + 1] - base).tolist())
-            return [first + i for i, (start, end) in enumerate(bounds) if text.find(part, start + 1, end) >= 0]
-        found: list[int] = []
-        at = text.find(part)
-        while at >= 0:
-            value = bisect_right(starts, base + at, first, last) - 1
-            end = starts[value + 1] - base
-            # Not so for a part with the byte of the type, or with one from the next value.
-            if base + at > starts[value] and at + len(part) <= end:
-                found.append(value)
-                at = text.find(part, end)
-            else:
-                at = text.find(part, at + 1)
-        return found
+
+def _with_part(strings: Strings, text: bytes, part: bytes) -> list[int]:
+    """The places of those of `strings`, all of them keys of strings, that have `part`, which is not empty. `text` is
+    that of the strings, in the one or the other case."""
+    starts = strings.starts.data
+    if _MANY * text.count(part) > len(strings):
+        bounds = pairwise(strings.starts.tolist())
+        return [i for i, (start, end) in enumerate(bounds) if text.find(part, start + 1, end) >= 0]
+    found: list[int] = []
+    at = text.find(part)
+    while at >= 0:
+        place = bisect_right(starts, at, 0, len(strings)) - 1
+        end = starts[place + 1]
+        # Not so for a part with the byte of the type, or with one from the next string.
+        if at > starts[place] and at + len(part) <= end:
+            found.append(place)
+            at = text.find(part, end)
+        else:
+            at = text.find(part, at + 1)
+    return found
 
 
 def _between_times(times: Int64, low: bytes, high: bytes) -> Mask:
@@ -351,14 +354,3 @@ def _first_time(bound: bytes) -> int:
     """The first whole number whose key is not before `bound`, which is a number's key or one with a byte behind it."""
     key = bound.removesuffix(b"\0")
     return int(scalar_of(key) or 0) + (len(bound) > len(key))
-
-
-def _rows_of(hits: list[int], starts: Starts, rows: RowNumbers) -> RowNumbers:
-    """The rows of the values `hits`."""
-    if not hits or not len(rows):
-        return rows[:0]
-    if len(hits) == 1:
-        return rows[int(starts[hits[0]]) : int(starts[hits[0] + 1])]
-    which = np.array(hits, np.int64)
-    begins = starts[which].astype(np.int64)
-    return rows[ranges(begins, starts[which + 1].astype(np.int64) - begins)]

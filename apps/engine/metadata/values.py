@@ -21,7 +21,6 @@ import struct
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apps.engine.strings import Strings
 from apps.engine.vectors import Float64
@@ -84,10 +83,10 @@ def _number_of(key: bytes) -> int | float:
     return float(below)
 
 
-def numbers_of(keys: Strings, places: NDArray[np.signedinteger[Any]]) -> Float64:
-    """float64 [n]: the nearest doubles of the numbers that have the keys at `places` [n]; NaN for those of others."""
-    starts, ends = keys.starts[places].astype(np.int64), keys.starts[places + 1].astype(np.int64)
-    numbers = np.full(len(places), np.nan)
+def numbers_of(keys: Strings) -> Float64:
+    """float64 [n]: the nearest doubles of the numbers that have `keys` [n]; NaN for keys of others."""
+    starts, ends = keys.starts[:-1].astype(np.int64), keys.starts[1:].astype(np.int64)
+    numbers = np.full(len(keys), np.nan)
     which = np.flatnonzero(keys.text[starts] == NUMBER[0])
     at = starts[which, np.newaxis] + np.arange(len(NUMBER), len(NUMBER) + _NUMBER.size)
     is_there = at < ends[which, np.newaxis]

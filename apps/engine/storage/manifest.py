@@ -16,7 +16,7 @@ from apps.engine.indexes.base import Params
 from apps.engine.storage.checked_files import FileRecord, raise_damaged
 from apps.engine.text import analyzer
 
-FORMAT = 6
+FORMAT = 7
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         b"",
         b"[]",
         b"{}",
-        says.replace(b'"format":3', b'"format":2'),
+        says.replace(b'"format":4', b'"format":3'),
         says.replace(b'"rows"', b'"rose"'),
         says.replace(b"<u4", b"<f4"),
         says.replace(b"<i8", b"<u8"),
@@ -229,9 +229,12 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         says.replace(b'"<u4",', b'"<u8",', 1),
         says.replace(b"],", b"00],", 1),
         says.replace(b'",', b'",-', 1),
-        says.replace(b',"values"', b',"names"', 1),
+        says.replace(b',"values_text"', b',"names"', 1),
         says.replace(b"<u2", b"<u4"),
+        says.replace(b"<u8", b"<i8"),
+        says.replace(b'"first_start"', b'"first_stop"'),
         says[:-9] + b"}}",
+        *(shorten(says, name) for name in orjson.loads(says)["arrays"] if not name.endswith("_at")),
     ):
         assert broken != says
         header.write_bytes(broken)
@@ -251,6 +254,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     packed.unlink()
     with pytest.raises(OSError):
         Columns.load(tmp_path)
+
+
+def shorten(header: bytes, name: str) -> bytes:
+    """A header that says of one array that it has one element less."""
+    says = orjson.loads(header)
+    says["arrays"][name][1] -= 1
+    return orjson.dumps(says)
 
 
 def test_cost_follows_values_and_not_rows_times_fields(tmp_path: Path) -> None:
@@ -314,7 +324,7 @@ def test_values_by_row_are_kept_for_few_fields() -> None:
 @pytest.mark.parametrize("number", [0, -0.0, 1, -1, 0.1, -2.5e-300, 1e308, -(2**63), 2**64 - 1, 2**53 + 1])
 def test_numbers_are_read_back_from_their_keys(number: float) -> None:
     keys = Strings.of([key_of(one) for one in (8, "1", number, [1], True, 7, {}, None)])
-    found = numbers_of(keys, np.arange(1, 8))
+    found = numbers_of(keys.take(np.arange(1, 8)))
     assert found[[1, 4]].tolist() == [float(number), 7]
     assert np.isnan(found[[0, 2, 3, 5, 6]]).all()
 
