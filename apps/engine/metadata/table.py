@@ -307,8 +307,8 @@ class Columns:
         if text.isascii():
             # Then lower case is the folded one, of the same length.
             hits = _with_part(strings, text.lower(), part.encode()) if part else list(range(len(strings)))
-            lengths, size = strings.lengths, len(STRING) + len(part)
-            return [first + i for i in hits if not whole or lengths[i] == size]
+            starts, size = strings.starts.data, len(STRING) + len(part)
+            return [first + i for i in hits if not whole or starts[i + 1] - starts[i] == size]
         folded = [key[len(STRING) :].decode().casefold() for key in strings.some(0, len(strings))]
         return [i for i, string in enumerate(folded, first) if (string == part if whole else part in string)]
 
