@@ -49,6 +49,7 @@ from apps.engine.vectors import Float64, Int64, Mask
 
 # If more than one string in _MANY contains the part, it is quicker to test each string than to map places to strings.
 _MANY = 8
+_KNOWN_COLUMNS = 64
 
 
 def evaluate(filter: Filter, keys: Int64, mask_of: Callable[[Condition], Mask]) -> Mask:
@@ -80,6 +81,8 @@ class Columns:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._by_row = ValuesByRow(layout)
+        # Those that were asked for first, by path, also where there is none.
+        self._columns: dict[str, Column] = {}
 
     @classmethod
     def build(cls, rows: Sequence[Attributes]) -> Self:
@@ -152,7 +155,9 @@ class Columns:
             case Between(path, low, high):
                 first, last = self._places_between(path, low, high)
             case OneOf(path, (key,)) if path not in TIMES and self._column(members_of(path)) is NO_COLUMN:
-                first, last = self._places_between(path, key, key + b"\0")
+                column = self._column(path)
+                place = self._layout.values.find(key, column.first, column.last)
+                first, last = (0, 0) if place is None else (place, place + 1)
             case _:
                 return self.mask_of(condition)[rows]
         values = self._by_row.values_if_kept(path)
@@ -228,7 +233,12 @@ class Columns:
 
     def _column(self, path: str) -> Column:
         """A column; NO_COLUMN if there is none."""
-        return self._layout.column(path)
+        found = self._columns.get(path)
+        if found is None:
+            found = self._layout.column(path)
+            if len(self._columns) < _KNOWN_COLUMNS:
+                self._columns[path] = found
+        return found
 
     def _between(self, path: str, low: bytes, high: bytes) -> Mask:
         """The rows whose value at `path` has a key from `low` up to `high`, without it."""

@@ -105,6 +105,10 @@ class Part(ABC):
     def places(self, keys: Int64) -> Int64:
         """int64 [n]: where the live rows of `keys` [n] are; -1 for those that are not here."""
 
+    def places_of_live(self, keys: Int64) -> Int64:
+        """int64 [n]: the same of rows all of which live here."""
+        return self.places(keys)
+
     def keys_at(self, field: str, places: Int64) -> list[bytes | None]:
         """The key of the value (`metadata/values.py`) of a field that each of the rows `places` has; None for none."""
         found: list[bytes | None] = [None] * len(places)

@@ -64,7 +64,7 @@ class RowLookup:
 def _find(parts: Sequence[Part], keys: Int64) -> Iterator[tuple[Part, Int64, Int64]]:
     left = np.arange(len(keys))
     if len(parts) == 1:
-        yield parts[0], left, parts[0].places(keys)
+        yield parts[0], left, parts[0].places_of_live(keys)
         return
     for part in parts:
         if not len(left):

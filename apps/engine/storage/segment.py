@@ -12,6 +12,7 @@ content/      the files of its row data
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -137,11 +138,16 @@ class Segment(Part):
             params = {name: value for name, value in params.items() if name in known}
         return self.index.search(queries, k, allowed, params, sure)
 
+    @cached_property
+    def _first_of_run(self) -> int | None:
+        """The first key where the keys follow one another, as those of rows written together do; None elsewhere."""
+        first, last = int(self.keys[0]), int(self.keys[-1])
+        return first if last - first == len(self.keys) - 1 else None
+
     def places(self, keys: Int64) -> Int64:
-        first, last = self.keys[0], len(self.keys) - 1
-        if self.keys[last] - first == last:
-            # Keys that follow one another, as those of rows written together do, need no bisection. As numbers without
-            # a sign, places before the first are behind the last.
+        first, last = self._first_of_run, len(self.keys) - 1
+        if first is not None:
+            # No bisection. As numbers without a sign, places before the first are behind the last.
             places = keys - first
             found = places.view(np.uint64) <= last
         else:
@@ -150,6 +156,10 @@ class Segment(Part):
         if self.alive is not None:
             found &= self.alive[np.where(found, places, 0)]
         return np.where(found, places, -1)
+
+    def places_of_live(self, keys: Int64) -> Int64:
+        first = self._first_of_run
+        return np.searchsorted(self.keys, keys) if first is None else keys - first
 
     def without(self, keys: Int64) -> "Segment":
         """This segment, the rows of `keys` dead."""
