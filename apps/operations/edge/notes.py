@@ -6,7 +6,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from apps.telemetry import metrics
-from apps.telemetry.logs import make_logger
+from apps.telemetry.logs import Lines
 from apps.telemetry.observation import Observation
 
 # A client may send any word as a method; there must be no more series than these.
@@ -25,7 +25,7 @@ class Notes:
     """Takes a note of each request that is answered, in the event loop's thread."""
 
     def __init__(self) -> None:
-        self._log = make_logger(settings.LOG_FORMAT, settings.LOG_LEVEL)
+        self._lines = Lines(settings.LOG_FORMAT, settings.LOG_LEVEL)
         self._is_logged, self._is_counted = settings.LOG_REQUESTS, settings.METRICS != "off"
         self._slow = settings.SLOW_QUERY_MS / 1000
 
@@ -54,7 +54,7 @@ class Notes:
             fields["scanned"], fields["plan"] = observation.scanned, observation.plan
         if observation.trace is not None:
             fields["trace_id"], fields["span_id"] = observation.trace.trace_id, observation.trace.span_id
-        self._log.info("request", **fields)
+        self._lines.write("info", "request", fields)
 
     def _tell_slow(self, observation: Observation, request_id: str, outcome: Outcome, seconds: float) -> None:
         assert observation.describe is not None
@@ -71,7 +71,7 @@ class Notes:
         }
         if observation.trace is not None:
             fields["trace_id"] = observation.trace.trace_id
-        self._log.warning("slow query", **fields, **observation.describe())
+        self._lines.write("warning", "slow query", {**fields, **observation.describe()})
 
 
 def _count(observation: Observation, method: str, outcome: Outcome, seconds: float) -> None:
