@@ -406,3 +406,12 @@ def test_a_value_is_that_of_the_row_as_the_view_knows_it() -> None:
     assert three.keys_of_values("n") == [key_of("3"), None]
     assert np.array_equal(two.numbers("n"), [3.5, np.nan, np.nan], equal_nan=True)
     assert two.matches(parse_filter({"n": 1})).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("keys", [[5, 6, 7, 8], [2, 5, 8, 40]])
+def test_rows_are_looked_up_in_one_segment_whether_keys_have_gaps_or_not(keys: list[int]) -> None:
+    rows = [Row(Attributes(str(key), None, 0, f'{{"n": {key}}}'), "") for key in keys]
+    vectors = np.ones((len(keys), DIMENSION), np.float32)
+    view = View.build(dimension=DIMENSION, metric=Metric.DOT, keys=np.array(keys), vectors=vectors, rows=rows)
+    some = [keys[3], keys[0], keys[2]]
+    assert view.lookup(np.array(some)).numbers("n").tolist() == some
