@@ -90,12 +90,18 @@ class Parquet(Format):
         ):
             # Arrow writes without Python, while the next rows are read.
             writing: Future[None] | None = None
+            written: Iterator[bytes] = iter(())
             for table in _groups(stored, schema):
+                if table is None:
+                    # A part for each page that is read: all at once, reading would wait until they are sent.
+                    yield next(written, b"")
+                    continue
+                yield from written
                 if writing is not None:
                     writing.result()
                 written = out.take()
                 writing = thread.submit(writer.write_table, table)
-                yield from written
+            yield from written
             if writing is not None:
                 writing.result()
         yield from out.take()
@@ -157,11 +163,12 @@ def _schema(stored: StoredLibrary) -> Any:
 
 
 def _groups(stored: StoredLibrary, schema: Any) -> Iterator[Any]:
-    """Tables of all rows, each a group of them in the file."""
+    """Tables of all rows, each a group of them in the file; before it None for each page that was read for it."""
     tables, size = [], 0
     for page, documents in stored.chunks_with_documents():
         tables.append(_table_of_chunks(page, documents, schema))
         size += tables[-1].nbytes
+        yield None
         if size >= _BYTES_PER_GROUP:
             yield pa.concat_tables(tables)
             tables, size = [], 0
