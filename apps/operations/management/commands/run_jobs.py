@@ -8,7 +8,12 @@ from django.db import connections
 
 from apps.operations.job_process import jobs_lock
 from apps.operations.management.base import DatabaseCommand, one_sentence_errors
-from apps.operations.process import collect_garbage_rarely, raise_open_file_limit, stop_on_signals
+from apps.operations.process import (
+    collect_garbage_rarely,
+    raise_open_file_limit,
+    stop_on_signals,
+    switch_threads_often,
+)
 from apps.telemetry import processes, slots
 from apps.transfer.job_runner import run_jobs
 
@@ -31,6 +36,7 @@ class Command(DatabaseCommand):
         if options["child"]:
             os.nice(5)
             collect_garbage_rarely()
+            switch_threads_often()
         with jobs_lock() as is_locked:
             if not is_locked:
                 raise CommandError("Another process runs the jobs of this data folder already.")
