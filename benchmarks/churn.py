@@ -6,6 +6,7 @@ is checked: a row that was just deleted is not found, a row that was just added 
 nobody touches are where they belong, and scores are those of the vectors.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ class _Sizes:
         return cls(
             _size(folder / "vectordb.sqlite3"),
             _size(folder / "vectordb.sqlite3-wal"),
-            sum(_size(path) for path in (folder / "index").rglob("*")),
+            # Folders may go away meanwhile.
+            sum(_size(Path(parent, name)) for parent, _, names in os.walk(folder / "index") for name in names),
         )
 
     def __str__(self) -> str:
