@@ -1,5 +1,6 @@
 """Many byte strings in one array of bytes, so that they can be mapped from a file and are no Python objects."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
@@ -46,7 +47,22 @@ def ranges(starts: Int64, lengths: NDArray[np.integer[Any]]) -> Int64:
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
 
 
-class Strings:
+class _Searched(ABC):
+    """Byte strings, which may be looked for where they ascend."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, i: int) -> bytes: ...
+
+    def find(self, string: bytes, first: int, last: int) -> int | None:
+        """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
+        at = bisect_left(self, string, first, last)
+        return at if at < last and self[at] == string else None
+
+
+class Strings(_Searched):
     """Byte strings that lie one after another in `text`; `starts` has one more than there are strings."""
 
     def __init__(self, text: NDArray[np.uint8], starts: Starts) -> None:
@@ -84,20 +100,12 @@ class Strings:
 
     def some(self, first: int, last: int) -> list[bytes]:
         """The strings from `first` up to `last`, which is not among them."""
-        starts, text = self.starts[first : last + 1].tolist(), self.joined(first, last)
+        starts = self.starts[first : last + 1].tolist()
+        text = bytes(self._text[starts[0] : starts[-1]])
         return [text[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
 
-    def find(self, string: bytes, first: int, last: int) -> int | None:
-        """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
-        at = bisect_left(self, string, first, last)
-        return at if at < last and self[at] == string else None
 
-    def joined(self, first: int, last: int) -> bytes:
-        """The same as one string."""
-        return bytes(self._text[self._starts[first] : self._starts[last]])
-
-
-class PackedStrings:
+class PackedStrings(_Searched):
     """Byte strings in less memory where neighbours begin alike, as sorted ones do. Of each sixteen, a block, the
     beginning that all of them share is kept once, and behind it what is left of each, one after another.
 
@@ -183,11 +191,6 @@ class PackedStrings:
         if last - first < _FEW:
             return [self[i] for i in range(first, last)]
         return self.unpack(first, last).some(0, last - first)
-
-    def find(self, string: bytes, first: int, last: int) -> int | None:
-        """The place of `string` among the strings from `first` up to `last`, which ascend; None if it is not there."""
-        at = bisect_left(self, string, first, last)
-        return at if at < last and self[at] == string else None
 
     def find_each(self, strings: Sequence[bytes], first: int, last: int) -> list[int]:
         """The places of `strings`, where they are among the strings from `first` up to `last`, which ascend."""
