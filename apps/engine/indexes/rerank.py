@@ -3,7 +3,7 @@ for.
 
 A list holds *representatives*, rows that stand for themselves and their duplicates (`duplicates`), best first by rough
 scores, as codes give them. It is read from the top, until the k-th score beats what the errors of the rough scores so
-far let a later row reach; docs/indexes.md has the rule. Costs some 0.4 microseconds a row of 384 dimensions that is not
+far let a later row reach; docs/indexes.md has the rule. Costs some 0.3 microseconds a row of 384 dimensions that is not
 in the processor's cache.
 
 Codes and graphs only propose rows. What is reported is `metrics.exact_scores` of the stored rows, ties by ascending

@@ -11,6 +11,7 @@ bm25           scores of texts
 json_vectors   vectors in JSON text
 string_search  places of strings in a sorted list
 heap           the best rows so far
+packed         the best of many rows, by one sort
 intrinsics     instructions that numba cannot emit
 jit            decorators, and short names of types
 cache          compiling once per machine

@@ -18,7 +18,7 @@ from apps.engine.kernels.byte_products import GROUP, QUERIES, find_passing, mult
 from apps.engine.kernels.exact_scan import threshold
 from apps.engine.kernels.heap import heap_push, heap_sort
 from apps.engine.kernels.intrinsics import borrow, prefetch
-from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
+from apps.engine.kernels.scores import EUCLIDEAN, SPACE, norm, score
 
 # The arrays of a `ByteCodes`.
 _COPY = jit.read_only(types.uint8, 3), jit.VECTORS, jit.REALS, jit.REALS
@@ -163,7 +163,7 @@ def search(metric, planes, numbers, mean, longest, vectors, queries, rows, allow
     """
     number, gather = len(queries), len(rows) > 0
     size = len(rows) if gather else len(numbers)
-    wide, lanes = queries.astype(np.float64), np.empty(LANES)
+    wide, lanes = queries.astype(np.float64), np.empty(SPACE)
     prepared = np.empty((number, 7))
     # Codes of whole fours of queries, aligned to lines of the cache.
     fours, width = (number + QUERIES - 1) // QUERIES * QUERIES, 2 * planes.shape[2]

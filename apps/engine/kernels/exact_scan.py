@@ -8,7 +8,7 @@ from numba import njit, types
 from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
 from apps.engine.kernels.intrinsics import borrow
-from apps.engine.kernels.scores import COSINE, DOT, LANES, norm, score
+from apps.engine.kernels.scores import COSINE, DOT, SPACE, norm, score
 
 _CHUNK = 256
 # Rows of a chunk that are looked at one by one where one of them may be among the best.
@@ -66,7 +66,7 @@ def search(metric, vectors, norms, queries, rows, order, positions, found):
     number, dimension = queries.shape
     gather = len(rows) > 0
     size = len(rows) if gather else len(vectors)
-    wide, lanes = queries.astype(np.float64), np.empty(LANES)
+    wide, lanes = queries.astype(np.float64), np.empty(SPACE)
     query_norms, counts = np.empty(number), np.zeros(number, np.int64)
     for j in range(number):
         query_norms[j] = norm(queries, j, wide[j], lanes)

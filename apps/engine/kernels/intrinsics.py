@@ -34,7 +34,9 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
     """Ask for the cache lines in which row `row` of `array` lies, without waiting for them. The row need not exist: the
     processor ignores an address that it may not read.
 
-    Rows that are read in no order come from memory one after the other, some 100 ns each, unless asked for before.
+    Rows that are read in no order come from memory one after the other, some 100 ns each, unless asked for before. They
+    are put into the processor's second cache: the first takes part in a dozen or two of requests at a time, fewer than
+    a row has lines, and lets whoever makes more wait.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -44,7 +46,7 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
         first, step = (ir.Constant(stride.type, number) for number in (0, 64))
         with cgutils.for_range_slice(builder, first, stride, step, stride.type) as (place, _):
             pointer = builder.gep(begin, [place])
-            how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # read it, keep it in all caches, data
+            how = [ir.Constant(ir.IntType(32), number) for number in (0, 2, 1)]  # read it, into the second cache, data
             function = ir.FunctionType(ir.VoidType(), [pointer.type, *(number.type for number in how)])
             builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), [pointer, *how])
         return context.get_dummy_value()

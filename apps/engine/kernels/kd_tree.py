@@ -13,7 +13,7 @@ from numba import types
 
 from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
-from apps.engine.kernels.scores import COSINE, DOT, EUCLIDEAN, LANES, norm, score
+from apps.engine.kernels.scores import COSINE, DOT, EUCLIDEAN, SPACE, norm, score
 
 # The arrays of a `Tree`.
 _TREE = jit.read_only(types.float32, 3), jit.INTS_32, jit.read_only(types.float32, 3)
@@ -96,7 +96,7 @@ def search(metric, vectors, points, order, boxes, queries, allowed, positions, s
     levels = 0
     while 1 << levels < leaves:
         levels += 1
-    by_position, lanes = np.empty(0, np.int64), np.empty(LANES)
+    by_position, lanes = np.empty(0, np.int64), np.empty(SPACE)
     query, point, costs = np.empty(d), np.empty(d), np.empty(width)
     # Nodes to visit yet, at most one a level, and what they cost.
     waiting_nodes, waiting_costs = np.empty(levels + 1, np.int64), np.empty(levels + 1)

@@ -13,7 +13,7 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
 from apps.engine.kernels.intrinsics import borrow, prefetch
-from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
+from apps.engine.kernels.scores import EUCLIDEAN, SPACE, norm, score
 
 # The arrays of the index, after the vectors.
 _ROWS = jit.read_only(types.int32, 2)
@@ -198,7 +198,7 @@ def search(
     while 1 << bits < starts.shape[1] - 1:
         bits += 1
     point, spare = np.empty(signs.shape[1], np.float32), np.empty(signs.shape[1], np.float32)
-    query, lanes, by_position = np.empty(queries.shape[1]), np.empty(LANES), np.empty(0, np.int64)
+    query, lanes, by_position = np.empty(queries.shape[1]), np.empty(SPACE), np.empty(0, np.int64)
     margins, order = np.empty(bits, np.float32), np.empty(bits, np.int64)
     sums, spare_sums = np.empty(probes, np.float32), np.empty(probes, np.float32)
     flips, spare_flips = np.empty(probes, np.int64), np.empty(probes, np.int64)

@@ -6,7 +6,8 @@ from numba import types
 from apps.engine.kernels import jit
 from apps.engine.kernels.heap import heap_push, heap_sort
 from apps.engine.kernels.intrinsics import borrow, prefetch
-from apps.engine.kernels.scores import EUCLIDEAN, LANES, norm, score
+from apps.engine.kernels.packed import keep_best, pack, unpack_best
+from apps.engine.kernels.scores import EUCLIDEAN, SPACE, norm, score
 
 # Queries, factors, representatives, rough scores, duplicates.
 _PAIRS = jit.read_only(jit.INT, 2)
@@ -30,14 +31,18 @@ def rerank(
     `allowed` is empty where all rows are allowed. A list is checked after each number of representatives in `checks`,
     ascending; `errors` has the standard errors that are required then. Without `checks`, `rough` and `factors` are not
     used, and `enough` stays false.
+
+    A check asks for the k-th score so far, which a heap knows. Without checks, rows are sorted when all are there: in
+    lists, which begin with the best rows, most rows would climb or sink through the whole heap.
     """
     length, k = representatives.shape[1], positions.shape[1]
     vectors, representatives, rough = borrow(vectors), borrow(representatives), borrow(rough)
     duplicated = borrow(pairs)[0]
-    order, lanes = np.empty(0, np.int64), np.empty(LANES)
+    order, lanes = np.empty(0, np.int64), np.empty(SPACE)
     # For each beginning of a list: the number of errors, their sum, and that of their squares.
     known = length + 1 if len(checks) else 1
     counts, sums, squares = np.zeros(known, np.int64), np.zeros(known), np.zeros(known)
+    pool = np.empty(0 if len(checks) else 2 * max(length, k), np.int64)
     for i in range(len(queries)):
         query, factor = queries[i].astype(np.float64), factors[i] if len(checks) else 1.0
         query_norm = norm(queries, i, query, lanes)
@@ -59,8 +64,13 @@ def rerank(
             while True:
                 if not len(allowed) or allowed[row]:
                     value = score(metric, vectors, row, query, query_norm, lanes)
-                    held = heap_push(heap_scores, heap_rows, order, held, value, row)
-                    if len(checks):
+                    if not len(checks):
+                        if held == len(pool):
+                            held = keep_best(pool, k)
+                        pool[held] = pack(value, row)
+                        held += 1
+                    else:
+                        held = heap_push(heap_scores, heap_rows, order, held, value, row)
                         error = _scale(metric, value, factor) - np.float64(rough[i, place])
                         count, total, squared = count + 1, total + error, squared + error * error
                 if duplicate == len(duplicated) or duplicated[duplicate] != representative:
@@ -83,4 +93,7 @@ def rerank(
                     enough[i] = True
                     break
             check += 1
-        heap_sort(heap_scores, heap_rows, order, held)
+        if len(checks):
+            heap_sort(heap_scores, heap_rows, order, held)
+        else:
+            unpack_best(pool[:held], heap_scores, heap_rows)

@@ -136,3 +136,18 @@ def test_only_rows_that_are_allowed_are_found() -> None:
     for query in range(3):
         assert set(positions[query].tolist()) == {7, 8, 100, -1}
         np.testing.assert_array_equal(scores[query, :3], lists.best(query, allowed))
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_of_many_duplicates_the_first_are_found(metric: Metric) -> None:
+    lists = Lists(metric, 6, rows=20)
+    vectors = np.tile(lists.vectors[:7], (50, 1))
+    matrix, duplicates = Matrix(vectors, metric), Duplicates.find([vectors])
+    representatives = np.tile(duplicates.representatives(), (3, 1))
+    positions, scores, enough = rerank(matrix, lists.queries, K, representatives, duplicates=duplicates, allowed=None)
+    assert enough.all()
+    for query in range(3):
+        exact = exact_scores(metric, vectors, lists.queries[query])
+        best = np.lexsort((np.arange(len(exact)), -exact))[:K]
+        np.testing.assert_array_equal(positions[query], best)
+        np.testing.assert_array_equal(scores[query], exact[best])
