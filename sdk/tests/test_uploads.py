@@ -113,6 +113,24 @@ def test_batches_are_cut_by_bytes_too() -> None:
         assert sizes == [6, 6, 3, 12] * 2
 
 
+@pytest.mark.parametrize("size", [1, 10, 33, 100, 1000])
+def test_batches_are_cut_by_number_and_keep_the_order(size: int) -> None:
+    rows = [{"id": str(n), "vector": [n]} for n in range(250)]
+    with answering(WRITTEN) as server, Client(server.url) as client:
+        client.library("a").upload(rows, batch_size=size, parallel=1)
+        sent = [[one["id"] for one in json.loads(one.body)["chunks"]] for one in server.received]
+        assert sent == [[row["id"] for row in rows[start : start + size]] for start in range(0, 250, size)]
+
+
+def test_batches_of_texts_to_embed_are_smaller() -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": str(n), "text": "x", "vector": [n]} if n < 1000 else {"id": str(n), "text": "x"} for n in range(2000)
+    ]
+    with answering(WRITTEN) as server, Client(server.url) as client:
+        client.library("a").upload(rows, parallel=1)
+        assert [one.body.count(b'"id"') for one in server.received] == [1000, 500, 500]
+
+
 def test_a_batch_that_is_too_large_for_the_server_is_halved() -> None:
     refusal = problem(413, "body_too_large")
     with answering(refusal, refusal, WRITTEN, refusal, WRITTEN) as server, Client(server.url) as client:

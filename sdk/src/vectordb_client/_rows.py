@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -24,23 +25,43 @@ _VECTOR_NAMES = ("embedding", "vector")
 
 # As many take little memory even where they are large.
 _AT_ONCE = 32
-# What follows a vector, the last field of its chunk.
-_TAIL = b'"}'
+# What comes before a vector, the last field of its chunk.
+_VECTOR = b'"embedding":"'
+# Stands for a field that a row lacks.
+_ABSENT: Any = object()
 
 
-class Row(NamedTuple):
-    """A chunk: its id; its JSON, up to the vector if it brings one; the vector in base64; whether it brings one or says
-    that it has none."""
+@dataclass(slots=True)
+class Rows:
+    """Chunks, as lists of one length: their ids; their JSON, up to the vector where they bring one, else up to its end;
+    the vectors in base64; whether each brings one or says that it has none.
 
-    id: str | None
-    head: bytes
-    vector: bytes | None
-    has_vector: bool
+    An object for each row would be one that the garbage collector looks at again and again, as long as it waits.
+    """
+
+    ids: list[str | None] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
+    vectors: list[bytes | None] = field(default_factory=list)
+    have_vectors: list[bool] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, first: int, last: int) -> Rows:
+        """The rows from `first` up to `last`, which is not among them."""
+        some = slice(first, last)
+        return Rows(self.ids[some], self.heads[some], self.vectors[some], self.have_vectors[some])
+
+    def extend(self, other: Rows) -> None:
+        self.ids += other.ids
+        self.heads += other.heads
+        self.vectors += other.vectors
+        self.have_vectors += other.have_vectors
 
     @property
-    def size(self) -> int:
-        """As many bytes as the JSON has, or a few less."""
-        return len(self.head) + len(self.vector or b"")
+    def bytes(self) -> int:
+        """As many as the JSON of all has, or a few less."""
+        return sum(map(len, self.heads)) + sum(map(len, filter(None, self.vectors)))
 
 
 class Columns(NamedTuple):
@@ -53,10 +74,6 @@ class Columns(NamedTuple):
     document_ids: Sequence[str | None] | None = None
     embed_texts: Sequence[str | None] | None = None
     expires_at: datetime | str | None = None
-
-
-# The fields of a row without its vector, the vector, and whether there is one, be it None.
-_Given = tuple[dict[str, Any], Any, bool]
 
 
 def new_id() -> str:
@@ -73,14 +90,16 @@ class Source(NamedTuple):
     is known."""
 
     groups: Iterable[Sequence[Any]]
-    encode: Callable[[Sequence[Any]], list[Row]]
+    encode: Callable[[Sequence[Any]], Rows]
     total: int | None
 
 
-def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> list[Row]:
+def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Rows:
     """The chunks of a write, as `read_rows` reads them."""
-    source = read_rows(rows, columns, makes_ids=makes_ids)
-    return [row for group in source.groups for row in source.encode(group)]
+    source, found = read_rows(rows, columns, makes_ids=makes_ids), Rows()
+    for group in source.groups:
+        found.extend(source.encode(group))
+    return found
 
 
 def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
@@ -105,8 +124,10 @@ def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
             "import_ a file"
         )
 
-    def encode(group: Sequence[Any]) -> list[Row]:
-        return _encode([_of_mapping(row, columns.expires_at) for row in group], makes_ids)
+    def encode(group: Sequence[Any]) -> Rows:
+        rows = [_of_mapping(row, columns.expires_at) for row in group]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return _encode({name: [row.get(name, _ABSENT) for row in rows] for name in names}, len(rows), makes_ids)
 
     return Source(_groups(rows, at_once), encode, total)
 
@@ -119,30 +140,24 @@ def _of_columns(columns: Columns, makes_ids: bool) -> Source:
             continue
         if isinstance(column, str | bytes | Mapping):
             raise InvalidArgument(f"{name}: takes a list with one for each chunk, not {type(column).__name__}")
-        lists[names.get(name, name.removesuffix("s"))] = list(column)
-    vectors = None if columns.vectors is None else rows_of(columns.vectors)
+        # None in a column is a chunk without; but a chunk can have no document.
+        values = list(column) if name == "document_ids" else [_ABSENT if one is None else one for one in column]
+        lists[names.get(name, name.removesuffix("s"))] = values
+    if columns.vectors is not None:
+        lists["embedding"] = rows_of(columns.vectors)
     lengths = {field: len(column) for field, column in lists.items()}
-    if vectors is not None:
-        lengths["embedding"] = len(vectors)
     if not lengths:
         raise InvalidArgument("nothing to write: give rows, or texts= or vectors=")
     if len(set(lengths.values())) > 1:
         raise InvalidArgument(f"columns must have one value for each chunk, and have {lengths}")
-    expires_at, columns_of = columns.expires_at, list(lists.items())
-
-    def encode(group: Sequence[int]) -> list[Row]:
-        return _encode([row_at(index) for index in group], makes_ids)
-
-    def row_at(index: int) -> _Given:
-        # None in a column is a chunk without; but a chunk can have no document.
-        fields = {
-            field: column[index] for field, column in columns_of if column[index] is not None or field == "document_id"
-        }
-        if expires_at is not None:
-            fields["expires_at"] = expires_at
-        return fields, None if vectors is None else vectors[index], vectors is not None
-
     total = lengths.popitem()[1]
+    if columns.expires_at is not None:
+        lists["expires_at"] = [columns.expires_at] * total
+
+    def encode(group: Sequence[int]) -> Rows:
+        some = slice(group[0], group[-1] + 1)
+        return _encode({field: column[some] for field, column in lists.items()}, len(group), makes_ids)
+
     return Source(_groups(range(total), _AT_ONCE), encode, total)
 
 
@@ -153,21 +168,19 @@ def _groups(rows: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
     return iter(lambda: tuple(islice(given, size)), ())
 
 
-def _of_mapping(row: Any, expires_at: datetime | str | None) -> _Given:
-    vector, has_vector = None, False
+def _of_mapping(row: Any, expires_at: datetime | str | None) -> dict[str, Any]:
+    """The fields of a row, its vector as `embedding`."""
     if isinstance(row, (dict, Mapping)):
         fields = dict(row)
-        for name in _VECTOR_NAMES:
-            if name in fields:
-                vector, has_vector = fields.pop(name), True
+        if "vector" in fields:
+            fields["embedding"] = fields.pop("vector")
     elif isinstance(row, Chunk):
-        fields = {name: getattr(row, name) for name in _FIELDS if getattr(row, name) is not None}
-        vector, has_vector = row.embedding, row.embedding is not None
+        fields = {name: getattr(row, name) for name in (*_FIELDS, "embedding") if getattr(row, name) is not None}
     else:
         raise InvalidArgument(f"a row is a dict such as {{'id': ..., 'text': ...}}, not {type(row).__name__}")
     if expires_at is not None:
         fields.setdefault("expires_at", expires_at)
-    return fields, vector, has_vector
+    return fields
 
 
 def _of_frame(frame: Any) -> Iterator[dict[str, Any]]:
@@ -192,21 +205,32 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _encode(given: Sequence[_Given], makes_ids: bool) -> list[Row]:
-    for fields, vector, has_vector in given:
-        if makes_ids and "id" not in fields:
-            fields["id"] = new_id()
-        if isinstance(fields.get("expires_at"), datetime):
-            fields["expires_at"] = to_rfc3339(fields["expires_at"])
-        if has_vector:
-            fields["embedding"] = None if vector is None else ""
-    rows = []
-    for (fields, vector, has_vector), encoded in zip(given, to_json_each([one[0] for one in given]), strict=True):
-        if vector is None:
-            rows.append(Row(fields.get("id"), encoded, None, has_vector))
-        else:
-            rows.append(Row(fields.get("id"), encoded[: -len(_TAIL)], to_base64(vector), True))
-    return rows
+def _encode(columns: dict[str, Sequence[Any]], count: int, makes_ids: bool) -> Rows:
+    """The chunks whose fields are `columns` of `count` values, or _ABSENT."""
+    fields, absent = dict(columns), [_ABSENT] * count
+    given, ids = fields.pop("embedding", absent), fields.pop("id", absent)
+    if makes_ids:
+        ids = [new_id() if one is _ABSENT else one for one in ids]
+    if "expires_at" in fields:
+        fields["expires_at"] = [to_rfc3339(one) for one in fields["expires_at"]]
+    members = [_encode_column(name, column) for name, column in {"id": ids, **fields}.items()]
+    members.append([b"" if one is _ABSENT else b'"embedding":null' if one is None else _VECTOR for one in given])
+    return Rows(
+        [None if one is _ABSENT else one for one in ids],
+        [b"{" + b",".join(filter(None, row)) for row in zip(*members, strict=True)],
+        [None if one is None or one is _ABSENT else to_base64(one) for one in given],
+        [one is not _ABSENT for one in given],
+    )
+
+
+def _encode_column(name: str, column: Sequence[Any]) -> Sequence[bytes]:
+    """Each value as a member of a JSON object; nothing for _ABSENT."""
+    key, given = to_json(str(name)) + b":", [one for one in column if one is not _ABSENT]
+    members = [key + value for value in to_json_each(given)] if given else []
+    if len(given) == len(column):
+        return members
+    rest = iter(members)
+    return [b"" if one is _ABSENT else next(rest) for one in column]
 
 
 def to_rfc3339(value: datetime | str | None) -> str | None:
@@ -218,17 +242,17 @@ def to_rfc3339(value: datetime | str | None) -> str | None:
     return value.isoformat()
 
 
-def write_body(rows: Sequence[Row], **options: Any) -> bytes:
+def write_body(rows: Rows, **options: Any) -> bytes:
     """The body of a write of chunks."""
     return with_chunks(to_json({name: value for name, value in options.items() if value is not None}), rows)
 
 
-def with_chunks(head: bytes, rows: Sequence[Row]) -> bytes:
+def with_chunks(head: bytes, rows: Rows) -> bytes:
     """The JSON object `head` with the rows as its chunks; what is long is copied once."""
     parts = [head[:-1], b',"chunks":[' if len(head) > 2 else b'"chunks":[']
-    for row in rows:
-        parts += (row.head, b",") if row.vector is None else (row.head, row.vector, _TAIL, b",")
-    if rows:
-        parts.pop()
+    for row, vector in zip(rows.heads, rows.vectors, strict=True):
+        parts += (row, b"},") if vector is None else (row, vector, b'"},')
+    if rows.ids:
+        parts[-1] = parts[-1].removesuffix(b",")
     parts.append(b"]}")
     return b"".join(parts)

@@ -24,7 +24,7 @@ from typing import Any
 from vectordb_client import _routes as routes
 from vectordb_client import types
 from vectordb_client._core import Session, Steps, build_request
-from vectordb_client._rows import Columns, Row, Source, read_rows, write_body
+from vectordb_client._rows import Columns, Rows, Source, read_rows, write_body
 from vectordb_client._runners import AsyncRunner, Runner
 from vectordb_client.errors import APIError, Fault, InvalidArgument, UploadFailed, VectorDBError
 from vectordb_client.types import RowError, UploadReport, WriteResult
@@ -37,9 +37,10 @@ _ATTEMPTS = 12
 
 @dataclass(slots=True)
 class Batch:
-    """Rows with their numbers; `refused` are those that could not be made into chunks."""
+    """Rows with their numbers [n]; `refused` are those that could not be made into chunks."""
 
-    rows: list[tuple[int, Row]] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
+    numbers: list[int] = field(default_factory=list)
     refused: list[RowError] = field(default_factory=list)
     bytes: int = 0
 
@@ -91,30 +92,28 @@ class Plan:
         are alone; where only some chunks are refused, the server says which."""
         created = updated = 0
         errors = list(batch.refused)
-        parts = [batch.rows] if batch.rows else []
+        parts = [(0, len(batch.rows))] if batch.rows else []
         while parts:
-            part = parts.pop()
+            first, last = parts.pop()
             try:
-                result = yield from self._write(part)
+                result = yield from self._write(batch.rows.part(first, last))
             except APIError as error:
                 if not self.collects or error.status not in (400, 413):
                     raise
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
+                if last - first > 1:
+                    middle = (first + last) // 2
+                    parts += [(middle, last), (first, middle)]
                     continue
-                (number, row), fault = part[0], next(iter(error.errors), None)
-                errors.append(RowError(number, row.id, str(error)) if fault is None else _row_error(number, row, fault))
+                fault = next(iter(error.errors), None)
+                errors.append(_row_error(batch, first, str(error) if fault is None else fault))
                 continue
             created += result.created
             updated += result.updated
-            for one in result.skipped:
-                number, row = part[one.index]
-                errors.append(_row_error(number, row, one.errors[0]))
+            errors += [_row_error(batch, first + one.index, one.errors[0]) for one in result.skipped]
         return Stored(batch, created, updated, errors)
 
-    def _write(self, part: list[tuple[int, Row]]) -> Steps[WriteResult]:
-        body = write_body([row for _, row in part], mode=self.mode, **self.options)
+    def _write(self, rows: Rows) -> Steps[WriteResult]:
+        body = write_body(rows, mode=self.mode, **self.options)
         request = build_request(routes.write_chunks, self.library_id, body=body)
         retry = replace(self.session.retry, attempts=max(self.session.retry.attempts, _ATTEMPTS))
         try:
@@ -123,7 +122,7 @@ class Plan:
             if error.code != "idempotency_answer_lost":
                 raise
             # It was written, and nobody knows what of it was new.
-            return WriteResult(tuple(str(row.id) for _, row in part), 0, len(part))
+            return WriteResult(tuple(map(str, rows.ids)), 0, len(rows))
         return types.parse_written(answer.json())
 
 
@@ -150,21 +149,33 @@ class _Cutter:
             self.batch.refused.append(RowError(self._number, None, str(error)))
             self._number += 1
             return
-        for row in rows:
-            batch, size = self.batch, row.size
-            most = plan.batch_rows or (_ROWS if row.has_vector else _ROWS_TO_EMBED)
-            if batch.rows and (len(batch.rows) >= most or batch.bytes + size > _BYTES):
+        yield from self._add(rows)
+
+    def _add(self, rows: Rows) -> Iterator[Batch]:
+        batch, count, size = self.batch, len(rows), rows.bytes
+        most = self._plan.batch_rows or (_ROWS if all(rows.have_vectors) else _ROWS_TO_EMBED)
+        if len(batch.rows) + count > most or batch.bytes + size > _BYTES:
+            if count > 1:
+                # Some of them may still fit.
+                yield from self._add(rows.part(0, count // 2))
+                yield from self._add(rows.part(count // 2, count))
+                return
+            if batch.rows:
                 yield batch
                 batch = self.batch = Batch()
-            batch.rows.append((self._number, row))
-            batch.bytes += size
-            self._number += 1
+        batch.rows.extend(rows)
+        batch.numbers += range(self._number, self._number + count)
+        batch.bytes += size
+        self._number += count
 
 
-def _row_error(number: int, row: Row, fault: Fault) -> RowError:
+def _row_error(batch: Batch, place: int, fault: Fault | str) -> RowError:
     """The error of a row, whose place in the request is no matter to whoever sent rows."""
+    number, row_id = batch.numbers[place], batch.rows.ids[place]
+    if isinstance(fault, str):
+        return RowError(number, row_id, fault)
     pointer = re.sub(r"^/chunks/\d+", "", fault.pointer)
-    return RowError(number, row.id, f"{pointer.removeprefix('/')} {fault.detail}".lstrip(), pointer)
+    return RowError(number, row_id, f"{pointer.removeprefix('/')} {fault.detail}".lstrip(), pointer)
 
 
 class Tally:

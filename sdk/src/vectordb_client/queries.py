@@ -101,9 +101,11 @@ class QueryMethods(Resource):
         >>> [hits.ids for hits in lib.query_many(["apple", {"like": "apple"}], k=1)]
         [['apple'], ['pear']]
         """
+        if shape_of(queries) is not None:
+            queries = [{"vector": vector} for vector in rows_of(queries)]
         bodies = [
             _query_body(**{**options, **one}) if isinstance(one, Mapping) else _query_body(one, **options)
-            for one in (queries if shape_of(queries) is None else rows_of(queries))
+            for one in queries
         ]
         found: list[Hits] = []
         for part in parts(bodies, _QUERIES):

@@ -73,7 +73,7 @@ def shape_of(vectors: Any) -> tuple[int, ...] | None:
 
 
 def rows_of(vectors: Any) -> Sequence[VectorLike]:
-    """The vectors in a matrix or list: views of a matrix whose rows are float32, converted once where they are not."""
+    """The vectors in a matrix or list; those of a matrix in base64, made when they are asked for."""
     shape = shape_of(vectors)
     # A column of a DataFrame is an array of lists.
     if shape is None or (len(shape) == 1 and getattr(getattr(vectors, "dtype", None), "kind", "") == "O"):
@@ -88,8 +88,8 @@ def rows_of(vectors: Any) -> Sequence[VectorLike]:
     return _Matrix(memoryview(raw), rows, size)
 
 
-class _Matrix(Sequence[VectorLike]):
-    """The rows of a matrix, as views that are made when they are asked for. Each has `size` bytes of `raw`."""
+class _Matrix(Sequence[str]):
+    """The rows of a matrix, in base64. Each has `size` bytes of `raw`, little-endian float32."""
 
     def __init__(self, raw: memoryview, rows: int, size: int) -> None:
         self._raw, self._rows, self._size = raw, range(rows), size
@@ -97,9 +97,11 @@ class _Matrix(Sequence[VectorLike]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: Any) -> VectorLike:
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[one] for one in self._rows[row]]
         begin = self._rows[row] * self._size
-        return self._raw[begin : begin + self._size].cast("f")
+        return b2a_base64(self._raw[begin : begin + self._size], newline=False).decode()
 
 
 def _to_cpu(tensor: Any) -> Any:
