@@ -14,14 +14,16 @@ from apps.access.requests import SERVER, current_principal, current_request_id
 _LONGEST_TARGET = 1000
 
 
-def record_change(action: str, *, library: str = "", target: str = "", count: int | None = None) -> None:
+def record_change(
+    action: str, *, library: str = "", target: str = "", count: int | None = None, result: object = None
+) -> None:
     """Add an entry for a change in the transaction at hand.
 
     `target` says what was changed within the library or the server, such as the id of a document; `count` is how many
     chunks, documents or other things. What the server does by itself, as maintenance does, is none of it. A request
-    with an Idempotency-Key is marked as carried out.
+    with an Idempotency-Key is marked as carried out; `result` is what its answer may be made of.
     """
-    mark_carried_out()
+    mark_carried_out(result)
     entry = new_entry(action, library=library, target=target, count=count)
     if entry is not None:
         entry.save(force_insert=True)

@@ -2,18 +2,22 @@
 
 The transaction of a request's change inserts its row, which is unique by principal and key. So there is a row exactly
 where a change was committed, and a request that changed nothing, or whose process ended before, may be sent again. A
-request that makes more than one change makes them in one transaction. The answer is added to the row afterwards: what
-ends in between leaves a row without an answer. A lock on `Attempt.lock_key` tells that a request still runs; where such
-a lock is lost, the row still lets one request through only.
+request that makes more than one change makes them in one transaction.
+
+The row has its answer at once where that is known within the transaction (`answer_with`), which saves another one, and
+the wait for other writers before it. Elsewhere the answer is added afterwards: what ends in between leaves a row
+without one. A lock on `Attempt.lock_key` tells that a request still runs; where such a lock is lost, the row still lets
+one request through only.
 """
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -27,14 +31,20 @@ from apps.access.requests import Principal, Refused
 _LOCK_BITS = 58
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
-    """A request with an Idempotency-Key. The same one, sent again, is another attempt."""
+    """A request with an Idempotency-Key. The same one, sent again, is another attempt.
+
+    `answer_of` makes the body of its answer, of status 200, of the result of its change; `is_answered` says that its
+    row has that answer once the transaction is committed.
+    """
 
     principal: str
     key: str
     fingerprint: str
     token: str = field(default_factory=lambda: secrets.token_hex(16))
+    answer_of: Callable[[Any], bytes] | None = None
+    is_answered: bool = False
 
     @property
     def lock_key(self) -> int:
@@ -58,22 +68,33 @@ def new_attempt(principal: Principal, key: str, *parts: bytes) -> Attempt:
     return Attempt(name, key, fingerprint.hexdigest())
 
 
-def mark_carried_out() -> None:
-    """Insert the row of the request at hand, if it has a key, in the transaction of its change. Raise Refused where
-    another attempt has a row."""
+def answer_with(answer_of: Callable[[Any], bytes]) -> None:
+    """Say how the answer to the request at hand is made of the result of its change, for `mark_carried_out`."""
+    if (attempt := current_attempt.get()) is not None:
+        attempt.answer_of = answer_of
+
+
+def mark_carried_out(result: object = None) -> None:
+    """Insert the row of the request at hand, if it has a key, in the transaction of its change, with its answer if that
+    can be made of `result`. Raise Refused where another attempt has a row."""
     attempt = current_attempt.get()
     if attempt is None:
         return
+    answer: dict[str, Any] = {}
+    if result is not None and attempt.answer_of is not None:
+        answer = {"status": 200, "body": attempt.answer_of(result)}
     row = IdempotentRequest(
-        principal=attempt.principal, key=attempt.key, fingerprint=attempt.fingerprint, token=attempt.token
+        principal=attempt.principal, key=attempt.key, fingerprint=attempt.fingerprint, token=attempt.token, **answer
     )
     try:
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
         # A request may make more than one change.
-        if not _rows_of(attempt).exists():
+        own = _rows_of(attempt)
+        if not (own.update(**answer) if answer else own.exists()):
             raise still_running() from None
+    attempt.is_answered = bool(answer)
 
 
 def _rows_of(attempt: Attempt) -> QuerySet[IdempotentRequest]:

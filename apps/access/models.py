@@ -77,8 +77,8 @@ class AuditEntry(models.Model):
 
 
 class IdempotentRequest(models.Model):
-    """A request with an Idempotency-Key that was carried out. Its row is written in the transaction of its change, and
-    gets the answer afterwards."""
+    """A request with an Idempotency-Key that was carried out. Its row is written in the transaction of its change, with
+    the answer where that is known by then."""
 
     # Who asked, and the key that they sent.
     principal = models.CharField(max_length=KEY_NAME_MAX_LENGTH + 16)

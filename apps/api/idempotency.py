@@ -41,6 +41,8 @@ def answer_once(
             headers = stored.headers | {REPLAYED_HEADER: "true"}
             return Response(_data(stored), status=stored.status, headers=headers)
         response = handler(request, **kwargs)
+        if attempt.is_answered:
+            return response
         body = None if handler.operation.has_secret else dumps(response.data)  # type: ignore[attr-defined]
         # Which type it has is decided when it is rendered.
         headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}

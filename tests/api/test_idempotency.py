@@ -50,6 +50,9 @@ def test_every_post_that_changes_something_is_answered_again_and_done_once(
         (f"{documents}/batch", {"documents": [NEW, NEW]}),
         (f"{at}/chunks", {"chunks": [{"id": "a", "embedding": [1, 0, 0]}, {"embedding": [0, 1, 0]}]}),
         (f"{at}/chunks", {"chunks": [{"embedding": [1, 2]}], "on_invalid": "skip"}),
+        (f"{at}/chunks", {"chunks": [{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}], "on_invalid": "skip"}),
+        (f"{at}/chunks", {"chunks": [{"embedding": [1, 2, 3], "document_id": "new"}], "create_documents": True}),
+        (f"{at}/chunks", {"chunks": [{"id": "a", "metadata": {"m": 1}}], "mode": "update", "profile": True}),
         (f"{at}/chunks/update", {"filter": {}, "metadata": {"n": 1}}),
         (f"{at}/chunks/delete", {"ids": ["a"]}),
         (f"{at}/chunks/delete", {"filter": {"n": 1}}),
@@ -172,6 +175,15 @@ def test_kill_9_before_and_after_the_commit_loses_nothing_and_repeats_nothing(fo
         assert again["before"].status_code == again["marked"].status_code == 201
         assert_refused(again["committed"], 409, "idempotency_answer_lost")
         assert client.post("/libraries/a/chunks/count", json={}).json() == {"count": 3}
+        # A write of chunks has its answer in the same transaction.
+        with server.python(
+            _DIE.format(event=events["committed"], body=body, path="/api/v1/libraries/a/chunks", key="chunks")
+        ) as process:
+            answer, _ = process.communicate()
+        assert process.returncode == 0, answer
+        replay = post("/libraries/a/chunks", "chunks")
+        assert (replay.headers.get("Idempotent-Replayed"), replay.json()["created"]) == ("true", 1)
+        client.post("/libraries/a/chunks/delete", json={"ids": replay.json()["ids"]}).raise_for_status()
         server.kill()
         server.start()
         assert_replayed(post("/libraries/a/documents", "before"), again["before"])

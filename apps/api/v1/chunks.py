@@ -7,9 +7,11 @@ from pydantic import AfterValidator, Field, model_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.access.idempotency import answer_with
 from apps.api.bodies import parse, parse_chunks
 from apps.api.cursors import ListIdentity
 from apps.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, ChunkPageParameters, ChunkParameters, page_data
+from apps.api.renderers import dumps
 from apps.api.v1 import examples, schemas
 from apps.api.v1.base import ApiView, path_to, profile_data, respond, with_etag
 from apps.api.v1.operation import operation
@@ -23,6 +25,7 @@ from apps.libraries.inputs import ChunksWrite, ChunkUpdate, Profiled
 from apps.libraries.profile import record
 from apps.libraries.selectors import PageKey
 from apps.libraries.services import chunks as services
+from apps.libraries.services.chunks import WriteResult
 from apps.libraries.services.metadata import MetadataChange, MetadataMode, update_chunks_by_id
 from apps.libraries.services.partial import write_chunks
 from apps.search import matching as search
@@ -218,15 +221,20 @@ class Chunks(ApiView):
     def post(self, request: Request, library_id: str) -> Response:
         began = time.perf_counter()
         write, invalid = parse_chunks(request)
+        if not write.profile:
+            answer_with(lambda result: dumps(_written(result)))
         with record(write.profile, began) as profile:
             result = write_chunks(library_id=library_id, write=write, invalid=invalid)
-        data: dict[str, Any] = {"ids": result.ids, "created": result.created, "updated": result.updated}
-        data |= profile_data(profile)
-        if result.skipped is not None:
-            data["skipped"] = [
-                {"index": i, "errors": [fault._asdict() for fault in faults]} for i, faults in result.skipped.items()
-            ]
-        return respond(data)
+        return respond(_written(result) | profile_data(profile))
+
+
+def _written(result: WriteResult) -> dict[str, Any]:
+    data: dict[str, Any] = {"ids": result.ids, "created": result.created, "updated": result.updated}
+    if result.skipped is not None:
+        data["skipped"] = [
+            {"index": i, "errors": [fault._asdict() for fault in faults]} for i, faults in result.skipped.items()
+        ]
+    return data
 
 
 class Chunk(ApiView):

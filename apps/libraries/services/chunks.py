@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db import transaction
 
@@ -20,24 +20,28 @@ from apps.libraries.services.sql import ChunkRow, StoredChunk
 
 _NAMELESS = "is required to update a chunk"
 
+# What is wrong with chunks that were left out, by their numbers in the request.
+Skipped: TypeAlias = Mapping[int, Sequence[Fault]]
+
 
 @dataclass(frozen=True)
 class WriteResult:
-    """The ids of the chunks in the order given, and how many of them were new and how many were not; and what is wrong
-    with those that were skipped, by their numbers, if any may be."""
+    """The ids of the chunks in the order given, and how many of them were new and how many were not; and what was
+    skipped, if anything may be."""
 
     ids: list[str]
     created: int
     updated: int
-    skipped: Mapping[int, Sequence[Fault]] | None = None
+    skipped: Skipped | None = None
 
 
 @retry_on_change
-def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
+def upsert_chunks(*, library_id: str, write: ChunksWrite, skipped: Skipped | None = None) -> WriteResult:
     """Write chunks whole: text, metadata and vector; an absent `document_id` keeps the document.
 
-    Chunks without a vector get one of their text. In mode insert all chunks must be new. Raises NotFound (library),
-    Conflict (insert of an id in use, or another embedding model), Invalid, and what the embedding provider raises.
+    Chunks without a vector get one of their text. In mode insert all chunks must be new. `skipped` goes into the
+    result. Raises NotFound (library), Conflict (insert of an id in use, or another embedding model), Invalid, and what
+    the embedding provider raises.
     """
     chunks, named = write.chunks, named_models(write)
     ids = [chunk.id for chunk in chunks]
@@ -74,15 +78,16 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
         sql.insert_chunks(library, [rows[i] for i in new], [vectors[i] for i in new])
         sql.update_chunks([(key, rows[i]) for i, key in replaced])
         sql.put_vectors(library, [key for _, key in replaced], [vectors[i] for i, _ in replaced])
-        record_change(f"{write.mode}_chunks", library=library_id, count=len(ids))
-    return WriteResult(ids, created=len(ids) - len(stored), updated=len(stored))
+        result = WriteResult(ids, created=len(ids) - len(stored), updated=len(stored), skipped=skipped)
+        record_change(f"{write.mode}_chunks", library=library_id, count=len(ids), result=result)
+    return result
 
 
 @retry_on_change
-def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
+def update_chunks(*, library_id: str, write: ChunksWrite, skipped: Skipped | None = None) -> WriteResult:
     """Change the named fields of stored chunks; a changed text without a vector gets one, if there was one before.
 
-    Raises as `upsert_chunks`, and NotFound for a chunk.
+    `skipped` goes into the result. Raises as `upsert_chunks`, and NotFound for a chunk.
     """
     changes, named = write.chunks, named_models(write)
     ids = [change.id for change in changes]
@@ -105,8 +110,9 @@ def update_chunks(*, library_id: str, write: ChunksWrite) -> WriteResult:
             raise NotFound("A chunk to be updated does not exist.", faults)
         documents = find_documents(library, changes, pointers, create=write.create_documents)
         _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded, documents)
-        record_change("update_chunks", library=library_id, count=len(ids))
-    return WriteResult(ids, created=0, updated=len(ids))
+        result = WriteResult(ids, created=0, updated=len(ids), skipped=skipped)
+        record_change("update_chunks", library=library_id, count=len(ids), result=result)
+    return result
 
 
 @retry_on_change
