@@ -5,7 +5,7 @@ with one that shows 200 results, without text and metadata.
 from collections import defaultdict
 from typing import Any
 
-from benchmarks.client import call
+from benchmarks.client import Connection
 from benchmarks.dataset import as_base64
 from benchmarks.report import Row, above_at_most
 from benchmarks.testbed import ALL, Testbed, query_path, warm
@@ -35,11 +35,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def run(testbed: Testbed) -> list[Row]:
     data = testbed.data
     times: defaultdict[str, list[float]] = defaultdict(list)
-    with testbed.serving(testbed.filled_auto) as server:
+    with testbed.serving(testbed.filled_auto) as server, Connection(server.port) as connection:
         warm(server, data)
 
         def query(body: bytes) -> bytes:
-            return call(server.port, "POST", query_path(ALL), body)
+            return connection.call("POST", query_path(ALL), body)
 
         for turn in progress(range(testbed.repeat(20, 3)), "boosts"):
             block = [(turn * _PER_BLOCK + i) % len(data.queries) for i in range(_PER_BLOCK)]
