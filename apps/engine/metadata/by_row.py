@@ -47,18 +47,18 @@ class ValuesByRow:
         return [keys[i] if i >= 0 else None for i in self.values(path)[rows].tolist()]
 
     def numbers_at(self, path: str, rows: Int64) -> Float64:
-        """float64 [n]: the number that each of `rows` [n] has in a column; NaN where there is none."""
+        """float64 [n]: the number that each of `rows` [n] has in a column; infinity where there is none."""
         found = self._kept.get(("numbers", path))
         if found is None:
             column, keys = self._layout.column(path), self._layout.values
             first = bisect_left(keys, NUMBER, column.first, column.last)
             last = bisect_left(keys, STRING, first, column.last)
-            numbers = np.full(column.last - column.first, np.nan)
+            numbers = np.full(column.last - column.first, np.inf)
             # In steps: the places of the bytes take eight times the memory of the numbers.
             for start in range(first, last, _STEP):
                 end = min(start + _STEP, last)
                 numbers[start - column.first : end - column.first] = numbers_of(keys.unpack(start, end))
-            found = self._spread("numbers", path, column, numbers, missing=np.nan)
+            found = self._spread("numbers", path, column, numbers, missing=np.inf)
         return found[rows]
 
     def _spread(self, kind: str, path: str, column: Column, of_values: NDArray[Any], missing: float) -> NDArray[Any]:

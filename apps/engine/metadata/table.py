@@ -209,17 +209,17 @@ class Columns:
         return self._by_row.keys_at(path, rows)
 
     def numbers_at(self, path: str, rows: Int64) -> Float64:
-        """float64 [n]: the number that each of `rows` has at `path`; NaN where there is none."""
+        """float64 [n]: the number that each of `rows` has at `path`; infinity where there is none."""
         return self._by_row.numbers_at(path, rows)
 
     def times_at(self, path: str, rows: Int64) -> Float64:
-        """float64 [n]: the date or time that each of `rows` has at `path`, in seconds since the epoch; NaN where there
-        is none."""
+        """float64 [n]: the date or time that each of `rows` has at `path`, in seconds since the epoch; infinity
+        where there is none."""
         if path == CREATED_AT:
             return self._layout.created_at[rows] / 1e6
         if path in TIMES:
             times = self._times(path)[rows]
-            return np.where(times == NEVER, np.nan, times / 1e6)
+            return np.where(times == NEVER, np.inf, times / 1e6)
         return self.numbers_at(instants_of(path), rows) / NANOSECONDS
 
     def ranks(self, path: str) -> Ranks:

@@ -33,12 +33,12 @@ class RowLookup:
         return self._read(lambda part, places: part.matches_at(filter, places), np.bool_)
 
     def numbers(self, field: str) -> Float64:
-        """float64 [n]: the number that each row has in a field; NaN where there is none."""
+        """float64 [n]: the number that each row has in a field; infinity where there is none."""
         return self._read(lambda part, places: part.numbers_at(field, places), np.float64)
 
     def times(self, field: str) -> Float64:
-        """float64 [n]: the date or time that each row has in a field, in seconds since the epoch; NaN where there is
-        none."""
+        """float64 [n]: the date or time that each row has in a field, in seconds since the epoch; infinity where
+        there is none."""
         return self._read(lambda part, places: part.times_at(field, places), np.float64)
 
     def keys_of_values(self, field: str) -> list[bytes | None]:

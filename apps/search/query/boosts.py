@@ -24,15 +24,17 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], 
     candidates = library.searcher.lookup(keys)
     scores = np.array(hits.scores, np.float64)
     warnings = []
-    for boost in boosts:
-        if not boost.field:
-            scores += boost.weight * candidates.matches(boost.filter)
-            continue
-        values = _decay(candidates, boost)
-        if hits.keys and not np.count_nonzero(values):
-            warnings.append(_explain_no_effect(boost))
-        values *= boost.weight
-        scores += values
+    # A distance that is too great for a float64 is infinite.
+    with np.errstate(over="ignore"):
+        for boost in boosts:
+            if not boost.field:
+                np.add(scores, boost.weight, out=scores, where=candidates.matches(boost.filter))
+                continue
+            values = _decay(candidates, boost)
+            if hits.keys and values[0] == 0.0 and not np.count_nonzero(values):
+                warnings.append(_explain_no_effect(boost))
+            values *= boost.weight
+            scores += values
     order = np.lexsort((keys, -scores))[:most]
     places, best = order.tolist(), keys[order].tolist()
     return hits._replace(
@@ -55,12 +57,10 @@ def _decay(candidates: ChunkLookup, boost: Boost) -> Float64:
     else:
         values = candidates.numbers(boost.field)
         values -= origin
-    with np.errstate(over="ignore"):
-        np.abs(values, out=values)
-        values /= -boost.decay.half_life
-    np.exp2(values, out=values)
-    # Of nothing and a number, `fmax` takes the number.
-    return np.fmax(values, 0.0, out=values)
+    np.abs(values, out=values)
+    values /= -boost.decay.half_life
+    # Where there is no value, the distance is infinite.
+    return np.exp2(values, out=values)
 
 
 def _explain_no_effect(boost: Boost) -> str:

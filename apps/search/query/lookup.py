@@ -23,12 +23,12 @@ class ChunkLookup:
         return self._rows.matches(self._decide(filter))
 
     def numbers(self, field: str) -> Float64:
-        """float64 [n]: the number that each chunk has in a field; NaN where there is none."""
+        """float64 [n]: the number that each chunk has in a field; infinity where there is none."""
         return self._rows.numbers(field)
 
     def times(self, field: str) -> Float64:
-        """float64 [n]: the date or time that each chunk has in a field, in seconds since the epoch; NaN where there is
-        none."""
+        """float64 [n]: the date or time that each chunk has in a field, in seconds since the epoch; infinity where
+        there is none."""
         return self._rows.times(field)
 
     def keys_of_values(self, field: str) -> list[bytes | None]:
