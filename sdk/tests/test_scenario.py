@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vectordb_client import BadRequest, Client, Conflict, F, Forbidden, InvalidArgument, NotFound, PreconditionFailed
@@ -52,6 +53,11 @@ def test_chunks_of_text(any_client: Client) -> None:
     assert library.query(hits[0].embedding, k=1).scores == pytest.approx([1.0])
     assert library.query(like="a", k=3).ids[0] != "a"
     many = library.query_many(["apple", {"text": "pear", "mode": "lexical", "k": 2}], k=1)
+    for asked in (pd.Series(["apple doctor", "pear"]), np.array(["apple doctor", "pear"])):
+        assert [hits.ids for hits in library.query_many(asked, k=1)] == [["a"], [ids[1]]]
+    assert library.query_many(pd.Series([{"like": "a"}]), k=1)[0].ids == library.query(like="a", k=1).ids
+    with pytest.raises(InvalidArgument, match="a list of queries"):
+        library.query_many("apple")
     assert [found.ids for found in many] == [["a"], [ids[1]]]
     for id, text in zip(ids, texts, strict=True):
         assert library.get_chunk(id).text == text

@@ -101,6 +101,17 @@ def test_what_the_server_refuses_for_good_ends_it_with_a_report() -> None:
         assert len(server.received) <= 6
 
 
+def test_a_row_that_cannot_be_sent_ends_it_with_a_report_of_what_was() -> None:
+    rows = [{"id": str(n), "vector": [1]} for n in range(50)]
+    with answering(WRITTEN) as server:
+        for client in (Client(server.url), Blocking(AsyncClient(server.url))):
+            with client, pytest.raises(UploadFailed, match="row 50: a row is a dict") as caught:
+                client.library("a").upload([*rows, 5], batch_size=10, parallel=1, on_error="raise")
+            assert caught.value.report.batches > 0
+            assert isinstance(caught.value.__cause__, InvalidArgument)
+        assert server.received
+
+
 def test_batches_are_cut_by_bytes_too() -> None:
     text = "x" * (3 << 20)
     rows = [{"id": str(n), "text": text, "vector": [1.0]} for n in range(5)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import vectordb_client
@@ -160,6 +161,15 @@ def test_values_of_metadata_become_json() -> None:
         ([{}], Columns(texts=["a"]), "not both"),
         ("text", Columns(), "texts= takes texts"),
         (np.zeros(3), Columns(), "a matrix"),
+        ([{"id": "a"}, 5], Columns(), "row 1: a row is a dict"),
+        ([{"id": "a", "metadata": {"x": float("nan")}}], Columns(), "row 0: this cannot be sent as JSON"),
+        ({"id": ["a", "b"], "vector": [[1], [2]]}, Columns(), "columns go by ids="),
+        ([{"vector": 'AACAPw==","text":"boo'}], Columns(), "row 0: a vector is"),
+        ([{"vector": "\ud800"}], Columns(), "a vector is"),
+        ([{"vector": b"AACAPw=="}], Columns(), "a vector is"),
+        ([{"vector": [10**400, 1]}], Columns(), "a vector is"),
+        (pd.DataFrame([[1, 2]], columns=["n", "n"]), Columns(), "2 columns 'n'"),
+        (pd.DataFrame({"metadata": [{}, "oops"], "year": [3, 4]}), Columns(), "row 1: metadata is a dict, not str"),
     ],
 )
 def test_mistakes_in_rows_are_refused(rows: Any, columns: Columns, match: str) -> None:
@@ -178,6 +188,18 @@ def test_rows_of_all_kinds_are_the_same_chunks() -> None:
     of_lists = chunk_rows(None, Columns(ids=["a", "b"], vectors=lists, metadatas=[{"n": 1}, None]), makes_ids=True)
     assert of_lists == of_columns
     assert _parsed(of_columns) == _parsed(chunk_rows(chunks, Columns(), makes_ids=True))
+
+
+def test_what_the_server_has_no_word_for_is_left_out_or_null() -> None:
+    """Fields whose names are no strings are the server's to refuse, as are those that it does not know."""
+    frame = pd.DataFrame({"id": ["a", "b"], "at": [pd.Timestamp("2026-01-02", tz="UTC"), pd.NaT], "n": [np.nan, 2.0]})
+    assert [row["metadata"] for row in _parsed(chunk_rows(frame, Columns(), makes_ids=True))] == [
+        {"at": "2026-01-02T00:00:00+00:00"},
+        {"n": 2.0},
+    ]
+    rows = [{"id": "a", "metadata": {"at": pd.NaT, "day": np.datetime64("NaT")}, 5: "x"}, {"text": "b"}]
+    first, second = _parsed(chunk_rows(rows, Columns(), makes_ids=False))
+    assert (first, second) == ({"id": "a", "metadata": {"at": None, "day": None}, "5": "x"}, {"text": "b"})
 
 
 def _parsed(rows: Any) -> list[dict[str, Any]]:

@@ -280,7 +280,9 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     for name in ("isoformat", "tolist", "item"):
         if hasattr(value, name):
-            return getattr(value, name)()
+            plain = getattr(value, name)()
+            # What pandas has for no time says so by its name.
+            return None if plain == "NaT" and name == "isoformat" else plain
     if isinstance(value, uuid.UUID | Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -98,7 +99,20 @@ def chunk_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Rows:
     """The chunks of a write, as `read_rows` reads them."""
     source, found = read_rows(rows, columns, makes_ids=makes_ids), Rows()
     for group in source.groups:
-        found.extend(source.encode(group))
+        found.extend(_encode_group(source, group, len(found)))
+    return found
+
+
+def _encode_group(source: Source, group: Sequence[Any], number: int) -> Rows:
+    """The chunks of a group, whose first row has this number, which an error names."""
+    try:
+        return source.encode(group)
+    except InvalidArgument as error:
+        if len(group) == 1:
+            raise InvalidArgument(f"row {number}: {error}") from error
+    found = Rows()
+    for place, one in enumerate(group):
+        found.extend(_encode_group(source, (one,), number + place))
     return found
 
 
@@ -116,8 +130,9 @@ def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
         rows = [rows]
     total = len(rows) if isinstance(rows, Sized) else None
     at_once = _AT_ONCE if isinstance(rows, (list, tuple)) else 1
+    read: Callable[[Any], dict[str, Any]] = _of_mapping
     if hasattr(rows, "columns") and (hasattr(rows, "itertuples") or hasattr(rows, "iter_rows")):
-        rows, at_once = _of_frame(rows), _AT_ONCE
+        (rows, read), at_once = _of_frame(rows), _AT_ONCE
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise InvalidArgument(
             f"rows are dicts, a DataFrame or a matrix of vectors, not {type(rows).__name__}; texts= takes texts, and "
@@ -125,9 +140,15 @@ def read_rows(rows: Any, columns: Columns, *, makes_ids: bool) -> Source:
         )
 
     def encode(group: Sequence[Any]) -> Rows:
-        rows = [_of_mapping(row, columns.expires_at) for row in group]
+        rows = [read(row) for row in group]
         names = dict.fromkeys(name for row in rows for name in row)
-        return _encode({name: [row.get(name, _ABSENT) for row in rows] for name in names}, len(rows), makes_ids)
+        fields: dict[str, Sequence[Any]] = {name: [row.get(name, _ABSENT) for row in rows] for name in names}
+        if columns.expires_at is not None:
+            given = fields.get("expires_at", [_ABSENT] * len(rows))
+            fields["expires_at"] = [columns.expires_at if one is _ABSENT else one for one in given]
+        if "embedding" in fields:
+            fields["embedding"] = [one if one is _ABSENT else to_base64(one) for one in fields["embedding"]]
+        return _encode(fields, len(rows), makes_ids)
 
     return Source(_groups(rows, at_once), encode, total)
 
@@ -143,9 +164,10 @@ def _of_columns(columns: Columns, makes_ids: bool) -> Source:
         # None in a column is a chunk without; but a chunk can have no document.
         values = list(column) if name == "document_ids" else [_ABSENT if one is None else one for one in column]
         lists[names.get(name, name.removesuffix("s"))] = values
-    if columns.vectors is not None:
-        lists["embedding"] = rows_of(columns.vectors)
+    vectors = None if columns.vectors is None else rows_of(columns.vectors)
     lengths = {field: len(column) for field, column in lists.items()}
+    if vectors is not None:
+        lengths["embedding"] = len(vectors)
     if not lengths:
         raise InvalidArgument("nothing to write: give rows, or texts= or vectors=")
     if len(set(lengths.values())) > 1:
@@ -156,7 +178,10 @@ def _of_columns(columns: Columns, makes_ids: bool) -> Source:
 
     def encode(group: Sequence[int]) -> Rows:
         some = slice(group[0], group[-1] + 1)
-        return _encode({field: column[some] for field, column in lists.items()}, len(group), makes_ids)
+        fields = {field: column[some] for field, column in lists.items()}
+        if vectors is not None:
+            fields["embedding"] = vectors.base64(some)
+        return _encode(fields, len(group), makes_ids)
 
     return Source(_groups(range(total), _AT_ONCE), encode, total)
 
@@ -168,7 +193,7 @@ def _groups(rows: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
     return iter(lambda: tuple(islice(given, size)), ())
 
 
-def _of_mapping(row: Any, expires_at: datetime | str | None) -> dict[str, Any]:
+def _of_mapping(row: Any) -> dict[str, Any]:
     """The fields of a row, its vector as `embedding`."""
     if isinstance(row, (dict, Mapping)):
         fields = dict(row)
@@ -178,25 +203,32 @@ def _of_mapping(row: Any, expires_at: datetime | str | None) -> dict[str, Any]:
         fields = {name: getattr(row, name) for name in (*_FIELDS, "embedding") if getattr(row, name) is not None}
     else:
         raise InvalidArgument(f"a row is a dict such as {{'id': ..., 'text': ...}}, not {type(row).__name__}")
-    if expires_at is not None:
-        fields.setdefault("expires_at", expires_at)
+    if isinstance(fields.get("id"), (list, tuple)):
+        raise InvalidArgument("a dict is one row; columns go by ids=, texts=, vectors= and metadatas=")
     return fields
 
 
-def _of_frame(frame: Any) -> Iterator[dict[str, Any]]:
-    """Rows of a DataFrame: columns that are no fields of chunks are metadata, and what is missing is left out."""
-    names = [str(name) for name in frame.columns]
-    own = {*_FIELDS, *_VECTOR_NAMES}
-    records = (
-        frame.iter_rows() if hasattr(frame, "iter_rows") else zip(*(frame[name] for name in frame.columns), strict=True)
-    )
-    for record in records:
+def _of_frame(frame: Any) -> tuple[Iterable[Sequence[Any]], Callable[[Sequence[Any]], dict[str, Any]]]:
+    """The rows of a DataFrame, and what makes fields of one: columns that are no fields of chunks are metadata, and
+    what is missing is left out."""
+    names, own = [str(name) for name in frame.columns], {*_FIELDS, *_VECTOR_NAMES}
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise InvalidArgument(f"the DataFrame has {times} columns {name!r}: give each a name of its own")
+
+    def read(record: Sequence[Any]) -> dict[str, Any]:
         values = {name: value for name, value in zip(names, record, strict=True) if not _is_missing(value)}
         row = {name: value for name, value in values.items() if name in own}
         metadata = {name: value for name, value in values.items() if name not in own}
         if metadata:
+            if not isinstance(row.get("metadata", {}), Mapping):
+                raise InvalidArgument(f"metadata is a dict, not {type(row['metadata']).__name__}")
             row["metadata"] = {**row.get("metadata", {}), **metadata}
-        yield row
+        return _of_mapping(row)
+
+    if hasattr(frame, "iter_rows"):
+        return frame.iter_rows(), read
+    return zip(*(frame[name] for name in frame.columns), strict=True), read
 
 
 def _is_missing(value: Any) -> bool:
@@ -206,7 +238,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _encode(columns: dict[str, Sequence[Any]], count: int, makes_ids: bool) -> Rows:
-    """The chunks whose fields are `columns` of `count` values, or _ABSENT."""
+    """The chunks whose fields are `columns` of `count` values, or _ABSENT; vectors in base64."""
     fields, absent = dict(columns), [_ABSENT] * count
     given, ids = fields.pop("embedding", absent), fields.pop("id", absent)
     if makes_ids:
@@ -218,7 +250,7 @@ def _encode(columns: dict[str, Sequence[Any]], count: int, makes_ids: bool) -> R
     return Rows(
         [None if one is _ABSENT else one for one in ids],
         [b"{" + b",".join(filter(None, row)) for row in zip(*members, strict=True)],
-        [None if one is None or one is _ABSENT else to_base64(one) for one in given],
+        [None if one is _ABSENT else one for one in given],
         [one is not _ABSENT for one in given],
     )
 

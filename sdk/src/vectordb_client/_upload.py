@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from vectordb_client import _routes as routes
 from vectordb_client import types
@@ -203,7 +203,9 @@ class Tally:
         self._shown = time.monotonic()
         of = "" if self._total is None else f" of {self._total:,}"
         rate = self.rows / max(self._shown - self._began, 1e-9)
-        sys.stderr.write(f"{self.rows:,}{of} rows, {rate:,.0f} rows/s, {len(self._errors)} errors{end}")
+        line = f"{self.rows:,}{of} rows, {rate:,.0f} rows/s, {len(self._errors)} errors"
+        # A longer one before it is covered.
+        sys.stderr.write(f"{line:<79}{end}")
         sys.stderr.flush()
 
     def report(self) -> UploadReport:
@@ -213,6 +215,10 @@ class Tally:
         seconds = time.monotonic() - self._began
         errors = tuple(sorted(self._errors, key=lambda error: error.row))
         return UploadReport(self.rows, self.created, self.updated, errors, self.batches, seconds)
+
+    def explains(self, error: BaseException) -> TypeGuard[VectorDBError]:
+        """Whether a report is to say what was done before `error`: not where nothing was sent for its sake."""
+        return isinstance(error, VectorDBError) and (self.batches > 0 or not isinstance(error, InvalidArgument))
 
     def failed(self, error: VectorDBError) -> UploadFailed:
         """The error of an upload that ends before all rows were sent."""
@@ -248,7 +254,7 @@ def make_plan(
         raise InvalidArgument(f"on_error: is collect or raise, not {on_error!r}")
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise InvalidArgument(f"batch_size: is 'auto' or a number of rows, not {batch_size!r}")
-    if parallel < 1:
+    if not isinstance(parallel, int) or parallel < 1:
         raise InvalidArgument(f"parallel: is a number from 1 on, not {parallel!r}")
     collects = on_error == "collect"
     return Plan(
@@ -283,7 +289,7 @@ def run(runner: Runner, plan: Plan, progress: bool | Callable[[int], None]) -> U
             for future in pending:
                 if not future.cancelled() and future.exception() is None:
                     tally.add(future.result())
-            if isinstance(error, VectorDBError) and not isinstance(error, InvalidArgument):
+            if tally.explains(error):
                 raise tally.failed(error) from error
             raise
     return tally.report()
@@ -333,7 +339,7 @@ async def run_async(
             for task in pending:
                 task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        if isinstance(error, VectorDBError) and not isinstance(error, InvalidArgument):
+        if tally.explains(error):
             raise tally.failed(error) from error
         raise
     return tally.report()

@@ -131,7 +131,9 @@ class _Documents(Resource):
         >>> lib.documents.put_many([{"id": "handbook", "text": "First paragraph.", "metadata": {"lang": "en"}}])
         [Diff(id='handbook', created=0, updated=0, unchanged=1, deleted=0)]
         """
-        bodies = [_document_body(**{"chunks": None, **document}) for document in documents]
+        if isinstance(documents, (str, Mapping)):
+            raise InvalidArgument(f"documents: takes a list of dicts, not {type(documents).__name__}")
+        bodies = [_body_of(document) for document in documents]
         options = to_json(without_none(mode=mode, embedding=embedding, profile=profile or None))
         return (yield from self._batch(options[:-1], bodies))
 
@@ -256,6 +258,12 @@ class Documents(Sync, _Documents):
 
 class AsyncDocuments(Async, _Documents):
     __doc__ = _Documents.__doc__
+
+
+def _body_of(document: Mapping[str, Any]) -> bytes:
+    if not isinstance(document, Mapping):
+        raise InvalidArgument(f"a document is a dict such as {{'id': ..., 'text': ...}}, not {document!r}")
+    return _document_body(**{"chunks": None, **document})
 
 
 def _document_body(chunks: Any, expires_at: datetime | str | None = None, **fields: Any) -> bytes:

@@ -9,7 +9,7 @@ from vectordb_client import _routes as routes
 from vectordb_client import types
 from vectordb_client._binding import Async, Pages, Resource, Sync, listing, operation
 from vectordb_client._core import UNSET, Answer, Steps, build_request, without_none, without_unset
-from vectordb_client.errors import Conflict, NotFound
+from vectordb_client.errors import Conflict, InvalidArgument, NotFound
 from vectordb_client.index import IndexType
 from vectordb_client.library import AsyncLibrary, Library
 from vectordb_client.types import LibraryInfo, Page
@@ -50,6 +50,8 @@ class _Libraries(Resource, Generic[L]):
         >>> client.libraries.create("notes", if_exists="get").id
         'notes'
         """
+        if if_exists not in ("error", "get"):
+            raise InvalidArgument(f"if_exists: is error or get, not {if_exists!r}")
         wanted = without_none(dimension=dimension, metric=metric, embedding=embedding)
         if if_exists == "get" and id is not None:
             try:

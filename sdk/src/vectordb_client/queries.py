@@ -18,7 +18,7 @@ from vectordb_client.types import (
     FieldSummaries,
     Hits,
 )
-from vectordb_client.vectors import VectorLike, encode, rows_of, shape_of
+from vectordb_client.vectors import Matrix, VectorLike, encode, rows_of, shape_of
 
 Mode = Literal["vector", "lexical", "hybrid"]
 
@@ -101,8 +101,10 @@ class QueryMethods(Resource):
         >>> [hits.ids for hits in lib.query_many(["apple", {"like": "apple"}], k=1)]
         [['apple'], ['pear']]
         """
-        if shape_of(queries) is not None:
-            queries = [{"vector": vector} for vector in rows_of(queries)]
+        if isinstance(queries, (str, Mapping)):
+            raise InvalidArgument(f"takes a list of queries, not the one {queries!r}")
+        if shape_of(queries) is not None and isinstance(rows := rows_of(queries), Matrix):
+            queries = [{"vector": one.decode()} for one in rows.base64(slice(None))]
         bodies = [
             _query_body(**{**options, **one}) if isinstance(one, Mapping) else _query_body(one, **options)
             for one in queries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vectordb_client.errors import InvalidArgument
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float32] | array[float]
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 
 # A sequence of numbers, or what offers a buffer or an `__array__` of them.
 VectorLike = Any
@@ -41,14 +43,23 @@ def to_bytes(vector: VectorLike) -> bytes | memoryview:
     return bytes(vector.astype("<f4").tobytes())
 
 
-def to_base64(vector: VectorLike) -> bytes:
-    """The vector as the server takes it; a str is base64 already."""
-    return vector.encode() if isinstance(vector, str) else b2a_base64(to_bytes(vector), newline=False)
+def to_base64(vector: VectorLike | None) -> bytes | None:
+    """The vector as the server takes it, None for none; a str is base64 already. Raise InvalidArgument."""
+    if vector is None:
+        return None
+    if not isinstance(vector, str):
+        return b2a_base64(to_bytes(vector), newline=False)
+    encoded = vector.encode(errors="replace")
+    if encoded.translate(None, _BASE64):
+        raise InvalidArgument(f"a vector is a list of numbers, an array or base64, not {_shortened(vector)}")
+    return encoded
 
 
 def encode(vector: VectorLike) -> str:
-    """As `to_base64`, as text."""
-    return to_base64(vector).decode()
+    """A vector as the server takes it, as text."""
+    encoded = to_base64(vector)
+    assert encoded is not None
+    return encoded.decode()
 
 
 def decode(embedding: str | list[float] | None) -> Vector | None:
@@ -72,36 +83,41 @@ def shape_of(vectors: Any) -> tuple[int, ...] | None:
     return tuple(shape) if shape is not None else None
 
 
-def rows_of(vectors: Any) -> Sequence[VectorLike]:
-    """The vectors in a matrix or list; those of a matrix in base64, made when they are asked for."""
+def rows_of(vectors: Any) -> Matrix | Listed:
+    """The vectors in a matrix or list. Raise InvalidArgument for an array of other dimensions."""
     shape = shape_of(vectors)
     # A column of a DataFrame is an array of lists.
-    if shape is None or (len(shape) == 1 and getattr(getattr(vectors, "dtype", None), "kind", "") == "O"):
-        return list(vectors)
+    if shape is None or (len(shape) == 1 and getattr(getattr(vectors, "dtype", None), "kind", "O") not in "biuf"):
+        return Listed(vectors)
     if len(shape) != 2:
         raise InvalidArgument(
-            f"vectors: takes a matrix with a row for each chunk, not an array of {len(shape)} dimensions"
+            f"takes a matrix with a vector in each row, not an array of {len(shape)} dimensions; of one vector, a list"
         )
-    rows, dimension = shape
-    raw = memoryview(to_bytes(vectors)).cast("B") if rows else b""
-    size = 4 * dimension
-    return _Matrix(memoryview(raw), rows, size)
+    return Matrix(vectors, *shape)
 
 
-class _Matrix(Sequence[str]):
-    """The rows of a matrix, in base64. Each has `size` bytes of `raw`, little-endian float32."""
+class Listed(list[VectorLike]):
+    """Vectors one by one, each of which may be None."""
 
-    def __init__(self, raw: memoryview, rows: int, size: int) -> None:
-        self._raw, self._rows, self._size = raw, range(rows), size
+    def base64(self, some: slice) -> list[bytes | None]:
+        """Some of them, as `to_base64`."""
+        return [to_base64(one) for one in self[some]]
+
+
+class Matrix:
+    """The rows of a matrix, which is converted once where its numbers are not float32."""
+
+    def __init__(self, vectors: Any, rows: int, dimension: int) -> None:
+        self._raw = memoryview(to_bytes(vectors) if rows else b"").cast("B")
+        self._rows, self._size = range(rows), 4 * dimension
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[one] for one in self._rows[row]]
-        begin = self._rows[row] * self._size
-        return b2a_base64(self._raw[begin : begin + self._size], newline=False).decode()
+    def base64(self, some: slice) -> list[bytes]:
+        """Some of them, as `to_base64`."""
+        size, raw = self._size, self._raw
+        return [b2a_base64(raw[row * size : row * size + size], newline=False) for row in self._rows[some]]
 
 
 def _to_cpu(tensor: Any) -> Any:
@@ -114,7 +130,7 @@ def _to_cpu(tensor: Any) -> Any:
 def _from_numbers(numbers: Iterable[float]) -> bytes:
     try:
         components = array("f", numbers)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise InvalidArgument(
             f"a vector is a list of numbers or an array, not {_shortened(numbers)}: {error}"
         ) from None

@@ -36,9 +36,10 @@ class UploadReport:
         return (self.created + self.updated) / self.seconds if self.seconds else 0.0
 
     def __repr__(self) -> str:
+        first = f" (row {self.errors[0].row}: {self.errors[0].detail})" if self.errors else ""
         return (
             f"UploadReport(rows={self.rows}, created={self.created}, updated={self.updated}, "
-            f"errors={len(self.errors)}, seconds={self.seconds:.2f})"
+            f"errors={len(self.errors)}{first}, seconds={self.seconds:.2f})"
         )
 
     def _repr_html_(self) -> str:
