@@ -256,3 +256,18 @@ def _run(code: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True
     ).stdout
+
+
+def test_what_is_said_of_a_library_is_short_and_a_table_in_notebooks() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    backup = vectordb_client.BackupInfo(
+        "b", at, "wanted", "0.1.0", "sqlite", 5, {f"table_{n}": n for n in range(23)}, 7, "ab"
+    )
+    assert repr(backup).startswith("BackupInfo(id='b', created_at=2026-01-02T03:04:05+00:00, reason='wanted'")
+    assert len(repr(backup)) < 400
+    document = vectordb_client.Document("<b>", "", "", {"lang": "en"}, 2, None, at, at)
+    assert repr(document) == (
+        "Document(id='<b>', metadata={'lang': 'en'}, chunk_count=2, created_at=2026-01-02T03:04:05+00:00, "
+        "updated_at=2026-01-02T03:04:05+00:00)"
+    )
+    assert "<td>id</td><td>&lt;b&gt;</td>" in document._repr_html_()

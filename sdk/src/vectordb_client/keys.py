@@ -125,7 +125,7 @@ class _Keys(Resource):
 
         >>> hour = datetime.now(timezone.utc) + timedelta(hours=1)
         >>> client.keys.search_token(website.id, libraries=["notes"], filter=F("tenant") == 7, expires_at=hour)
-        SearchToken(expires_at=datetime.datetime(...))
+        SearchToken(expires_at=...)
         """
         body = {
             **without_none(libraries=to_list(libraries), include=to_list(include)),

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from vectordb_client.types.tables import Record
 
-@dataclass(frozen=True, slots=True)
-class Document:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Document(Record):
     """A document. `chunk_ids` are known where it was just created."""
 
     id: str

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from vectordb_client.types.tables import Record
 
-@dataclass(frozen=True, slots=True)
-class JobInfo:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class JobInfo(Record):
     """A job of the server. `state` is running, done, failed or cancelled; `done` of `total` is its progress."""
 
     id: str
@@ -24,8 +26,8 @@ class JobInfo:
     ended_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BackupInfo:
+@dataclass(frozen=True, slots=True, repr=False)
+class BackupInfo(Record):
     """A backup: of when, of how much, why it was made, and the SHA-256 of its copy of the database. `own`: whether
     it is of this server's database."""
 

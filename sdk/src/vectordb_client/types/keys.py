@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from vectordb_client.types.tables import Record
 
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyInfo(Record):
     """An API key without its secret."""
 
     id: str
@@ -23,23 +25,23 @@ class KeyInfo:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class NewKey(KeyInfo):
     """An API key just after its secret was made: `key` is shown this once."""
 
     key: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class SearchToken:
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchToken(Record):
     """A token that may query and count."""
 
     token: str = field(repr=False)
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
+@dataclass(frozen=True, slots=True, repr=False)
+class AuditEntry(Record):
     """A change: who made it, when, of what, and of how many."""
 
     at: datetime

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from vectordb_client.types.tables import Record
 
-@dataclass(frozen=True, slots=True)
-class LibraryInfo:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LibraryInfo(Record):
     """A library, as the server describes it. `dimension` is None until the first vector fixes it."""
 
     id: str
@@ -28,8 +30,8 @@ class LibraryInfo:
     etag: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexState:
+@dataclass(frozen=True, slots=True, repr=False)
+class IndexState(Record):
     """The index of a library. `state` is ready, building or failed."""
 
     kind: str
@@ -46,8 +48,8 @@ class IndexState:
     memory: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+@dataclass(frozen=True, slots=True, repr=False)
+class Stats(Record):
     """The size and state of a library."""
 
     documents: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from vectordb_client._display import shortened, to_html, to_pandas
@@ -56,6 +57,28 @@ class Table(Sequence[T]):
 
     def _repr_html_(self) -> str:
         return to_html(self._caption(), self._records())
+
+
+class Record:
+    """A dataclass whose times, and what is long, are shown in short, without what is empty; in notebooks as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={_text(value)}" for name, value in self._shown().items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        return to_html(type(self).__name__, [{"field": name, "value": value} for name, value in self._shown().items()])
+
+    def _shown(self) -> dict[str, Any]:
+        fields: Any = self
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(fields) if one.repr}
+        return {name: value for name, value in values.items() if value not in (None, "", (), {})}
+
+
+def _text(value: Any) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else shortened(repr(value))
 
 
 def record(item: Any) -> dict[str, Any]:
