@@ -1,8 +1,9 @@
-"""A server for all tests of the client, and clients of the three kinds."""
+"""A server for all tests of the client, and clients of all kinds."""
 
 import itertools
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from blocking import Blocking
@@ -33,23 +34,25 @@ def client(server: Server, key: str) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session", params=["sync", "async", "local"])
-def any_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+@pytest.fixture(scope="session")
+def local_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of all local clients: a process has one."""
+    # As for a user whose script lies beside the server's checkout.
+    sys.path.append(str(request.config.rootpath.parent))
+    return tmp_path_factory.mktemp("local")
+
+
+@pytest.fixture(scope="session", params=["sync", "async", "local", "async-local"])
+def any_client(request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of each kind; what an AsyncClient returns is awaited."""
-    if request.param == "local":
-        # As for a user whose script lies beside the server's checkout.
-        sys.path.append(str(request.config.rootpath.parent))
-        with Client.local(tmp_path_factory.mktemp("local")) as client:
-            yield client
-        return
-    server: Server = request.getfixturevalue("server")
-    key: str = request.getfixturevalue("key")
-    if request.param == "sync":
-        with Client(server.url, key) as client:
-            yield client
+    made: Client | AsyncClient
+    kind: type[Client | AsyncClient] = AsyncClient if "async" in request.param else Client
+    if "local" in request.param:
+        made = kind.local(request.getfixturevalue("local_folder"))
     else:
-        with Blocking(AsyncClient(server.url, key)) as blocking:
-            yield blocking  # type: ignore[misc]
+        made = kind(request.getfixturevalue("server").url, request.getfixturevalue("key"))
+    with made if isinstance(made, Client) else Blocking(made) as client:
+        yield client  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ The server reads its settings when it is imported, so a process has one data fol
 and expired chunks deleted by the server's own maintenance, in a child process that begins some seconds after the folder
 was opened and ends with this process; a short script never has one. Until then all answers are the same, from exact
 scans.
+
+Django runs in threads of its own alone: it refuses a thread with a running event loop, as that of each notebook.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ _SECONDS_TO_MAINTENANCE = 5.0
 
 _lock = threading.Lock()
 _server: _Server | None = None
+# Of the settings that this process has read, be it that the folder could not be opened then.
+_configured: Path | None = None
 
 
 class LocalTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
@@ -139,7 +143,8 @@ class _Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._process_id, self._users = folder, os.getpid(), 0
-        self._application = _load(folder)
+        with ThreadPoolExecutor(1) as thread:
+            self._application = thread.submit(_load, folder).result()
         self._pool: ThreadPoolExecutor | None = None
         self._timer: threading.Timer | None = None
         self._maintenance: subprocess.Popen[bytes] | None = None
@@ -245,19 +250,21 @@ class _Server:
 def _open(folder: Path) -> _Server:
     global _server
     with _lock:
-        if _server is None:
-            _server = _Server(folder)
-        elif _server.folder != folder:
+        if _configured not in (None, folder):
+            begun = "has opened" if _server is not None else "has tried to open"
             raise InvalidArgument(
-                f"this process has opened {str(_server.folder)!r} already, and can open no other data folder: "
+                f"this process {begun} {str(_configured)!r} already, and can open no other data folder: "
                 "use another process, or a server"
             )
+        if _server is None:
+            _server = _Server(folder)
         _server.use()
         return _server
 
 
 def _load(folder: Path) -> Any:
-    """The server's WSGI application, on a migrated database."""
+    """The server's WSGI application, on a migrated database. What failed can be tried again."""
+    global _configured
     if importlib.util.find_spec("vectordb") is None or importlib.util.find_spec("vectordb.application") is None:
         raise InvalidArgument(
             "Client.local runs the server in this process, which does not find it: install vectordb-server, or put its "
@@ -266,7 +273,7 @@ def _load(folder: Path) -> Any:
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
-    if settings.configured:
+    if settings.configured and _configured is None:
         raise InvalidArgument("Client.local runs a Django project in this process, which has one already: use a server")
     with _environment(_settings(folder)), _own_logging():
         try:
@@ -274,15 +281,18 @@ def _load(folder: Path) -> Any:
             from vectordb.application import application
         except (ImproperlyConfigured, OSError, SystemExit) as error:
             raise InvalidArgument(f"the data folder {str(folder)!r} cannot be opened: {error}") from error
+        finally:
+            if settings.configured:
+                _configured = folder
         from django.core.management import CommandError, call_command
+        from django.db import Error, connections
 
         try:
             call_command("migrate", verbosity=0, interactive=False)
-        except CommandError as error:
+        except (CommandError, Error, ImproperlyConfigured) as error:
             raise InvalidArgument(f"the data folder {str(folder)!r} cannot be opened: {error}") from error
-    from django.db import connections
-
-    connections.close_all()
+        finally:
+            connections.close_all()
     return application
 
 

@@ -41,6 +41,9 @@ class _Client(Resource):
     'ok'
     """
 
+    # That of a local client.
+    _folder: str | Path | None = None
+
     def __init__(
         self,
         url: str | None = None,
@@ -84,7 +87,8 @@ class _Client(Resource):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
+        name = type(self).__name__
+        return f"{name}({self.url!r})" if self._folder is None else f"{name}.local({str(self._folder)!r})"
 
     @operation
     def health(self) -> Steps[str]:
@@ -134,7 +138,9 @@ class Client(Sync, _Client):
         """
         from vectordb_client._local import URL, LocalTransport
 
-        return cls(URL, "", transport=LocalTransport(folder), **options)
+        client = cls(URL, "", transport=LocalTransport(folder), **options)
+        client._folder = folder
+        return client
 
     def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> Runner:
         return Runner(session, url, headers, lambda: httpx2.Client(**options))
@@ -190,7 +196,9 @@ class AsyncClient(Async, _Client):
         """As `Client.local`."""
         from vectordb_client._local import URL, LocalTransport
 
-        return cls(URL, "", transport=LocalTransport(folder), **options)
+        client = cls(URL, "", transport=LocalTransport(folder), **options)
+        client._folder = folder
+        return client
 
     def _make_runner(self, session: Session, url: str, headers: dict[str, str], options: dict[str, Any]) -> AsyncRunner:
         return AsyncRunner(session, url, headers, lambda: httpx2.AsyncClient(**options))
