@@ -5,6 +5,8 @@
 # make clients: clients generated from the schema, against a server.
 # make postman: docs/postman.json from the schema, run by newman against a server.
 # make test-integrations: the packages in integrations/, in an environment of their own, against a server.
+# make test-integrations-wheels: install each elsewhere, with the lowest and the newest versions of what it requires, to
+# write to a server and ask it; needs PyPI.
 # make test-migrate: migrations from other databases, by the vendors' packages in an environment of their own.
 # make wheel: the package vectordb-server, into dist, as an sdist and the wheel made from it.
 # make test-wheel: build both, install the wheel elsewhere, ask it; needs PyPI.
@@ -18,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_PACKAGES := tests/clients/node_modules/.package-lock.json
 
-.PHONY: model install dev serve superuser test test-sdk test-sdk-wheel client-reference test-postgresql test-integrations test-migrate lint audit clients postman bench format requirements
+.PHONY: model install dev serve superuser test test-sdk test-sdk-wheel client-reference test-postgresql test-integrations test-integrations-wheels test-migrate lint audit clients postman bench format requirements
 
 install: $(VENV)/.base
 	@$(BIN)/python -m apps.engine.kernels
@@ -54,7 +56,7 @@ test-sdk: $(VENV)/.dev
 client-reference: $(VENV)/.dev
 	$(BIN)/python sdk/reference.py
 
-# SDK_PYTHON may be 3.10, or the path of another.
+# SDK_PYTHON, of the wheels of the client and of the integrations, may be 3.10, or the path of another.
 SDK_PYTHON ?= $(PYTHON)
 test-sdk-wheel: $(VENV)/.dev
 	rm -rf dist/client
@@ -116,6 +118,9 @@ INTEGRATIONS := integrations/.venv
 test-integrations: $(VENV)/.dev $(INTEGRATIONS)/.installed
 	$(BIN)/python -m tests.with_server sh -ec 'for project in integrations/*/pyproject.toml; do (cd "$$(dirname "$$project")"; \
 		../.venv/bin/mypy; ../.venv/bin/python -m pytest); done'
+
+test-integrations-wheels: $(VENV)/.dev
+	$(BIN)/python -m tests.packages.integrations $(SDK_PYTHON)
 
 # Files that `make test` does not look for. What the vendors' packages warn of is not ours.
 MIGRATE := .venv-migrate
