@@ -1,5 +1,6 @@
 """Vectors, filters, ids and JSON on their way, and how results show themselves."""
 
+import asyncio
 import base64
 import inspect
 import json
@@ -11,6 +12,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
@@ -271,3 +273,25 @@ def test_what_is_said_of_a_library_is_short_and_a_table_in_notebooks() -> None:
         "updated_at=2026-01-02T03:04:05+00:00)"
     )
     assert "<td>id</td><td>&lt;b&gt;</td>" in document._repr_html_()
+
+
+def test_a_client_that_asked_nothing_closes_the_transport_that_it_was_given() -> None:
+    class Transport(httpx2.MockTransport):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    async def close(transport: Transport) -> None:
+        async with vectordb_client.AsyncClient("http://nowhere", transport=transport):
+            pass
+
+    one, other = (Transport(lambda _: httpx2.Response(200)) for _ in range(2))
+    client = vectordb_client.Client("http://nowhere", transport=one)
+    client.close()
+    client.close()
+    asyncio.run(close(other))
+    assert one.closed == other.closed == 1

@@ -124,9 +124,11 @@ class Runner(_Base):
             return http
 
     def close(self) -> None:
-        self._is_closed = True
-        if self._http is not None:
-            self._http.close()
+        if not self._is_closed:
+            # A transport that was given is to be closed where nothing was asked, too.
+            http: httpx2.Client = self._http or self._open()
+            self._is_closed = True
+            http.close()
 
 
 class AsyncRunner(_Base):
@@ -187,8 +189,11 @@ class AsyncRunner(_Base):
         return http
 
     async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._of_loops and not self._is_closed:
+            self._of_loops[loop] = self._make()
         self._is_closed = True
-        http = self._of_loops.pop(asyncio.get_running_loop(), None)
+        http = self._of_loops.pop(loop, None)
         if http is not None:
             await http.aclose()
 
