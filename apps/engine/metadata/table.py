@@ -52,24 +52,25 @@ _MANY = 8
 _KNOWN_COLUMNS = 64
 
 
-def evaluate(filter: Filter, keys: Int64, mask_of: Callable[[Condition], Mask]) -> Mask:
-    """bool [n]: which of the rows `keys` [n] match; `mask_of` gives a new mask for a condition."""
+def evaluate(filter: Filter, keys: Int64, mask_of: Callable[[Condition], Mask], places: Int64 | None = None) -> Mask:
+    """bool [n]: which of the rows `keys` [n], or which of those at `places` among them, match; `mask_of` gives a new
+    mask for a condition."""
     match filter:
         case And(parts):
-            found = np.ones(len(keys), np.bool_)
+            found = np.ones(len(keys if places is None else places), np.bool_)
             for part in parts:
-                found &= evaluate(part, keys, mask_of)
+                found &= evaluate(part, keys, mask_of, places)
         case Or(parts):
-            found = np.zeros(len(keys), np.bool_)
+            found = np.zeros(len(keys if places is None else places), np.bool_)
             for part in parts:
-                found |= evaluate(part, keys, mask_of)
+                found |= evaluate(part, keys, mask_of, places)
         case Not(part):
-            found = evaluate(part, keys, mask_of)
+            found = evaluate(part, keys, mask_of, places)
             np.logical_not(found, out=found)
         case Condition():
             found = mask_of(filter)
         case HasKey(wanted):
-            found = np.isin(keys, wanted)
+            found = np.isin(keys if places is None else keys[places], wanted)
         case _:
             raise TypeError(f"{filter!r} is no filter")
     return found
@@ -164,7 +165,7 @@ class Columns:
         if values is None:
             return self.mask_of(condition)[rows]
         found = values[rows]
-        return (found >= first) & (found < last)
+        return found == first if last == first + 1 else (found >= first) & (found < last)
 
     def counts(self, path: str, allowed: Mask | None = None) -> list[Counts]:
         """The number of the rows `allowed` [n] (None: all) that have each value of a field, and of those that have it

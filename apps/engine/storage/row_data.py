@@ -109,7 +109,7 @@ class SealedRows(RowData):
         return evaluate(filter, keys, self.columns.mask_of)
 
     def matches_at(self, filter: Filter, keys: Int64, places: Int64) -> Mask:
-        return evaluate(filter, keys[places], lambda condition: self.columns.matches_at(condition, places))
+        return evaluate(filter, keys, lambda condition: self.columns.matches_at(condition, places), places)
 
     def column_blocks(self, path: str, count: int) -> Sequence[Columns]:
         return [self.columns]
