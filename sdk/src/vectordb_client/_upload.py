@@ -146,7 +146,9 @@ class _Cutter:
                 return
             if not plan.collects:
                 raise InvalidArgument(f"row {self._number}: {error}") from error
-            self.batch.refused.append(RowError(self._number, None, str(error)))
+            row_id = given[0].get("id") if isinstance(given[0], Mapping) else getattr(given[0], "id", None)
+            known = row_id if isinstance(row_id, str) else None
+            self.batch.refused.append(RowError(self._number, known, str(error)))
             self._number += 1
             return
         yield from self._add(rows)
