@@ -88,7 +88,7 @@ def rows_of(vectors: Any) -> Matrix | Listed:
     shape = shape_of(vectors)
     # A column of a DataFrame is an array of lists.
     if shape is None or (len(shape) == 1 and getattr(getattr(vectors, "dtype", None), "kind", "O") not in "biuf"):
-        return Listed(vectors)
+        return Listed(vectors.to_list() if hasattr(vectors, "to_list") else vectors)
     if len(shape) != 2:
         raise InvalidArgument(
             f"takes a matrix with a vector in each row, not an array of {len(shape)} dimensions; of one vector, a list"
