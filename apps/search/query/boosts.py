@@ -20,7 +20,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], 
     whatever it does with a few hundred numbers: they are as few as can be.
     """
     library.budget.spend(PER_BOOSTED_HIT * len(boosts) * len(hits.keys))
-    keys = np.array(hits.keys, np.int64)
+    keys = np.asarray(hits.keys, np.int64)
     candidates = library.searcher.lookup(keys)
     scores = np.array(hits.scores, np.float64)
     warnings = []
@@ -31,7 +31,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], 
                 np.add(scores, boost.weight, out=scores, where=candidates.matches(boost.filter))
                 continue
             values = _decay(candidates, boost)
-            if hits.keys and values[0] == 0.0 and not np.count_nonzero(values):
+            if len(keys) and values[0] == 0.0 and not np.count_nonzero(values):
                 warnings.append(_explain_no_effect(boost))
             values *= boost.weight
             scores += values
@@ -42,7 +42,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], 
         scores=scores[order].tolist(),
         exact=False,
         plan=f"{hits.plan}, then boost ({len(hits.keys)} candidates)",
-        base_scores={key: hits.scores[place] for key, place in zip(best, places, strict=True)},
+        base_scores={key: float(hits.scores[place]) for key, place in zip(best, places, strict=True)},
         warning=" ".join(warnings),
     )
 

@@ -36,12 +36,12 @@ def mmr(library: OpenLibrary, hits: RankedHits, query: Float32, spec: QuerySpec)
     chunks of the first ranks that words found and that have no vector."""
     assert spec.mmr is not None
     ranked = hits.take(above_threshold(hits, spec))
-    end, first = spec.offset + spec.k, ranked.keys[: spec.mmr_ranks]
+    end, first = spec.offset + spec.k, [int(key) for key in ranked.keys[: spec.mmr_ranks]]
     vectors = read_vectors(library, first) if first else {}
     if len(vectors) < len(first):
         places = sorted(range(len(first)), key=lambda place: first[place] not in vectors)
         ranked = ranked.take([*places, *range(len(first), len(ranked.keys))])
-        first = ranked.keys[: len(vectors)]
+        first = [int(key) for key in ranked.keys[: len(vectors)]]
     if not first:
         return ranked.take(range(len(ranked.keys))[spec.offset : end])
     library.budget.spend(price_of_mmr(len(first), min(end, len(first)), len(query)))

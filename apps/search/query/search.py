@@ -82,6 +82,7 @@ class SearchRequest(NamedTuple):
 
 class RankedHits(NamedTuple):
     """Hits of one search, best first. `kinds` are the types of index that were searched, `plan` says what was done.
+    Keys and scores are arrays where the request says how `sure` it wants its ranks: who does goes on with arrays.
 
     With `incomplete`, rows that match the filter may be missing though fewer than `fetch` were found. For hybrid
     searches, `ranks` holds the ranks by vector and by words of each key, from 1, or None. With boosts, `base_scores`
@@ -89,8 +90,8 @@ class RankedHits(NamedTuple):
     says what the query probably did not mean.
     """
 
-    keys: list[int]
-    scores: list[float]
+    keys: Sequence[int] | Int64
+    scores: Sequence[float] | Float32
     exact: bool
     scanned: int
     kinds: frozenset[str]
@@ -326,7 +327,7 @@ class Searcher:
             hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
         if not is_scan:
             self._budget.scan(sum(one.compared for one in hits))
-        return [_rank(one, allowed, view) for one in hits]
+        return [_rank(one, allowed, view, as_arrays=sure is not None) for one in hits]
 
     def _search_words(self, view: View, request: SearchRequest) -> RankedHits:
         assert request.words is not None
@@ -424,11 +425,12 @@ def _continue(hits: Hits, deeper: Hits, depth: int) -> Hits:
     )
 
 
-def _rank(hits: Hits, allowed: _Allowed, view: View) -> RankedHits:
+def _rank(hits: Hits, allowed: _Allowed, view: View, *, as_arrays: bool = False) -> RankedHits:
+    keys, scores = (hits.keys, hits.scores) if as_arrays else (hits.keys.tolist(), hits.scores.tolist())
     plan = _plan_of(hits.kinds)
     if allowed.masks is not None:
         plan = f"filter ({allowed.rows:,} of {len(view):,} rows), then {plan}"
-    return RankedHits(hits.keys.tolist(), hits.scores.tolist(), hits.exact, hits.compared, hits.kinds, plan)
+    return RankedHits(keys, scores, hits.exact, hits.compared, hits.kinds, plan)
 
 
 def _keep(ranked: RankedHits, keys: Int64, allowed: _Allowed) -> RankedHits:
