@@ -77,7 +77,7 @@ def _write(state: LibraryState, snapshot: Snapshot, request: SearchRequest, hits
         "keys": hits.keys,
         "scores": hits.scores,
     }
-    line = orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    line = orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
     if len(line) > _LONGEST_SAMPLE:
         return False
     try:

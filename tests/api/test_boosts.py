@@ -166,15 +166,28 @@ def test_the_time_that_is_left_decays(client: httpx.Client, library: str) -> Non
 def test_a_decay_without_effect_is_told(client: httpx.Client, path: str) -> None:
     decays = [
         ({"field": "nn", "decay": {"half_life": 1, "origin": 2}}, "No candidate has a number at nn"),
-        ({"field": "n", "decay": {"half_life": 1}}, "No candidate has a time at n"),
+        (
+            {"field": "n", "decay": {"half_life": 1}},
+            "No candidate has a time at n that is near enough to count; numbers",
+        ),
+        ({"field": "@expires_at", "decay": {"half_life": 1}}, "No candidate has a time at @expires_at that is near"),
     ]
     for boost, warning in decays:
         meta = answer(client, path, V | {"boost": [boost | {"weight": 1}]})["meta"]
         assert meta["warning"].startswith(warning)
+        assert ("numbers need an origin" in meta["warning"]) == (boost == decays[1][0])
     useful = {"field": "n", "decay": {"half_life": 1, "origin": 2}, "weight": 1}
     assert "warning" not in answer(client, path, V | {"boost": [useful], "k": 60})["meta"]
     above = answer(client, path, V | {"boost": [useful, useful | {"weight": -3}], "score_threshold": 2.1})["meta"]
     assert "no score is above 2.0" in above["warning"]
+
+
+def test_full_groups_of_boosted_candidates_lack_nothing(client: httpx.Client, path: str) -> None:
+    query = {**V, "depth": 20, "filter": {"even": True}, "filter_mode": "post", "boost": BOOSTS["a filter"]}
+    groups = {"group_by": "tag", "group_size": 1}
+    for k, incomplete in ((1, False), (10, True)):
+        assert answer(client, path, {**query, **groups, "k": k})["meta"]["incomplete"] is incomplete
+    assert answer(client, path, {**query, "k": 20})["meta"]["incomplete"] is True
 
 
 def test_groups_are_made_of_boosted_candidates(client: httpx.Client, path: str) -> None:
@@ -202,7 +215,7 @@ def test_groups_are_made_of_boosted_candidates(client: httpx.Client, path: str) 
         ({"boost": [{"filter": {}, "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/decay", "for a field"),
         ({"boost": [{"field": "@id", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "with a filter"),
         ({"boost": [{"field": "@no", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "path of a field"),
-        ({"boost": [{"field": "@text", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "no values"),
+        ({"boost": [{"field": "@text", "decay": {"half_life": 1}, "weight": 1}]}, "/boost/0/field", "with a filter"),
         ({"boost": [{"field": "n", "decay": {}, "weight": 1}]}, "/boost/0/decay/half_life", "required"),
         (
             {"boost": [{"field": "n", "decay": {"half_life": 0}, "weight": 1}]},

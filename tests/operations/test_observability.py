@@ -272,6 +272,9 @@ def test_the_recall_of_live_queries_is_watched(observed: Server, client: httpx.C
     for library_id, search_params in ways.items():
         until(lambda library_id=library_id: stats(client, library_id)["index"]["rows_indexed"] == ROWS, "it is indexed")
         assert stats(client, library_id)["recall"] is None
+        for options in ({"boost": [{"filter": {"n": 1}, "weight": 1}]}, {"mmr": {}}, {"group_by": "n"}, {"offset": 1}):
+            unwatched = {"vector": vectors[0].tolist(), "search_params": search_params, **options}
+            client.post(f"/libraries/{library_id}/query", json=unwatched).raise_for_status()
         for i in range(30):
             query = {"vector": (vectors[i] + 1).tolist(), "search_params": search_params, "filter": {"n": {"$gte": 0}}}
             answer = client.post(f"/libraries/{library_id}/query", json=query).raise_for_status().json()
@@ -279,6 +282,7 @@ def test_the_recall_of_live_queries_is_watched(observed: Server, client: httpx.C
         until(lambda library_id=library_id: sampled(client, library_id) == 30, "its queries are repeated")
     assert stats(client, "poor")["recall"]["recall_at_k"] < 0.9
     assert stats(client, "good")["recall"]["recall_at_k"] == 1
+    assert sampled(client, "poor") == sampled(client, "good") == 30
     found = scrape(observed)
     assert found["vectordb_recall_lowest"][()] == found["vectordb_library_recall_at_k"][("poor",)] < 0.9
     until(lambda: scrape(observed)["vectordb_recall_samples_total"][("compared",)] >= 60, "all are counted")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from apps.engine.metadata.paths import TIMES
 from apps.engine.vectors import Float64
 from apps.search.backend import OpenLibrary
 from apps.search.query.budget import PER_BOOSTED_HIT
@@ -41,7 +42,7 @@ def add_boosts(library: OpenLibrary, hits: RankedHits, boosts: Sequence[Boost], 
         keys=best,
         scores=scores[order].tolist(),
         exact=False,
-        plan=f"{hits.plan}, then boost ({len(hits.keys)} candidates)",
+        plan=f"{hits.plan}, then boost ({'1 candidate' if len(keys) == 1 else f'{len(keys)} candidates'})",
         base_scores={key: float(hits.scores[place]) for key, place in zip(best, places, strict=True)},
         warning=" ".join(warnings),
     )
@@ -66,6 +67,8 @@ def _decay(candidates: ChunkLookup, boost: Boost) -> Float64:
 def _explain_no_effect(boost: Boost) -> str:
     """What a client is told whose decay is 0 for all candidates."""
     assert boost.decay is not None
+    if boost.field in TIMES:
+        return f"No candidate has a time at {boost.field} that is near enough to count."
     if isinstance(boost.decay.origin, Instant):
         return f"No candidate has a time at {boost.field} that is near enough to count; numbers need an origin."
     return f"No candidate has a number at {boost.field} that is near enough to count; times need a time as origin."

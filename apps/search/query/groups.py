@@ -81,7 +81,9 @@ def group_hits(library: OpenLibrary, hits: RankedHits, spec: QuerySpec) -> Ranke
     groups: dict[_Group, list[_Hit]] = {}
     for group, hit in _with_groups(library, _field(spec), hits.take(above_threshold(hits, spec))):
         groups.setdefault(group, []).append(hit)
-    return _merge(hits, _choose(groups, spec), spec)
+    chosen = _choose(groups, spec)
+    lacks = len(chosen) < spec.k or any(len(found) < spec.group_size for found in chosen.values())
+    return _merge(hits, chosen, spec)._replace(incomplete=hits.incomplete and lacks)
 
 
 def _field(spec: QuerySpec) -> str:

@@ -6,6 +6,7 @@ A query is answered whole from one snapshot: the view it searches and the rows i
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import compress
 from math import inf
 from typing import Any
 
@@ -85,7 +86,9 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     with stage("search"):
         hits_at_once = library.searcher.search(at_once)
     if settings.RECALL_WATCH:
-        for request, hits in zip(at_once, hits_at_once, strict=True):
+        # Of candidates that are put in another order, an index need not be sure.
+        rankings = [not spec.boost and spec.mmr is None for spec in specs if spec.boost or spec.group_by is None]
+        for request, hits in compress(zip(at_once, hits_at_once, strict=True), rankings):
             recall_samples.offer(library.state, library.snapshot, request, hits)
     searched = iter(hits_at_once)
     found = []

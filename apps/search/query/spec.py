@@ -74,7 +74,7 @@ def parse_order_field(value: str) -> str:
 
 def _parse_decay_field(value: str) -> str:
     """The name of a field that holds numbers or times."""
-    if value in (paths.ID, paths.DOCUMENT_ID):
+    if value in (paths.ID, paths.DOCUMENT_ID, paths.TEXT):
         raise validation_error("is no number and no time; use a boost with a filter on it")
     return parse_order_field(value)
 
