@@ -127,8 +127,18 @@ def test_everything_works_behind_a_proxy(behind: Server, tmp_path: Path, proxy: 
         chunks = [{"id": odd, "embedding": [1, number]} for number, odd in enumerate(ODD_IDS)]
         assert client.post(f"{path}/chunks", json={"chunks": chunks}).json()["created"] == len(ODD_IDS)
         for odd in ODD_IDS:
-            assert client.get(f"{path}/chunks/{quote(odd, safe='')}").json()["id"] == odd
+            at = quote(odd, safe="")
+            assert client.get(f"{path}/chunks/{at}").json()["id"] == odd
+            assert client.patch(f"{path}/chunks/{at}", json={"metadata": {"id": odd}}).json()["metadata"] == {"id": odd}
+            document = {"title": odd, "chunks": [{"id": f"of {odd}", "embedding": [0, 1]}]}
+            assert client.put(f"{path}/documents/{at}", json=document).json()["id"] == odd
+            assert client.get(f"{path}/documents/{at}").json()["title"] == odd
+            [chunk] = client.get(f"{path}/chunks?document_id={at}").json()["items"]
+            assert chunk["id"] == f"of {odd}"
+            assert client.delete(f"{path}/documents/{at}").status_code == 204
+            assert client.get(f"{path}/documents/{at}").status_code == 404
         assert len(client.post(f"{path}/query", json={"vector": [1, 0]}).json()["results"]) == len(ODD_IDS)
+        assert client.delete(f"{path}/chunks/{quote(ODD_IDS[0], safe='')}").status_code == 204
         page = client.get(f"{path}/chunks?limit=2", headers={"Accept": "text/html"}).text
         assert f'href="{BASE}/static/vectordb/api.css"' in page
         assert client.get(f"{BASE}/static/vectordb/api.css").status_code == 200
