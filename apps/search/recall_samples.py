@@ -53,10 +53,13 @@ class Sample:
 
 def offer(state: LibraryState, snapshot: Snapshot, request: SearchRequest, hits: RankedHits) -> None:
     """Hand a query over by chance, at the rate of the settings, if an approximate index answered it. Pages behind the
-    first, and filters applied afterwards, are passed over."""
+    first, and filters applied afterwards, are passed over, and so are candidates of boosts and of diverse results, of
+    which not all need be found."""
     if hits.exact or request.vector is None or random.random() >= settings.RECALL_WATCH:  # noqa: S311
         return
     if request.mode != "vector" or request.exact or request.offset or request.filter_mode == "post":
+        return
+    if request.sure is not None or request.first is not None:
         return
     result = "sampled" if _write(state, snapshot, request, hits) else "dropped"
     metrics.RECALL_SAMPLES.add(1, result)

@@ -34,9 +34,9 @@ def prefetch(typing_context: Any, array: types.Array, row: types.Integer) -> Any
     """Ask for the cache lines in which row `row` of `array` lies, without waiting for them. The row need not exist: the
     processor ignores an address that it may not read.
 
-    Rows that are read in no order come from memory one after the other, some 100 ns each, unless asked for before. They
-    are put into the processor's second cache: the first takes part in a dozen or two of requests at a time, fewer than
-    a row has lines, and lets whoever makes more wait.
+    Rows that are read in no order come from memory one after the other, some 100 ns each, unless asked for before.
+    They go into the processor's second cache. The first one can wait for a dozen or two lines at a time, which may be
+    fewer than a row has, and whoever asks it for more has to wait.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:

@@ -25,9 +25,9 @@ def pack(score, row):
 
 @jit.inline
 def keep_best(pool, k):
-    """Move the best k of `pool` to its beginning; return k."""
+    """Move the best k of `pool`, which has room for twice as many, to its beginning; return k."""
     pool.sort()
-    pool[:k] = pool[len(pool) - k :].copy()
+    pool[:k] = pool[len(pool) - k :]
     return k
 
 

@@ -19,11 +19,11 @@ from apps.engine.kernels.intrinsics import prefetch
 COSINE, DOT, EUCLIDEAN = 0, 1, 2
 LANES = 16
 
-# What `norm` and `score` overwrite, so many float64: the lanes of two sums.
+# How long the array of float64 must be that `norm` and `score` overwrite: it holds the lanes of two sums.
 SPACE = 2 * LANES
 
 _AHEAD = 4
-_UNROLLED, _UNROLLED_TWICE = 8 * LANES, 4 * LANES
+_UNROLLED, _UNROLLED_PAIR = 8 * LANES, 4 * LANES
 
 
 def _make_sum(term: Callable[[float, float], float]) -> Callable[..., float]:
@@ -94,11 +94,11 @@ def _sum_products_and_squares(vectors, row, query, lanes):
     overwritten."""
     dimension = vectors.shape[1]
     whole = dimension // LANES * LANES
-    unrolled = dimension // _UNROLLED_TWICE * _UNROLLED_TWICE
+    unrolled = dimension // _UNROLLED_PAIR * _UNROLLED_PAIR
     products, squares = lanes[:LANES], lanes[LANES:]
     products[:] = 0.0
     squares[:] = 0.0
-    for start in range(0, unrolled, _UNROLLED_TWICE):
+    for start in range(0, unrolled, _UNROLLED_PAIR):
         for lane in range(LANES):
             i = start + lane
             product, square = products[lane], squares[lane]

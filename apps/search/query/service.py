@@ -6,7 +6,6 @@ A query is answered whole from one snapshot: the view it searches and the rows i
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import compress
 from math import inf
 from typing import Any
 
@@ -86,9 +85,7 @@ def _search(library: OpenLibrary, requests: Sequence[SearchRequest], specs: Sequ
     with stage("search"):
         hits_at_once = library.searcher.search(at_once)
     if settings.RECALL_WATCH:
-        # Of candidates that are put in another order, an index need not be sure.
-        rankings = [not spec.boost and spec.mmr is None for spec in specs if spec.boost or spec.group_by is None]
-        for request, hits in compress(zip(at_once, hits_at_once, strict=True), rankings):
+        for request, hits in zip(at_once, hits_at_once, strict=True):
             recall_samples.offer(library.state, library.snapshot, request, hits)
     searched = iter(hits_at_once)
     found = []
