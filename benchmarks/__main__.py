@@ -67,6 +67,7 @@ BENCHMARKS: dict[str, Callable[[Testbed], list[Row]]] = {
         backup,
         sdk,
         guards,
+        peers,
     )
 }
 
@@ -94,11 +95,9 @@ def main() -> int | str:
     with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as scratch:
         about = machine(Path(scratch)) | {"command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip()}
         testbed = Testbed(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
-        measures = {name: BENCHMARKS[name] for name in options.names or BENCHMARKS}
+        measures = {name: BENCHMARKS[name] for name in options.names}
         if options.before:
             measures = {"compare": partial(compare.run, before=options.before, names=options.names)}
-        if options.peers:
-            measures["peers"] = peers.run
         for name, measure in measures.items():
             print(f"{name} ...", file=sys.stderr)
             try:
@@ -118,8 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default=os.environ.get("BENCHMARK_DATA"), help="folder of the data (BENCHMARK_DATA)")
     parser.add_argument("--scratch", help="folder on the disk to be measured (default: benchmarks/results)")
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that everything works")
-    parser.add_argument("--peers", action="store_true", help="measure a Chroma server too")
-    parser.add_argument("--chroma-python", help="the Python of a virtual environment with chromadb, for --peers")
+    parser.add_argument("--chroma-python", help="the Python of a virtual environment with chromadb, for sdk and peers")
     parser.add_argument(
         "--before",
         type=Path,
@@ -131,8 +129,10 @@ def _options() -> argparse.Namespace:
     for name in options.names:
         if name not in known:
             parser.error(f"there is no benchmark {name!r}; there are: {', '.join(known)}")
-    if options.peers and not options.chroma_python:
-        parser.error("--peers needs --chroma-python")
+    if "peers" in options.names and not options.chroma_python:
+        parser.error("peers needs --chroma-python")
+    if not options.names and not options.before:
+        options.names = [name for name in BENCHMARKS if name != "peers" or options.chroma_python]
     return options
 
 

@@ -1,5 +1,5 @@
 """The whole server with an `auto` index beside a Chroma server (PyPI: chromadb, in a virtual environment of its own):
-the same rows and queries, in one run, in turns. Only with --peers and --chroma-python.
+the same rows and queries, in one run, in turns. Only with --chroma-python.
 
 A list in the metadata is sent to Chroma as its JSON text, since its lists have rules of their own.
 """
