@@ -95,9 +95,10 @@ def main() -> int | str:
     with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS, prefix="scratch-") as scratch:
         about = machine(Path(scratch)) | {"command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip()}
         testbed = Testbed(data, Path(scratch), quick=options.quick, chroma_python=options.chroma_python)
-        measures = {name: BENCHMARKS[name] for name in options.names}
         if options.before:
             measures = {"compare": partial(compare.run, before=options.before, names=options.names)}
+        else:
+            measures = {name: BENCHMARKS[name] for name in options.names}
         for name, measure in measures.items():
             print(f"{name} ...", file=sys.stderr)
             try:
