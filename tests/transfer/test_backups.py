@@ -30,6 +30,7 @@ from apps.transfer.backups.manifest import Manifest
 from apps.transfer.backups.restore import restore_backup, serving_lock
 from apps.transfer.backups.stores import FolderStore, local_store, open_store, split_source
 from apps.transfer.errors import TransferError
+from apps.transfer.job_context import JobCancelled
 from apps.transfer.models import Job
 from tests.limits import files_of_at_most
 from tests.server import Server
@@ -94,6 +95,7 @@ def be_foreign(backup: Path) -> None:
         (lambda backup: (backup / "manifest.json").unlink(), "it has no manifest.json"),
         (be_foreign, r"is no backup of this server.*\(format\)"),
         (change(format=2), r"or of another version.*\(format\)"),
+        (change(id="../../elsewhere"), r"its manifest\.json is that of \.\./\.\./elsewhere"),
         (
             change(migrations=[["libraries", "0099_later"]], server="9.0"),
             r"newer version .*, 9\.0: this one does not know libraries\.0099_later\.",
@@ -196,6 +198,21 @@ def test_neither_a_server_nor_another_restore_may_use_the_folder(
         assert not is_free
 
 
+def test_of_two_restores_at_once_the_second_is_refused_and_the_first_ends_well(
+    store: FolderStore, made: Manifest
+) -> None:
+    source, refusals = str(store.folder / made.id), []
+
+    def restore_beside(done: int, total: int) -> None:
+        with pytest.raises(TransferError, match="A server or another restore uses") as refused:
+            restore_backup(source=source, force=True)
+        refusals.append(refused)
+
+    restore_backup(source=source, force=True, advance=restore_beside)
+    assert refusals
+    assert Job.objects.filter(kind="in the backup").exists()
+
+
 @pytest.mark.sqlite
 def test_a_disk_that_fills_up_leaves_nothing_of_the_backup(small_disk: Path) -> None:
     Job.objects.create(kind="large", params={"text": "x" * (6 << 20)})
@@ -210,6 +227,38 @@ def test_a_disk_that_fills_up_leaves_nothing_of_the_backup(small_disk: Path) -> 
     with pytest.raises(OSError, match=r"it needs \d+ MB, and its disk has 0"):
         make_backup(store=FolderStore(small_disk / "backups"), reason="request")
     Job.objects.create(kind="written afterwards")
+
+
+@pytest.mark.sqlite
+def test_a_backup_that_there_is_no_room_to_restore_for_a_test_is_deleted(
+    small_disk: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """It would stay untested, and the schedule would make another one each hour."""
+    Job.objects.create(kind="large", params={"text": "x" * (6 << 20)})
+    settings.DATA_DIR, store = small_disk, FolderStore(tmp_path / "backups")
+    seen = []
+
+    def fill(done: int, total: int) -> None:
+        if store.ids() and not seen:
+            seen.extend(store.ids())
+            (small_disk / "filler").write_bytes(bytes(60 << 20))
+
+    with pytest.raises(OSError, match="No space left") as refused:
+        make_backup(store=store, reason="request", advance=fill, is_tested=True)
+    assert refused.value.filename.startswith(str(small_disk))
+    assert len(seen) == 1
+    assert [*store.folder.iterdir(), *(small_disk / "backups").iterdir()] == []
+
+
+@pytest.mark.any_database
+def test_a_backup_that_is_cancelled_while_it_is_tested_is_deleted(store: FolderStore) -> None:
+    def cancel(done: int, total: int) -> None:
+        if store.ids():
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        make_backup(store=store, reason="request", advance=cancel, is_tested=True)
+    assert [*store.folder.iterdir(), *local_store().folder.iterdir()] == []
 
 
 @pytest.mark.sqlite

@@ -153,16 +153,20 @@ def _count_rows(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _test_restore(store: Store, manifest: Manifest, advance: Advance) -> None:
-    """Read a backup back and restore it elsewhere; delete it if that fails. Raise TransferError."""
+    """Read a backup back and restore it elsewhere; delete it if that fails. Raise as `make_backup`."""
     connection = connections["default"]
     dialect = dialect_of(connection)
-    with local_store().new_folder(f"{manifest.id}-test") as folder:
-        file = folder / dialect.copy_name
-        try:
+    try:
+        with local_store().new_folder(f"{manifest.id}-test") as folder:
+            file = folder / dialect.copy_name
             fetch_copy(store, manifest, file, advance)
             faults = dialect.check_copy(connection, file, manifest.rows, is_restored=True)
-        except TransferError as error:
-            faults = [str(error)]
+    except TransferError as error:
+        faults = [str(error)]
+    except BaseException:
+        # There is no room, or it was cancelled: untested, it would stay for nobody.
+        store.delete(manifest.id)
+        raise
     if faults:
         store.delete(manifest.id)
         raise TransferError(f"The backup could not be restored for a test, and is deleted: {faults[0]}")

@@ -72,13 +72,16 @@ class Store(ABC):
         shown = f"{self.shown.rstrip('/')}/{backup_id}"
         try:
             content = next(self.blocks(backup_id, manifest.FILE_NAME), b"")
-            return manifest.Manifest.parse(content, shown)
+            found = manifest.Manifest.parse(content, shown)
         except FileNotFoundError:
             raise manifest.UnknownBackup(
                 f"{shown} is no backup: it has no {manifest.FILE_NAME}, which is written last."
             ) from None
         except OSError as error:
             raise TransferError(f"{shown} cannot be read: {error.strerror or error}.") from None
+        if found.id != backup_id:
+            raise manifest.UnknownBackup(f"{shown} is no backup: its {manifest.FILE_NAME} is that of {found.id}.")
+        return found
 
 
 class FolderStore(Store):
