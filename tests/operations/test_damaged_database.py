@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import Server, serving
+from tests.server import Server, serving, until
 
 pytestmark = pytest.mark.sqlite
 
@@ -115,4 +115,16 @@ def test_damage_that_only_a_backup_meets_stops_all_writes(folder: Path) -> None:
         exported = server.manage("export", "a", str(folder / "a.jsonl"))
         assert (exported.returncode, len((folder / "a.jsonl").read_text().splitlines())) == (0, 502), exported.stderr
         assert "export runs without a job: The database vectordb.sqlite3 is damaged" in exported.stderr
+        assert_writes_are_refused(server)
+
+
+def test_damage_that_the_job_of_a_backup_meets_stops_all_writes(folder: Path) -> None:
+    with serving(folder) as server:
+        damage(folder / "vectordb.sqlite3", "auth_user")
+        with server.client() as client:
+            path = client.post("/backups").raise_for_status().headers["Location"].removeprefix("/api/v1")
+            until(lambda: client.get(path).json()["state"] != "running", "the job has ended")
+            job = client.get(path).json()
+            assert (job["state"], "it is damaged, so no backup is made" in job["error"]) == ("failed", True), job
+        assert list((folder / "backups").iterdir()) == []
         assert_writes_are_refused(server)

@@ -3,14 +3,19 @@ and leave what was there."""
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import faiss
 import httpx
+import numpy as np
 import pytest
 
 from tests.libraries import upgrades
-from tests.server import Server, serving, until
+from tests.server import Server, migrated_database, serving, until
+from tests.transfer.files import read_all
 
 pytestmark = pytest.mark.sqlite
 
@@ -205,3 +210,90 @@ def test_a_command_that_finds_no_room_for_the_wal_says_that_the_disk_is_full(sma
     refused = server.manage("export", "a", str(tmp_path / "a.jsonl"))
     [told] = refused.stderr.splitlines()
     assert told.endswith("Make room on its disk, and try again.")
+
+
+def test_a_server_whose_disk_is_full_gives_exports_and_says_that_there_is_no_room_for_a_backup(
+    small_disk: Path,
+) -> None:
+    backups = small_disk / "backups"
+    shutil.copy(migrated_database(), small_disk)
+    import_rows(Server(small_disk), 500)
+    with serving(small_disk) as server, server.client() as client:
+
+        def back_up() -> dict[str, Any]:
+            job = client.post("/backups").raise_for_status().json()
+
+            def ended() -> bool:
+                nonlocal job
+                job = client.get(f"/jobs/{job['id']}").json()
+                return bool(job["state"] != "running")
+
+            until(ended, "the job has ended")
+            return dict(job)
+
+        fill(small_disk, leave=16 << 20)
+        job = back_up()
+        assert job["state"] == "failed"
+        assert "it needs" in job["error"]
+        fill(small_disk)
+        refused = client.post("/backups")
+        assert (refused.status_code, refused.json()["code"]) == (503, "disk_full")
+        told = server.manage("backup").stderr.splitlines()[-1]
+        assert told.startswith("CommandError: ")
+        assert "it needs" in told
+        assert [*backups.iterdir()] == []
+        for format in ("jsonl", "zip", "parquet"):
+            exported = client.get(f"/libraries/a/export?format={format}").raise_for_status().content
+            assert load_rows(format, exported) == 500
+        (small_disk / "ballast").unlink()
+        until(lambda: insert(client, "a", "late").is_success, "there is room again")
+        assert back_up()["state"] == "done"
+
+
+def load_rows(format: str, data: bytes) -> int:
+    """The number of chunks of a whole export."""
+    return sum(len(batch.chunks) for batch in read_all(format, data))
+
+
+def source(act: str, folder: Path, rows: int) -> list[str]:
+    """The arguments of a command that reads rows, or files, of 10 kB."""
+    match act:
+        case "import":
+            file = folder / "a.jsonl"
+            file.write_text("".join(f'{{"text": "{i} {"x" * 10_000}", "embedding": [{i}, 1]}}\n' for i in range(rows)))
+            return ["import", str(file), "a", "--create"]
+        case "folder":
+            texts = folder / "texts"
+            texts.mkdir()
+            for i in range(rows):
+                (texts / f"{i}.txt").write_text(f"{i} " + "x" * 10_000)
+            return ["import", str(texts), "a", "--create"]
+        case _:
+            index = faiss.IndexFlatIP(2500)
+            index.add(np.ones((rows, 2500), np.float32))
+            faiss.write_index(index, str(folder / "a.index"))
+            (folder / "rows.jsonl").write_text("".join(f'{{"text": "{i}"}}\n' for i in range(rows)))
+            return ["migrate_from", "faiss", str(folder / "a.index"), f"--rows={folder / 'rows.jsonl'}"]
+
+
+@pytest.mark.parametrize(("act", "rows", "leave"), [("import", 1500, 12), ("folder", 80, 6), ("migrate", 1500, 12)])
+def test_what_a_full_disk_has_cut_off_goes_on_once_there_is_room(
+    small_disk: Path, tmp_path: Path, act: str, rows: int, leave: int
+) -> None:
+    embedding = {"VECTORDB_EMBEDDING_PROVIDER": "hashing", "VECTORDB_EMBEDDING_MODEL": "hashing-64"}
+    server, database = Server(small_disk, **embedding), small_disk / "vectordb.sqlite3"
+    shutil.copy(migrated_database(), small_disk)
+    command = source(act, tmp_path, rows)
+    fill(small_disk, leave=leave << 20)
+    refused = server.manage(*command)
+    told = refused.stderr.splitlines()[-1]
+    assert (refused.returncode, "CommandError: The database cannot be used" in told, "full" in told) == (1, True, True)
+    (small_disk / "ballast").unlink()
+    assert look(database, "vectordb_job WHERE state = 'running' AND done > 0") == 1
+    assert look(database, "vectordb_chunk") > 0
+    done = server.manage(*command)
+    assert (done.returncode, "goes on behind" in done.stdout) == (0, True), (done.stdout, done.stderr)
+    of_row = "document_id" if act == "folder" else "text"
+    assert look(database, f"(SELECT DISTINCT {of_row} FROM vectordb_chunk)") == rows
+    if act != "folder":
+        assert look(database, "vectordb_chunk") == rows

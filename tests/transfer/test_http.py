@@ -268,8 +268,10 @@ def test_who_cannot_be_let_in_now_is_told_so_at_once(narrow: Server, tmp_path: P
 def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow: Server, format: str) -> None:
     rows = file_without_ids(format, 20_000)
     path, seen = f"/libraries/killed-{format}/import?format={format}&create=true", []
+    key = {"Idempotency-Key": path}
     with narrow.client() as client:
-        job = client.post(path, content=rows).raise_for_status().json()
+        first = client.post(path, content=rows, headers=key).raise_for_status()
+    job = first.json()
     while job["state"] == "running":
         with narrow.client() as client:
             moved = client.get(f"/jobs/{job['id']}").raise_for_status().json()
@@ -281,6 +283,12 @@ def test_an_import_that_is_killed_loses_nothing_and_stores_nothing_twice(narrow:
     assert (job["state"], job["result"]["created"], job["result"]["refused"]) == ("done", 20_000, 0)
     assert job["done"] == job["total"]
     assert seen, "it was not killed in the middle"
+    with narrow.client() as client:
+        again = client.post(path, content=rows, headers=key)
+        assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+        assert client.post(path, content=file_without_ids(format, 3), headers=key).status_code == 409
+        made = client.get(f"/jobs?library=killed-{format}").raise_for_status().json()["items"]
+        assert [one["id"] for one in made] == [job["id"]]
     with closing(sqlite3.connect(narrow.folder / "vectordb.sqlite3")) as database:
         count = (
             "SELECT count(*), count(DISTINCT text) FROM vectordb_chunk"
