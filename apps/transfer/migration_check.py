@@ -1,4 +1,5 @@
-"""What was migrated, compared with its source: counts, a sample of rows, and the answers to queries between them."""
+"""What was migrated, compared with its source: counts, all ids, a sample of rows, and the answers to queries between
+them."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ import orjson
 
 from apps.engine.vectors import Float32
 from apps.libraries.chunk_fields import Shown
+from apps.libraries.models import Chunk
 from apps.libraries.selectors import library_row
 from apps.search.query.service import query_batch
 from apps.search.query.spec import QuerySpec
@@ -20,6 +22,7 @@ from apps.transfer.sources.chunks import chunk_id_of, chunk_of
 
 K: Final = 10
 _AT_A_TIME = 20
+_IDS_AT_A_TIME = 1000
 _MOST_LISTED = 10
 # Another order of additions in float32 changes a score by less, relative to its size.
 _TOLERANCE = 1e-5
@@ -28,9 +31,12 @@ _SHOWN = Shown.of(("text", "metadata", "embedding"), vectors="base64", is_item=T
 
 @dataclass
 class Comparison:
-    """What was found. `differences` are sentences about rows, of which some are listed; queries are better where our
-    answer has a nearer row than the source's, and worse where it has a farther one."""
+    """What was found. `missing` of the `ids` of all rows are not in the library. `differences` are sentences about
+    rows, of which some are listed; queries are better where our answer has a nearer row than the source's, and worse
+    where it has a farther one."""
 
+    ids: int = 0
+    missing: int = 0
     rows: int = 0
     different: int = 0
     differences: list[str] = field(default_factory=list)
@@ -58,10 +64,11 @@ def compare(plan: Plan, migrated: Migrated) -> Comparison:
     if count != migrated.read:
         found.note(f"The source has {count} rows, and {migrated.read} were read")
     _compare_counts(migrated, count_lasting_chunks(plan.library_id), found)
-    vectors = [vector for some in _parts(migrated.sample) for vector in _compare_rows(plan, some, found)]
+    _compare_ids(plan, migrated.report.refused, found)
+    vectors = [vector for some in _parts(migrated.sample, _AT_A_TIME) for vector in _compare_rows(plan, some, found)]
     # Between two rows, so that neither is the obvious answer.
     between = [(one + other) / 2 for one, other in zip(vectors, vectors[1:] + vectors[:1], strict=True)]
-    for queries in _parts([one for one in between if np.any(one)]):
+    for queries in _parts([one for one in between if np.any(one)], _AT_A_TIME):
         _compare_answers(plan, np.stack(queries), found)
     return found
 
@@ -82,8 +89,32 @@ def _compare_counts(migrated: Migrated, stored: int, found: Comparison) -> None:
         )
 
 
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (items[start : start + _AT_A_TIME] for start in range(0, len(items), _AT_A_TIME))
+def _compare_ids(plan: Plan, refused: int, found: Comparison) -> None:
+    """Look for the chunk of each row that the source has now: no more may be missing than were refused."""
+    examples: list[str] = []
+    in_library = Chunk.objects.filter(library=library_row(plan.library_id))
+    for ids in _ids(plan):
+        there = set(in_library.filter(public_id__in=ids).values_list("public_id", flat=True))
+        missing = [one for one in ids if one not in there]
+        found.ids += len(ids)
+        found.missing += len(missing)
+        examples += missing[: _MOST_LISTED - len(examples)]
+    if found.missing > refused:
+        found.note(
+            f"{found.missing} ids of the source are not in the library, and {refused} rows were refused; among the ids "
+            f"are {', '.join(examples)}"
+        )
+
+
+def _ids(plan: Plan) -> Iterator[Sequence[str]]:
+    """The ids of the chunks of all rows of the source, some at a time."""
+    with source_errors(plan.source.place):
+        for keys in plan.source.keys(plan.collection.name):
+            yield from _parts([chunk_id_of(key) for key in keys], _IDS_AT_A_TIME)
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _compare_rows(plan: Plan, keys: Sequence[str], found: Comparison) -> list[Float32]:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError
 
@@ -29,13 +30,17 @@ def metadata_of(row: int) -> dict[str, Any] | None:
     return {"n": row, "x": row / 3, "is_odd": row % 2 == 1, "tags": ["a", "b"]} if row != 2 else None
 
 
+def connect(folder: Path) -> Any:
+    """A client, with the settings of the command: Chroma shares what is open in a process."""
+    settings = import_module("chromadb.config").Settings(anonymized_telemetry=False)
+    return chromadb.PersistentClient(str(folder), settings=settings)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the collections `cosine`, `squares`, `products` and `empty`."""
     path: Path = tmp_path_factory.mktemp("chroma")
-    # The same in this process as those of the command: Chroma shares what is open.
-    settings = import_module("chromadb.config").Settings(anonymized_telemetry=False)
-    client = chromadb.PersistentClient(str(path), settings=settings)
+    client = connect(path)
     for name, space in {"cosine": "cosine", "squares": "l2", "products": "ip"}.items():
         made = client.create_collection(
             name, metadata={"about": "tests"}, configuration={"hnsw": {"space": space}}, embedding_function=None
@@ -56,9 +61,10 @@ def test_a_folder_keeps_ids_texts_metadata_vectors_and_metrics(folder: Path, mig
     said = migrate("chroma", folder, collection=["cosine"], dry_run=True)
     assert said == f"cosine: {ROWS} rows, dimension 8, compared by cosine, into the new library cosine\n"
     assert not Library.objects.exists()
-    said = migrate("chroma", folder)
+    said = migrate("chroma", folder, sample=500)
     assert f"cosine: {ROWS} created, 0 updated, 0 left as they were, 0 refused" in said
-    assert_same_answers(said, 100, 100)
+    assert_same_answers(said, 500, 500)
+    assert f"; {ROWS} ids, of which 0 are not there" in said
     metrics = dict(Library.objects.values_list("public_id", "metric"))
     assert metrics == {"cosine": "cosine", "squares": "euclidean", "products": "dot", "empty": "euclidean"}
     assert Library.objects.get(public_id="cosine").metadata == {"about": "tests"}
@@ -71,6 +77,20 @@ def test_a_folder_keeps_ids_texts_metadata_vectors_and_metrics(folder: Path, mig
         long: ("Text 2: Ünïcode", {"original_id": LONG}, vectors[2]),
         f"row-{ROWS - 1}": (f"Text {ROWS - 1}: Ünïcode", metadata_of(ROWS - 1), vectors[-1]),
     }
+    # And some numbers of the metadata. All is what it gives back.
+    given = connect(folder).get_collection("cosine").get(include=["embeddings", "documents", "metadatas"])
+    rows = zip(given["ids"], given["documents"], given["metadatas"], given["embeddings"], strict=True)
+    expected = {
+        chunk_id_of(key): (text or "", {**(metadata or {}), **original(key)}, np.float32(vector).tolist())
+        for key, text, metadata, vector in rows
+    }
+    assert len(expected) == ROWS
+    assert stored("cosine", *expected) == expected
+
+
+def original(key: str) -> dict[str, str]:
+    """What the metadata has beside Chroma's."""
+    return {} if chunk_id_of(key) == key else {"original_id": key}
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ def test_tables_keep_rows(folder: Path, migrate: Migrate) -> None:
     assert "plain: 59 created" in said
     assert_same_answers(said, 60, 59)
     assert_same_answers(said, 59, 59)
+    assert "; 60 ids, of which 0 are not there" in said
+    assert "; 59 ids, of which 0 are not there" in said
     metadata = {"at": "2025-01-02T00:00:00+00:00", "tags": ["a"], "of": {"page": 5, "none": None}}
     assert stored("docs", "it's 5") == {"it's 5": ("T5", metadata, None)}
     assert stored("docs", "it's 9")["it's 9"][2] == VECTORS[9]

@@ -58,6 +58,7 @@ def test_a_table_keeps_rows(address: str, migrate: Migrate) -> None:
     said = migrate("pgvector", address, collection=["items"], text="document", metadata="cmetadata")
     assert "2500 created, 0 updated, 0 left as they were, 0 refused" in said
     assert_same_answers(said, 100, 100)
+    assert "; 2500 ids, of which 0 are not there" in said
     metadata = {"k": [None, {"n": 1}], "price": 1.5, "made": "2025-01-02T03:04:05+00:00"}
     assert stored("items", "-1000", "-993", "1499") == {
         "-1000": ("T0", metadata, VECTORS[0]),

@@ -54,6 +54,7 @@ def test_a_folder_keeps_points(folder: Path, migrate: Migrate) -> None:
     said = migrate("qdrant", folder, collection=["one"], **fields)
     assert "4 created" in said
     assert_same_answers(said, 4, 4)
+    assert "; 4 ids, of which 0 are not there" in said
     metadata = {"source": "a.pdf", "page": 3, "none": None, "nested": PAYLOAD["nested"]}
     vectors = random_vectors(4, 4).tolist()
     expected = {str(key): ("Text", metadata, vector) for key, vector in zip(IDS, vectors, strict=True)}
@@ -113,7 +114,9 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_a_snapshot_of_a_collection_has_all_its_shards(collection: Path, migrate: Migrate) -> None:
-    assert_same_answers(migrate("qdrant", collection), 50, 50)
+    said = migrate("qdrant", collection)
+    assert_same_answers(said, 50, 50)
+    assert "; 50 ids, of which 0 are not there" in said
     assert [text for text, _, _ in stored("all", "0", "19", "20", "49").values()] == ["T0", "T19", "T20", "T49"]
 
 

@@ -201,7 +201,8 @@ def test_neither_a_server_nor_another_restore_may_use_the_folder(
 def test_of_two_restores_at_once_the_second_is_refused_and_the_first_ends_well(
     store: FolderStore, made: Manifest
 ) -> None:
-    source, refusals = str(store.folder / made.id), []
+    source = str(store.folder / made.id)
+    refusals: list[object] = []
 
     def restore_beside(done: int, total: int) -> None:
         with pytest.raises(TransferError, match="A server or another restore uses") as refused:
@@ -236,7 +237,7 @@ def test_a_backup_that_there_is_no_room_to_restore_for_a_test_is_deleted(
     """It would stay untested, and the schedule would make another one each hour."""
     Job.objects.create(kind="large", params={"text": "x" * (6 << 20)})
     settings.DATA_DIR, store = small_disk, FolderStore(tmp_path / "backups")
-    seen = []
+    seen: list[str] = []
 
     def fill(done: int, total: int) -> None:
         if store.ids() and not seen:

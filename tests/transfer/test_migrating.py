@@ -154,13 +154,34 @@ def test_a_row_that_is_lost_is_told_though_another_was_refused(
     count, *others = differences()
     read = f"{ROWS} rows were read, of which {ROWS - 1} were made and 1 refused"
     assert count.startswith(f"The library had 0 chunks, {read}, and it has {ROWS - 2} chunks: ")
-    assert others == (["r9: is not there"] if sample else [])
+    ids = "2 ids of the source are not in the library, and 1 rows were refused; among the ids are r4, r9"
+    assert others == [ids, *(["r9: is not there"] if sample else [])]
     # Where there are others already, those that were made are counted.
     with pytest.raises(CommandError, match="Not all is as in the source"):
         migrate("flat.index", "rows.jsonl", sample=sample)
     count, *others = differences()
     assert count.startswith(f"The library had {ROWS - 2} chunks, {ROWS} rows were read, of which 1 were made and 1 ref")
-    assert others == (["r9: is not there"] if sample else [])
+    assert others == [ids, *(["r9: is not there"] if sample else [])]
+
+
+class Skipping(FaissSource):
+    """A row comes twice, and the next one not at all, as where somebody writes meanwhile."""
+
+    def page(self, name: str, after: Any, limit: int) -> Page:
+        page = super().page(name, after, limit)
+        return Page([page.rows[8] if row.key == "r9" else row for row in page.rows], page.next)
+
+
+def test_a_row_that_was_not_read_is_told_where_no_count_tells(
+    migrate: Migrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"; {ROWS} ids, of which 1 are not there" in migrate("flat.index", "rows.jsonl")
+    Chunk.objects.filter(public_id="r9").delete()
+    monkeypatch.setattr("apps.transfer.sources.faiss.FaissSource", Skipping)
+    with pytest.raises(CommandError, match="Not all is as in the source"):
+        migrate("flat.index", "rows.jsonl", sample=0)
+    [ids] = differences()
+    assert ids.startswith("2 ids of the source are not in the library")
 
 
 def test_rows_that_share_an_id_are_told(migrate: Migrate, folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
+
+KEYS_AT_A_TIME: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class VectorSource(ABC):
     @abstractmethod
     def page(self, name: str, after: Any, limit: int) -> Page:
         """Return at most `limit` rows behind `after`, the `next` of another page, None for the first."""
+
+    @abstractmethod
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        """Read the keys of all rows anew, without the rest of them; gives many at a time."""
 
     @abstractmethod
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:

@@ -1,7 +1,7 @@
 """Chroma: a folder as PersistentClient keeps it, or a server."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -90,6 +90,12 @@ class ChromaSource(VectorSource):
             found = self._collection(name).get(limit=max(limit, _IDS_AT_A_TIME), offset=offset, include=[])
             first, ids = self._known[name] = offset, list(found["ids"])
         return ids[offset - first : offset - first + limit]
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        offset, collection = 0, self._collection(name)
+        while ids := collection.get(limit=_IDS_AT_A_TIME, offset=offset, include=[])["ids"]:
+            yield ids
+            offset += len(ids)
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         return _rows(self._collection(name).get(ids=list(keys), include=_SHOWN))

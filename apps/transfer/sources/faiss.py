@@ -1,6 +1,6 @@
 """An index of faiss, and a file of JSON with the rows of its vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -10,7 +10,7 @@ import orjson
 
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
-from apps.transfer.sources.base import Collection, Fields, Page, Row, VectorSource, split_record
+from apps.transfer.sources.base import KEYS_AT_A_TIME, Collection, Fields, Page, Row, VectorSource, split_record
 
 _METRICS: Final = {0: "dot", 1: "euclidean"}
 
@@ -113,6 +113,11 @@ class FaissSource(VectorSource):
     def _key(self, number: int, record: dict[str, Any]) -> str:
         own = number if self._ids is None else int(self._ids[number])
         return str(record.get(self._key_field, own))
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        for first in range(0, self._index.ntotal, KEYS_AT_A_TIME):
+            numbers = range(first, min(first + KEYS_AT_A_TIME, self._index.ntotal))
+            yield [self._key(number, self._record(number)) for number in numbers]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

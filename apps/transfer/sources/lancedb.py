@@ -1,6 +1,6 @@
 """LanceDB: the tables of a folder or of an object store, each in the version that it has when the reading begins."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -9,6 +9,7 @@ import numpy as np
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
 from apps.transfer.sources.base import (
+    KEYS_AT_A_TIME,
     Collection,
     Fields,
     Page,
@@ -81,6 +82,11 @@ class LanceDBSource(VectorSource):
         table.checkout(version)
         rows = self._rows(name, table.search().with_row_id(True).offset(offset).limit(limit))
         return Page(rows, [version, offset + limit] if len(rows) == limit else None)
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        key = self._key(name)
+        for batch in self._table(name).search().select([key]).with_row_id(True).to_batches(KEYS_AT_A_TIME):
+            yield [str(one) for one in batch.column(key).to_pylist()]
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         table, key = self._table(name), self._key(name)

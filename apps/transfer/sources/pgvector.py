@@ -1,6 +1,6 @@
 """PostgreSQL with pgvector: a table with a vector column, read in one snapshot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
-from apps.transfer.sources.base import Collection, Fields, Page, Row, VectorSource, choose, split_record
+from apps.transfer.sources.base import KEYS_AT_A_TIME, Collection, Fields, Page, Row, VectorSource, choose, split_record
 
 # The metric of an operator class, and the operator that finds the nearest rows.
 _METRICS: Final = {"cosine": "cosine", "l2": "euclidean", "ip": "dot"}
@@ -102,6 +102,14 @@ class PgvectorSource(VectorSource):
         end = behind + sql.SQL("ORDER BY {} LIMIT %s").format(key)
         rows = self._read(table, end, [limit] if after is None else [after, limit])
         return Page(rows, rows[-1].key if len(rows) == limit else None)
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        table = self._table(name)
+        statement = sql.SQL("SELECT {}::text AS key FROM {}").format(sql.Identifier(table.key), table.name)
+        with self._connection.cursor("keys") as cursor:
+            cursor.execute(statement)
+            while rows := cursor.fetchmany(KEYS_AT_A_TIME):
+                yield [row["key"] for row in rows]
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         table = self._table(name)

@@ -1,7 +1,7 @@
 """Qdrant: a server, or a folder of qdrant-client's local mode. Shards have a module of their own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import numpy as np
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
 from apps.transfer.sources.base import (
+    KEYS_AT_A_TIME,
     Collection,
     Fields,
     Page,
@@ -73,6 +74,14 @@ class QdrantSource(VectorSource):
         )
         rows = [row_of(point, vector, self._fields) for point in points]
         return Page(rows, following if following is None or isinstance(following, int) else str(following))
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        options = {"limit": KEYS_AT_A_TIME, "with_payload": False, "with_vectors": False}
+        points, following = self._client.scroll(name, **options)
+        yield [str(point.id) for point in points]
+        while following is not None:
+            points, following = self._client.scroll(name, offset=following, **options)
+            yield [str(point.id) for point in points]
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         vector, _ = self._vectors(name)

@@ -13,7 +13,16 @@ from typing import Any, Self
 
 from apps.engine.vectors import Float32
 from apps.transfer.errors import TransferError
-from apps.transfer.sources.base import Collection, Fields, Page, Row, VectorSource, choose, import_package
+from apps.transfer.sources.base import (
+    KEYS_AT_A_TIME,
+    Collection,
+    Fields,
+    Page,
+    Row,
+    VectorSource,
+    choose,
+    import_package,
+)
 from apps.transfer.sources.qdrant import METRICS, point_id, row_of
 
 
@@ -57,6 +66,15 @@ class QdrantShardSource(VectorSource):
         if following is not None:
             return Page(rows, [number, following if isinstance(following, int) else str(following)])
         return Page(rows, [number + 1, None] if number + 1 < len(self._shards) else None)
+
+    def keys(self, name: str) -> Iterator[Sequence[str]]:
+        options = {"limit": KEYS_AT_A_TIME, "with_payload": False, "with_vector": False}
+        for shard in self._shards:
+            points, following = shard.scroll(self._package.ScrollRequest(**options))
+            yield [str(point.id) for point in points]
+            while following is not None:
+                points, following = shard.scroll(self._package.ScrollRequest(offset=following, **options))
+                yield [str(point.id) for point in points]
 
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:
         ids = [point_id(key) for key in keys]

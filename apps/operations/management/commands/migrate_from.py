@@ -32,7 +32,7 @@ docs/migrate.md tells what becomes of ids, texts and metadata."""
 class Command(AuditedCommand):
     help = (
         "Migrate collections of another vector database into libraries. Run it again after it was cut off: it goes on "
-        "where it was. At the end, counts, rows and answers are compared with the source.\n\n" + _LOCATIONS
+        "where it was. At the end, counts, ids, some rows and answers are compared with the source.\n\n" + _LOCATIONS
     )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -137,7 +137,8 @@ def _tell(plan: Plan, report: Report, found: Comparison) -> str:
     lines += [f"  refused {one['at']}: {one['errors'][0]['detail']}" for one in report.refusals[:10]]
     lines.append(
         f"  compared: {found.rows} rows, of which {found.different} differ; {found.queries} queries, of which "
-        f"{found.worse} have a farther and {found.better} a nearer row than the source's answer"
+        f"{found.worse} have a farther and {found.better} a nearer row than the source's answer; {found.ids} ids, of "
+        f"which {found.missing} are not there"
     )
     lines += [f"  {one}" for one in found.differences]
     return "\n".join(lines)
