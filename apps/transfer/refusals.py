@@ -1,5 +1,6 @@
 """The rows that an import refuses, all of them, as a file of JSON lines."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,7 +36,9 @@ class RefusalFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        # All that counts is on the disk. What a full one has not taken is tried again, and its error has been told.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, refused: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Write what a step has refused; return what the progress of the job is to keep. Raises TransferError."""

@@ -135,6 +135,22 @@ def test_of_requests_at_once_on_all_workers_one_is_carried_out(
     assert len(client.get(documents).json()["items"]) == 1
 
 
+@pytest.mark.sqlite
+def test_of_imports_at_once_with_one_key_one_is_made(server: Server, client: httpx.Client, library: str) -> None:
+    path, row = f"/libraries/{library}/import?format=jsonl", b'{"id": "a", "embedding": [1, 0, 0]}'
+    with server.clients_of_each_worker(2) as clients, ThreadPoolExecutor(len(clients)) as pool:
+        with no_writer(server, library):
+            sent = [pool.submit(one.post, path, content=row, headers=key(library)) for one in clients]
+            for refused in islice(as_completed(sent), len(clients) - 1):
+                assert_refused(refused.result(), 409, "idempotency_in_progress")
+        [first] = [answer.result() for answer in sent if answer.result().is_success]
+        for one in clients:
+            assert_replayed(one.post(path, content=row, headers=key(library)), first)
+        assert_refused(client.post(path, content=row * 2, headers=key(library)), 409, "idempotency_key_reused")
+    made = client.get("/jobs", params={"library": library}).raise_for_status().json()["items"]
+    assert [one["id"] for one in made] == [first.json()["id"]]
+
+
 # Sends a request within a process that is killed when {event}.
 _DIE = """
 import os, signal

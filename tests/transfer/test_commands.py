@@ -1,8 +1,10 @@
 """`manage.py export` and `manage.py import`."""
 
+import contextlib
 import io
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +77,21 @@ def test_an_export_to_a_folder_that_cannot_be_used_names_it(tmp_path: Path) -> N
         call_command("export", "a", str(tmp_path / "absent" / "a.zip"))
     with pytest.raises(CommandError, match=f"^{tmp_path}/a{'x' * 250}.zip cannot be used: File name too long$"):
         call_command("export", "a", str(tmp_path / f"a{'x' * 250}.zip"))
+
+
+def test_a_disk_that_is_read_only_is_named(small_disk: Path, tmp_path: Path) -> None:
+    make_library()
+    (tmp_path / "rows.jsonl").write_text('{"id": "new", "embedding": [1, 2, 3]}\n')
+    subprocess.run(["mount", "--options", "remount,ro", small_disk], check=True)
+    for command in (
+        ["export", "a", str(small_disk / "a.zip")],
+        ["backup", str(small_disk / "backups")],
+        ["import", str(tmp_path / "rows.jsonl"), "a", "--report", str(small_disk / "refused.jsonl")],
+    ):
+        with pytest.raises(CommandError, match=rf"^{command[-1]}\S* cannot be used: Read-only file system$"):
+            call_command(*command)
+    assert not Chunk.objects.filter(public_id="new").exists()
+    assert not Job.objects.filter(state="running").exists()
 
 
 def test_an_export_into_a_pipe_that_nobody_reads_on_ends_quietly(
@@ -468,6 +485,30 @@ def test_refused_rows_are_written_to_a_file_once_each_though_the_import_was_inte
     assert [one.pop("id", None) for one in written[:3]] == [None, "t", "v"]
     assert written[:2] == Job.objects.get().result["refusals"][:2]
     assert written[2]["errors"][0]["detail"] == "has 1 components, but the library's dimension is 2"
+
+
+@pytest.mark.sqlite
+def test_refused_rows_are_written_once_each_though_the_disk_of_their_file_was_full(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_library(create=LibraryCreate(id="a", name="A", dimension=2))
+    monkeypatch.setattr(rows, "ROWS_PER_BATCH", 3)
+    file, report, ballast = tmp_path / "rows.jsonl", small_disk / "refused.jsonl", small_disk / "ballast"
+    # Of all that is written of them, there is room for some.
+    lines = [{"id": f"{i}{'x' * 120}", "text": i} for i in range(300)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as filling:
+        while True:
+            filling.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - 3 * 4096)
+    with pytest.raises(CommandError, match=r"refused\.jsonl cannot be written: No space left on device"):
+        call_command("import", str(file), "a", report=str(report))
+    [job] = Job.objects.all()
+    assert (job.state, 0 < job.progress["report"]["refused"] < 300) == ("running", True)
+    ballast.unlink()
+    with pytest.raises(CommandError, match=r"300 rows were refused, and written to .*/refused\.jsonl\."):
+        call_command("import", str(file), "a", report=str(report))
+    assert [json.loads(line)["id"] for line in report.read_text().splitlines()] == [line["id"] for line in lines]
 
 
 def test_refused_files_of_a_folder_are_written_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
