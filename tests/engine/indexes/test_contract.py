@@ -19,6 +19,7 @@ from tests.engine.approximate import assert_sound, embeddings, recall
 from tests.engine.numpy_only import numpy_only
 
 ROWS, DIMENSION, K = 10_000, 64, 10
+COPIES = np.sort(np.random.default_rng(4).choice(ROWS, 30, replace=False))
 EXACT = ("brute_force", "kd_tree")
 # The quickest build that still is a graph.
 PARAMS = {"hnsw": {"ef_construction": 48}}
@@ -30,10 +31,17 @@ def build(kind: str, vectors: Float32, metric: Metric) -> VectorIndex:
     return index_type(kind).build(Matrix(vectors, metric), PARAMS.get(kind, {}))
 
 
+def made() -> tuple[Float32, Float32]:
+    """Rows and queries; the rows at `COPIES` are copies of each other."""
+    vectors, queries = embeddings(ROWS, DIMENSION), embeddings(30, DIMENSION, seed=1)
+    vectors[COPIES] = embeddings(1, DIMENSION, seed=7) * np.float32(2)
+    return vectors, queries
+
+
 @cache
 def rows() -> tuple[Float32, Float32]:
-    """Rows and queries that nobody can write to."""
-    vectors, queries = embeddings(ROWS, DIMENSION), embeddings(30, DIMENSION, seed=1)
+    """The rows and queries of all tests, which numpy lets nobody write to."""
+    vectors, queries = made()
     vectors.flags.writeable = queries.flags.writeable = False
     return vectors, queries
 
@@ -106,11 +114,9 @@ def test_few_rows_are_searched_exactly(kind: str, metric: Metric, count: int) ->
 @every_type
 @every_metric
 def test_copies_of_a_row_are_found_in_their_order(kind: str, metric: Metric) -> None:
-    vectors = rows()[0].copy()
-    places = np.sort(np.random.default_rng(4).choice(ROWS, 30, replace=False))
-    vectors[places] = embeddings(1, DIMENSION, seed=7) * np.float32(2)
-    found = build(kind, vectors, metric).search(vectors[places[:1]], 30)
-    assert found.positions[0].tolist() == places.tolist()
+    vectors, _, index = built(kind, metric)
+    found = index.search(vectors[COPIES[:1]], len(COPIES))
+    assert found.positions[0].tolist() == COPIES.tolist()
 
 
 @every_type
@@ -164,16 +170,13 @@ def test_threads_do_not_disturb_each_other(kind: str, metric: Metric) -> None:
 @every_type
 @every_metric
 def test_nothing_that_the_caller_gives_is_written_to(kind: str, metric: Metric) -> None:
-    vectors, queries = embeddings(7000, 24), embeddings(5, 24, seed=1)
-    given = vectors, queries, np.arange(7000) % 2 > 0
-    before = [array.copy() for array in given]
-    for array in given:
-        array.flags.writeable = False
-    index = build(kind, vectors, metric)
+    vectors, queries, index = built(kind, metric)
+    allowed = np.arange(ROWS) % 2 > 0
+    allowed.flags.writeable = False
     index.search(queries, K)
-    index.search(queries, K, given[2])
-    for array, copy in zip(given, before, strict=True):
-        assert np.array_equal(array, copy)
+    index.search(queries, K, allowed)
+    for array, again in zip((vectors, queries, allowed), (*made(), np.arange(ROWS) % 2 > 0), strict=True):
+        assert np.array_equal(array, again)
 
 
 @every_type

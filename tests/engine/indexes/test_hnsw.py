@@ -45,6 +45,14 @@ def test_most_neighbours_are_found(metric: Metric, dimension: int, k: int) -> No
     assert recall(found, vectors, metric, queries, k) >= 0.98
 
 
+@pytest.mark.parametrize("dimension", [24, 80])
+def test_no_row_or_query_is_written_to(dimension: int) -> None:
+    vectors, queries, index = built(Metric.EUCLIDEAN, dimension)
+    index.search(queries, 10)
+    assert np.array_equal(vectors, embeddings(ROWS, dimension))
+    assert np.array_equal(queries, embeddings(40, dimension, seed=1))
+
+
 def test_first_ranks_are_as_sure_as_those_of_a_shorter_search() -> None:
     vectors, queries, index = built(Metric.COSINE, 80)
     k = 100

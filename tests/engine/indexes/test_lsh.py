@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ ROWS, DIMENSION = 12_000, 96
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:
     kernels.load()
+
+
+@cache
+def built(metric: Metric) -> tuple[Float32, Float32, Lsh]:
+    """More rows than a query's candidates, queries, and their index."""
+    vectors, queries = embeddings(30_000, 64), embeddings(40, 64, seed=1)
+    vectors.flags.writeable = queries.flags.writeable = False
+    return vectors, queries, Lsh.build(Matrix(vectors, metric))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +97,9 @@ def test_rows_of_one_direction_are_told_apart_by_their_length(metric: Metric) ->
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.1, 0.5, 0.99, 1.0])
 def test_a_mask_costs_no_recall(share: float, metric: Metric) -> None:
-    vectors, queries = embeddings(30_000, 64), embeddings(40, 64, seed=1)
+    vectors, queries, index = built(metric)
     allowed = np.random.default_rng(1).random(len(vectors)) < share
-    found = Lsh.build(Matrix(vectors, metric)).search(queries, 10, allowed)
+    found = index.search(queries, 10, allowed)
     assert_sound(found, vectors, metric, queries, 10, allowed)
     assert recall(found, vectors, metric, queries, 10, allowed) >= 0.98
     assert (found.compared <= np.count_nonzero(allowed)).all()
