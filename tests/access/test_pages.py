@@ -100,6 +100,7 @@ def test_no_page_has_inline_scripts_or_styles_or_what_clients_wrote_as_html(brow
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:evil()"])
 @pytest.mark.parametrize("login", ["/admin/login/", "/api/login"])
+@override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 def test_a_login_leads_to_no_other_server(login: str, target: str) -> None:
     User.objects.create_user("root", password="a password", is_staff=True, is_superuser=True)
     client = Client()
