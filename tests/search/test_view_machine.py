@@ -47,13 +47,13 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snap
 
 LIBRARY = "machine"
 DIMENSION = 12
-ROWS_PER_WRITE = 2000
-MANY = 4000
+ROWS_PER_WRITE = 1000
+MANY = 2000
 QUERIES, K = 8, 10
 PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 # What maintenance and a process do with files and views, for few rows already.
 POLICY = IndexingPolicy(
-    auto=AutoThresholds(by_rows=((2000, "ivf"), (800, "quantized"))),
+    auto=AutoThresholds(by_rows=((1000, "ivf"), (700, "quantized"))),
     seal_changes=200,
     quiet_seal_changes=20,
     slow_rows=200,
@@ -67,7 +67,7 @@ APPROXIMATE = ("lsh", "quantized", "ivf", "hnsw")
 RECALL = 0.8
 
 kinds = st.sampled_from([AUTO, *INDEX_TYPES])
-counts = st.sampled_from([2500, 250, 60, 7, 1, 0, MANY])
+counts = st.sampled_from([1250, 250, 60, 7, 1, 0, MANY])
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +202,7 @@ class LibraryMachine(RuleBasedStateMachine):
 
     @rule(count=counts)
     def write_new(self, count: int) -> None:
-        count = min(count, max(1, 8000 - len(self.rows)))
+        count = min(count, max(1, 2 * MANY - len(self.rows)))
         self.upsert([f"c{next(self.names)}" for _ in range(count)], self.some_vectors(count))
 
     @rule(count=st.sampled_from([1, 7, 60, 250]))
