@@ -92,7 +92,8 @@ def _compare_counts(migrated: Migrated, stored: int, found: Comparison) -> None:
 def _compare_ids(plan: Plan, refused: int, found: Comparison) -> None:
     """Look for the chunk of each row that the source has now: no more may be missing than were refused."""
     examples: list[str] = []
-    in_library = Chunk.objects.filter(library=library_row(plan.library_id))
+    # By no order, for which SQLite would read the whole library each time.
+    in_library = Chunk.objects.filter(library=library_row(plan.library_id)).order_by()
     for ids in _ids(plan):
         there = set(in_library.filter(public_id__in=ids).values_list("public_id", flat=True))
         missing = [one for one in ids if one not in there]
