@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from apps.libraries.dialects import dialect_of
+from apps.libraries.dialects import create_database, dialect_of
 from apps.libraries.inputs import ChunksWrite
 from apps.libraries.services.chunks import delete_chunks, upsert_chunks
 from apps.search.query.service import query
@@ -145,6 +146,17 @@ def unprefixed_names() -> set[str]:
     return {name for name in names_in_database() if not name.startswith(("vectordb_", "auth_", "axes_", "django_"))}
 
 
+@cache
+def schema_of_new_database() -> dict[str, Any]:
+    """That of the present database, which is empty and is so again afterwards; of the first that is asked for, as all
+    new ones are alike."""
+    migrate()
+    found = schema()
+    assert unprefixed_names() == set()
+    drop_tables(found)
+    return found
+
+
 def drop_tables(tables: Iterable[str]) -> None:
     """Drop the tables of libraries; those of Django's own apps stay."""
     with connection.cursor() as cursor:
@@ -202,11 +214,8 @@ def test_a_backup_of_an_earlier_schema_counts_its_rows_and_takes_the_place_of_a_
 def test_a_database_of_every_earlier_schema_is_upgraded_to_this_version_and_the_next(
     database: None, settings: Any, state: str
 ) -> None:
-    migrate()
-    of_new_database = schema()
-    assert unprefixed_names() == set()
-    drop_tables(of_new_database)
-
+    create_database(connection)
+    of_new_database = schema_of_new_database()
     fill(migrate_to_state(state), state)
     migrate()
     assert schema() == of_new_database
