@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import execute_from_command_line
 
 from apps.engine.indexes.registry import INDEX_TYPES
 from tests.operations.stored_libraries import Library
@@ -118,10 +119,11 @@ def test_a_library_that_is_not_there_is_reported(server: Server, command: str) -
 
 @pytest.mark.any_database
 @pytest.mark.parametrize(("option", "value"), [("--k", "0"), ("--sample", "-1"), ("--sample", "many")])
-def test_numbers_that_make_no_sense_are_refused(server: Server, option: str, value: str) -> None:
-    ended = server.manage("verify_index", f"{option}={value}")
-    assert ended.returncode == 2
-    assert f"argument {option}" in ended.stderr
+def test_numbers_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", "verify_index", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err
 
 
 def test_without_libraries_there_is_nothing_to_do(folder: Path) -> None:
