@@ -141,7 +141,12 @@ def wide() -> bytes:
 
 def liar() -> bytes:
     """An entry that unpacks to more than it says."""
-    data = archive(library__json=HEAD, chunks__jsonl=TWO * 100, vectors__npz=npz(np.ones((200, 3), np.float32)))
+    data = archive(
+        library__json=HEAD,
+        documents__jsonl=b"",
+        chunks__jsonl=TWO * 100,
+        vectors__npz=npz(np.ones((200, 3), np.float32)),
+    )
     size = struct.pack("<I", len(TWO * 100))
     return data.replace(size, struct.pack("<I", len(TWO)))
 
@@ -149,25 +154,26 @@ def liar() -> bytes:
 # What is wrong with a file, and what is said of it.
 HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "no zip": ("zip", b"nothing", "no zip, or is cut off"),
-    "cut": ("zip", archive(library__json=HEAD, chunks__jsonl=TWO)[:-30], "no zip, or is cut off"),
+    "cut": ("zip", archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO)[:-30], "no zip, or is cut off"),
     "another zip": ("zip", archive(**{"word/document__xml": b"<xml>"}), "'word/document.xml', which no export has"),
     "a path outside": ("zip", archive(library__json=HEAD, **{"../chunks__jsonl": TWO}), r"'\.\./chunks\.jsonl'"),
     "a link": ("zip", link(), "is a link"),
     "a bomb": (
         "zip",
-        archive(zipfile.ZIP_DEFLATED, library__json=HEAD, chunks__jsonl=bytes(20 << 20)),
+        archive(zipfile.ZIP_DEFLATED, library__json=HEAD, documents__jsonl=b"", chunks__jsonl=bytes(20 << 20)),
         "claims to unpack to 20971520 bytes",
     ),
     # Of these, Python unpacks a megabyte of the file at once, to gigabytes.
     "packed otherwise": (
         "zip",
-        archive(zipfile.ZIP_BZIP2, library__json=HEAD, chunks__jsonl=TWO),
+        archive(zipfile.ZIP_BZIP2, library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO),
         "stored or deflated",
     ),
     "an array that is packed otherwise": (
         "zip",
         archive(
             library__json=HEAD,
+            documents__jsonl=b"",
             chunks__jsonl=TWO,
             vectors__npz=archive(zipfile.ZIP_LZMA, vectors__npy=BROKEN),
         ),
@@ -175,29 +181,48 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     ),
     "endless vectors": (
         "zip",
-        archive(library__json=HEAD, chunks__jsonl=b'{"id": "x"}\n', vectors__npz=archive(vectors__npy=wide())),
+        archive(
+            library__json=HEAD,
+            documents__jsonl=b"",
+            chunks__jsonl=b'{"id": "x"}\n',
+            vectors__npz=archive(vectors__npy=wide()),
+        ),
         "1073741824 components, and may have",
     ),
     "a liar": ("zip", liar(), "damaged|cut off"),
-    "objects": ("zip", archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=npz(np.array([[{}]]))), "of floats"),
+    "objects": (
+        "zip",
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO, vectors__npz=npz(np.array([[{}]]))),
+        "of floats",
+    ),
     "a wrong shape": (
         "zip",
-        archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=npz(np.ones(6, np.float32))),
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO, vectors__npz=npz(np.ones(6, np.float32))),
         r"\[rows, dimension\]",
     ),
     "a broken head": (
         "zip",
-        archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=archive(vectors__npy=BROKEN)),
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO, vectors__npz=archive(vectors__npy=BROKEN)),
         "vectors.npz cannot be read",
+    ),
+    "no vectors": (
+        "zip",
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO),
+        "has no vectors.npz, so it is no whole export",
+    ),
+    "no documents": (
+        "zip",
+        archive(library__json=HEAD, chunks__jsonl=TWO, vectors__npz=VECTORS),
+        "has no documents.jsonl, so it is no whole export",
     ),
     "too few vectors": (
         "zip",
-        archive(library__json=HEAD, chunks__jsonl=TWO + TWO, vectors__npz=VECTORS),
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=TWO + TWO, vectors__npz=VECTORS),
         "more chunks",
     ),
     "too many vectors": (
         "zip",
-        archive(library__json=HEAD, chunks__jsonl=b'{"id": "x"}\n', vectors__npz=VECTORS),
+        archive(library__json=HEAD, documents__jsonl=b"", chunks__jsonl=b'{"id": "x"}\n', vectors__npz=VECTORS),
         "only 1 chunks",
     ),
     "a newer version": ("jsonl", HEAD.replace(b"1}", b"2}"), "format 2; this server reads format 1"),
@@ -208,6 +233,8 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "a binary table": ("csv", b"a,b\n\x00,1\n", "no text"),
     "a table without names": ("csv", b"\n1,2\n", "must name the columns"),
     "no text": ("csv", b"\xff\xfe\x00", "no text in UTF-8"),
+    "names of another encoding": ("csv", "id,größe\n1,2\n".encode("latin-1"), "of names, is no text in UTF-8: .* 0xf6"),
+    "names without an end": ("csv", b'id,"text\n1,a\n', "of names, has a quote that is never closed"),
 }
 
 
@@ -238,9 +265,29 @@ def test_a_row_of_a_table_that_does_not_end_is_not_read_to_its_end(part: bytes) 
     file = Counting(b"id,text\n1,a\n2," + part * (2 * LONGEST_LINE // len(part)))
     source = format_of("csv").read(file)
     with pytest.raises(Invalid, match=f"a row is longer than {LONGEST_LINE} characters"):
-        next(source.batches)
+        assert [list(batch.chunks) for batch in source.batches] == [["line 2"]]
     assert file.taken < LONGEST_LINE * 1.1
     assert not file.closed
+
+
+@pytest.mark.any_database
+def test_a_table_with_a_quote_that_is_never_closed_is_not_taken_for_whole() -> None:
+    rows = b"".join(b"%d,row %d\n" % (number, number) for number in range(2500))
+    source = format_of("csv").read(io.BytesIO(b"id,text\n" + rows + b'x,"open\n' + rows))
+    found: list[str] = []
+    with pytest.raises(Invalid, match="begins at line 2502 has a quote that is never closed"):
+        found.extend(at for batch in source.batches for at in batch.chunks)
+    assert found == [f"line {number}" for number in range(2, 2502)]
+    whole = format_of("csv").read(io.BytesIO(b'id,text\n1,"a\nb"\n2,"c"'))
+    assert [row["text"] for batch in whole.batches for row in batch.chunks.values()] == ["a\nb", "c"]
+
+
+@pytest.mark.any_database
+def test_bytes_that_are_no_text_refuse_their_row_of_a_table() -> None:
+    source = format_of("csv").read(io.BytesIO(b'id,text\n1,a\n2,caf\xe9\n3,"caf\xc3\xa9"\n'))
+    [batch] = source.batches
+    assert [row["text"] for row in batch.chunks.values()] == ["a", "café"]
+    assert batch.refused == {"line 3": "is no text in UTF-8: it has the byte 0xe9; save the file as UTF-8"}
 
 
 def test_other_programs_read_an_export_in_parquet() -> None:

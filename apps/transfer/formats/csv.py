@@ -21,6 +21,7 @@ from apps.transfer.rows import Batch, ChunkData, Gathering, Source
 from apps.transfer.stored import StoredLibrary
 
 _SAMPLE_CHARACTERS = 1 << 16
+_NEVER_CLOSED = "has a quote that is never closed"
 
 
 class Csv(Format):
@@ -35,13 +36,12 @@ class Csv(Format):
         total = file.seek(0, os.SEEK_END)
         csv.field_size_limit(LONGEST_LINE)
         # Of a section, as it closes what it reads.
-        text = io.TextIOWrapper(io.BufferedReader(Section(file, 0, total)), "utf-8-sig", newline="")
-        try:
-            sample = text.read(_SAMPLE_CHARACTERS)
-        except UnicodeDecodeError as error:
-            raise Invalid(f"The file is no text in UTF-8: {error.reason}.") from None
+        section = io.BufferedReader(Section(file, 0, total))
+        # What is no UTF-8 refuses its row, not the file.
+        text = io.TextIOWrapper(section, "utf-8-sig", errors="surrogateescape", newline="")
+        sample = text.read(_SAMPLE_CHARACTERS)
         if "\0" in sample:
-            raise Invalid("The file is no text: it has the character NUL.")
+            raise Invalid("The file is no text in UTF-8: it has the character NUL.")
         text.seek(0)
         lines = _Lines(text)
         try:
@@ -49,6 +49,8 @@ class Csv(Format):
             names = next(reader, [])
         except csv.Error as error:
             raise Invalid(f"The file is no CSV: {error}.") from None
+        if lines.fault or lines.has_ended:
+            raise Invalid(f"The first line, of names, {lines.fault or _NEVER_CLOSED}.")
         if len(set(names)) < len(names) or not any(names):
             raise Invalid("The first line must name the columns, each once.")
         fields = fields_of(names, columns or {})
@@ -65,42 +67,63 @@ def _style_of(sample: str) -> Any:
 
 
 class _Lines:
-    """The lines of a text. `left` is how many characters more the row has that is being read, which may be of many
-    lines; csv.Error is raised where there are more. Where the next row would begin, nobody knows then."""
+    """The lines of a text, of which a row may have many. csv.Error is raised where a row has more characters than any
+    needs: where the next one would begin, nobody knows then. `fault` says what is wrong with those of the row.
+
+    Only within quotes a reader asks for what is behind the last line of a row: `has_ended` says that nothing was."""
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
-        self.left = LONGEST_LINE
+        self.has_ended = False
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Count for the next row."""
+        self._left, self.fault = LONGEST_LINE, ""
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        line = self._text.readline(self.left + 1)
-        self.left -= len(line)
-        if self.left < 0:
+        line = self._text.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
             raise csv.Error(f"a row is longer than {LONGEST_LINE} characters, which no row needs")
         if not line:
+            self.has_ended = True
             raise StopIteration
+        try:
+            line.isascii() or line.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) & 0xFF
+            self.fault = f"is no text in UTF-8: it has the byte 0x{byte:02x}; save the file as UTF-8"
         return line
 
 
 def _batches(reader: Any, lines: _Lines, fields: list[str], file: BinaryIO, start: int) -> Iterator[Batch]:
-    """The rows behind the first `start`."""
-    rows, number = Gathering(), 0
-    while True:
-        lines.left = LONGEST_LINE
+    """The rows behind the first `start`. Raises Invalid, after the rows that are there, where the file cannot be read
+    on."""
+    rows, number, fault = Gathering(), 0, ""
+    while not fault:
+        lines.begin_row()
+        first = reader.line_num + 1
         try:
             cells = next(reader, None)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise Invalid(f"The file cannot be read at line {reader.line_num}: {error}.") from None
+        except csv.Error as error:
+            fault = f"The file cannot be read at line {reader.line_num}: {error}."
+            continue
         if cells is None:
             break
+        if lines.has_ended:
+            fault = f"The row that begins at line {first} {_NEVER_CLOSED}."
+            continue
         number += 1
         if number <= start or not cells:
             continue
         at = f"line {reader.line_num}"
         try:
+            if lines.fault:
+                raise ValueError(lines.fault)
             rows.chunks[at] = _row(cells, fields)
         except ValueError as error:
             rows.refused[at] = str(error)
@@ -108,6 +131,8 @@ def _batches(reader: Any, lines: _Lines, fields: list[str], file: BinaryIO, star
         if rows.is_full:
             yield rows.take(number, file.tell())
     yield rows.take(number, file.tell())
+    if fault:
+        raise Invalid(f"{fault} The rows that were read are in the library.")
 
 
 def _row(cells: list[str], fields: list[str]) -> ChunkData:

@@ -33,7 +33,7 @@ from apps.transfer.rows import Batch, ChunkData, DocumentData, Gathering, Source
 from apps.transfer.stored import StoredLibrary, chunks_data, document_data
 
 _LIBRARY, _DOCUMENTS, _CHUNKS, _VECTORS = "library.json", "documents.jsonl", "chunks.jsonl", "vectors.npz"
-_NAMES: Final = frozenset((_LIBRARY, _DOCUMENTS, _CHUNKS, _VECTORS))
+_ENTRIES: Final = (_LIBRARY, _DOCUMENTS, _CHUNKS, _VECTORS)
 _MATRIX = "vectors.npy"
 # No rows become this much smaller, but what is to fill a disk or memory does.
 _MOST_TIMES: Final = 200
@@ -114,13 +114,13 @@ class _Archive:
             self._check(info)
         if len(set(names)) < len(names):
             raise Invalid(f"An entry comes twice in the archive. {_OTHERWISE}")
-        for name in (_LIBRARY, _CHUNKS):
+        for name in _ENTRIES:
             if name not in names:
-                raise Invalid(f"The archive has no {name}, so it is no export. {_OTHERWISE}")
+                raise Invalid(f"The archive has no {name}, so it is no whole export. {_OTHERWISE}")
 
     @staticmethod
     def _check(info: zipfile.ZipInfo) -> None:
-        if info.filename not in _NAMES:
+        if info.filename not in _ENTRIES:
             raise Invalid(f"The archive has an entry {info.filename[:200]!r}, which no export has. {_OTHERWISE}")
         if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
             raise Invalid(f"The entry {info.filename} is a link, or encrypted. {_OTHERWISE}")
@@ -135,17 +135,13 @@ class _Archive:
         if info.file_size > max(_SMALL, _MOST_TIMES * info.compress_size):
             raise Invalid(f"The entry {info.filename} claims to unpack to {info.file_size} bytes. {_OTHERWISE}")
 
-    def has(self, name: str) -> bool:
-        """Whether there is that entry."""
-        return name in self._zip.namelist()
-
     def size(self, name: str) -> int:
-        """The bytes of an entry, 0 where it is not there."""
-        return self._zip.getinfo(name).file_size if self.has(name) else 0
+        """The bytes of an entry."""
+        return self._zip.getinfo(name).file_size
 
     def open(self, name: str) -> IO[bytes]:
-        """The bytes of an entry, at most as many as it declares; empty where there is no such entry."""
-        return self._zip.open(name) if self.has(name) else io.BytesIO()
+        """The bytes of an entry, at most as many as it declares."""
+        return self._zip.open(name)
 
     def seekable(self, name: str) -> BinaryIO:
         """The bytes of an entry, in which can be sought. A compressed one is unpacked to a file that has no name."""
@@ -164,12 +160,9 @@ class _Archive:
 
 
 class _Matrix:
-    """The array of vectors, read in order from row `at` on. `at` is None where the archive has none."""
+    """The array of vectors, read in order from row `at` on."""
 
     def __init__(self, archive: _Archive, at: int) -> None:
-        self.at: int | None = None
-        if not archive.has(_VECTORS):
-            return
         try:
             inner = zipfile.ZipFile(archive.seekable(_VECTORS))
             if inner.namelist() != [_MATRIX]:
@@ -198,11 +191,10 @@ class _Matrix:
     @property
     def stored_row_bytes(self) -> int:
         """What a row takes as it is stored."""
-        return 0 if self.at is None else int(self._dimension * DTYPE.itemsize)
+        return int(self._dimension * DTYPE.itemsize)
 
     def take(self, count: int) -> Float32:
         """The next rows as float32 [count, dimension]. Raises Invalid where there are fewer."""
-        assert self.at is not None
         if self.at + count > self._rows:
             raise Invalid(f"{_VECTORS} has {self._rows} vectors, and {_CHUNKS} more chunks that have one.")
         found = bytearray()
@@ -216,7 +208,7 @@ class _Matrix:
 
     def check_end(self) -> None:
         """Raise Invalid where rows are left."""
-        if self.at is not None and self.at < self._rows:
+        if self.at < self._rows:
             raise Invalid(f"{_VECTORS} has {self._rows} vectors, and {_CHUNKS} only {self.at} chunks that have one.")
 
 
@@ -243,16 +235,16 @@ def _batches(archive: _Archive, documents: int, chunks: int, vectors: int) -> It
             if (row := _parse(rows, at, line)) is not None:
                 rows.chunks[at] = cast(ChunkData, row)
                 rows.bytes += 0 if "embedding" in row else matrix.stored_row_bytes
-            elif matrix.at is not None:
+            else:
                 raise Invalid(f"{at} {rows.refused[at]}, so nobody knows whose the vectors behind it are.")
             if rows.is_full:
                 _add_vectors(rows, matrix)
-                yield rows.take({"documents": documents, "chunks": chunks, "vectors": matrix.at or 0}, done)
+                yield rows.take({"documents": documents, "chunks": chunks, "vectors": matrix.at}, done)
         _add_vectors(rows, matrix)
         matrix.check_end()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise Invalid(f"The archive is damaged: {error}.") from None
-    yield rows.take({"documents": documents, "chunks": chunks, "vectors": matrix.at or 0}, done)
+    yield rows.take({"documents": documents, "chunks": chunks, "vectors": matrix.at}, done)
 
 
 def _lines(archive: _Archive, name: str) -> Iterator[tuple[int, bytes | None]]:
@@ -273,7 +265,6 @@ def _parse(rows: Gathering, at: str, line: bytes | None) -> dict[str, Any] | Non
 
 def _add_vectors(rows: Gathering, matrix: _Matrix) -> None:
     """Give the chunks that have a vector theirs."""
-    if matrix.at is not None:
-        bare = [row for row in rows.chunks.values() if "embedding" not in row]
-        for row, vector in zip(bare, matrix.take(len(bare)), strict=True):
-            row["embedding"] = vector
+    bare = [row for row in rows.chunks.values() if "embedding" not in row]
+    for row, vector in zip(bare, matrix.take(len(bare)), strict=True):
+        row["embedding"] = vector

@@ -67,9 +67,12 @@ class Command(AuditedCommand):
                 for one in plans:
                     self.stdout.write(_describe(one))
                 if not options["dry_run"]:
-                    fine = [self._migrate(one, options) for one in plans]
-                    if not all(fine):
+                    done = [self._migrate(one, options) for one in plans]
+                    if not all(comparison.is_fine for _, comparison in done):
                         raise CommandError("Not all is as in the source.")
+                    if refused := sum(report.refused for report, _ in done):
+                        what = "1 row was refused" if refused == 1 else f"{refused} rows were refused"
+                        raise CommandError(f"{what}, and so not migrated; all else is as in the source.")
             finally:
                 source.close()
         except JobCancelled:
@@ -101,7 +104,7 @@ class Command(AuditedCommand):
             for name in names
         ]
 
-    def _migrate(self, plan: Plan, options: dict[str, Any]) -> bool:
+    def _migrate(self, plan: Plan, options: dict[str, Any]) -> tuple[Report, Comparison]:
         with running_migration(plan, restart=options["restart"]) as job:
             total, done = plan.collection.count, job.done
             with tqdm(total=total, initial=done, desc=plan.library_id, unit="row", disable=None) as bar:
@@ -113,7 +116,7 @@ class Command(AuditedCommand):
             found = compare(plan, migrated)
             self.stdout.write(_tell(plan, migrated.report, found))
             job.result = {"report": migrated.report.data(), "comparison": asdict(found)}
-            return found.is_fine
+            return migrated.report, found
 
 
 def _describe(plan: Plan) -> str:
