@@ -3,10 +3,12 @@
 import argparse
 import gc
 import os
+import signal
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import ManagementUtility, get_commands
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from vectordb import __version__
@@ -18,9 +20,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is imported stays. Looked through for garbage every 700 objects, it is a fifth of the time of a start.
 gc.set_threshold(10_000, 10, 10)
 
+_DATA_HELP = "the data folder, in place of VECTORDB_DATA_DIR"
+
 
 def main() -> None:
     """Run the command that the process's arguments name; `--data` and `--version` may stand before or behind it."""
+    try:
+        try:
+            _run()
+        finally:
+            # Else Python does it when it ends, and complains of a reader that has gone.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # As of `| head`. What is left of the output goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _run() -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--data")
     parser.add_argument("--version", action="version", version=f"vectordb {__version__}")
@@ -49,6 +66,18 @@ def main() -> None:
 class _Utility(ManagementUtility):
     """Django's, which lists this program's own commands first, with what they do."""
 
+    def fetch_command(self, subcommand: str) -> BaseCommand:
+        """The command, whose help shows `--data`, too. What stands behind it, `_run` has taken already."""
+        command = super().fetch_command(subcommand)
+        add_arguments = command.add_arguments
+
+        def add_all(parser: CommandParser) -> None:
+            add_arguments(parser)
+            parser.add_argument("--data", metavar="FOLDER", help=_DATA_HELP)
+
+        command.add_arguments = add_all  # type: ignore[method-assign]
+        return command
+
     def main_help_text(self, commands_only: bool = False) -> str:
         if commands_only:
             return super().main_help_text(commands_only=True)
@@ -65,7 +94,7 @@ class _Utility(ManagementUtility):
                 "",
                 f"Of Django: {', '.join(sorted(get_commands().keys() - own.keys()))}",
                 "",
-                "--data FOLDER    the data folder, in place of VECTORDB_DATA_DIR",
+                f"--data FOLDER    {_DATA_HELP}",
                 "--version        show the version",
                 "",
                 f"`{self.prog_name} COMMAND --help` shows what a command takes. Settings are environment variables.",

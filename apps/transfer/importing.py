@@ -93,7 +93,9 @@ def make_library(library_id: str, library: LibraryData) -> Library:
     try:
         make = LibraryCreate.model_validate({"name": library_id, **_known(library), "id": library_id})
     except ValidationError as error:
-        raise Invalid("The library cannot be made as the file has it.", faults_of(error)) from None
+        faults = faults_of(error)
+        reasons = "; ".join(f"{fault.pointer.removeprefix('/')} {fault.detail}" for fault in faults)
+        raise Invalid(f"The library {library_id!r} cannot be made: {reasons}.", faults) from None
     return create_library(create=make)
 
 

@@ -1,5 +1,7 @@
 """The command line: where the data folder is named, what the help lists, what shells complete."""
 
+import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from apps.control_groups import memory_limits
+from apps.operations.management.base import one_sentence_errors
 from tests.server import ROOT
-from vectordb import __version__
+from vectordb import __version__, command_line
 
 pytestmark = pytest.mark.any_database
 
@@ -35,6 +38,47 @@ def test_a_folder_without_a_database_is_told_of_in_one_sentence(command: str, tm
     assert told.startswith(sentence)
     assert told.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_versions_of_the_program_are_told_without_a_database(tmp_path: Path) -> None:
+    told = run("--data", "here", "versions", cwd=str(tmp_path))
+    assert re.fullmatch(
+        rf"server: {__version__}\nPython: .*\nindex files: format \d+\nbackups: format \d+\n"
+        rf"CommandError: There is no database of a server in {tmp_path / 'here'} yet\. .*\n",
+        told,
+    )
+
+
+@pytest.mark.parametrize("is_flushed", [True, False])
+def test_a_command_whose_output_nobody_reads_on_ends_quietly(
+    is_flushed: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As with `| head`: the status is that of a program that SIGPIPE ends."""
+
+    def tell() -> None:
+        with one_sentence_errors():
+            sys.stdout.write("a job\n")
+            if is_flushed:
+                sys.stdout.flush()
+
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(command_line, "_run", tell)
+    with os.fdopen(write, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+    assert ended.value.code == 141
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["versions", "jobs", "shell"])
+def test_the_help_of_each_command_shows_how_the_data_folder_is_named(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utility = command_line._Utility(["vectordb", command])
+    utility.fetch_command(command).print_help("vectordb", command)
+    assert "--data FOLDER" in capsys.readouterr().out
 
 
 def test_the_help_begins_with_own_commands_and_the_version_is_ours() -> None:

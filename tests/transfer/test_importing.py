@@ -150,6 +150,9 @@ def test_a_library_is_made_as_its_rows_need_it_and_another_is_refused(library: s
     assert open_library("hashed", {"embedding": hashing}, create=True).dimension == 64
     with pytest.raises(Invalid, match="have 3 components, and those of the library 'a' 2"):
         open_library("a", {"dimension": 3}, create=True)
+    reasons = "id must be a string .* without '/', white space .*; metric must be one of 'cosine', 'dot' or 'euclidean'"
+    with pytest.raises(Invalid, match=rf"The library 'an id' cannot be made: {reasons}\."):
+        open_library("an id", {"metric": "taxi"}, create=True)
     with pytest.raises(Invalid, match="compared by dot, and those of the library 'a' by cosine"):
         open_library("a", {"metric": "dot"}, create=False)
     with pytest.raises(ModelMismatch, match="hashing-128, and the library 'hashed' has those of hashing hashing-64"):

@@ -31,6 +31,9 @@ def one_sentence_errors() -> Iterator[None]:
     except DatabaseError as error:
         note_if_damaged(error)
         raise CommandError(sentence_of(error)) from error
+    except BrokenPipeError:
+        # Of whoever read the output: `main` ends quietly.
+        raise
     except OSError as error:
         raise CommandError(
             f"{error.filename or 'The data folder'} cannot be used: {error.strerror or error}"
@@ -55,7 +58,7 @@ def no_database(why: str = "") -> str:
     )
 
 
-def _has_database() -> bool:
+def has_database() -> bool:
     """Whether there is one, or that cannot be told."""
     connection = connections["default"]
     try:
@@ -74,7 +77,7 @@ class DatabaseCommand(BaseCommand):
 
     def check_migrations(self) -> None:
         """Raise CommandError for such a database. Django calls it before `handle`."""
-        if self.requires_database and not _has_database():
+        if self.requires_database and not has_database():
             raise CommandError(no_database())
         try:
             refuse_newer_database(refuses_older=True)
