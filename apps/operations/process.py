@@ -43,8 +43,8 @@ def collect_garbage_rarely() -> None:
 
 
 def switch_threads_often() -> None:
-    """Let a thread of this process that comes back from the database wait less for another one that runs Python: it
-    comes back some thirty times for each batch of rows."""
+    """Let a thread of this process that comes back from the database wait less for another one that runs Python: an
+    import comes back some thirty times for each batch of rows, and a query, beside writes, for each statement."""
     sys.setswitchinterval(_SECONDS_OF_A_THREAD)
 
 
