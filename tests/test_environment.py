@@ -48,6 +48,7 @@ BAD_VALUES = [
     ("VECTORDB_CORS_ORIGINS", "app.example.com", "https://app.example.com"),
     ("VECTORDB_CORS_ORIGINS", "https://app.example.com/", "without a path"),
     ("VECTORDB_MAX_DISK_PERCENT", "0", "from 1 to 100"),
+    ("VECTORDB_BACKUP_URL", "memory://x", "outlives the process"),
     ("VECTORDB_KEY_READS_PER_MINUTE", "-1", "from 0 to"),
     ("REDIS_URL", "localhost:6379", "redis://"),
     *(
@@ -101,6 +102,11 @@ def test_a_relative_data_folder_begins_at_the_current_folder(monkeypatch: pytest
     assert environment.read()["VECTORDB_DATA_DIR"] == tmp_path / "data"
     monkeypatch.setenv("VECTORDB_DATA_DIR", "elsewhere")
     assert environment.read()["VECTORDB_DATA_DIR"] == tmp_path / "elsewhere"
+
+
+def test_a_place_of_backups_by_a_url_of_a_file_is_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VECTORDB_BACKUP_URL", f"file://{tmp_path}/backups/")
+    assert environment.read()["VECTORDB_BACKUP_URL"] == f"{tmp_path}/backups"
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL", "VECTORDB_OPENAI_BASE_URL"])

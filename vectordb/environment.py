@@ -73,8 +73,11 @@ def _folder(text: str) -> Path:
 
 def _place(text: str) -> str:
     """Backups' own place is in manifests and logs, so it may hold no password."""
+    text = text.removeprefix("file://")
     if "://" not in text:
         return str(_folder(text)) if text else ""
+    if "memory" in text.partition("://")[0].split("::"):
+        raise ValueError("must be a folder or a URL of what outlives the process, such as s3://bucket/prefix")
     if urlsplit(text).password is not None:
         raise ValueError("must hold no password: credentials come from the environment of the library that opens it")
     return text.rstrip("/")

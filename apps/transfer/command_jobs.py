@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection, transaction
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.dialects import database_name, dialect_of
 from apps.libraries.models import Library
-from apps.transfer.errors import TransferError
+from apps.transfer.errors import TransferError, sentence_of_system
 from apps.transfer.job_context import JobCancelled, JobContext
 from apps.transfer.jobs import create_job, end_job, fail_job
 from apps.transfer.models import Job
@@ -112,6 +112,8 @@ def _new_job(kind: str, library: str, params: dict[str, Any], total: int | None 
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return sentence_of_system(error)
     return str(error) or "It was interrupted."
 
 

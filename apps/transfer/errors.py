@@ -9,6 +9,11 @@ class TransferError(Exception):
     """A failure that a person can do something about; the message is one sentence or two, for people."""
 
 
+def sentence_of_system(error: OSError) -> str:
+    """Return what a job says of an error of the system that it failed by."""
+    return f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."
+
+
 @contextlib.contextmanager
 def name_file(path: Path) -> Iterator[None]:
     """Let an error of the system in the block that names no file, as of a write to a full disk, name this one."""

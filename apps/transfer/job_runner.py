@@ -16,7 +16,7 @@ from apps.embeddings.errors import EmbeddingError
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import REMEDY
 from apps.libraries.errors import LibraryError
-from apps.transfer.errors import TransferError
+from apps.transfer.errors import TransferError, sentence_of_system
 from apps.transfer.job_context import JobCancelled, JobContext, JobStopped
 from apps.transfer.job_kinds import JOB_KINDS
 from apps.transfer.jobs import delete_files_of_ended_jobs, end_job, fail_job, waiting_jobs
@@ -89,10 +89,11 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
         if isinstance(error, DatabaseError) and failure_of(error) in _MAY_PASS:
             logger.warning("job %s is tried again: %s (%s)", job, error, database_name())
             return False
-        fail_job(job, _sentence_of(error))
+        sentence = _sentence_of(error)
+        fail_job(job, sentence)
         note_if_damaged(error)
         is_bug = not isinstance(error, _TOLD)
-        logger.warning("job %s failed: %s", job, error, exc_info=error if is_bug else None)
+        logger.warning("job %s failed: %s", job, error if is_bug else sentence, exc_info=error if is_bug else None)
     else:
         end_job(job, Job.State.DONE, result=result or {})
     finally:
@@ -110,7 +111,7 @@ def _sentence_of(error: Exception) -> str:
         faults = [f"{fault.pointer} {fault.detail}." for fault in error.faults[:1] if fault.detail != error.detail]
         return " ".join([error.detail, *faults])
     if isinstance(error, OSError):
-        return f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."
+        return sentence_of_system(error)
     if isinstance(error, DatabaseError) and (failure := failure_of(error)) is not None:
         return f"The database cannot be used: {error}{f' {REMEDY}' if failure is Failure.DAMAGED else ''}"
     if isinstance(error, _TOLD):

@@ -53,7 +53,7 @@ def main() -> None:
     # Loaded once for all.
     open_store(argument)
     format_of("zip")
-    folder = os.path.commonpath([argument.removeprefix("file://"), os.environ["VECTORDB_DATA_DIR"]])
+    folder = os.path.commonpath([argument.removeprefix("local://"), os.environ["VECTORDB_DATA_DIR"]])
     step = 0
     while True:
         step += 1

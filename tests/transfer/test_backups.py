@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 from fsspec.implementations.local import LocalFileSystem
@@ -93,9 +93,8 @@ def be_foreign(backup: Path) -> None:
     ("harm", "sentence"),
     [
         (lambda backup: (backup / "manifest.json").unlink(), "it has no manifest.json"),
-        (be_foreign, r"is no backup of this server.*\(format\)"),
+        (be_foreign, r"is no backup of this server.*\(format\)\. The newest in .*: none\.$"),
         (change(format=2), r"or of another version.*\(format\)"),
-        (change(id="../../elsewhere"), r"its manifest\.json is that of \.\./\.\./elsewhere"),
         (
             change(migrations=[["libraries", "0099_later"]], server="9.0"),
             r"newer version .*, 9\.0: this one does not know libraries\.0099_later\.",
@@ -108,7 +107,7 @@ def be_foreign(backup: Path) -> None:
         (cut, "it is cut"),
         (flip, "its SHA-256 is not"),
         (lambda backup: (backup / COPY).unlink(), "is not there"),
-        (lambda backup: shutil.rmtree(backup), "it has no manifest.json"),
+        (lambda backup: shutil.rmtree(backup), r"^There is no /.*/backups/backup-\d+T\d+\. The newest in .*: none\.$"),
     ],
 )
 def test_what_is_no_whole_backup_of_ours_is_refused_by_one_sentence(
@@ -151,9 +150,61 @@ def test_a_backup_is_found_by_its_id_in_both_places_and_a_wrong_one_lists_those_
         (f"{store.folder}/{absent}", of_store),
         ("yesterday", f"{of_local} {of_store}"),
     ):
-        with pytest.raises(TransferError, match="is no backup") as refused:
+        with pytest.raises(TransferError, match=r"^There is no /|is no backup") as refused:
             restore_backup(source=source, force=True)
         assert str(refused.value).endswith(f" {listed}")
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_a_backup_is_restored_from_a_folder_of_another_name_whatever_its_manifest_says(
+    scheme: str, store: FolderStore, made: Manifest
+) -> None:
+    """What a manifest says becomes no path."""
+    monday = (store.folder / made.id).rename(store.folder / "monday")
+    change(id="../../elsewhere")(monday)
+    assert restore_backup(source=f"{scheme}{monday}", force=True).backup.id == "monday"
+    assert Job.objects.filter(kind="in the backup").exists()
+
+
+@pytest.mark.parametrize("source", ["monday", "s3://bucket", "s3://bucket/"])
+def test_what_names_neither_a_backup_nor_a_folder_is_not_looked_for(source: str) -> None:
+    with pytest.raises(TransferError, match=f"^{source} is no backup: name the folder or the URL of one"):
+        split_source(source)
+
+
+def test_what_begins_at_the_root_is_a_folder(settings: Settings, tmp_path: Path) -> None:
+    settings.BACKUP_URL = str(tmp_path)
+    for source in ("/backup-20260101T000000000", "file:///backup-20260101T000000000"):
+        assert split_source(source)[0].shown == "/"
+
+
+def test_a_file_of_a_backup_is_refused_and_its_folder_named(store: FolderStore, made: Manifest) -> None:
+    backup = store.folder / made.id
+    sentence = f"{backup / COPY} is a file, and a backup is a folder. Name {backup} for the one it is in."
+    with pytest.raises(TransferError, match=f"^{re.escape(sentence)}$"):
+        restore_backup(source=str(backup / COPY), force=True)
+
+
+@pytest.mark.any_database
+def test_a_folder_by_a_url_is_made_as_one_by_a_path_and_both_are_private(tmp_path: Path) -> None:
+    for scheme in ("", "file://"):
+        folder = tmp_path / f"of {scheme.rstrip(':/')}" / "backups"
+        made = make_backup(store=open_store(f"{scheme}{folder}"), reason="request")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+        assert modes == {"backups": 0o700, made.id: 0o700, COPY: 0o600, "manifest.json": 0o600}
+
+
+@pytest.mark.parametrize("place", ["memory://x", "dir::memory://x"])
+def test_a_place_that_ends_with_the_process_is_refused(place: str, settings: Settings) -> None:
+    sentence = f"{place} is in the memory of this process, and ends with it."
+    with pytest.raises(CommandError, match=f"^{sentence}"):
+        call_command("backup", place)
+    settings.BACKUP_URL = place
+    job = catalog.request_backup(is_tested=False)
+    job_runner.run_jobs()
+    job.refresh_from_db()
+    assert (job.state, job.error[: len(sentence)]) == ("failed", sentence)
 
 
 @pytest.mark.any_database
@@ -225,7 +276,7 @@ def test_a_disk_that_fills_up_leaves_nothing_of_the_backup(small_disk: Path) -> 
     with pytest.raises(OSError, match="No space left"):
         make_backup(store=FolderStore(small_disk / "backups"), reason="request", advance=fill)
     assert list((small_disk / "backups").iterdir()) == []
-    with pytest.raises(OSError, match=r"it needs \d+ MB, and its disk has 0"):
+    with pytest.raises(OSError, match=r"it needs \d+ MB, and its disk has 0 MB: '/.*/backups'$"):
         make_backup(store=FolderStore(small_disk / "backups"), reason="request")
     Job.objects.create(kind="written afterwards")
 
@@ -285,7 +336,9 @@ def test_without_a_database_nothing_is_made(folder: Path) -> None:
 
 
 @pytest.mark.any_database
-def test_a_place_that_cannot_be_written_fails_the_job(settings: Settings, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_fails_the_job(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     settings.BACKUP_URL = str(tmp_path / "file" / "backups")
     job = catalog.request_backup(is_tested=False)
@@ -293,6 +346,10 @@ def test_a_place_that_cannot_be_written_fails_the_job(settings: Settings, tmp_pa
     job.refresh_from_db()
     assert job.state == "failed"
     assert re.fullmatch(r".*/file/backups.* cannot be used: Not a directory\.", job.error)
+    assert f"failed: {job.error}\n" in caplog.text
+    with pytest.raises(CommandError, match="cannot be used: Not a directory"):
+        call_command("backup")
+    assert Job.objects.exclude(pk=job.pk).get().error == job.error
 
 
 @pytest.mark.any_database

@@ -99,7 +99,7 @@ def test_what_root_makes_in_the_folder_of_another_user_is_that_users(server: Ser
     assert {path: owner for path, owner in owners.items() if owner != user} == {}
 
 
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("scheme", ["", "local://"])
 def test_a_killed_backup_is_none_and_the_next_one_sweeps_it_up(server: Server, tmp_path: Path, scheme: str) -> None:
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -130,7 +130,7 @@ def test_a_killed_backup_is_none_and_the_next_one_sweeps_it_up(server: Server, t
         store.read_manifest(one)
 
 
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("scheme", ["", "local://"])
 def test_what_a_killed_deletion_leaves_is_deleted_by_the_next_backup(
     server: Server, tmp_path: Path, scheme: str
 ) -> None:

@@ -41,7 +41,7 @@ def copy(connection: BaseDatabaseWrapper, target: Path, advance: Callable[[int, 
     if pages * size + _FREE_BYTES > disk.f_bavail * disk.f_frsize:
         free = disk.f_bavail * disk.f_frsize >> 20
         raise OSError(
-            errno.ENOSPC, f"it needs {pages * size + _FREE_BYTES >> 20} MB, and its disk has {free}", str(target)
+            errno.ENOSPC, f"it needs {pages * size + _FREE_BYTES >> 20} MB, and its disk has {free} MB", str(target)
         )
     with open(target, "xb") as file, contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copied:
         # Until it is whole, nobody needs it.

@@ -12,6 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ _PARTIAL = ".partial"
 _LOCK = ".lock"
 _UPLOAD = ".upload"
 _DELETED = ".deleted"
+# A URL of a folder, which is one like any other.
+_FILE = "file://"
 # How many backups a message lists.
 _LISTED = 5
 # Larger than any manifest.
@@ -38,7 +41,7 @@ _BLOCK = 1 << 20
 
 
 class Store(ABC):
-    """Backups at one place, by their ids."""
+    """Backups at one place, by their ids, which are the names of their folders."""
 
     # For people.
     shown: str
@@ -60,6 +63,10 @@ class Store(ABC):
         """Delete a backup. Raise as `blocks`."""
 
     @abstractmethod
+    def has_some(self, backup_id: str) -> bool:
+        """Whether there is a backup, or a part of one. Raise TransferError."""
+
+    @abstractmethod
     def check(self) -> None:
         """Raise TransferError where no backup could be added, as far as that is known without a network."""
 
@@ -68,20 +75,22 @@ class Store(ABC):
         """Make a folder on a disk for the files of a backup that is made; it is gone after the block."""
 
     def read_manifest(self, backup_id: str) -> manifest.Manifest:
-        """Read what a backup says of itself. Raise UnknownBackup, TransferError."""
+        """Read what a backup says of itself, whose folder may have another name by now. Raise UnknownBackup,
+        TransferError."""
         shown = f"{self.shown.rstrip('/')}/{backup_id}"
         try:
             content = next(self.blocks(backup_id, manifest.FILE_NAME), b"")
             found = manifest.Manifest.parse(content, shown)
         except FileNotFoundError:
+            if not self.has_some(backup_id):
+                raise manifest.UnknownBackup(f"There is no {shown}.") from None
             raise manifest.UnknownBackup(
                 f"{shown} is no backup: it has no {manifest.FILE_NAME}, which is written last."
             ) from None
         except OSError as error:
             raise TransferError(f"{shown} cannot be read: {error.strerror or error}.") from None
-        if found.id != backup_id:
-            raise manifest.UnknownBackup(f"{shown} is no backup: its {manifest.FILE_NAME} is that of {found.id}.")
-        return found
+        # An id becomes a path, so none is taken from a file.
+        return found.model_copy(update={"id": backup_id})
 
 
 class FolderStore(Store):
@@ -93,6 +102,15 @@ class FolderStore(Store):
     def ids(self) -> list[str]:
         found = {path.parent.name for path in self.folder.glob(f"backup-*/{manifest.FILE_NAME}")}
         return sorted(filter(manifest.is_backup_id, found))
+
+    def read_manifest(self, backup_id: str) -> manifest.Manifest:
+        path = self.folder / backup_id
+        if path.is_file():
+            raise TransferError(f"{path} is a file, and a backup is a folder. Name {self.folder} for the one it is in.")
+        return super().read_manifest(backup_id)
+
+    def has_some(self, backup_id: str) -> bool:
+        return (self.folder / backup_id).exists()
 
     def blocks(self, backup_id: str, name: str) -> Iterator[bytes]:
         path = self.folder / backup_id / name
@@ -113,6 +131,10 @@ class FolderStore(Store):
             hand_over(self.folder)
 
     def add(self, backup_id: str, folder: Path) -> None:
+        for path in folder.iterdir():
+            # Some file systems have no permissions. The folder has its own from the beginning.
+            with contextlib.suppress(OSError):
+                path.chmod(0o600)
         for path in (folder, *folder.iterdir()):
             hand_over(path)
             _sync(path)
@@ -141,6 +163,11 @@ class FolderStore(Store):
             try:
                 folder.mkdir(mode=0o700)
                 yield folder
+            except OSError as error:
+                # What people know is the place.
+                if Path(error.filename or "").is_relative_to(folder):
+                    error.filename = self.shown
+                raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -178,6 +205,10 @@ class UrlStore(Store):
 
     def check(self) -> None:
         """To be opened is all that it can without a network."""
+
+    def has_some(self, backup_id: str) -> bool:
+        with self._explain():
+            return bool(self._files.exists(f"{self._path}/{backup_id}"))
 
     def ids(self) -> list[str]:
         with self._explain():
@@ -266,9 +297,18 @@ def open_store(place: str = "") -> Store:
     place = place or settings.BACKUP_URL
     if not place:
         return local_store()
-    if "://" in place and urlsplit(place).password is not None:
+    if place.startswith(_FILE):
+        place = place.removeprefix(_FILE) or "/"
+    if "://" not in place:
+        return FolderStore(Path(place).expanduser().absolute())
+    if urlsplit(place).password is not None:
         raise TransferError("The URL must hold no password: credentials come from the environment.")
-    return UrlStore(place) if "://" in place else FolderStore(Path(place).expanduser().absolute())
+    if "memory" in place.partition("://")[0].split("::"):
+        raise TransferError(
+            f"{place} is in the memory of this process, and ends with it. Name a folder, or a URL such as "
+            "s3://bucket/prefix."
+        )
+    return UrlStore(place)
 
 
 def local_store() -> FolderStore:
@@ -277,27 +317,39 @@ def local_store() -> FolderStore:
 
 
 def split_source(source: str) -> tuple[Store, str]:
-    """Return the store and the id of a backup, which is named by its id, its folder or its URL. By its id it is looked
-    for in the data folder, where those before migrations are, and in the place of the settings. Raise TransferError."""
-    place, _, backup_id = source.rstrip("/").rpartition("/")
-    if not manifest.is_backup_id(backup_id):
+    """Return the store and the id of a backup, which is named by its id, its folder or its URL; a folder may have any
+    name. By its id it is looked for in the data folder, where those before migrations are, and in the place of the
+    settings. Raise TransferError."""
+    place, slash, backup_id = source.rstrip("/").rpartition("/")
+    is_id = not slash and manifest.is_backup_id(backup_id)
+    # What follows s3:// is a bucket.
+    is_folder = bool(slash) and not place.endswith(":/")
+    if not is_id and not is_folder:
         raise TransferError(
-            f"{source} is no backup: name the folder or the URL of one, such as backups/backup-20260131T123000000, or "
-            f"its id. {list_stored(local_store(), open_store())}"
+            f"{source} is no backup: name the folder or the URL of one, such as backups/backup-20260131T123000000 or "
+            f"./monday, or its id. {list_stored(local_store(), open_store())}"
         )
-    if not place and backup_id in local_store().ids():
+    if is_id and backup_id in local_store().ids():
         return local_store(), backup_id
-    return open_store(place), backup_id
+    return open_store(place if is_id else place or "/"), backup_id
 
 
 def list_stored(*stores: Store) -> str:
-    """Return sentences that tell the newest backups of stores, for whoever has named another one."""
+    """Return sentences that tell the newest backups of stores that can be read, for whoever has named another one."""
     sentences = {}
     for store in stores:
         with contextlib.suppress(TransferError, OSError):
-            newest = store.ids()[: -_LISTED - 1 : -1]
+            newest = list(islice(filter(partial(_is_readable, store), reversed(store.ids())), _LISTED))
             sentences[store.shown] = f"The newest in {store.shown}: {', '.join(newest) or 'none'}."
     return " ".join(sentences.values())
+
+
+def _is_readable(store: Store, backup_id: str) -> bool:
+    try:
+        store.read_manifest(backup_id)
+    except TransferError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:
