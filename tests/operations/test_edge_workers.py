@@ -180,7 +180,10 @@ def running(shared: Server) -> Server:
 
 @pytest.mark.any_database
 def test_each_worker_takes_its_share_of_those_who_connect_at_once(running: Server) -> None:
-    workers = running.workers()
+    with running.clients_of_each_worker(1):
+        # By now each takes connections.
+        workers = running.workers()
+    until(lambda: not sum(connections_of(workers)), "all have been let go")
     fewest, rounds, clients = 0, 10, 8
     for _ in range(rounds):
         with ExitStack() as stack:
