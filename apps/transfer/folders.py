@@ -94,10 +94,11 @@ SUFFIXES: Final = tuple(_READERS)
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of a folder, by their names in the order of these; the first `done` of them a job has imported before,
-    of which it has the `report`."""
+    """The files of a folder, by their names in the order of these, and the names of what is `skipped`; the first `done`
+    of the files a job has imported before, of which it has the `report`."""
 
     files: Sequence[tuple[str, Path]]
+    skipped: Sequence[str]
     done: int
     report: Report
 
@@ -107,15 +108,17 @@ def open_folder(job: JobContext, root: Path) -> Folder:
     imported are not as they were, or others have come between. Raises Invalid where a package is needed that is not
     installed."""
     base = root if root.is_dir() else root.parent
-    files = sorted((path.relative_to(base).as_posix(), path) for path in _find(root))
+    found = sorted((path.relative_to(base).as_posix(), path, is_read) for path, is_read in _find(root))
+    files = [(name, path) for name, path, is_read in found if is_read]
+    skipped = [name for name, _, is_read in found if not is_read]
     for suffix in {path.suffix.lower() for _, path in files}:
         _check_installed(suffix)
     report, last = Report.of(job.progress.get("report", {})), job.progress.get("next")
     before = [file for file in files if last is not None and file[0] <= last]
     if _state(before).hexdigest() == job.progress.get("state"):
-        return Folder(files, len(before), report)
+        return Folder(files, skipped, len(before), report)
     # Each file is counted once. What it has stored of them is not stored again, so these counts go on.
-    return Folder(files, 0, Report(created=report.created, updated=report.updated))
+    return Folder(files, skipped, 0, Report(created=report.created, updated=report.updated))
 
 
 def import_folder(
@@ -181,18 +184,18 @@ def _faults_of(error: Exception) -> list[Fault]:
     return [Fault("", str(error))]
 
 
-def _find(root: Path) -> Iterator[Path]:
-    """The files that can be read; nothing behind a link, and nothing hidden."""
+def _find(root: Path) -> Iterator[tuple[Path, bool]]:
+    """The files, and whether each is read: none of another kind, nothing behind a link, and nothing hidden."""
     if not root.is_dir():
-        yield root
+        yield root, True
         return
     for path in root.iterdir():
         if path.name.startswith(".") or path.is_symlink():
-            continue
-        if path.is_dir():
+            yield path, False
+        elif path.is_dir():
             yield from _find(path)
-        elif path.suffix.lower() in _READERS and path.is_file():
-            yield path
+        else:
+            yield path, path.suffix.lower() in _READERS and path.is_file()
 
 
 def _check_installed(suffix: str) -> None:

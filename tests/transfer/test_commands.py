@@ -308,7 +308,7 @@ def test_the_same_command_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("tqdm.tqdm.update", interrupt)
+        patched.setattr("apps.operations.management.progress._Lines.update", interrupt)
         with pytest.raises(CommandError, match="The same command goes on with the rest") as interrupted:
             call_command("import", str(file), "a")
     assert interrupted.value.returncode == 130
@@ -346,7 +346,7 @@ def interrupted_after(batches: int, monkeypatch: pytest.MonkeyPatch, *arguments:
 
     with monkeypatch.context() as patched:
         patched.setattr(rows, "ROWS_PER_BATCH", 3)
-        patched.setattr("tqdm.tqdm.update", interrupt)
+        patched.setattr("apps.operations.management.progress._Lines.update", interrupt)
         with pytest.raises(CommandError, match="Interrupted"):
             call_command("import", *arguments, **options)
 
@@ -432,6 +432,34 @@ def test_an_import_that_fails_at_once_leaves_no_library_behind(tmp_path: Path) -
     assert (Job.objects.get().state, Library.objects.count()) == ("failed", 0)
     call_command("import", write("right.jsonl", "dot", 2), "a", create=True)
     assert (Library.objects.get().metric, Chunk.objects.count()) == ("dot", 2)
+
+
+def test_what_an_import_says_counts_documents_that_chunks_name_and_the_place_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_library()
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": "x", "document_id": "named", "embedding": [1, 2, 3]}\n{"id": "y", "document_id": }\n')
+    with pytest.raises(CommandError, match="1 row was refused"):
+        call_command("import", str(file), "a")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 1 chunk created, 0 updated, 0 left, 1 document written, 1 row refused",
+        "line 2: is no valid JSON at column 28: unexpected character, expected a JSON value",
+    ]
+    # It is there by now.
+    file.write_text('{"id": "z", "document_id": "named", "embedding": [1, 2, 3]}\n')
+    call_command("import", str(file), "a")
+    assert "1 chunk created, 0 updated, 0 left, 0 documents written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["jsonl", "zip", "parquet"])
+def test_an_import_of_an_empty_library_has_a_total(format: str, tmp_path: Path) -> None:
+    create_library(create=LibraryCreate(id="a", name="A"))
+    call_command("export", "a", str(tmp_path / f"a.{format}"))
+    call_command("import", str(tmp_path / f"a.{format}"), "b", "--create")
+    job = Job.objects.get(kind="import")
+    assert job.state == "done"
+    assert job.done == job.total is not None
 
 
 def bad_rows(count: int) -> str:
@@ -579,6 +607,29 @@ def test_files_of_a_folder_are_documents(
     call_command("import", str(folder), "a")
     assert "0 chunks created, 0 updated" in capsys.readouterr().out
     assert set(Chunk.objects.values_list("pk", flat=True)) == before
+
+
+def test_an_import_of_a_folder_tells_what_it_skips_and_that_there_is_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedding: Any = {"provider": "hashing", "model": "hashing-64"}
+    create_library(create=LibraryCreate(id="a", name="A", embedding=embedding))
+    folder = tmp_path / "texts"
+    (folder / ".git").mkdir(parents=True)
+    call_command("import", str(folder), "a")
+    said = capsys.readouterr().out
+    assert f"There is nothing to import in {folder}: no file that ends in .txt, .text, .md" in said
+    assert "Skipped 1 of other kinds, hidden or links: .git\n" in said
+    (folder / "plain.txt").write_text("Cats sleep.")
+    (folder / "link.txt").symlink_to("plain.txt")
+    (folder / "sub").mkdir()
+    for name in ("a.docx", "b.odt", "c.rtf", "d.epub"):
+        (folder / "sub" / name).touch()
+    call_command("import", str(folder), "a")
+    said = capsys.readouterr().out
+    assert "nothing to import" not in said
+    assert "Skipped 6 of other kinds, hidden or links: .git, link.txt, sub/a.docx, sub/b.odt, sub/c.rtf, ...\n" in said
+    assert "1 document written" in said
 
 
 @pytest.mark.parametrize("change", ["none", "add", "change", "remove", "refuse"])

@@ -95,6 +95,17 @@ def with_figure(data: bytes, old: int, new: int) -> bytes:
     return data[:start] + data[start:].replace(was, bytes(becomes))
 
 
+def test_a_file_with_a_wrong_byte_is_said_to_be_damaged() -> None:
+    """Arrow's reason has several lines."""
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": ["x" * 100]}), out, compression="NONE", use_dictionary=False)
+    data = bytearray(out.getvalue())
+    # The header of the first page.
+    data[4] ^= 255
+    with pytest.raises(Invalid, match=r"^The file is damaged: Couldn't deserialize thrift: .*page header failed\.$"):
+        read_all("parquet", bytes(data))
+
+
 @pytest.mark.parametrize("make", [zeros, nulls, lengths, dimensions])
 def test_a_file_that_takes_more_memory_than_it_may_is_refused(make: Callable[[], bytes]) -> None:
     data = make()

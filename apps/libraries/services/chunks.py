@@ -69,7 +69,7 @@ def upsert_chunks(*, library_id: str, write: ChunksWrite, skipped: Skipped | Non
         stored = sql.claim_chunks(library, ids)
         if write.mode == "insert":
             check_unused("A chunk", ids, stored, pointers)
-        documents = find_documents(library, chunks, pointers, create=write.create_documents)
+        documents, _ = find_documents(library, chunks, pointers, create=write.create_documents)
         places = find_places(documents, chunks, [stored.get(chunk_id) for chunk_id in ids])
         vectors = check_vectors(library, given, pointers)
         rows = [ChunkRow.of(chunk, *place) for chunk, place in zip(chunks, places, strict=True)]
@@ -108,7 +108,7 @@ def update_chunks(*, library_id: str, write: ChunksWrite, skipped: Skipped | Non
         if absent:
             faults = [Fault(f"/chunks/{i}/id", "names no chunk of this library") for i in absent]
             raise NotFound("A chunk to be updated does not exist.", faults)
-        documents = find_documents(library, changes, pointers, create=write.create_documents)
+        documents, _ = find_documents(library, changes, pointers, create=write.create_documents)
         _change(library, [stored[chunk_id] for chunk_id in ids], changes, pointers, embedded, documents)
         result = WriteResult(ids, created=0, updated=len(ids), skipped=skipped)
         record_change("update_chunks", library=library_id, count=len(ids), result=result)
@@ -128,7 +128,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
         library = sql.lock_library(library_id)
         bind_model(library, embedded.model, {})
         before = _match_chunk(library, chunk_id, if_match)
-        documents = find_documents(library, [update], [""], create=False)
+        documents, _ = find_documents(library, [update], [""], create=False)
         _change(library, [before], [update], [""], embedded, documents)
         record_change("update_chunk", library=library_id, target=chunk_id, count=1)
         return selectors.written_chunk(before.key)
@@ -268,8 +268,9 @@ def _change(
 
 def find_documents(
     library: Library, chunks: Sequence[ChunkInput | ChunkUpdate], pointers: Sequence[str], *, create: bool
-) -> dict[str, int]:
-    """The keys of the documents that chunks name, by id; those that do not exist are made if `create` says so.
+) -> tuple[dict[str, int], int]:
+    """The keys of the documents that chunks name, by id, and how many were made: those that did not exist, if `create`
+    says so.
 
     Raises Invalid where a chunk names a document that does not exist, or that cannot be made.
     """
@@ -288,7 +289,7 @@ def find_documents(
         raise Invalid("A chunk names a document that does not exist in this library.", unknown)
     new = [name for name in dict.fromkeys(name for name, _ in named) if name not in keys]
     rows = Document.objects.bulk_create(Document(library=library, public_id=name) for name in new)
-    return keys | {row.public_id: row.pk for row in rows}
+    return keys | {row.public_id: row.pk for row in rows}, len(rows)
 
 
 def find_places(

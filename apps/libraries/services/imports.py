@@ -19,7 +19,7 @@ _FIELDS = ("title", "source", "metadata", "expires_at")
 
 @dataclass(frozen=True)
 class ImportResult:
-    """How many chunks were new, replaced, and left as they were; how many documents were written."""
+    """How many chunks were new, replaced, and left as they were; how many documents were written or made."""
 
     created: int = 0
     updated: int = 0
@@ -81,29 +81,30 @@ def import_rows(
             raise TextChanged("A stored chunk was deleted while the request was embedded; send it again.")
         some, at = [chunks[i] for i in kept], [pointers[i] for i in kept]
         before = [stored.get(chunk.id) for chunk in some]
-        rows = _rows(library, some, at, before)
+        rows, made = _rows(library, some, at, before)
         vectors = check_vectors(library, [given[i] for i in kept], at)
         new = [i for i, chunk in enumerate(before) if chunk is None]
         replaced = [(i, chunk.key) for i, chunk in enumerate(before) if chunk is not None]
         sql.insert_chunks(library, [rows[i] for i in new], [vectors[i] for i in new], [some[i].created_at for i in new])
         sql.update_chunks([(key, rows[i]) for i, key in replaced])
         sql.put_vectors(library, [key for _, key in replaced], [vectors[i] for i, _ in replaced])
-        result = ImportResult(len(new), len(replaced), len(chunks) - len(some), written)
+        result = ImportResult(len(new), len(replaced), len(chunks) - len(some), written + made)
         before_commit(result)
     return result
 
 
 def _rows(
     library: Library, chunks: Sequence[ChunkImport], pointers: Sequence[str], stored: Sequence[StoredChunk | None]
-) -> list[ChunkRow]:
-    """The columns of chunks. Those without a position come last in their document, or keep the one they have."""
-    keys = find_documents(library, chunks, pointers, create=True)
+) -> tuple[list[ChunkRow], int]:
+    """The columns of chunks, and how many documents were made that they name. Those without a position come last in
+    their document, or keep the one they have."""
+    keys, made = find_documents(library, chunks, pointers, create=True)
     loose = [i for i, chunk in enumerate(chunks) if chunk.position is None or chunk.document_id is None]
     places = [(keys.get(chunk.document_id or ""), chunk.position) for chunk in chunks]
     found = find_places(keys, [chunks[i] for i in loose], [stored[i] for i in loose])
     for i, place in zip(loose, found, strict=True):
         places[i] = place
-    return [ChunkRow.of(chunk, *place) for chunk, place in zip(chunks, places, strict=True)]
+    return [ChunkRow.of(chunk, *place) for chunk, place in zip(chunks, places, strict=True)], made
 
 
 def _write_documents(library: Library, documents: Sequence[DocumentImport], mode: Mode) -> int:

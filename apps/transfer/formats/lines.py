@@ -29,7 +29,7 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"is no valid JSON: {error}") from None
+        raise ValueError(f"is no valid JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(value, dict):
         raise ValueError("must be an object")
     return value

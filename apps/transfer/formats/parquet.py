@@ -110,7 +110,7 @@ class Parquet(Format):
         try:
             parquet = open_file(file)
         except (pa.ArrowException, OSError, ValueError) as error:
-            why = str(error).rstrip(".")
+            why = " ".join(str(error).split()).rstrip(".")
             raise Invalid(f"The file is no Parquet, or is cut off: {why}. Nothing of it was imported.") from None
         head = (parquet.schema_arrow.metadata or {}).get(_KEY)
         library = None if head is None else read_head(head)
@@ -122,7 +122,8 @@ class Parquet(Format):
             if missing := set(_READ).difference(names):
                 raise Invalid(f"The file has no column {', '.join(sorted(missing))}, as every export has.")
             batches = _own_batches(self._read_parts(file, _READ, start or 0, count))
-        return Source(library or {}, batches, count, "row", runs_in_threads=True)
+        # Without rows one batch is empty: it notes that all is read.
+        return Source(library or {}, batches if count else iter([Batch()]), count, "row", runs_in_threads=True)
 
     def _read_parts(self, file: BinaryIO, names: list[str], start: int, count: int) -> Iterator[tuple[int, Any]]:
         """Some columns of the rows from the row `start` on, of `count` rows; at most as many and as large as a batch,

@@ -51,7 +51,8 @@ def main() -> int:
         sys.stderr.write(f"The file needs more than {memory >> 20} MB of memory. Write it in smaller pages and rows")
         return 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        sys.stderr.write(f"The file is damaged: {error}")
+        # In one line: the last one is what is said.
+        sys.stderr.write(f"The file is damaged: {' '.join(str(error).split())}")
         return 1
     return 0
 

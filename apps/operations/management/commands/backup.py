@@ -4,10 +4,10 @@ import shlex
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from tqdm import tqdm
 
 from apps.installation import PROGRAM
 from apps.operations.management.base import AuditedCommand, one_sentence_errors, show_progress
+from apps.operations.management.progress import progress_bar
 from apps.transfer.backups.catalog import KIND
 from apps.transfer.backups.make import check_database_exists, make_backup
 from apps.transfer.backups.stores import open_store
@@ -34,7 +34,7 @@ class Command(AuditedCommand):
         try:
             with (
                 running_reader(KIND, "", {"reason": "request"}) as job,
-                tqdm(unit="B", unit_scale=True, disable=None) as bar,
+                progress_bar(unit="B", unit_scale=True) as bar,
             ):
 
                 def advance(done: int, total: int) -> None:

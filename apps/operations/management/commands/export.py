@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError, CommandParser
-from tqdm import tqdm
 
 from apps.operations.management.base import AuditedCommand, one_sentence_errors
+from apps.operations.management.progress import progress_bar
 from apps.search.snapshots import open_snapshot
 from apps.transfer.command_jobs import running_reader
 from apps.transfer.errors import name_file
@@ -71,7 +71,7 @@ class Command(AuditedCommand):
 
 def _write(stored: StoredLibrary, format: Format, file: BinaryIO, job: JobContext) -> None:
     total = stored.count()
-    with tqdm(desc=f"exporting {job.library}", total=total, unit="row", disable=None) as bar:
+    with progress_bar(desc=f"exporting {job.library}", total=total, unit="row") as bar:
         for part in format.write(stored):
             file.write(part)
             job.advance(stored.read, total)

@@ -13,14 +13,14 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.imported import Mode
 from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors, show_progress
+from apps.operations.management.progress import progress_bar
 from apps.transfer.command_jobs import file_identity, find_command_job, running_command
-from apps.transfer.folders import SUFFIXES, import_folder, open_folder
+from apps.transfer.folders import SUFFIXES, Folder, import_folder, open_folder
 from apps.transfer.formats import FORMATS, format_of, format_of_file
 from apps.transfer.formats.tables import parse_columns
 from apps.transfer.import_job import import_as, open_or_make, report_of, resume_at, rows_before, stored_report
@@ -31,6 +31,8 @@ from apps.transfer.refusals import RefusalFile
 from apps.transfer.rows import Source
 
 _SHOWN = 20
+# How many names of files that are skipped it tells.
+_NAMED = 5
 
 
 class Command(AuditedCommand):
@@ -106,6 +108,7 @@ class Command(AuditedCommand):
             self.stdout.write(f"{job.library}: reads all files again, since some were changed meanwhile")
         else:
             self._say_where(job, f"{folder.done} files")
+        self._say_skipped(path, folder)
         bar.unit = "file"
         for _, done, total in import_folder(job, folder, refusals):
             show_progress(bar)(done, total)
@@ -125,21 +128,33 @@ class Command(AuditedCommand):
 
     def _tell(self, library_id: str, report: Report) -> None:
         self.stdout.write(
-            f"{library_id}: {report.created} chunks created, {report.updated} updated, {report.left} left, "
-            f"{report.documents} documents written, {report.refused} {'row' if report.refused == 1 else 'rows'} refused"
+            f"{library_id}: {_counted(report.created, 'chunk')} created, {report.updated} updated, {report.left} left, "
+            f"{_counted(report.documents, 'document')} written, {_counted(report.refused, 'row')} refused"
         )
         for refusal in report.refusals[:_SHOWN]:
             faults = "; ".join(f"{one['pointer']} {one['detail']}".strip() for one in refusal["errors"])
             self.stdout.write(f"{refusal['at']}: {faults}")
+
+    def _say_skipped(self, path: Path, folder: Folder) -> None:
+        """Tell which files are not read, and that there are none that are."""
+        if not folder.files:
+            self.stdout.write(f"There is nothing to import in {path}: no file that ends in {', '.join(SUFFIXES)}.")
+        if folder.skipped:
+            names = [*folder.skipped[:_NAMED], *(["..."] if len(folder.skipped) > _NAMED else [])]
+            self.stdout.write(f"Skipped {len(folder.skipped)} of other kinds, hidden or links: {', '.join(names)}")
 
     def _say_where(self, job: JobContext, before: str) -> None:
         if "next" in job.progress:
             self.stdout.write(f"{job.library}: goes on behind {before}; --restart begins again")
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what if count == 1 else f'{what}s'}"
+
+
 def _refused(count: int, request: str, file: str | None) -> str:
     """What is said of refused rows, and where they are listed."""
-    what = "1 row was refused" if count == 1 else f"{count} rows were refused"
+    what = f"{_counted(count, 'row')} {'was' if count == 1 else 'were'} refused"
     if file is not None:
         return f"{what}, and written to {file}."
     if count <= MOST_REFUSALS:
@@ -160,7 +175,7 @@ def _refusal_file(options: dict[str, Any], earlier: Job | None) -> Iterator[Refu
 
 @contextmanager
 def _bar(library_id: str) -> Iterator[Any]:
-    with tqdm(desc=f"importing into {library_id}", unit="row", disable=None) as bar:
+    with progress_bar(desc=f"importing into {library_id}", unit="row") as bar:
         yield bar
 
 

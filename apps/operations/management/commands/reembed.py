@@ -5,7 +5,6 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from apps.indexing.reembedder import Reembedder
 from apps.libraries import selectors
@@ -14,6 +13,7 @@ from apps.libraries.inputs import Embedding, Reembed
 from apps.libraries.models import Reembedding
 from apps.libraries.services.reembedding import request_reembedding
 from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors
+from apps.operations.management.progress import progress_bar
 from apps.operations.process import maintenance_lock
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -41,7 +41,7 @@ class Command(AuditedCommand):
                 library_id=library_id,
                 reembed=Reembed(embedding=Embedding(provider=options["provider"], model=options["model"])),
             )
-            with tqdm(desc=f"embedding {library_id}", unit="chunk", disable=None) as bar:
+            with progress_bar(desc=f"embedding {library_id}", unit="chunk") as bar:
                 _wait(asked, bar)
             library = selectors.library_row(library_id)
         except ValidationError as error:
@@ -83,6 +83,7 @@ def _show(asked: Reembedding, bar: Any) -> bool:
     if row.state == Reembedding.State.FAILED:
         raise CommandError(row.error)
     data = selectors.reembedding_data(row)
-    bar.total, bar.n = data["chunks"], data["embedded"]
+    bar.total = data["chunks"]
+    bar.update(data["embedded"] - bar.n)
     bar.set_postfix_str(f"tried again later: {row.error}" if row.error else "")
     return True

@@ -3,9 +3,9 @@
 from typing import Any
 
 from django.core.management.base import CommandParser
-from tqdm import tqdm
 
 from apps.operations.management.base import AuditedCommand, one_sentence_errors, show_progress
+from apps.operations.management.progress import progress_bar
 from apps.transfer.backups.restore import restore_backup
 
 
@@ -26,7 +26,7 @@ class Command(AuditedCommand):
 
     @one_sentence_errors()
     def handle(self, *args: Any, **options: Any) -> None:
-        with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+        with progress_bar(unit="B", unit_scale=True) as bar:
             restored = restore_backup(source=options["backup"], force=options["force"], advance=show_progress(bar))
         made = restored.backup
         self.stdout.write(
