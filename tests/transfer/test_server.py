@@ -238,7 +238,7 @@ def test_a_database_of_a_newer_version_is_not_touched(folder: Path) -> None:
         assert {path.name: path.read_bytes() for path in folder.glob("vectordb.sqlite3")} == before
         # The way back, and what only looks.
         assert server.manage("check_database").returncode == 0
-        assert "is no backup" in server.manage("restore", f"{folder}/backup-20260101T000000000", "--force").stderr
+        assert "There is no " in server.manage("restore", f"{folder}/backup-20260101T000000000", "--force").stderr
     finally:
         server.drop_database()
 
