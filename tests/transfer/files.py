@@ -28,7 +28,6 @@ def file_without_ids(format: str, rows: int) -> bytes:
         with zipfile.ZipFile(out, "w") as archive:
             archive.writestr("library.json", b'{"library": {"name": "N", "dimension": 2}, "format": 1}')
             archive.writestr("documents.jsonl", b"")
-            archive.writestr("documents.jsonl", b"")
             archive.writestr("chunks.jsonl", b"".join(b'{"text": "%d"}\n' % i for i in range(rows)))
             with archive.open("vectors.npz", "w") as file:
                 np.savez(file, vectors=vectors)
