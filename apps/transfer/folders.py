@@ -129,10 +129,9 @@ def import_folder(
     and what the embedding provider raises."""
     report, state = folder.report, _state(folder.files[: folder.done])
     total = len(folder.files)
-    if refusals is not None:
-        if not folder.done:
-            refusals.clear()
-        job.advance(folder.done, total, job.progress | refusal_progress(refusals, job))
+    if refusals is not None and not folder.done:
+        refusals.clear()
+    job.advance(folder.done, total, job.progress | refusal_progress(refusals, job))
     for done, (name, path) in enumerate(folder.files[folder.done :], folder.done + 1):
         # As it is before it is read.
         state.update(_state_of_file(name, path))

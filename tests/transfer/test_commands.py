@@ -450,6 +450,10 @@ def test_what_an_import_says_counts_documents_that_chunks_name_and_the_place_in_
     file.write_text('{"id": "z", "document_id": "named", "embedding": [1, 2, 3]}\n')
     call_command("import", str(file), "a")
     assert "1 chunk created, 0 updated, 0 left, 0 documents written" in capsys.readouterr().out
+    create_library(create=LibraryCreate(id="one", name="One"))
+    call_command("import", str(file), "one")
+    call_command("export", "one", str(tmp_path / "one.parquet"))
+    assert "one: 1 row, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("format", ["jsonl", "zip", "parquet"])
@@ -620,6 +624,7 @@ def test_an_import_of_a_folder_tells_what_it_skips_and_that_there_is_nothing(
     said = capsys.readouterr().out
     assert f"There is nothing to import in {folder}: no file that ends in .txt, .text, .md" in said
     assert "Skipped 1 of other kinds, hidden or links: .git\n" in said
+    assert Job.objects.values_list("state", "done", "total").get() == ("done", 0, 0)
     (folder / "plain.txt").write_text("Cats sleep.")
     (folder / "link.txt").symlink_to("plain.txt")
     (folder / "sub").mkdir()

@@ -50,6 +50,11 @@ def show_progress(bar: Any) -> Callable[[int, int], None]:
     return show
 
 
+def counted(count: int, what: str) -> str:
+    """The count with its noun, as "1 row" and "2 rows"."""
+    return f"{count} {what if count == 1 else f'{what}s'}"
+
+
 def no_database(why: str = "") -> str:
     """Return what a command says where there is no database."""
     return (

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError, CommandParser
 
-from apps.operations.management.base import AuditedCommand, one_sentence_errors
+from apps.operations.management.base import AuditedCommand, counted, one_sentence_errors
 from apps.operations.management.progress import progress_bar
 from apps.search.snapshots import open_snapshot
 from apps.transfer.command_jobs import running_reader
@@ -66,7 +66,7 @@ class Command(AuditedCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(_BY_SIGPIPE)
         if name != "-":
-            self.stdout.write(f"{library_id}: {stored.read} rows, {os.path.getsize(name)} bytes in {name}")
+            self.stdout.write(f"{library_id}: {counted(stored.read, 'row')}, {os.path.getsize(name)} bytes in {name}")
 
 
 def _write(stored: StoredLibrary, format: Format, file: BinaryIO, job: JobContext) -> None:

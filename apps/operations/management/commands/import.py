@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.imported import Mode
-from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors, show_progress
+from apps.operations.management.base import INTERRUPTED, AuditedCommand, counted, one_sentence_errors, show_progress
 from apps.operations.management.progress import progress_bar
 from apps.transfer.command_jobs import file_identity, find_command_job, running_command
 from apps.transfer.folders import SUFFIXES, Folder, import_folder, open_folder
@@ -128,8 +128,8 @@ class Command(AuditedCommand):
 
     def _tell(self, library_id: str, report: Report) -> None:
         self.stdout.write(
-            f"{library_id}: {_counted(report.created, 'chunk')} created, {report.updated} updated, {report.left} left, "
-            f"{_counted(report.documents, 'document')} written, {_counted(report.refused, 'row')} refused"
+            f"{library_id}: {counted(report.created, 'chunk')} created, {report.updated} updated, {report.left} left, "
+            f"{counted(report.documents, 'document')} written, {counted(report.refused, 'row')} refused"
         )
         for refusal in report.refusals[:_SHOWN]:
             faults = "; ".join(f"{one['pointer']} {one['detail']}".strip() for one in refusal["errors"])
@@ -148,13 +148,9 @@ class Command(AuditedCommand):
             self.stdout.write(f"{job.library}: goes on behind {before}; --restart begins again")
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what if count == 1 else f'{what}s'}"
-
-
 def _refused(count: int, request: str, file: str | None) -> str:
     """What is said of refused rows, and where they are listed."""
-    what = f"{_counted(count, 'row')} {'was' if count == 1 else 'were'} refused"
+    what = f"{counted(count, 'row')} {'was' if count == 1 else 'were'} refused"
     if file is not None:
         return f"{what}, and written to {file}."
     if count <= MOST_REFUSALS:
