@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +26,6 @@ from apps.transfer.stored import StoredLibrary
 _DRAFT = ".export-draft"
 # Of a disk that has no links, such as one of FAT.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-
-
-# The exit status of a program that writes to a pipe that nobody reads any more, as shells have it.
-_BY_SIGPIPE = 128 + signal.SIGPIPE
-
-
-class _NobodyReads(Exception):
-    """Whoever reads standard output has ended."""
 
 
 class Command(AuditedCommand):
@@ -61,10 +52,6 @@ class Command(AuditedCommand):
                     _write(stored, format, file, job)
         except JobCancelled:
             raise CommandError("It was cancelled.") from None
-        except _NobodyReads:
-            # What is left in it is not written at the end either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_BY_SIGPIPE)
         if name != "-":
             self.stdout.write(f"{library_id}: {counted(stored.read, 'row')}, {os.path.getsize(name)} bytes in {name}")
 
@@ -96,7 +83,7 @@ def _output(name: str, replace: bool) -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            raise _NobodyReads("Nobody read on.") from None
+            raise BrokenPipeError(errno.EPIPE, "nobody reads on", "Standard output") from None
         return
     path = Path(name)
     _sweep_drafts(path)
