@@ -166,6 +166,8 @@ class Server:
     @contextlib.contextmanager
     def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:
         """`number` clients for each worker, connected to it for as long as the server keeps a connection."""
+        # Maintenance looks like a worker until it has its name.
+        until(lambda: len(self.workers()) == int(self.environ["VECTORDB_WORKERS"]), "nothing else looks like a worker")
         workers = self.workers()
         with contextlib.ExitStack() as stack:
             clients = []
