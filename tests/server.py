@@ -97,8 +97,12 @@ class Server:
         with contextlib.suppress(httpx.TransportError):
             # Without certificates, which take longer to load than the answer takes.
             if httpx.get(f"{self.url}{path}", timeout=5, trust_env=False, verify=False).status_code == 200:
-                return len(self.workers()) == int(self.environ["VECTORDB_WORKERS"])
+                return self._has_its_workers()
         return False
+
+    def _has_its_workers(self) -> bool:
+        """Whether as many processes look like workers as there are to be: maintenance does, until it has its name."""
+        return len(self.workers()) == int(self.environ["VECTORDB_WORKERS"])
 
     def master(self) -> psutil.Process:
         """gunicorn's master, which is the server's first process."""
@@ -166,8 +170,7 @@ class Server:
     @contextlib.contextmanager
     def clients_of_each_worker(self, number: int) -> Iterator[list[httpx.Client]]:
         """`number` clients for each worker, connected to it for as long as the server keeps a connection."""
-        # Maintenance looks like a worker until it has its name.
-        until(lambda: len(self.workers()) == int(self.environ["VECTORDB_WORKERS"]), "nothing else looks like a worker")
+        until(self._has_its_workers, "nothing else looks like a worker")
         workers = self.workers()
         with contextlib.ExitStack() as stack:
             clients = []

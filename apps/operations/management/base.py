@@ -55,6 +55,11 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what if count == 1 else f'{what}s'}"
 
 
+def rows_refused(count: int) -> str:
+    """How many rows were refused, as a sentence without its end."""
+    return f"{counted(count, 'row')} {'was' if count == 1 else 'were'} refused"
+
+
 def no_database(why: str = "") -> str:
     """Return what a command says where there is no database."""
     return (

@@ -329,9 +329,9 @@ def split_source(source: str) -> tuple[Store, str]:
             f"{source} is no backup: name the folder or the URL of one, such as backups/backup-20260131T123000000 or "
             f"./monday, or its id. {list_stored(local_store(), open_store())}"
         )
-    if is_id and backup_id in local_store().ids():
-        return local_store(), backup_id
-    return open_store(place if is_id else place or "/"), backup_id
+    if is_id:
+        return local_store() if backup_id in local_store().ids() else open_store(), backup_id
+    return open_store(place or "/"), backup_id
 
 
 def list_stored(*stores: Store) -> str:

@@ -83,7 +83,7 @@ class VectorSource(ABC):
 
     @abstractmethod
     def keys(self, name: str) -> Iterator[Sequence[str]]:
-        """Read the keys of all rows anew, without the rest of them; gives many at a time."""
+        """Read the keys of all rows, from the first one on, without the rest of them; gives many at a time."""
 
     @abstractmethod
     def fetch(self, name: str, keys: Sequence[str]) -> list[Row]:

@@ -17,7 +17,14 @@ from pydantic import ValidationError
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.errors import LibraryError, NotFound
 from apps.libraries.imported import Mode
-from apps.operations.management.base import INTERRUPTED, AuditedCommand, counted, one_sentence_errors, show_progress
+from apps.operations.management.base import (
+    INTERRUPTED,
+    AuditedCommand,
+    counted,
+    one_sentence_errors,
+    rows_refused,
+    show_progress,
+)
 from apps.operations.management.progress import progress_bar
 from apps.transfer.command_jobs import file_identity, find_command_job, running_command
 from apps.transfer.folders import SUFFIXES, Folder, import_folder, open_folder
@@ -150,7 +157,7 @@ class Command(AuditedCommand):
 
 def _refused(count: int, request: str, file: str | None) -> str:
     """What is said of refused rows, and where they are listed."""
-    what = f"{counted(count, 'row')} {'was' if count == 1 else 'were'} refused"
+    what = rows_refused(count)
     if file is not None:
         return f"{what}, and written to {file}."
     if count <= MOST_REFUSALS:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from apps.embeddings.errors import EmbeddingError
 from apps.engine.metrics import Metric
 from apps.libraries.errors import LibraryError
-from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors
+from apps.operations.management.base import INTERRUPTED, AuditedCommand, one_sentence_errors, rows_refused
 from apps.transfer.errors import TransferError
 from apps.transfer.importing import Report
 from apps.transfer.job_context import JobCancelled
@@ -71,8 +71,9 @@ class Command(AuditedCommand):
                     if not all(comparison.is_fine for _, comparison in done):
                         raise CommandError("Not all is as in the source.")
                     if refused := sum(report.refused for report, _ in done):
-                        what = "1 row was refused" if refused == 1 else f"{refused} rows were refused"
-                        raise CommandError(f"{what}, and so not migrated; all else is as in the source.")
+                        raise CommandError(
+                            f"{rows_refused(refused)}, and so not migrated; all else is as in the source."
+                        )
             finally:
                 source.close()
         except JobCancelled:
