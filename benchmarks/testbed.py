@@ -58,12 +58,12 @@ class Testbed:
         return self.scratch / f"{name}-{next(self._numbers)}"
 
     def server(self, folder: Path, **settings: Any) -> Server:
-        """A server that is not started."""
-        return Server(folder, self.root, **_SETTINGS | settings)
+        """A server that is not started. Another checkout makes its own database: its schema may be another."""
+        return Server(folder, self.root, makes_database=self.root != ROOT, **_SETTINGS | settings)
 
     def serving(self, folder: Path, **settings: Any) -> contextlib.AbstractContextManager[Server]:
         """A running server, as `server`."""
-        return serving(folder, self.root, **_SETTINGS | settings)
+        return serving(folder, self.root, makes_database=self.root != ROOT, **_SETTINGS | settings)
 
     @cached_property
     def filled(self) -> Path:
