@@ -17,6 +17,7 @@ from apps.libraries.dialects import reserve, sqlite_copy
 from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState, Statement
 from apps.libraries.dialects.sqlite_backend import locks
 from apps.libraries.dialects.sqlite_backend.files import files_of
+from apps.libraries.dialects.sqlite_backend.turns import turn
 from apps.telemetry import metrics
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
@@ -153,9 +154,11 @@ _WAL_PAGES = 4000
 # Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
 # when the WAL is long.
 _QUICK_SECONDS, _LONG_WAL_PAGES, _STEPS = 0.03, 8000, 5
-# It waits for its turn among the writers, and lets them wait for readers, at most so long; so often, with a pause for
-# the writers that have waited: SQLite tells none that it is their turn, each looks again after up to 25 ms.
+# In its turn among the writers, it waits for the one that writes and for readers at most so long; so often, with a
+# pause for the writers that have waited.
 _TURN_MILLISECONDS, _TURNS, _PAUSE_SECONDS = 20, 10, 0.05
+# What maintenance waits for its turn, before it asks for the lock beside others.
+_SECONDS_TO_QUEUE = 1.0
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
 _PAGES_PER_STEP = 2000
@@ -203,10 +206,10 @@ class SQLiteDialect(Dialect):
         return sql.replace("%s", "?")
 
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
-        return locks.try_lock(f"{connection.settings_dict['NAME']}-locks", key)
+        return locks.try_lock(locks.path_of(connection), key)
 
     def unlock(self, connection: BaseDatabaseWrapper, key: int) -> None:
-        locks.unlock(f"{connection.settings_dict['NAME']}-locks", key)
+        locks.unlock(locks.path_of(connection), key)
 
     def json_text(self, column: str) -> str:
         return column
@@ -317,7 +320,10 @@ class SQLiteDialect(Dialect):
                 if is_little and not (is_full and free):
                     break
                 # A cursor would stop after one page: the statement yields a row without columns for each.
-                with connection.wrap_database_errors:
+                with (
+                    turn(locks.path_of(connection), time.monotonic() + _SECONDS_TO_QUEUE),
+                    connection.wrap_database_errors,
+                ):
                     connection.connection.executescript(f"PRAGMA incremental_vacuum({step})")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 cursor.execute("PRAGMA freelist_count")
@@ -344,7 +350,9 @@ class SQLiteDialect(Dialect):
             cursor.execute(f"PRAGMA busy_timeout = {_TURN_MILLISECONDS}")
             try:
                 for _ in range(_TURNS):
-                    with metrics.CHECKPOINT_SECONDS.time():
+                    # Or it would lose the write lock to writers that wait for it.
+                    deadline = time.monotonic() + _SECONDS_TO_QUEUE
+                    with turn(locks.path_of(connection), deadline), metrics.CHECKPOINT_SECONDS.time():
                         cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
                         is_busy = cursor.fetchone()[0]
                     if not is_busy:

@@ -1,16 +1,21 @@
 """The backend: it creates no database, and uses one only while its files are in place."""
 
 import sqlite3
+import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
+from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
 from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
+from apps.libraries.dialects.sqlite_backend.locks import path_of
+from apps.libraries.dialects.sqlite_backend.turns import SECONDS_BETWEEN_TRIES, turn
 
 # A query of a fraction of a millisecond does not ask for the files again when another one just has.
 _SECONDS_BETWEEN_CHECKS = 0.01
+_WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
 # They are stored as they are. Before Python 3.12, sqlite3 makes and drops an exception for each parameter of a type
 # that has no adapter: a tenth of the instructions of an INSERT of chunks.
@@ -25,13 +30,21 @@ def _with_question_marks(query: str) -> str:
 
 
 class Cursor(base.SQLiteCursorWrapper):
-    """Django's cursor, which converts a statement once: those that write many rows have thousands of parameters."""
+    """Django's cursor, which converts a statement once: those that write many rows have thousands of parameters. One
+    that writes by itself, in no transaction, takes its turn like these."""
 
     def convert_query(self, query: str, *, param_names: list[str] | None = None) -> str:
         if param_names is None:
             return _with_question_marks(query)
         converted: str = super().convert_query(query, param_names=param_names)
         return converted
+
+    def execute(self, query: str, params: Any = None) -> Any:
+        connection = cast(Connection, self.connection)
+        if connection.in_transaction or not query.startswith(_WRITES):
+            return super().execute(query, params)
+        with turn(connection.locks_path, time.monotonic() + connection.timeout):
+            return super().execute(query, params)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -51,6 +64,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             files.before_open()
             try:
                 super().connect()
+                self.connection.locks_path = path_of(self)
+                self.connection.timeout = self.settings_dict["OPTIONS"]["timeout"]
                 # Whoever reads has all files open.
                 self.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
                 files.note_open(self.connection)
@@ -81,7 +96,29 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         if self._files is not None:
             self._files.check()
-        super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        if self.settings_dict["OPTIONS"]["transaction_mode"] == "IMMEDIATE":
+            deadline = time.monotonic() + self.connection.timeout
+            with turn(self.connection.locks_path, deadline):
+                self._begin_until(deadline)
+        else:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+
+    def _begin_until(self, deadline: float) -> None:
+        """Begin a transaction as soon as no other writes. Raises OperationalError at the `deadline`."""
+        # SQLite would wait longer and longer between its own tries.
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    super()._start_transaction_under_autocommit()  # type: ignore[misc]
+                    return
+                except OperationalError as error:
+                    is_busy = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                    if not is_busy or time.monotonic() >= deadline:
+                        raise
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {1000 * self.connection.timeout}")
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]

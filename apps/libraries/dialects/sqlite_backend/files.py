@@ -36,7 +36,11 @@ _REMEDY = "Put the data folder back where it was, or start the server again with
 
 
 class Connection(sqlite3.Connection):
-    """A connection that can be referred to weakly: one whose thread has ended counts no more."""
+    """A connection that can be referred to weakly: one whose thread has ended counts no more. What writes on it queues
+    in the file `locks_path`, and waits for `timeout` seconds at most."""
+
+    locks_path: str
+    timeout: int
 
 
 class DatabaseFiles:

@@ -9,6 +9,8 @@ import os
 import threading
 from pathlib import Path
 
+from django.db.backends.base.base import BaseDatabaseWrapper
+
 from apps.ownership import hand_over
 
 _mutex = threading.Lock()
@@ -16,8 +18,13 @@ _descriptors: dict[str, int] = {}
 _held: set[tuple[str, int]] = set()
 
 
+def path_of(connection: BaseDatabaseWrapper) -> str:
+    """The file of the database of a connection."""
+    return f"{connection.settings_dict['NAME']}-locks"
+
+
 def try_lock(path: str, key: int) -> bool:
-    """Lock the number `key`, from 0 to 2^62, of the file, which is made; return False where it is locked. Raises
+    """Lock the number `key`, from 0 to 2^62 + 1, of the file, which is made; return False where it is locked. Raises
     OSError."""
     with _mutex:
         if (path, key) in _held:
@@ -38,3 +45,7 @@ def unlock(path: str, key: int) -> None:
     with _mutex:
         _held.remove((path, key))
         fcntl.lockf(_descriptors[path], fcntl.LOCK_UN, 1, key)
+
+
+# A forked process has none of the locks.
+os.register_at_fork(after_in_child=_held.clear)
