@@ -201,7 +201,8 @@ def test_the_database_lies_in_the_folder_whatever_its_name(tmp_path: Path) -> No
         assert made.returncode == 0, made.stderr
         with closing(sqlite3.connect(folder / "vectordb.sqlite3")) as database:
             assert database.execute("SELECT count(*) FROM vectordb_library").fetchone() == (0,)
-        assert {path.name for path in folder.iterdir()} == {"vectordb.sqlite3", "vectordb.sqlite3-reserve"}
+        files = ("vectordb.sqlite3", "vectordb.sqlite3-locks", "vectordb.sqlite3-reserve")
+        assert {path.name for path in folder.iterdir()} == set(files)
     assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 

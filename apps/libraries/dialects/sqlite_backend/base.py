@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote
 
-from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
 from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
@@ -108,15 +107,17 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # SQLite would wait longer and longer between its own tries.
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
-            while True:
-                try:
-                    super()._start_transaction_under_autocommit()  # type: ignore[misc]
-                    return
-                except OperationalError as error:
-                    is_busy = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                    if not is_busy or time.monotonic() >= deadline:
-                        raise
-                time.sleep(SECONDS_BETWEEN_TRIES)
+            # By the driver: an error of Django's would keep a cursor, and so the database open, until it is collected.
+            with self.wrap_database_errors:
+                while True:
+                    try:
+                        self.connection.execute("BEGIN IMMEDIATE")
+                        return
+                    except sqlite3.OperationalError as error:
+                        is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                        if not is_busy or time.monotonic() >= deadline:
+                            raise
+                    time.sleep(SECONDS_BETWEEN_TRIES)
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {1000 * self.connection.timeout}")
 
