@@ -1,5 +1,6 @@
 """Writers of a SQLite database take turns, so that none waits while others write again and again."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ def run_together(*works: Callable[[], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    # What Django raised keeps a cursor, and that the database open.
+    gc.collect()
     assert not failed
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote
 
+from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
 from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
@@ -107,22 +108,37 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # SQLite would wait longer and longer between its own tries.
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
-            # By the driver: an error of Django's would keep a cursor, and so the database open, until it is collected.
-            with self.wrap_database_errors:
-                while True:
-                    try:
-                        self.connection.execute("BEGIN IMMEDIATE")
-                        return
-                    except sqlite3.OperationalError as error:
-                        is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                        if not is_busy or time.monotonic() >= deadline:
-                            raise
-                    time.sleep(SECONDS_BETWEEN_TRIES)
+            while True:
+                self._wait_for_writer(deadline)
+                try:
+                    return super()._start_transaction_under_autocommit()  # type: ignore[misc,no-any-return]
+                except OperationalError as error:
+                    # A program that does not queue was quicker.
+                    if not _is_busy(error.__cause__) or time.monotonic() >= deadline:
+                        raise
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {1000 * self.connection.timeout}")
+
+    def _wait_for_writer(self, deadline: float) -> None:
+        """Return when nobody writes, or else at the `deadline`. By the driver: each error of Django's would keep a
+        cursor, and so the database open, until it is collected."""
+        while time.monotonic() < deadline:
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    return
+            else:
+                self.connection.execute("ROLLBACK")
+                return
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]
         # What was written to files that went away meanwhile must not be acknowledged.
         if self._files is not None:
             self._files.check()
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
