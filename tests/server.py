@@ -48,8 +48,8 @@ class Server:
         defaults |= {"DATABASE_URL": self.database, "VECTORDB_FAILED_LOGINS_PER_MINUTE": 0}
         own = {"VECTORDB_DATA_DIR": folder, "VECTORDB_BIND": f"127.0.0.1:{self.port}"}
         # Not what this process was set to, nor what the engine sets for itself when it is loaded.
-        own_names = ("VECTORDB_", "NUMBA_CACHE_LOCATOR_CLASSES")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own_names)}
+        not_inherited = ("VECTORDB_", "NUMBA_CACHE_LOCATOR_CLASSES")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(not_inherited)}
         self.environ = inherited | {name: str(value) for name, value in (defaults | settings | own).items()}
         self.process: subprocess.Popen[bytes] | None = None
         self._is_under_another = False

@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection, transaction
 
 from apps.libraries.dialects import dialect_of
 from apps.libraries.dialects.base import Failure
-from apps.libraries.dialects.sqlite_backend import turns
+from apps.libraries.dialects.sqlite_backend import locks, turns
 from apps.libraries.models import Library
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "snapshot"]), pytest.mark.sqlite]
@@ -91,7 +91,7 @@ def test_who_waits_for_too_long_is_told_that_it_is_busy() -> None:
 
 
 def test_a_turn_begins_at_its_deadline_and_without_a_file() -> None:
-    path = f"{connection.settings_dict['NAME']}-locks"
+    path = locks.path_of(connection)
     with turns.turn(path, time.monotonic() + 60):
         ended: list[bool] = []
 

@@ -12,6 +12,7 @@ from django.db.backends.sqlite3 import base
 from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
 from apps.libraries.dialects.sqlite_backend.locks import path_of
 from apps.libraries.dialects.sqlite_backend.turns import SECONDS_BETWEEN_TRIES, turn
+from apps.libraries.dialects.sqlite_copy import primary_code
 
 # A query of a fraction of a millisecond does not ask for the files again when another one just has.
 _SECONDS_BETWEEN_CHECKS = 0.01
@@ -114,7 +115,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     return super()._start_transaction_under_autocommit()  # type: ignore[misc,no-any-return]
                 except OperationalError as error:
                     # A program that does not queue was quicker.
-                    if not _is_busy(error.__cause__) or time.monotonic() >= deadline:
+                    if primary_code(error.__cause__) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                         raise
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {1000 * self.connection.timeout}")
@@ -126,7 +127,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if not _is_busy(error):
+                if primary_code(error) != sqlite3.SQLITE_BUSY:
                     return
             else:
                 self.connection.execute("ROLLBACK")
@@ -138,7 +139,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # What was written to files that went away meanwhile must not be acknowledged.
         if self._files is not None:
             self._files.check()
-
-
-def _is_busy(error: BaseException | None) -> bool:
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

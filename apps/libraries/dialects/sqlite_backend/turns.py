@@ -24,17 +24,12 @@ def turn(path: str, deadline: float) -> Iterator[None]:
     """For the block, nobody else asks for the write lock who queues in the file of locks `path`. It begins at the
     `deadline`, by `time.monotonic`, at the latest; then, and where the file cannot be used, others may ask too."""
     queue = _queue(path)
-    is_first = queue.acquire(timeout=max(0.0, deadline - time.monotonic()))
-    try:
-        is_locked = is_first and _try_until(path, deadline)
-        try:
-            yield
-        finally:
-            if is_locked:
-                locks.unlock(path, _KEY)
-    finally:
-        if is_first:
-            queue.release()
+    with contextlib.ExitStack() as stack:
+        if queue.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            stack.callback(queue.release)
+            if _try_until(path, deadline):
+                stack.callback(locks.unlock, path, _KEY)
+        yield
 
 
 def _try_until(path: str, deadline: float) -> bool:
