@@ -1,8 +1,8 @@
 """From what a client presented to a principal: the key's row decides, and every request reads it.
 
-There is no cache, so a key that was revoked is dead for every worker at once. The row is read in each snapshot that
-answers: what was written after a key was revoked is never shown to it. A query's is read once, in the snapshot that it
-is answered from; for other requests one is read before.
+Nothing is kept that could be older, so a key that was revoked is dead for every worker at once. The row is read in each
+snapshot that answers, unless nothing was committed since it was: what was written after a key was revoked is never
+shown to it. A query's is read once, in the snapshot that it is answered from; for other requests one is read before.
 """
 
 from collections.abc import Callable, Sequence

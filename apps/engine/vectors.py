@@ -25,6 +25,8 @@ DTYPE = np.dtype("<f4")
 def to_float32(vectors: Any) -> Float32:
     """`vectors` as a float32 array of the same shape; a value too large for float32 becomes an infinity, which
     `check` refuses. The caller's array is never written to, and is returned itself where it is float32 already."""
+    if isinstance(vectors, np.ndarray) and vectors.dtype == np.float32:
+        return vectors
     with np.errstate(over="ignore"):
         return np.asarray(vectors, dtype=np.float32)
 

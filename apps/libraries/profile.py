@@ -5,10 +5,11 @@ Time counts for the innermost stage alone, so the stages of a record add up to i
 `other`.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from time import perf_counter
+from typing import Self
 
 from apps.telemetry.observation import current_observation
 
@@ -22,25 +23,29 @@ class Profile:
     def __init__(self, parsed_since: float | None) -> None:
         self.seconds: dict[str, float] = {}
         self._stages = ["other"]
-        self._since = time.perf_counter()
+        self._since = perf_counter()
         if parsed_since is not None:
             self.seconds["parse"] = self._since - parsed_since
 
-    def begin(self, name: str) -> None:
-        """The time from now on is that of the stage `name`."""
+    def begin(self, name: str) -> Self:
+        """The time from now on is that of the stage `name`, until the end of a `with` block of what this returns. No
+        object of its own: each query has some seven stages."""
         self.count()
         self._stages.append(name)
+        return self
 
-    def end(self) -> None:
+    def __enter__(self) -> None:
+        """The stage has begun."""
+
+    def __exit__(self, *exception: object) -> None:
         """The time from now on is that of the stage around."""
         self.count()
         self._stages.pop()
 
     def count(self) -> None:
         """Take the time until now into account."""
-        now = time.perf_counter()
-        name = self._stages[-1]
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        now, name, seconds = perf_counter(), self._stages[-1], self.seconds
+        seconds[name] = seconds.get(name, 0.0) + now - self._since
         self._since = now
 
     def milliseconds(self) -> dict[str, float]:
@@ -49,30 +54,15 @@ class Profile:
         return {name: round(seconds * 1000, 3) for name, seconds in self.seconds.items()}
 
 
-class _Stage:
-    """A block of a stage. Not a generator: all queries pass some seven of them."""
-
-    __slots__ = ("_name", "_profile")
-
-    def __init__(self, profile: Profile, name: str) -> None:
-        self._profile, self._name = profile, name
-
-    def __enter__(self) -> None:
-        self._profile.begin(self._name)
-
-    def __exit__(self, *exception: object) -> None:
-        self._profile.end()
-
-
 _current: ContextVar[Profile | None] = ContextVar("profile", default=None)
 _NOTHING = nullcontext()
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """A stage of the record that is under way, for a `with` block; nothing where there is none. The time of the block,
-    but for that of stages within, is that of `name`."""
+    """A stage of the record that is under way, for a `with` block, which is to begin at once; nothing where there is
+    none. The time of the block, but for that of stages within, is that of `name`."""
     profile = _current.get()
-    return _NOTHING if profile is None else _Stage(profile, name)
+    return _NOTHING if profile is None else profile.begin(name)
 
 
 @contextmanager

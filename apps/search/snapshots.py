@@ -29,6 +29,8 @@ from apps.libraries.models import EmbeddingModel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_PER_STATEMENT = 2000
+# What a connection keeps of what statements found.
+_MOST_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ class Snapshot:
     """
 
     now: int
+    # What a snapshot of this state has found on this connection; None until it is looked for, or where nothing is kept.
+    _found: dict[Any, Any] | None = None
+    _has_looked = False
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         # Only Django's own cursor would look whether the server has hung up since the last request, and whether the
@@ -162,13 +167,29 @@ class Snapshot:
             found: list[tuple[Any, ...]] = self._driver.execute(self.dialect.for_driver(sql), params).fetchall()
         return found
 
+    def cached_rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """As `rows`, for a small statement that most queries repeat: it is not run again on a connection where nothing
+        was committed since. The list is not to be changed."""
+        if not self._has_looked:
+            with self._connection.wrap_database_errors:
+                self._found, self._has_looked = self.dialect.found_since_commit(self._driver), True
+        if self._found is None:
+            return self.rows(sql, params)
+        key = (sql, *params)
+        if (rows := self._found.get(key)) is None:
+            if len(self._found) >= _MOST_KEPT:
+                self._found.clear()
+            rows = self._found[key] = self.rows(sql, params)
+        return rows
+
     def _begin(self) -> None:
+        self._has_looked = False
         self._run(self.dialect.begin_snapshot)
         self.now = time.time_ns() // 1000
         principal = current_principal.get()
         if principal.proof is not None:
             try:
-                check_again(principal, self.rows)
+                check_again(principal, self.cached_rows)
             except BaseException:
                 self.__exit__()
                 raise
@@ -179,7 +200,7 @@ class Snapshot:
 
     def library(self, public_id: str) -> LibraryState | None:
         """The library's state; None where there is none."""
-        found = self.rows(f"{_states(self.dialect)} WHERE library.public_id = %s", (public_id,))
+        found = self.cached_rows(_state_by_id(self.dialect), (public_id,))
         return _state_of(found[0]) if found else None
 
     def existing_library(self, public_id: str) -> LibraryState:
@@ -244,6 +265,11 @@ def _states(dialect: Dialect) -> str:
     )
 
 
+@lru_cache
+def _state_by_id(dialect: Dialect) -> str:
+    return f"{_states(dialect)} WHERE library.public_id = %s"
+
+
 @lru_cache(maxsize=1024)
 def _state_of(row: tuple[Any, ...]) -> LibraryState:
     return StateRow(*row).state()
@@ -277,7 +303,7 @@ def snapshot_at_hand() -> Iterator[ReadRows]:
     def read(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         if _at_hand.snapshot is None:
             _at_hand.snapshot = Snapshot(connections[SNAPSHOT_ALIAS])
-        return _at_hand.snapshot.rows(sql, params)
+        return _at_hand.snapshot.cached_rows(sql, params)
 
     try:
         yield read

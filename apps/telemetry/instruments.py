@@ -7,7 +7,7 @@ for each combination of its labels' values, so that those of several processes a
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, TypeAlias
 
@@ -68,20 +68,20 @@ class Histogram(Instrument):
 
     def observe(self, seconds: float, *labels: str) -> None:
         """Count something that took `seconds`."""
-        with _lock:
-            self._observe(labels, seconds)
+        self._observe_all([(labels, seconds)])
 
     def observe_all(self, seconds: Mapping[str, float]) -> None:
         """Count one thing for each value of the only label; with one lock for all."""
-        with _lock:
-            for label, taken in seconds.items():
-                self._observe((label,), taken)
+        self._observe_all(((label,), taken) for label, taken in seconds.items())
 
-    def _observe(self, labels: Labels, seconds: float) -> None:
-        if (found := self.series.get(labels)) is None:
-            found = self.series[labels] = [0.0] * self.size
-        found[bisect_left(self.bounds, seconds)] += 1
-        found[-1] += seconds
+    def _observe_all(self, times: Iterable[tuple[Labels, float]]) -> None:
+        with _lock:
+            series, bounds = self.series, self.bounds
+            for labels, seconds in times:
+                if (found := series.get(labels)) is None:
+                    found = series[labels] = [0.0] * self.size
+                found[bisect_left(bounds, seconds)] += 1
+                found[-1] += seconds
 
     @contextmanager
     def time(self, *labels: str) -> Iterator[None]:

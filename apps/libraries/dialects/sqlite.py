@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -201,6 +202,13 @@ class SQLiteDialect(Dialect):
 
     def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
         return files_of(connection).state()
+
+    def found_since_commit(self, driver: Any) -> dict[Any, Any]:
+        [(version,)] = driver.execute(self.data_version).fetchall()
+        if version != driver.version:
+            driver.version, driver.found = version, {}
+        found: dict[Any, Any] = driver.found
+        return found
 
     def for_driver(self, sql: str) -> str:
         return sql.replace("%s", "?")

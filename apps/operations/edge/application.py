@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 Route: TypeAlias = Callable[[Request], Callable[[Principal], Answer] | None]
 # Nobody gets it; it is counted.
 _GONE = Answer(499, [], b"")
+_WITHOUT_BODY = (204, 304)
 # Streamed answers of a worker. Each holds a snapshot, and takes its share of the processor from queries.
 _MOST_STREAMS = 2
 _LATER = {"Retry-After": "30"}
@@ -120,16 +121,17 @@ class Edge:
         if isinstance(reply.body, Streamed) and (scope["method"] == "HEAD" or self._streams.is_full):
             close(reply.body.parts)
             reply = reply._replace(body=b"") if scope["method"] == "HEAD" else self.explain(_TOO_MANY_STREAMS)
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-        status, sent = await self._send_body(reply, scope, send)
+        if isinstance(reply.body, Streamed):
+            status, sent = await self._stream(reply, reply.body, scope, send)
+        else:
+            scope["state"]["send_whole"](reply)
+            status, sent = reply.status, len(reply.body)
         outcome = Outcome(status, received, sent)
         self._notes.take(observation, request_id, scope["method"], outcome, time.perf_counter() - began)
 
-    async def _send_body(self, reply: Answer, scope: Any, send: Any) -> tuple[int, int]:
-        """Return the status to be noted, and the number of bytes."""
-        if not isinstance(reply.body, Streamed):
-            await send({"type": "http.response.body", "body": reply.body})
-            return reply.status, len(reply.body)
+    async def _stream(self, reply: Answer, streamed: Streamed, scope: Any, send: Any) -> tuple[int, int]:
+        """Send an answer whose body is `streamed`. Return the status to be noted, and the number of bytes."""
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         sent = 0
 
         async def send_part(part: bytes) -> None:
@@ -138,7 +140,7 @@ class Edge:
             sent += len(part)
 
         try:
-            await self._streams.send(reply.body, send_part, scope["state"]["is_gone"])
+            await self._streams.send(streamed, send_part, scope["state"]["is_gone"])
         except BrokenOff as error:
             logger.warning("an answer broke off after %d bytes: %s", sent, error)
             # Without an end, so that nobody takes it for whole.
@@ -218,7 +220,11 @@ class Edge:
         stream.close()
         status, headers = started[-1]
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        return Answer(int(status[:3]), encoded, body)
+        code = int(status[:3])
+        has_length = any(name == b"content-length" for name, _ in encoded)
+        if not has_length and isinstance(body, bytes) and code not in _WITHOUT_BODY:
+            encoded.append((b"content-length", b"%d" % len(body)))
+        return Answer(code, encoded, body)
 
 
 def _answer_admitted(request: Request, principal: Principal, run: Callable[[], Answer]) -> Answer:

@@ -33,7 +33,7 @@ def hydrate(
     statement = chunk_statement(frozenset(chain.from_iterable(one.fields for one in shown)), snapshot.dialect)
     keys = list(dict.fromkeys(chain.from_iterable(hits.keys for hits in found)))
     is_small = sum(len(hits.keys) for hits in found) <= _ROWS_PER_BLOCK
-    times = Counter[int]() if is_small else Counter(chain.from_iterable(hits.keys for hits in found))
+    times = {} if is_small else Counter(chain.from_iterable(hits.keys for hits in found))
     # Four bytes of a vector are some twelve characters of an array.
     per_byte = 3.0 if any(one.vectors == "array" for one in shown) else 4 / 3
     rows: dict[int, Row] = {}

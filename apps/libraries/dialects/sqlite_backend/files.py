@@ -14,7 +14,7 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -37,10 +37,13 @@ _REMEDY = "Put the data folder back where it was, or start the server again with
 
 class Connection(sqlite3.Connection):
     """A connection that can be referred to weakly: one whose thread has ended counts no more. What writes on it queues
-    in the file `locks_path`, and waits for `timeout` seconds at most."""
+    in the file `locks_path`, and waits for `timeout` seconds at most. `found` is what its statements found in the state
+    of the database that has the `version`."""
 
     locks_path: str
     timeout: int
+    version: int | None = None
+    found: dict[Any, Any]
 
 
 class DatabaseFiles:
