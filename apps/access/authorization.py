@@ -17,6 +17,8 @@ from apps.installation import PROGRAM
 
 Scope: TypeAlias = Literal["search", "read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("search", "read", "write", "admin")
+# Those that include it, by scope.
+_INCLUDING = {scope: frozenset(SCOPES[place:]) for place, scope in enumerate(SCOPES)}
 # What a key may have.
 KEY_SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 # Longer ones name no library.
@@ -59,7 +61,7 @@ def authorize_new_library(principal: Principal, library_id: str | None) -> None:
 
 def has_scope(principal: Principal, scope: Scope) -> bool:
     """Whether one of the principal's scopes includes `scope`."""
-    return any(one in principal.scopes for one in SCOPES[SCOPES.index(scope) :])
+    return not principal.scopes.isdisjoint(_INCLUDING[scope])
 
 
 def sees(principal: Principal, library_id: str) -> bool:

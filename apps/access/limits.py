@@ -50,6 +50,7 @@ def prepare(columns: int) -> SharedCounters:
     return _Meter.shared
 
 
+@lru_cache(maxsize=256)
 def kind_of(method: str, path: str) -> Kind:
     """What a request does: queries and the like are reads, though they are posted. What an agent's message asks for
     `admit_change` counts besides."""
@@ -73,17 +74,20 @@ def admit_change(principal: Principal, address: str, kind: Kind) -> None:
     _spend(_allowances(principal, address, kind, _AGENTS))
 
 
-@contextmanager
-def admitted(principal: Principal, address: str, method: str, path: str) -> Iterator[Mapping[str, str]]:
-    """Let a request in for as long as the block runs; gives the headers that tell of its limits. Raise Refused."""
+def admitted(principal: Principal, address: str, method: str, path: str) -> AbstractContextManager[Mapping[str, str]]:
+    """Let a request in, for as long as a `with` block of what this returns runs, which gives the headers that tell of
+    its limits. Raise Refused, at once or when the block begins."""
     kind = kind_of(method, path)
     if kind == "write" and path.startswith(_API):
         check_room()
     allowances = _allowances(principal, address, kind, path)
     most = settings.KEY_CONCURRENT_REQUESTS if principal.key_id else 0
-    if not most:
-        yield _spend(allowances)
-        return
+    return _entered(principal, allowances, most) if most else nullcontext(_spend(allowances))
+
+
+@contextmanager
+def _entered(principal: Principal, allowances: list[Allowance], most: int) -> Iterator[Mapping[str, str]]:
+    """As `admitted`, for a key that may have `most` requests at a time."""
     shared = _shared()
     with _one_step():
         headers = _spend(allowances)
@@ -120,7 +124,7 @@ def _allowances(principal: Principal, address: str, kind: Kind, path: str) -> li
         found.append(Allowance(policy, f"{policy}:{principal.key_id}", limit))
     if of_addresses:
         found.append(Allowance(f"address-{policy}", f"{policy}@{_network(address)}", of_addresses))
-    return [] if path in _UNLIMITED or path.startswith(settings.STATIC_URL) else found
+    return [] if found and (path in _UNLIMITED or path.startswith(settings.STATIC_URL)) else found
 
 
 def _spend(allowances: list[Allowance]) -> dict[str, str]:

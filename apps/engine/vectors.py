@@ -19,6 +19,8 @@ Int64: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 
 MAX_COMPONENT = 1e15
+# A float32 sum of squares that none is part of which is too large, however it was rounded.
+_SURE_SQUARES = 0.9 * MAX_COMPONENT**2
 DTYPE = np.dtype("<f4")
 
 
@@ -48,8 +50,8 @@ def usable(vectors: Float32, metric: Metric) -> Mask:
 
 def check(vectors: Float32, metric: Metric) -> None:
     """Raise InvalidVector for the first row of `vectors` [n, dimension] that is not usable under `metric`."""
-    if vectors.size and len(vectors) == 1 and 0.0 < np.maximum.reduce(np.abs(vectors[0])) <= MAX_COMPONENT:
-        # The vector of a query, usually: it need not be looked at by row.
+    if len(vectors) == 1 and 0.0 < np.vdot(vectors, vectors) <= _SURE_SQUARES:
+        # The vector of a query, usually: no component is greater than the length.
         return
     fine = usable(vectors, metric)
     if fine.all():

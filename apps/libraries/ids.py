@@ -8,6 +8,7 @@ import os
 import re
 import time
 import uuid
+from functools import lru_cache
 
 from apps.libraries.errors import NotFound
 from apps.libraries.models import ID_MAX_LENGTH
@@ -52,6 +53,7 @@ def is_id(text: str) -> bool:
     return "." not in text or _DOTS.isdisjoint(text.split("/"))
 
 
+@lru_cache(maxsize=1024)
 def is_library_id(text: str) -> bool:
     """Whether `text` may be the id of a library."""
     return is_id(text) and _LIBRARY_PATTERN.fullmatch(text) is not None

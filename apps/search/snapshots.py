@@ -7,8 +7,7 @@ not outlive its request: on SQLite the write-ahead log cannot shrink below the o
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -294,26 +293,28 @@ class _AtHand(threading.local):
 _at_hand = _AtHand()
 
 
-@contextmanager
-def snapshot_at_hand() -> Iterator[ReadRows]:
-    """Gives what reads rows from the snapshot that this thread's next `open_snapshot` gives. It begins with the first
-    statement, and ends with the block if it was not taken. So a query learns who asks from the state that answers it.
+class SnapshotAtHand:
+    """Gives a `with` block what reads rows from the snapshot that this thread's next `open_snapshot` gives. It begins
+    with the first statement, and ends with the block if it was not taken. So a query learns who asks from the state
+    that answers it.
     """
 
-    def read(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        if _at_hand.snapshot is None:
-            _at_hand.snapshot = Snapshot(connections[SNAPSHOT_ALIAS])
-        return _at_hand.snapshot.cached_rows(sql, params)
+    def __enter__(self) -> ReadRows:
+        return _read_at_hand
 
-    try:
-        yield read
-    finally:
+    def __exit__(self, *exception: object) -> None:
         if _at_hand.snapshot is not None:
             with open_snapshot():
                 pass
 
 
+def _read_at_hand(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    if _at_hand.snapshot is None:
+        _at_hand.snapshot = Snapshot(connections[SNAPSHOT_ALIAS])
+    return _at_hand.snapshot.cached_rows(sql, params)
+
+
 def open_snapshot() -> Snapshot:
-    """A snapshot of the database for a `with` block that ends it: as it is now, or since `snapshot_at_hand`."""
+    """A snapshot of the database for a `with` block that ends it: as it is now, or since `SnapshotAtHand`."""
     snapshot, _at_hand.snapshot = _at_hand.snapshot, None
     return snapshot or Snapshot(connections[SNAPSHOT_ALIAS])

@@ -7,7 +7,7 @@ for each combination of its labels' values, so that those of several processes a
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, TypeAlias
 
@@ -72,9 +72,9 @@ class Histogram(Instrument):
 
     def observe_all(self, seconds: Mapping[str, float]) -> None:
         """Count one thing for each value of the only label; with one lock for all."""
-        self._observe_all(((label,), taken) for label, taken in seconds.items())
+        self._observe_all([((label,), taken) for label, taken in seconds.items()])
 
-    def _observe_all(self, times: Iterable[tuple[Labels, float]]) -> None:
+    def _observe_all(self, times: Sequence[tuple[Labels, float]]) -> None:
         with _lock:
             series, bounds = self.series, self.bounds
             for labels, seconds in times:

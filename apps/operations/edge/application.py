@@ -38,7 +38,7 @@ from apps.access.requests import (
 from apps.operations.edge.notes import Notes, Outcome
 from apps.operations.edge.streams import BrokenOff, Streams, close
 from apps.operations.edge.threads import Threads
-from apps.search.snapshots import read_rows, snapshot_at_hand
+from apps.search.snapshots import SnapshotAtHand, read_rows
 from apps.telemetry.observation import Observation, current_observation
 from apps.telemetry.trace import parse_trace
 
@@ -185,7 +185,7 @@ class Edge:
             # Not whoever this thread's last request was of.
             current_principal.set(request.principal)
             if (own := self.route(request)) is not None:
-                with snapshot_at_hand() as rows:
+                with SnapshotAtHand() as rows:
                     principal = _recognize(request.scope, request.headers, request.principal, rows)
                     # Whoever has no key may have a session, which Django looks after.
                     if principal is not NOBODY:
@@ -233,7 +233,8 @@ def _answer_admitted(request: Request, principal: Principal, run: Callable[[], A
     scope = request.scope
     with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
         reply = run()
-    reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
+    if headers:
+        reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
     return reply
 
 

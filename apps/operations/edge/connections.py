@@ -344,8 +344,8 @@ class Connection(HttpToolsProtocol):
         self.pipeline.appendleft((cycle, app))
 
     def _send_whole(self, answer: Answer) -> None:
-        """Send all of the answer to the request that runs, at once: uvicorn's two messages, and its look at each header,
-        take as long as all else that it does for a request."""
+        """Send the whole answer to the request that runs. uvicorn would take two messages for it, look through each
+        header, and so take as long as for all else."""
         cycle = self._running
         if cycle.disconnected:
             return
