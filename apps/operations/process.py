@@ -23,8 +23,8 @@ from apps.telemetry.slots import try_lock
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-# A tenth of Python's own.
-_SECONDS_OF_A_THREAD = 0.0005
+# How long a thread may run Python while another one waits: Python's own, and a tenth of it.
+_USUAL_SECONDS, _SHORT_SECONDS = 0.005, 0.0005
 
 
 def raise_open_file_limit() -> None:
@@ -42,10 +42,11 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
-def switch_threads_often() -> None:
-    """Let a thread of this process that comes back from the database wait less for another one that runs Python: an
-    import comes back some thirty times for each batch of rows, and a query, beside writes, for each statement."""
-    sys.setswitchinterval(_SECONDS_OF_A_THREAD)
+def switch_threads_often(wanted: bool = True) -> None:
+    """Let a thread of this process that comes back from the database wait less for another one that runs Python, or as
+    long as usual if that is not `wanted`. An import comes back some thirty times for each batch of rows, and a query,
+    beside writes, for each statement. Queries alone lose a little by it."""
+    sys.setswitchinterval(_SHORT_SECONDS if wanted else _USUAL_SECONDS)
 
 
 def name_process(name: bytes) -> None:

@@ -126,7 +126,8 @@ class Snapshot:
         # Only Django's own cursor would look whether the server has hung up since the last request, and whether the
         # files of SQLite are in place.
         connection.close_if_health_check_failed()
-        connection.ensure_connection()
+        if connection.connection is None:
+            connection.ensure_connection()
         self._connection = connection
         self._driver = connection.connection
         self.dialect = dialect_of(connection)

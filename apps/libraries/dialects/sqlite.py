@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,7 @@ class SQLiteDialect(Dialect):
         found: dict[Any, Any] = driver.found
         return found
 
+    @lru_cache(maxsize=1024)  # noqa: B019  (there is one dialect)
     def for_driver(self, sql: str) -> str:
         return sql.replace("%s", "?")
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from apps.access.limits import may_write
 from apps.access.requests import Answer, Request
+from apps.operations.process import switch_threads_often
 
 _Future: TypeAlias = "asyncio.Future[Answer]"
 _Waiting: TypeAlias = tuple[Request, _Future, bool]
@@ -28,7 +29,7 @@ class Threads:
         self._waiting: SimpleQueue[_Waiting] = SimpleQueue()
         self._lock = threading.Lock()
         # How many writes may be in the queue or in threads; those that come beside wait here.
-        self._free_for_writes = max(1, count - 1)
+        self._most_writes = self._free_for_writes = max(1, count - 1)
         self._later: deque[_Waiting] = deque()
         # What is run, and since when.
         self._running: dict[_Future, tuple[Request, float]] = {}
@@ -58,7 +59,7 @@ class Threads:
         """Return whether a write may run now; else it runs after others."""
         with self._lock:
             if self._free_for_writes:
-                self._free_for_writes -= 1
+                self._set_free_for_writes(self._free_for_writes - 1)
                 return True
             self._later.append(write)
             return False
@@ -68,7 +69,11 @@ class Threads:
             if self._later:
                 self._waiting.put(self._later.popleft())
             else:
-                self._free_for_writes += 1
+                self._set_free_for_writes(self._free_for_writes + 1)
+
+    def _set_free_for_writes(self, number: int) -> None:
+        switch_threads_often(number < self._most_writes)
+        self._free_for_writes = number
 
     def overdue(self, seconds: float) -> list[tuple[Request, _Future]]:
         """The requests that have run for longer than `seconds`, and the futures of their answers."""

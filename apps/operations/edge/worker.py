@@ -14,7 +14,6 @@ from uvicorn_worker import UvicornWorker
 from apps.libraries.dialects import FilesState, database_files
 from apps.operations.edge.connections import Connection, Room
 from apps.operations.edge.listener import Listener, Shares
-from apps.operations.process import switch_threads_often
 from apps.telemetry import metrics
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,6 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         most_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         kept_bytes = 2 * (limits.body_bytes + limits.answer_bytes)
         room = Room(most_connections, kept_bytes, limits.body_bytes, limits.import_bytes, self.tell_connections)
-        switch_threads_often()
         self.config.app, self.config.http = self.wsgi, partial(Connection, room=room)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self._install_sigquit_handler()

@@ -3,6 +3,7 @@
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -53,7 +54,13 @@ def read_blocks(snapshot: Snapshot, statement: ChunkStatement, keys: Sequence[in
     """The rows of chunks, in no order, some at a time."""
     for start in range(0, len(keys), _ROWS_PER_BLOCK):
         some = keys[start : start + _ROWS_PER_BLOCK]
-        yield snapshot.rows(f"{statement.sql}chunk.id IN ({', '.join(['%s'] * len(some))})", some)
+        yield snapshot.rows(_of_keys(statement.sql, len(some)), some)
+
+
+@lru_cache(maxsize=256)
+def _of_keys(sql: str, number: int) -> str:
+    """The statement `sql`, on the condition that a chunk's key is among a `number` of them."""
+    return f"{sql}chunk.id IN ({', '.join(['%s'] * number)})"
 
 
 def read_vectors(library: OpenLibrary, keys: Sequence[int]) -> dict[int, Float32]:
