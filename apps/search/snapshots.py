@@ -29,7 +29,7 @@ from apps.libraries.models import EmbeddingModel
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_PER_STATEMENT = 2000
 # What a connection keeps of what statements found.
-_MOST_KEPT = 1000
+MOST_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Snapshot:
             return self.rows(sql, params)
         key = (sql, *params)
         if (rows := self._found.get(key)) is None:
-            if len(self._found) >= _MOST_KEPT:
+            if len(self._found) >= MOST_KEPT:
                 self._found.clear()
             rows = self._found[key] = self.rows(sql, params)
         return rows

@@ -366,9 +366,9 @@ def test_readers_see_their_snapshot_while_others_write(cache: ViewCache, library
 def test_a_view_that_is_current_costs_one_statement(cache: ViewCache, library: Library) -> None:
     upsert({"x": [1, 2, 3]})
     shown(cache)
-    snapshot = Counting(connections["snapshot"])
-    cache.current(snapshot, "a")
-    snapshot.close()
+    create_library(create=LibraryCreate(id="b", name="B", dimension=3))
+    with Counting(connections["snapshot"]) as snapshot:
+        cache.current(snapshot, "a")
     assert len(snapshot.asked) == 1
 
 
