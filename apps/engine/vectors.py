@@ -19,7 +19,7 @@ Int64: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 
 MAX_COMPONENT = 1e15
-# A float32 sum of squares that none is part of which is too large, however it was rounded.
+# A float32 sum of squares below which no component is too large, however the sum was rounded.
 _SURE_SQUARES = 0.9 * MAX_COMPONENT**2
 DTYPE = np.dtype("<f4")
 
@@ -27,7 +27,7 @@ DTYPE = np.dtype("<f4")
 def to_float32(vectors: Any) -> Float32:
     """`vectors` as a float32 array of the same shape; a value too large for float32 becomes an infinity, which
     `check` refuses. The caller's array is never written to, and is returned itself where it is float32 already."""
-    if isinstance(vectors, np.ndarray) and vectors.dtype == np.float32:
+    if type(vectors) is np.ndarray and vectors.dtype == np.float32:
         return vectors
     with np.errstate(over="ignore"):
         return np.asarray(vectors, dtype=np.float32)

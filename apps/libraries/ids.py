@@ -53,7 +53,7 @@ def is_id(text: str) -> bool:
     return "." not in text or _DOTS.isdisjoint(text.split("/"))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def is_library_id(text: str) -> bool:
     """Whether `text` may be the id of a library."""
     return is_id(text) and _LIBRARY_PATTERN.fullmatch(text) is not None

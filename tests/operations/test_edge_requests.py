@@ -214,6 +214,19 @@ def test_the_answer_to_head_has_no_body(server: Server, stack: ExitStack) -> Non
     assert [read_response(connection, "HEAD").status_code for _ in paths] == [200, 200, 404]
 
 
+def test_what_a_browser_has_already_is_answered_by_a_head(server: Server, stack: ExitStack) -> None:
+    get = b"GET /static/vectordb/api.css HTTP/1.1\r\nHost: localhost\r\n"
+    connection = connect(server, stack, get + b"\r\n")
+    file = read_response(connection)
+    assert file.content
+    connection.sendall(get + b"If-Modified-Since: %b\r\n\r\n" % file.headers["Last-Modified"].encode() + _HEALTH)
+    unchanged = read_response(connection)
+    assert unchanged.status_code == 304
+    # It would be that of the file.
+    assert "Content-Length" not in unchanged.headers
+    assert read_response(connection).json() == {"status": "ok"}
+
+
 def test_the_date_is_that_of_now(server: Server, stack: ExitStack) -> None:
     before = int(time())
     connection = connect(server, stack)

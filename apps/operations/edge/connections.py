@@ -344,8 +344,8 @@ class Connection(HttpToolsProtocol):
         self.pipeline.appendleft((cycle, app))
 
     def _send_whole(self, answer: Answer) -> None:
-        """Send the whole answer to the request that runs. uvicorn would take two messages for it, look through each
-        header, and so take as long as for all else."""
+        """Send the whole answer to the request that runs. uvicorn would take two messages for it, and look through each
+        header twice."""
         cycle = self._running
         if cycle.disconnected:
             return
