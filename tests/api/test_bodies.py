@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from apps.access.requests import Answer
 from tests.api.problems import assert_refused
 from tests.api.raw import exchange
 from tests.server import Server, until
@@ -259,15 +260,15 @@ def test_a_body_is_let_go_of_without_the_garbage_collector(settings: Any, path: 
         "http_version": "1.1",
         "server": ("localhost", 80),
         "client": ("127.0.0.1", 1),
-        "state": {"is_gone": lambda: False},
     }
-    sent: list[Any] = []
+    sent: list[Answer] = []
+    scope["state"] = {"is_gone": lambda: False, "send_whole": sent.append}
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body}
 
     async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+        raise AssertionError("the answer is whole")
 
     before = sys.getrefcount(body)
     gc.disable()
@@ -276,4 +277,4 @@ def test_a_body_is_let_go_of_without_the_garbage_collector(settings: Any, path: 
         until(lambda: sys.getrefcount(body) == before, "nothing refers to the body", 5)
     finally:
         gc.enable()
-    assert 400 <= sent[0]["status"] < 500
+    assert 400 <= sent[0].status < 500
