@@ -118,16 +118,14 @@ class Snapshot:
     """
 
     now: int
-    # What a snapshot of this state has found on this connection; None until it is looked for, or where nothing is kept.
-    _found: dict[Any, Any] | None = None
-    _has_looked = False
+    # What statements have found in this state of the database; None until it is looked for.
+    _found: dict[Any, Any] | None
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         # Only Django's own cursor would look whether the server has hung up since the last request, and whether the
         # files of SQLite are in place.
         connection.close_if_health_check_failed()
-        if connection.connection is None:
-            connection.ensure_connection()
+        connection.ensure_connection()
         self._connection = connection
         self._driver = connection.connection
         self.dialect = dialect_of(connection)
@@ -168,13 +166,11 @@ class Snapshot:
         return found
 
     def cached_rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """As `rows`, for a small statement that most queries repeat: it is not run again on a connection where nothing
-        was committed since. The list is not to be changed."""
-        if not self._has_looked:
-            with self._connection.wrap_database_errors:
-                self._found, self._has_looked = self.dialect.found_since_commit(self._driver), True
+        """As `rows`, for a small statement that most queries repeat: it is not run again in this state of the database,
+        nor, on SQLite, on a connection where nothing was committed since. The list is not to be changed."""
         if self._found is None:
-            return self.rows(sql, params)
+            with self._connection.wrap_database_errors:
+                self._found = self.dialect.found_since_commit(self._driver)
         key = (sql, *params)
         if (rows := self._found.get(key)) is None:
             if len(self._found) >= MOST_KEPT:
@@ -183,7 +179,7 @@ class Snapshot:
         return rows
 
     def _begin(self) -> None:
-        self._has_looked = False
+        self._found = None
         self._run(self.dialect.begin_snapshot)
         self.now = time.time_ns() // 1000
         principal = current_principal.get()

@@ -151,6 +151,10 @@ def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an
         refused = client.get(f"/libraries/{large}/export")
         assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "exhausted", "10")
         assert client.get("/libraries").status_code == 200
+        # Nor from a file that they have: its answer has no body to be streamed.
+        css = f"{server.url}/static/vectordb/api.css"
+        last = client.get(css).raise_for_status().headers["Last-Modified"]
+        assert client.get(css, headers={"If-Modified-Since": last}).status_code == 304
         slow[0].close()
         until(lambda: status() == 200, "an export whose client is gone has ended")
 

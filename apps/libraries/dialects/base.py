@@ -106,10 +106,10 @@ class Dialect(ABC):
     def files_state(self, connection: BaseDatabaseWrapper) -> FilesState:
         """Look at the files that this process has open."""
 
-    def found_since_commit(self, driver: Any) -> dict[Any, Any] | None:
-        """Return what the driver's connection keeps of what statements found, which is emptied once another connection
-        has committed anything; None where to ask for that takes as long as a statement. Call it in a snapshot."""
-        return None
+    def found_since_commit(self, driver: Any) -> dict[Any, Any]:
+        """Return where to keep what statements find in a snapshot on the driver's connection: what the snapshot before
+        has kept, where nothing was committed since, unless to ask for that takes as long as a statement."""
+        return {}
 
     @abstractmethod
     def json_text(self, column: str) -> str:

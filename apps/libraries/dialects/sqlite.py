@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from django.db.utils import DatabaseError
 from apps.libraries.dialects import reserve, sqlite_copy
 from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dialect, Failure, FilesState, Statement
 from apps.libraries.dialects.sqlite_backend import locks
+from apps.libraries.dialects.sqlite_backend.base import with_question_marks
 from apps.libraries.dialects.sqlite_backend.files import files_of
 from apps.libraries.dialects.sqlite_backend.turns import turn
 from apps.telemetry import metrics
@@ -211,9 +211,8 @@ class SQLiteDialect(Dialect):
         found: dict[Any, Any] = driver.found
         return found
 
-    @lru_cache(maxsize=1024)  # noqa: B019  (there is one dialect)
     def for_driver(self, sql: str) -> str:
-        return sql.replace("%s", "?")
+        return with_question_marks(sql)
 
     def try_lock(self, connection: BaseDatabaseWrapper, key: int) -> bool:
         return locks.try_lock(locks.path_of(connection), key)

@@ -208,22 +208,19 @@ class Edge:
             environ[BODY_FILE] = request.scope["state"]["body_file"]
         started: list[Any] = []
         parts: Any = self.wsgi(environ, lambda status, headers, *_: started.append((status, headers)))
+        status, headers = started[-1]
+        code = int(status[:3])
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         body: bytes | Streamed
-        if getattr(parts, "streaming", False) and "content-length" not in parts.headers:
-            body = Streamed(parts, copy_context())
-        else:
+        if code in _WITHOUT_BODY or any(name == b"content-length" for name, _ in encoded):
             try:
                 body = b"".join(parts)
             finally:
                 close(parts)
+        else:
+            body = Streamed(parts, copy_context())
         # What refers to it may wait for the garbage collector; the body must not.
         stream.close()
-        status, headers = started[-1]
-        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        code = int(status[:3])
-        has_length = any(name == b"content-length" for name, _ in encoded)
-        if not has_length and isinstance(body, bytes) and code not in _WITHOUT_BODY:
-            encoded.append((b"content-length", b"%d" % len(body)))
         return Answer(code, encoded, body)
 
 
@@ -233,8 +230,7 @@ def _answer_admitted(request: Request, principal: Principal, run: Callable[[], A
     scope = request.scope
     with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
         reply = run()
-    if headers:
-        reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
+    reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
     return reply
 
 

@@ -24,8 +24,9 @@ sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]
 sqlite3.register_adapter(bytes, bytes)
 
 
-@lru_cache(maxsize=64)
-def _with_question_marks(query: str) -> str:
+@lru_cache(maxsize=256)
+def with_question_marks(query: str) -> str:
+    """Return a statement with the driver's placeholders in place of Django's."""
     found: str = base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
     return found
 
@@ -36,7 +37,7 @@ class Cursor(base.SQLiteCursorWrapper):
 
     def convert_query(self, query: str, *, param_names: list[str] | None = None) -> str:
         if param_names is None:
-            return _with_question_marks(query)
+            return with_question_marks(query)
         converted: str = super().convert_query(query, param_names=param_names)
         return converted
 
