@@ -1,6 +1,9 @@
 """SQLite's write-ahead log does not grow with what is written, and its room is given back."""
 
 import os
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,18 @@ def test_the_log_is_written_from_its_beginning_again_and_emptied_when_nobody_wri
         assert size() > 10 * MEBIBYTE, "a reader needs it"
     limit_wal(is_quiet=True)
     assert size() == 0
+
+
+def test_a_checkpoint_waits_for_the_writer_before_it() -> None:
+    """Longer than for readers: its turn would be over before the writer's end, and many writers keep the log growing."""
+    write(1)
+    counted = steps()
+    name = connection.settings_dict["NAME"]
+    with closing(sqlite3.connect(name, isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writes_for_a_while = threading.Timer(0.2, writer.execute, ["COMMIT"])
+        writes_for_a_while.start()
+        limit_wal(is_quiet=True)
+        writes_for_a_while.join()
+    assert size() == 0
+    assert steps() == counted + 1, "the first try is the last"

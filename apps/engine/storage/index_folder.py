@@ -38,7 +38,7 @@ _DAMAGE = "damage"
 # A segment that is being written, or a folder that was just moved here: nothing refers to them yet.
 SECONDS_KEPT = 600
 # Another process may be about to open what was replaced by a newer manifest. If it takes longer, it opens that one.
-SECONDS_SUPERSEDED = 3
+SECONDS_SUPERSEDED = 1
 
 
 class IndexFolder:
@@ -232,7 +232,7 @@ class IndexFolder:
                 self._failure.write_bytes(orjson.dumps({"reason": reason}))
 
     def sweep(self, identity: Identity) -> int:
-        """Delete manifests that a newer one replaced three seconds ago, and their segments unless a manifest that is
+        """Delete manifests that a newer one replaced a second ago, and their segments unless a manifest that is
         kept has them too; and what nothing has referred to for ten minutes. Return the number of folders."""
         kept: set[str] = set()
         used: set[str] = set()

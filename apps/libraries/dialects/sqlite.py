@@ -19,7 +19,7 @@ from apps.libraries.dialects.base import MAINTAINED_COLUMNS, SNAPSHOT_ALIAS, Dia
 from apps.libraries.dialects.sqlite_backend import locks
 from apps.libraries.dialects.sqlite_backend.base import with_question_marks
 from apps.libraries.dialects.sqlite_backend.files import files_of
-from apps.libraries.dialects.sqlite_backend.turns import turn
+from apps.libraries.dialects.sqlite_backend.turns import turn, wait_for_writer
 from apps.telemetry import metrics
 
 _LOG = "INSERT INTO vectordb_change (library_key, chunk_key, token)"
@@ -156,10 +156,10 @@ _WAL_PAGES = 4000
 # Writers wait for the last step. It is done when the step before it was so quick, since little was written since, or
 # when the WAL is long.
 _QUICK_SECONDS, _LONG_WAL_PAGES, _STEPS = 0.03, 8000, 5
-# In its turn among the writers, it waits for the one that writes and for readers at most so long; so often, with a
-# pause for the writers that have waited.
+# In its turn among the writers, when the one before it has ended, it waits for readers at most so long; so often, with
+# a pause for the writers that have waited.
 _TURN_MILLISECONDS, _TURNS, _PAUSE_SECONDS = 20, 10, 0.05
-# What maintenance waits for its turn, before it asks for the lock beside others.
+# What maintenance waits for its turn and for the writer before it; then it asks for the lock beside others.
 _SECONDS_TO_QUEUE = 1.0
 
 # Free pages given back in one short transaction, which may write as many, and twice that, to the WAL.
@@ -361,9 +361,11 @@ class SQLiteDialect(Dialect):
                 for _ in range(_TURNS):
                     # Or it would lose the write lock to writers that wait for it.
                     deadline = time.monotonic() + _SECONDS_TO_QUEUE
-                    with turn(locks.path_of(connection), deadline), metrics.CHECKPOINT_SECONDS.time():
-                        cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
-                        is_busy = cursor.fetchone()[0]
+                    with turn(locks.path_of(connection), deadline):
+                        wait_for_writer(connection.connection, deadline)
+                        with metrics.CHECKPOINT_SECONDS.time():
+                            cursor.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_quiet else 'RESTART'})")
+                            is_busy = cursor.fetchone()[0]
                     if not is_busy:
                         break
                     time.sleep(_PAUSE_SECONDS)

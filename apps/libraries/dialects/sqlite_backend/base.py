@@ -11,7 +11,7 @@ from django.db.backends.sqlite3 import base
 
 from apps.libraries.dialects.sqlite_backend.files import Connection, DatabaseFiles, files_of
 from apps.libraries.dialects.sqlite_backend.locks import path_of
-from apps.libraries.dialects.sqlite_backend.turns import SECONDS_BETWEEN_TRIES, turn
+from apps.libraries.dialects.sqlite_backend.turns import turn, wait_for_writer
 from apps.libraries.dialects.sqlite_copy import primary_code
 
 # A query of a fraction of a millisecond does not ask for the files again when another one just has.
@@ -111,7 +111,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
             while True:
-                self._wait_for_writer(deadline)
+                wait_for_writer(self.connection, deadline)
                 try:
                     return super()._start_transaction_under_autocommit()  # type: ignore[misc,no-any-return]
                 except OperationalError as error:
@@ -120,20 +120,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
                         raise
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {1000 * self.connection.timeout}")
-
-    def _wait_for_writer(self, deadline: float) -> None:
-        """Return when nobody writes, or else at the `deadline`. By the driver: each error of Django's would keep a
-        cursor, and so the database open, until it is collected."""
-        while time.monotonic() < deadline:
-            try:
-                self.connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if primary_code(error) != sqlite3.SQLITE_BUSY:
-                    return
-            else:
-                self.connection.execute("ROLLBACK")
-                return
-            time.sleep(SECONDS_BETWEEN_TRIES)
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]

@@ -7,16 +7,18 @@ one of `locks`. Programs that do not queue are in nobody's way: what they hold i
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from functools import cache
 
 from apps.libraries.dialects.sqlite_backend import locks
+from apps.libraries.dialects.sqlite_copy import primary_code
 
 # Above those that `locks` has for others.
 _KEY = (1 << 62) + 1
-SECONDS_BETWEEN_TRIES = 0.001
+_SECONDS_BETWEEN_TRIES = 0.001
 
 
 @contextlib.contextmanager
@@ -32,13 +34,28 @@ def turn(path: str, deadline: float) -> Iterator[None]:
         yield
 
 
+def wait_for_writer(connection: sqlite3.Connection, deadline: float) -> None:
+    """Return when nobody writes, or else at the `deadline`. By the driver: each error of Django's would keep a cursor,
+    and so the database open, until it is collected."""
+    while time.monotonic() < deadline:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY:
+                return
+        else:
+            connection.execute("ROLLBACK")
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
 def _try_until(path: str, deadline: float) -> bool:
     """Whether this process has the lock of all that queue."""
     with contextlib.suppress(OSError):
         while not locks.try_lock(path, _KEY):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         return True
     return False
 
