@@ -1,5 +1,6 @@
 """What the environment may say: each value that cannot be used is refused with one sentence that says what to do."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -124,14 +125,25 @@ def assert_is_sentence(text: str, name: str, remedy: str) -> None:
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8000", "[::]:8000", "example.com:8000"])
-def test_other_addresses_are_served_with_keys_or_where_something_else_guards_them(
-    monkeypatch: pytest.MonkeyPatch, address: str
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VECTORDB_BIND", "0.0.0.0:8000"),
+        ("VECTORDB_BIND", "[::]:8000"),
+        ("VECTORDB_BIND", "example.com:8000"),
+        ("VECTORDB_TRUSTED_PROXIES", "127.0.0.1"),
+        ("VECTORDB_TLS", "1"),
+    ],
+)
+def test_others_are_served_with_keys_or_where_something_else_guards_the_port(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv("VECTORDB_BIND", address)
-    assert environment.read()["VECTORDB_BIND"] == address
+    monkeypatch.setenv(name, value)
+    assert environment.read()["VECTORDB_AUTH"] == "on"
     monkeypatch.setenv("VECTORDB_AUTH", "off")
-    with pytest.raises(ImproperlyConfigured, match=r"VECTORDB_AUTH=off .* VECTORDB_INSECURE=1"):
+    with pytest.raises(
+        ImproperlyConfigured, match=rf"VECTORDB_AUTH=off .* {name}={re.escape(value)}: .* VECTORDB_INSECURE=1"
+    ):
         environment.read()
     monkeypatch.setenv("VECTORDB_INSECURE", "1")
     assert environment.read()["VECTORDB_AUTH"] == "off"

@@ -281,13 +281,8 @@ def read() -> dict[str, Any]:
                 f"{name}={values[name]} cannot be used: it must be below VECTORDB_REQUEST_TIMEOUT={longest}, or a "
                 "request that waits is cut off unanswered."
             )
-    is_open = values["VECTORDB_AUTH"] == "off" and not values["VECTORDB_INSECURE"]
-    if is_open and values["VECTORDB_BIND"].rpartition(":")[0] not in LOOPBACK_HOSTS:
-        raise ImproperlyConfigured(
-            f"VECTORDB_AUTH=off cannot be used with VECTORDB_BIND={values['VECTORDB_BIND']}: without keys, whoever "
-            "reaches the port may read and delete everything. Bind a loopback address (127.0.0.1, localhost or [::1]), "
-            "leave VECTORDB_AUTH on, or set VECTORDB_INSECURE=1 where something else guards the port."
-        )
+    if values["VECTORDB_AUTH"] == "off" and not values["VECTORDB_INSECURE"]:
+        _refuse_without_keys(values)
     provider, model = values["VECTORDB_EMBEDDING_PROVIDER"], values["VECTORDB_EMBEDDING_MODEL"]
     for is_wrong, remedy in (
         (model and not provider, "needs VECTORDB_EMBEDDING_PROVIDER beside it"),
@@ -296,6 +291,23 @@ def read() -> dict[str, Any]:
         if is_wrong:
             raise ImproperlyConfigured(f"VECTORDB_EMBEDDING_MODEL={model!r} cannot be used: it {remedy}.")
     return values
+
+
+def _refuse_without_keys(values: dict[str, Any]) -> None:
+    """Raise ImproperlyConfigured where others than this machine's own programs can reach a server without keys."""
+    is_bound_beyond = values["VECTORDB_BIND"].rpartition(":")[0] not in LOOPBACK_HOSTS
+    for name, is_reached, remedy in (
+        ("VECTORDB_BIND", is_bound_beyond, "Bind a loopback address (127.0.0.1, localhost or [::1])"),
+        ("VECTORDB_TRUSTED_PROXIES", values["VECTORDB_TRUSTED_PROXIES"], "Let no proxy pass requests on"),
+        ("VECTORDB_TLS", values["VECTORDB_TLS"], "Let no proxy pass requests on"),
+    ):
+        if is_reached:
+            shown = os.environ.get(name, values[name])
+            raise ImproperlyConfigured(
+                f"VECTORDB_AUTH=off cannot be used with {name}={shown}: without keys, whoever reaches the port may "
+                f"read and delete everything. {remedy}, leave VECTORDB_AUTH on, or set VECTORDB_INSECURE=1 where "
+                "something else guards the port."
+            )
 
 
 def limits(values: dict[str, Any]) -> Limits:

@@ -20,8 +20,11 @@ ADMITTED = "vectordb.admitted"
 # Where it has the path of a file that holds a body that is too large for memory. Whoever keeps the file moves it.
 BODY_FILE = "vectordb.body_file"
 ID_HEADER = "X-Request-ID"
-# Headers of every response. No page needs a script or a style that is not a file of this server's own.
+# Headers of every response that does not say otherwise. No page needs a script or a style that is not a file of this
+# server's own.
 FIXED_HEADERS = {
+    # Nobody between, nor a browser after the logout, keeps what a key or a session may read.
+    "Cache-Control": "no-store",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

@@ -60,7 +60,7 @@ def test_the_log_is_written_from_its_beginning_again_and_emptied_when_nobody_wri
 
 
 def test_a_checkpoint_waits_for_the_writer_before_it() -> None:
-    """Longer than for readers: its turn would be over before the writer's end, and many writers keep the log growing."""
+    """Longer than for readers: or its turns would be over before the writers' ends, and the log would grow."""
     write(1)
     counted = steps()
     name = connection.settings_dict["NAME"]

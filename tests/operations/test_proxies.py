@@ -116,6 +116,9 @@ def test_every_answer_has_the_headers_that_protect_people(below: httpx.Client, m
         assert "script-src 'self'; style-src 'self'" in headers["Content-Security-Policy"]
         assert headers["Referrer-Policy"] == "same-origin"
         assert headers.get_list("X-Frame-Options") == ["DENY"]
+        # Only files are the same for everybody. Pages of no listed origin may use neither.
+        assert ("no-store" in headers["Cache-Control"]) == (not path.startswith("/static"))
+        assert "Access-Control-Allow-Origin" not in headers
 
 
 def test_a_page_of_a_listed_origin_may_use_the_api(below: httpx.Client, made: str) -> None:
