@@ -76,7 +76,8 @@ def _open_newest(
     snapshot: Snapshot, state: LibraryState, known: Mapping[str, Segment]
 ) -> tuple[Manifest | None, tuple[Segment, ...]] | None:
     """The newest manifest that is undamaged and belongs to the library's history, with its segments; (None, ()) where
-    there is none. None where files were missing and there are other manifests by now: a newer snapshot may use them.
+    there is none. None where files were missing, or all are newer than `snapshot`, and there are others or the library
+    is in another state by now: a newer snapshot may use them.
 
     The database's column says when there is a newer one; which one can be used, the files say. So several hosts may
     share a database, each with index files of its own.
@@ -84,12 +85,14 @@ def _open_newest(
     folder, identity = index_folder(state.uid), identity_of(state)
     found: tuple[Manifest | None, tuple[Segment, ...]] = None, ()
     damages = []
+    is_ahead = False
     numbers = folder.numbers()
     for number in numbers:
         try:
             manifest = folder.read(number, identity)
             if manifest.usable_seq > state.position.seq:
                 # Written after this snapshot was taken; or the database was put back to an older copy.
+                is_ahead = True
                 logger.info("index of library %s: manifest %s is ahead of the database", state.public_id, number)
             elif _is_in_history(snapshot, state, manifest):
                 found = manifest, folder.open(manifest, known)
@@ -102,12 +105,21 @@ def _open_newest(
             damages.append(str(error))
     if damages and folder.numbers() != numbers:
         return None
+    if is_ahead and found[0] is None and _has_moved_on(snapshot, state):
+        return None
     if damages:
         instead = "the rows serve" if found[0] is None else f"manifest {found[0].number} serves"
         # Of several processes that find the same, one warns.
         level = logging.WARNING if folder.note_damage(damages[0]) else logging.INFO
         logger.log(level, "index of library %s: %s; %s instead", state.public_id, damages[0], instead)
     return found
+
+
+def _has_moved_on(snapshot: Snapshot, state: LibraryState) -> bool:
+    """Whether the library is in another state than `state` by now. `snapshot` is a new one afterwards."""
+    snapshot.renew()
+    now = snapshot.library(state.public_id)
+    return now is None or now.position != state.position
 
 
 def _is_in_history(snapshot: Snapshot, state: LibraryState, manifest: Manifest) -> bool:

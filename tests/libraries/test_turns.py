@@ -1,9 +1,12 @@
 """Writers of a SQLite database take turns, so that none waits while others write again and again."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -12,10 +15,25 @@ from apps.libraries.dialects import dialect_of
 from apps.libraries.dialects.base import Failure
 from apps.libraries.dialects.sqlite_backend import locks, turns
 from apps.libraries.models import Library
+from tests.server import ROOT, until
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "snapshot"]), pytest.mark.sqlite]
 
 WRITERS, WRITES = 6, 25
+# Three threads that take turns for ever, and tell of each in a file.
+_BUSY_PROCESS = """
+import sys, threading, time
+from apps.libraries.dialects.sqlite_backend.turns import turn
+
+def take_turns():
+    while True:
+        with turn(sys.argv[1], time.monotonic() + 60), open(sys.argv[2], "ab", 0) as taken:
+            taken.write(b".")
+            time.sleep(0.003)
+
+for _ in range(3):
+    threading.Thread(target=take_turns).start()
+"""
 
 
 def run_together(*works: Callable[[], None]) -> None:
@@ -63,6 +81,24 @@ def test_no_writer_is_passed_again_and_again() -> None:
     assert len(turns_taken) == WRITERS * WRITES
     # All others may be before it, and once more where they came while it was counting; a busy machine adds a few.
     assert sum(count > 2 * WRITERS for count in passed) <= 3
+
+
+def test_no_process_is_passed_again_and_again(tmp_path: Path) -> None:
+    path, taken = str(tmp_path / "locks"), tmp_path / "taken"
+    taken.touch()
+    passed: list[int] = []
+    with subprocess.Popen([sys.executable, "-c", _BUSY_PROCESS, path, taken], cwd=ROOT) as busy:
+        try:
+            before = 0
+            for _ in range(WRITES):
+                until(lambda seen=before: taken.stat().st_size > seen, "the other process takes turns")  # type: ignore[misc]
+                before = taken.stat().st_size
+                with turns.turn(path, time.monotonic() + 60):
+                    passed.append(taken.stat().st_size - before)
+        finally:
+            busy.kill()
+    # The one that had its turn, and one that waited before; a busy machine adds a few.
+    assert sum(count > 4 for count in passed) <= 3
 
 
 def test_who_waits_for_too_long_is_told_that_it_is_busy() -> None:

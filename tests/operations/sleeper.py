@@ -1,6 +1,7 @@
 """An application behind the HTTP edge that does what the query of a request's URL says: sleep for that time, or fail.
 
-It answers which process it is. `/routed` is answered by the route, everything else by the WSGI application.
+It answers which process it is. `/routed` is answered by the route, everything else by the WSGI application, of which
+`/length/N` says that the answer has N bytes.
 """
 
 import os
@@ -38,7 +39,8 @@ def _route(request: Request) -> Callable[[Principal], Answer] | None:
 
 def _wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     answer = _obey(environ["QUERY_STRING"])
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    _, _, length = environ["PATH_INFO"].partition("/length/")
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", length or str(len(answer)))])
     return [answer]
 
 

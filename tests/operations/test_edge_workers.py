@@ -92,6 +92,15 @@ def test_what_fails_is_told_and_ends_no_thread(url: str, path: str, failure: str
 
 
 @pytest.mark.any_database
+@pytest.mark.parametrize("length", [1, 9999])
+def test_an_answer_has_the_length_that_its_head_says(url: str, length: int) -> None:
+    """That of a file is from when the server started. More bytes would be a part of the next answer."""
+    worker = ask(url).text
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+        assert [client.get(path).text for path in (f"/length/{length}", "/")] == [worker, worker]
+
+
+@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["/", "/routed"])
 def test_a_request_that_hangs_ends_with_its_worker_and_others_do_not(
     url: str, path: str, pool: ThreadPoolExecutor

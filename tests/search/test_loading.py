@@ -20,8 +20,8 @@ from apps.libraries.models import Chunk, Embedding, Library
 from apps.libraries.services.chunks import delete_chunks
 from apps.libraries.services.libraries import create_library, delete_library
 from apps.search.cache import ViewCache
-from apps.search.loading import LoadingPolicy
-from apps.search.snapshots import Snapshot
+from apps.search.loading import LoadingPolicy, open_view
+from apps.search.snapshots import Snapshot, open_snapshot
 from tests.search.chunks import noise, upsert
 from tests.search.database import copy_database, execute
 from tests.search.views import nearest, shown, shown_in
@@ -193,6 +193,29 @@ def test_files_that_are_made_while_rows_are_read_are_opened_by_who_asks_next() -
     with interrupted(make_files) as snapshot:
         assert cache.current(snapshot, "a").manifest is None
     assert shown(cache).manifest is not None
+
+
+def test_a_reader_whose_snapshot_is_older_than_all_files_is_to_take_a_newer_one() -> None:
+    """It may have been stopped for longer than files that were replaced are kept."""
+    with open_snapshot() as snapshot:
+        state = snapshot.existing_library("a")
+        upsert(noise(["c0"], seed=1))
+        in_threads(lambda: Indexer().run_until_done("a"))
+        assert open_view(snapshot, state) is None
+        opened = open_view(snapshot, snapshot.existing_library("a"))
+    assert opened is not None
+    assert opened.manifest is not None
+
+
+def test_a_database_that_was_put_back_to_a_copy_older_than_all_files_is_read_by_its_rows() -> None:
+    with open_snapshot() as snapshot:
+        state = snapshot.existing_library("a")
+    upsert(noise(["c0"], seed=1))
+    in_threads(lambda: Indexer().run_until_done("a"))
+    delete_chunks(library_id="a", ids=["c0"])
+    execute("DELETE FROM vectordb_change WHERE seq > %s", state.position.seq)
+    with open_snapshot() as snapshot:
+        assert shown_in(snapshot, new_cache()).manifest is None
 
 
 def test_rows_without_a_history_are_read_all_the_same() -> None:

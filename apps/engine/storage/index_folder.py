@@ -108,6 +108,8 @@ class IndexFolder:
             manifest = replace(manifest, segments=tuple(records))
             (beside / _MANIFEST).write_bytes(manifest.encode())
             sync_file(beside / _MANIFEST)
+            # It is from now on that it replaces the one before, however long the disk took.
+            os.utime(beside)
             os.rename(beside, self._manifests / str(manifest.number))
         return manifest
 
@@ -152,12 +154,14 @@ class IndexFolder:
     def open(self, manifest: Manifest, known: Mapping[str, Segment]) -> tuple[Segment, ...]:
         """The segments of a manifest, mapped and checked; those in `known` are taken from there. Raises Damaged."""
         opened: dict[str, Segment] = {}
+        # Before all else, as the next manifest replaces them, and to check a large segment takes longer than that.
+        masks = {record.name: self._read_mask(manifest.number, record) for record in manifest.segments}
         # Small ones first: merging replaces them soonest, and checking a large one takes a while.
         for record in sorted(manifest.segments, key=lambda record: record.rows):
             segment = known.get(record.name) or self._load_segment(manifest.identity, record)
             if len(segment.keys) != record.rows:
                 raise Damaged(f"{record.name} does not have {record.rows} rows")
-            opened[record.name] = replace(segment, alive=self._read_mask(manifest.number, record))
+            opened[record.name] = replace(segment, alive=masks[record.name])
         return tuple(opened[record.name] for record in manifest.segments)
 
     def _load_segment(self, identity: Identity, record: SegmentRecord) -> Segment:

@@ -329,10 +329,9 @@ class SQLiteDialect(Dialect):
                 if is_little and not (is_full and free):
                     break
                 # A cursor would stop after one page: the statement yields a row without columns for each.
-                with (
-                    turn(locks.path_of(connection), time.monotonic() + _SECONDS_TO_QUEUE),
-                    connection.wrap_database_errors,
-                ):
+                deadline = time.monotonic() + _SECONDS_TO_QUEUE
+                with turn(locks.path_of(connection), deadline), connection.wrap_database_errors:
+                    wait_for_writer(connection.connection, deadline)
                     connection.connection.executescript(f"PRAGMA incremental_vacuum({step})")
                 cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 cursor.execute("PRAGMA freelist_count")

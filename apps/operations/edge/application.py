@@ -217,6 +217,10 @@ class Edge:
                 body = b"".join(parts)
             finally:
                 close(parts)
+            if code not in _WITHOUT_BODY and request.scope["method"] != "HEAD":
+                # A file's is from when the server started, and another length would be a part of the next answer.
+                encoded = [header for header in encoded if header[0] != b"content-length"]
+                encoded.append((b"content-length", b"%d" % len(body)))
         else:
             body = Streamed(parts, copy_context())
         # What refers to it may wait for the garbage collector; the body must not.

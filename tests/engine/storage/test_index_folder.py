@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from apps.engine.errors import Damaged
 from apps.engine.indexes.registry import INDEX_TYPES
 from apps.engine.metrics import Metric
 from apps.engine.storage.index_folder import IndexFolder
+from apps.engine.storage.segment import Segment
 from tests.engine.storage.stored import (
     IDENTITY,
     MANY,
@@ -85,6 +87,19 @@ def test_a_newer_manifest_says_which_rows_are_dead_now(plain: StoredLibrary) -> 
     read = plain.folder.open(manifest, {})
     assert [one.live_keys().tolist() for one in read] == [large.live_keys().tolist(), small.live_keys().tolist()]
     assert [one.dead for one in plain.open()] == [9, 0]
+
+
+def test_a_manifest_that_is_deleted_while_segments_are_read_is_opened_all_the_same(plain: StoredLibrary) -> None:
+    """To check a large segment takes longer than what was replaced is kept."""
+
+    class Reader(dict[str, Segment]):
+        """Knows no segment; somebody deletes the manifest before the first is read."""
+
+        def get(self, *_: Any) -> None:  # type: ignore[override]
+            shutil.rmtree(plain.path / "manifests" / "1", ignore_errors=True)
+
+    read = plain.folder.open(plain.folder.read(1, IDENTITY), Reader())
+    assert [one.dead for one in read] == [9, 0]
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ class Cursor(base.SQLiteCursorWrapper):
         connection = cast(Connection, self.connection)
         if connection.in_transaction or not query.startswith(_WRITES):
             return super().execute(query, params)
-        with turn(connection.locks_path, time.monotonic() + connection.timeout):
+        deadline = time.monotonic() + connection.timeout
+        with turn(connection.locks_path, deadline):
+            wait_for_writer(connection, deadline)
             return super().execute(query, params)
 
 

@@ -24,7 +24,7 @@ def path_of(connection: BaseDatabaseWrapper) -> str:
 
 
 def try_lock(path: str, key: int) -> bool:
-    """Lock the number `key`, from 0 to 2^62 + 1, of the file, which is made; return False where it is locked. Raises
+    """Lock the number `key`, from 0 to 2^62 + 2, of the file, which is made; return False where it is locked. Raises
     OSError."""
     with _mutex:
         if (path, key) in _held:
@@ -47,5 +47,11 @@ def unlock(path: str, key: int) -> None:
         fcntl.lockf(_descriptors[path], fcntl.LOCK_UN, 1, key)
 
 
-# A forked process has none of the locks.
-os.register_at_fork(after_in_child=_held.clear)
+def _forget() -> None:
+    """A forked process has none of the locks, and none of the threads of which one may have the mutex."""
+    global _mutex
+    _mutex = threading.Lock()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
