@@ -28,6 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "VECTORDB_THREADS": 1,
         "VECTORDB_LOG_LEVEL": "info",
         "VECTORDB_LOG_FORMAT": "json",
+        "VECTORDB_KEY_CONCURRENT_REQUESTS": 2,
     }
     with serving(tmp_path_factory.mktemp("transfer") / "data", **settings) as server:
         yield server
@@ -137,8 +138,9 @@ def test_an_export_is_one_state_however_slowly_it_is_taken(server: Server, clien
 def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an_export(
     server: Server, client: httpx.Client, large: str
 ) -> None:
+    theirs = bearer(make_key(client, "read")["key"])
     head = f"GET /api/v1/libraries/{large}/export HTTP/1.1\r\nHost: localhost\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in server.authorization.items()) + "\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in theirs.items()) + "\r\n"
 
     def status() -> int:
         with client.stream("GET", f"/libraries/{large}/export") as answer:
@@ -151,12 +153,15 @@ def test_clients_that_do_not_take_their_exports_keep_others_from_no_more_than_an
         refused = client.get(f"/libraries/{large}/export")
         assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "exhausted", "10")
         assert client.get("/libraries").status_code == 200
+        # An export runs until its client has it.
+        assert client.get("/libraries", headers=theirs).json()["code"] == "rate_limited"
         # Nor from a file that they have: its answer has no body to be streamed.
         css = f"{server.url}/static/vectordb/api.css"
         last = client.get(css).raise_for_status().headers["Last-Modified"]
         assert client.get(css, headers={"If-Modified-Since": last}).status_code == 304
         slow[0].close()
         until(lambda: status() == 200, "an export whose client is gone has ended")
+        assert client.get("/libraries", headers=theirs).status_code == 200
 
 
 @pytest.mark.any_database

@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,7 +37,7 @@ from apps.access.requests import (
     identify,
 )
 from apps.operations.edge.notes import Notes, Outcome
-from apps.operations.edge.streams import BrokenOff, Streams, close
+from apps.operations.edge.streams import BrokenOff, PartsUntil, Streams, close
 from apps.operations.edge.threads import Threads
 from apps.search.snapshots import SnapshotAtHand, read_rows
 from apps.telemetry.observation import Observation, current_observation
@@ -232,8 +233,13 @@ def _answer_admitted(request: Request, principal: Principal, run: Callable[[], A
     """Answer a request within the limits of whoever asks. Raise Refused, and what `run` raises."""
     request.observation.key = principal.key_id or principal.name
     scope = request.scope
-    with admitted(principal, scope["client"][0], scope["method"], scope["path"]) as headers:
+    with ExitStack() as running:
+        headers = running.enter_context(admitted(principal, scope["client"][0], scope["method"], scope["path"]))
         reply = run()
+        if isinstance(reply.body, Streamed):
+            # It runs until its client has it.
+            until_sent = PartsUntil(reply.body.parts, running.pop_all().close)
+            reply = reply._replace(body=reply.body._replace(parts=until_sent))
     reply.headers.extend((name.lower().encode(), value.encode()) for name, value in headers.items())
     return reply
 

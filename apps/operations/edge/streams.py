@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from django.db import connections
@@ -25,6 +25,22 @@ def close(parts: Any) -> None:
     """End an iterable of WSGI's."""
     if hasattr(parts, "close"):
         parts.close()
+
+
+class PartsUntil:
+    """The parts of an answer; `then` is called when they are closed, sent or not."""
+
+    def __init__(self, parts: Iterable[bytes], then: Callable[[], None]) -> None:
+        self._parts, self._then = parts, then
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+    def close(self) -> None:
+        try:
+            close(self._parts)
+        finally:
+            self._then()
 
 
 class BrokenOff(Exception):
