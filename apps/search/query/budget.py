@@ -7,7 +7,9 @@ the processor's for the request, which is the same however busy the server is, a
 """
 
 from collections.abc import Iterable
+from copy import copy
 from time import monotonic, thread_time
+from typing import Self
 
 from django.conf import settings
 
@@ -50,6 +52,12 @@ class RequestBudget:
         self._milliseconds = limits.request_ms
         self._latest_thread_time = thread_time() + limits.request_ms / 1000
         self._deadline = monotonic() + _SHARE_OF_TIMEOUT * settings.REQUEST_TIMEOUT
+
+    def apart(self) -> Self:
+        """The points and rows of a new request, and the time that is left for this one."""
+        budget = copy(self)
+        budget._left, budget._rows = self._limit, self._most_rows
+        return budget
 
     def spend(self, points: int) -> None:
         """Take `points`; raise Invalid if fewer are left."""

@@ -46,6 +46,8 @@ class EmbeddedTexts(NamedTuple):
 # Of the candidates of boosts, this part are the first ranks for certain, as far as an index is certain of any.
 _SURE_SHARE = 8
 _NO_TEXTS = EmbeddedTexts(None, {})
+# No chunk's.
+_NO_KEY = 0
 
 
 def embed_texts(library_id: str, specs: Mapping[str, QuerySpec]) -> EmbeddedTexts:
@@ -168,14 +170,13 @@ def _read_chunk(library: OpenLibrary, spec: QuerySpec, at: str) -> tuple[int, Fl
     """Key, vector and text of the chunk that a query names; a search for words needs no vector. Raises NotFound,
     Invalid."""
     state, chunk_id = library.state, spec.chunk_id
-    found = library.snapshot.rows(
+    found = _may_show(library, chunk_id) and library.snapshot.rows(
         "SELECT chunk.id, embedding.vector, chunk.text FROM vectordb_chunk AS chunk"
         " LEFT JOIN vectordb_embedding AS embedding ON embedding.chunk_id = chunk.id AND embedding.generation = %s"
         f" {JOIN_DOCUMENT} WHERE chunk.library_id = %s AND chunk.public_id = %s AND {IS_EXPIRED} IS NOT TRUE",
         [state.generation, state.key, chunk_id, *[library.snapshot.moment] * 2],
     )
-    # A chunk that a search token may not see is as one that is not there; what it may see is known by now.
-    if not found or (current_principal.get().filter is not None and not library.searcher.has(found[0][0])):
+    if not found:
         detail = f"There is no chunk {chunk_id!r} in this library."
         raise NotFound(detail, [Fault(at, "names no chunk of this library")])
     key, blob, text = found[0]
@@ -189,3 +190,14 @@ def _read_chunk(library: OpenLibrary, spec: QuerySpec, at: str) -> tuple[int, Fl
         detail = f"The chunk {chunk_id!r} has a vector that cannot be searched with; write it again."
         raise Invalid(detail, [Fault(at, "names a chunk whose stored vector cannot be used")])
     return key, vector, text
+
+
+def _may_show(library: OpenLibrary, chunk_id: str) -> bool:
+    """Whether a search token may see a chunk of that id; what it may see is known by now. One that it may not see is as
+    one that is not there, also by how long that takes to say: so nothing of the row is read."""
+    if current_principal.get().filter is None:
+        return True
+    found = library.snapshot.rows(
+        "SELECT id FROM vectordb_chunk WHERE library_id = %s AND public_id = %s", [library.state.key, chunk_id]
+    )
+    return library.searcher.has(found[0][0] if found else _NO_KEY)

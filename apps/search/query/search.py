@@ -160,17 +160,23 @@ class Searcher:
         budget: RequestBudget | None = None,
         snapshot: Snapshot | None = None,
         unindexed: Paths = (),
+        *,
+        is_restricted: bool = False,
     ) -> None:
         self._view = view
+        self._is_restricted = is_restricted
         self._budget = budget or RequestBudget()
         self._snapshot, self._unindexed = snapshot, unindexed
         self._allowed: dict[Filter, _Allowed] = {}
 
     def restrict(self, filter: Filter) -> "Searcher":
-        """A searcher of the rows that match, paid from the same budget. Nothing that it answers depends on others."""
-        self._budget.spend(price_of_filters([filter], len(self._view)))
-        view = self._view.within(self._matching(self._view, filter))
-        return Searcher(view, self._budget, self._snapshot, self._unindexed)
+        """A searcher of the rows that match. Nothing that it answers or takes from the budget depends on others. So
+        `filter` is paid apart: whoever asks can find out what is left."""
+        budget = self._budget.apart()
+        budget.spend(price_of_filters([filter], len(self._view)))
+        whole = Searcher(self._view, budget, self._snapshot, self._unindexed)
+        view = self._view.within(whole._matching(self._view, filter))
+        return Searcher(view, self._budget, self._snapshot, self._unindexed, is_restricted=True)
 
     def has(self, key: int) -> bool:
         """Whether there is a chunk of this key."""
@@ -316,8 +322,9 @@ class Searcher:
         allowed = self._allow_before(view, request)
         exact = request.exact or (request.filter_mode == "pre" and allowed.masks is not None)
         first, *deeper = _depths(view, request, exact)
-        is_scan = _is_scan(view, exact)
-        if is_scan:
+        # How many rows an index compares depends on those that are not permitted too.
+        is_paid_before = self._is_restricted or _is_scan(view, exact)
+        if is_paid_before:
             self._budget.scan(len(requests) * (len(view) if allowed.masks is None else allowed.rows))
         params, sure = request.params, request.sure
         hits = view.search(vectors, first, exact=exact, params=params, allowed=allowed.masks, sure=sure)
@@ -325,7 +332,7 @@ class Searcher:
             self._budget.check_time()
             more = view.search(vectors, depth, exact=exact, params=params, allowed=allowed.masks, sure=sure)
             hits = [_continue(one, other, depth) for one, other in zip(hits, more, strict=True)]
-        if not is_scan:
+        if not is_paid_before:
             self._budget.scan(sum(one.compared for one in hits))
         return [_rank(one, allowed, view, as_arrays=sure is not None) for one in hits]
 
