@@ -20,8 +20,12 @@ from apps.access.shared_counters import SECONDS, Hit, SharedCounters
 
 Kind: TypeAlias = Literal["read", "write", "delete"]
 
-_READING_POSTS = re.compile(r"/api/v1/libraries/[^/]+/(query(/batch)?|chunks/(get|count|list|fields|facets))")
+_READING_POSTS = re.compile(
+    r"/api/v1/(libraries/[^/]+/(query(/batch)?|chunks/(get|count|list|fields|facets))|keys/[^/]+/search-token)"
+)
 _DELETING_POSTS = re.compile(r"/api/v1/libraries/[^/]+/chunks/delete")
+# A secret that is known to others must be changed whatever else is not written.
+_CHANGES_OF_KEYS = re.compile(r"/api/v1/keys(/.*)?")
 # Monitoring must get through, and files of pages cost nothing.
 _UNLIMITED = ("/health", "/ready", "/metrics")
 _API = "/api/v1/"
@@ -52,8 +56,8 @@ def prepare(columns: int) -> SharedCounters:
 
 @lru_cache(maxsize=256)
 def kind_of(method: str, path: str) -> Kind:
-    """What a request does: queries and the like are reads, though they are posted. What an agent's message asks for
-    `admit_change` counts besides."""
+    """What a request does: queries and the like are reads, though they are posted, and so is making a search token,
+    which is stored nowhere. What an agent's message asks for `admit_change` counts besides."""
     if method in SAFE_METHODS:
         return "read"
     if method == "DELETE" or (method == "POST" and _DELETING_POSTS.fullmatch(path)):
@@ -78,7 +82,7 @@ def admitted(principal: Principal, address: str, method: str, path: str) -> Abst
     """Let a request in, for as long as a `with` block of what this returns runs, which gives the headers that tell of
     its limits. Raise Refused, at once or when the block begins."""
     kind = kind_of(method, path)
-    if kind == "write" and path.startswith(_API):
+    if kind == "write" and path.startswith(_API) and not _CHANGES_OF_KEYS.fullmatch(path):
         check_room()
     allowances = _allowances(principal, address, kind, path)
     most = settings.KEY_CONCURRENT_REQUESTS if principal.key_id else 0

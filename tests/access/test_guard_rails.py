@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_writes_stop_and_deletes_go_on(asking: Client, setting: str, code: str, 
         assert asking.post(f"{LIBRARY}/chunks/delete", {"ids": ["0"]}, "application/json").json() == {"deleted": 1}
         assert asking.delete(f"{LIBRARY}/chunks/1").status_code == 204
     assert asking.patch(LIBRARY, {"name": "Other"}, "application/json").status_code == 200
+
+
+def test_keys_are_managed_all_the_same(asking: Client) -> None:
+    def send(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        return asking.generic(method, f"/api/v1/keys{path}", json.dumps(body or {}), "application/json")
+
+    with override_settings(MAX_DISK_PERCENT=0):
+        made = send("POST", "", {"name": "Made", "scopes": ["read"]})
+        assert made.status_code == 201
+        at = f"/{made.json()['id']}"
+        in_an_hour = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        assert send("POST", f"{at}/search-token", {"libraries": ["*"], "expires_at": in_an_hour}).status_code == 200
+        rotated = send("POST", f"{at}/rotate")
+        assert rotated.status_code == 200
+        assert rotated.json()["key"] != made.json()["key"]
+        assert send("PATCH", at, {"libraries": ["made"]}).json()["libraries"] == ["made"]
+        assert send("DELETE", at).status_code == 204
 
 
 def test_what_is_measured_is_a_percentage(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.access.callers import mistyped
+from tests.access.callers import in_hours, mistyped
 from tests.access.redis_server import RedisServer
 from tests.api.problems import assert_refused
 from tests.server import Server, serving, until
@@ -99,6 +99,9 @@ def test_a_key_has_its_own_limit_whatever_the_settings(guarded: Server) -> None:
             '"writes";r=0',
         ]
         assert client.get("/libraries").headers.get("RateLimit") is None
+        # A search token is no write.
+        token = {"libraries": ["made"], "expires_at": in_hours(1)}
+        assert client.post(f"/keys/{key.split('_')[1]}/search-token", json=token).status_code == 200
     with client_with(guarded, make_key(guarded)) as client:
         answer = client.post("/libraries/made/chunks/delete", json={"ids": ["nope"]})
         assert answer.headers["RateLimit-Policy"] == '"writes";q=1000;w=60'
