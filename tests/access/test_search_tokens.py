@@ -1,5 +1,9 @@
 """A search token learns nothing of what its filter leaves out: its answers are those of a library without the rest."""
 
+import json
+import os
+import re
+import subprocess
 import time
 from typing import Any
 
@@ -8,7 +12,7 @@ import pytest
 
 from tests.access.callers import bearer, in_hours, make_key, make_token
 from tests.api.problems import assert_refused
-from tests.server import Server
+from tests.server import ROOT, Server
 
 WHOLE, INSIDE = "tokens-whole", "tokens-inside"
 WORDS = ("apple", "rose", "tea")
@@ -224,3 +228,22 @@ def test_who_may_make_tokens(client: httpx.Client) -> None:
     assert statuses == [200, 403, 200, 403]
     token = make_token(client, key, libraries=["*"])
     assert client.post(f"/keys/{key['id']}/search-token", json=body, headers=bearer(token)).status_code == 403
+
+
+def test_the_examples_of_the_docs_make_a_key_and_a_token_of_it(server: Server, client: httpx.Client) -> None:
+    page = (ROOT / "docs/access.md").read_text().replace("localhost:8000", server.url)
+    page = page.replace("data/admin_key", str(server.folder / "admin_key"))
+
+    def run(script: str, **variables: str) -> dict[str, Any]:
+        environ = os.environ | {"NO_PROXY": "*"} | variables
+        ended = subprocess.run(["bash", "-euc", script], env=environ, capture_output=True, check=True)
+        answer: dict[str, Any] = json.loads(ended.stdout)
+        return answer
+
+    makes_key, makes_token = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    key = run(makes_key)
+    token = bearer(run(makes_token, KEY=key["key"])["token"])
+    client.post("/libraries", json={"id": "docs-en", "name": "Docs", "dimension": 2}).raise_for_status()
+    assert client.post("/libraries/docs-en/chunks/count", json={}, headers=token).json()["count"] == 0
+    client.delete("/libraries/docs-en").raise_for_status()
+    client.delete(f"/keys/{key['id']}").raise_for_status()
