@@ -99,6 +99,7 @@ def test_the_largest_batch_is_that_of_a_library_without_the_other_rows(
     assert whole == inside > 9_000
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 def test_a_filter_of_a_token_has_a_limit_too(settings: Any, libraries: None) -> None:
     settings.LIMITS = replace(settings.LIMITS, request_cost=600)
@@ -109,6 +110,7 @@ def test_a_filter_of_a_token_has_a_limit_too(settings: Any, libraries: None) -> 
             query_batch(library_id=WHOLE, specs=[spec])
 
 
+@pytest.mark.any_database
 def test_what_is_paid_apart_has_no_time_of_its_own(settings: Any) -> None:
     settings.LIMITS = replace(settings.LIMITS, request_ms=0)
     budget = RequestBudget()
@@ -117,6 +119,7 @@ def test_what_is_paid_apart_has_no_time_of_its_own(settings: Any) -> None:
         budget.apart().check_time()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("kind", ["brute_force", "hnsw", "ivf", "lsh", "quantized"])
 def test_rows_that_an_index_compares_count_as_the_permitted_ones(settings: Any, kind: str) -> None:
     rows, permitted, dimension = 3000, 500, 64
@@ -148,6 +151,7 @@ def statements(chunk_id: str) -> Iterator[list[str]]:
         driver.set_trace_callback(None)
 
 
+@pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
 @pytest.mark.parametrize("mode", ["vector", "lexical", "hybrid"])
 def test_nothing_is_read_of_a_chunk_that_a_token_may_not_see(libraries: None, mode: str) -> None:
