@@ -16,6 +16,7 @@ from apps.engine.metadata.filters import HasKey, parse_filter
 from apps.engine.metrics import Metric
 from apps.engine.storage.segment import Segment
 from apps.engine.storage.view import View
+from apps.engine.vectors import Int64
 from apps.libraries.dialects import SNAPSHOT_ALIAS
 from apps.libraries.errors import Invalid, NotFound
 from apps.libraries.inputs import ChunksWrite, LibraryCreate
@@ -26,7 +27,7 @@ from apps.search.query.search import Searcher, SearchRequest
 from apps.search.query.service import query_batch
 from apps.search.query.spec import EVERYTHING, Hybrid, QuerySpec
 from tests.engine.approximate import embeddings
-from tests.engine.data import sealed_rows_of
+from tests.engine.data import rows_of, sealed_rows_of
 
 WHOLE, INSIDE = "whole", "inside"
 ROWS, HIDDEN = 20, 600
@@ -119,22 +120,50 @@ def test_what_is_paid_apart_has_no_time_of_its_own(settings: Any) -> None:
         budget.apart().check_time()
 
 
+PERMITTED, DIMENSION = 500, 64
+_REQUEST = SearchRequest(
+    10, "vector", embeddings(1, DIMENSION, seed=1)[0], None, EVERYTHING, "auto", False, {}, Hybrid()
+)
+
+
+def _segment(keys: Int64, kind: str) -> Segment:
+    matrix = Matrix.build(embeddings(len(keys), DIMENSION), Metric.COSINE)
+    return Segment.build(keys=keys, matrix=matrix, row_data=sealed_rows_of(keys), kind=kind)
+
+
+def _view(*segments: Segment) -> View:
+    return View.of(dimension=DIMENSION, metric=Metric.COSINE, segments=segments, built_at=0.0)
+
+
 @pytest.mark.any_database
 @pytest.mark.parametrize("kind", ["brute_force", "hnsw", "ivf", "lsh", "quantized"])
 def test_rows_that_an_index_compares_count_as_the_permitted_ones(settings: Any, kind: str) -> None:
-    rows, permitted, dimension = 3000, 500, 64
-    settings.LIMITS = replace(settings.LIMITS, scanned_rows=10 * permitted)
-    keys, matrix = np.arange(rows), Matrix.build(embeddings(rows, dimension), Metric.COSINE)
-    segment = Segment.build(keys=keys, matrix=matrix, row_data=sealed_rows_of(keys), kind=kind)
-    view = View.of(dimension=dimension, metric=Metric.COSINE, segments=(segment,), built_at=0.0)
-    some = HasKey(np.arange(permitted))
-    [vector] = embeddings(1, dimension, seed=1)
-    request = SearchRequest(10, "vector", vector, None, EVERYTHING, "auto", False, {}, Hybrid())
+    settings.LIMITS = replace(settings.LIMITS, scanned_rows=10 * PERMITTED)
+    view = _view(_segment(np.arange(3000), kind))
 
     def search(queries: int) -> None:
-        Searcher(view).restrict(some).search([request] * queries)
+        Searcher(view).restrict(HasKey(np.arange(PERMITTED))).search([_REQUEST] * queries)
 
     assert largest(100, search) == 10
+
+
+@pytest.mark.any_database
+def test_parts_of_hidden_rows_alone_are_not_told_of() -> None:
+    mine, others, newer = np.arange(3000), np.arange(3000, 3100), np.arange(3100, 3110)
+    alone = _view(_segment(mine, "quantized"))
+    vectors, rows = embeddings(len(newer), DIMENSION), rows_of(newer)
+    beside = _view(_segment(mine, "quantized"), _segment(others, "brute_force")).apply(
+        keys=newer, vectors=vectors, rows=rows, gone=np.empty(0, np.int64)
+    )
+    [whole] = Searcher(beside).search([_REQUEST])
+    assert whole.kinds == {"quantized", "brute_force"}
+    [expected], [hits], [nothing], [never] = (
+        Searcher(view).restrict(HasKey(keys)).search([_REQUEST])
+        for view, keys in ((alone, mine), (beside, mine), (beside, mine + 3110), (_view(), mine))
+    )
+    assert hits.kinds == {"quantized"}
+    assert hits == expected
+    assert nothing == never
 
 
 @contextmanager

@@ -185,9 +185,17 @@ class View:
         return shown.view
 
     def within(self, masks: Sequence[Mask]) -> "View":
-        """This view, all rows dead but those that `matching` gave."""
-        *segments, tail, bare_tail = [replace(part, alive=mask) for part, mask in zip(self.parts, masks, strict=True)]
-        return replace(self, segments=tuple(segments), tail=tail, bare_tail=bare_tail)  # type: ignore[arg-type]
+        """This view, all rows dead but those that `matching` gave. It has no part without such rows, which hits would
+        name by its kind."""
+        *of_segments, of_tail, of_bare_tail = masks
+        segments = tuple(
+            replace(segment, alive=mask) for segment, mask in zip(self.segments, of_segments, strict=True) if mask.any()
+        )
+        tail, bare_tail = (
+            replace(tail, alive=mask) if mask.any() else Tail.build(tail.matrix.dimension, self.metric)
+            for tail, mask in ((self.tail, of_tail), (self.bare_tail, of_bare_tail))
+        )
+        return replace(self, segments=segments, tail=tail, bare_tail=bare_tail)
 
     def has(self, key: int) -> bool:
         """Whether a live row has this key."""
