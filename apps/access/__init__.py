@@ -14,6 +14,7 @@ limits          how many requests are let in
 shared_counters, redis_counters  what counts them, on one host or several
 guard_rails     how full disk and memory may be for writes
 audit           who changed what, written with the change
+account_changes  of users and groups, by Django's signals
 idempotency     requests that are carried out once
 models          the tables of keys, of the audit trail and of such requests
 """

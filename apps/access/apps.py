@@ -1,4 +1,4 @@
-"""App configuration."""
+"""App configuration: connects the signals."""
 
 from django.apps import AppConfig
 
@@ -7,3 +7,8 @@ class AccessConfig(AppConfig):
     name = "apps.access"
     label = "access"
     verbose_name = "Access"
+
+    def ready(self) -> None:
+        from apps.access import account_changes
+
+        account_changes.connect()

@@ -9,12 +9,18 @@ from typing import Any
 
 import httpx
 import pytest
+from django.apps import apps
+from django.contrib.auth.management import create_permissions
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
+from django.db.models.signals import pre_save
+from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from apps.access.audit import delete_old_entries
 from apps.access.models import AuditEntry
+from apps.access.requests import SERVER, current_principal
 from tests.api.problems import assert_refused
 from tests.server import ROOT
 
@@ -103,6 +109,104 @@ def test_what_a_command_changes_is_under_its_name() -> None:
     call_command("create_key", "by hand", scope="read", stdout=StringIO())
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.name, entry.key_id) == ("create_key", "manage.py create_key", "")
+
+
+@pytest.fixture
+def administrator(db: None, settings: Settings) -> Client:
+    """The browser of a superuser of the admin, by the name of alice."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    current_principal.set(SERVER)
+    user = User.objects.create(username="alice", is_staff=True, is_superuser=True)
+    client = Client(headers={"X-Request-ID": "of-the-admin"})
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def send(browser: Client, path: str, **fields: Any) -> None:
+    """Send a form of the admin, which takes it."""
+    answer = browser.post(f"/admin/{path}", fields)
+    assert answer.status_code == 302, answer.content.decode()
+
+
+def trail() -> list[tuple[str, str, int | None]]:
+    """What the entries say was changed."""
+    return list(AuditEntry.objects.values_list("action", "target", "count"))
+
+
+def test_the_admin_leaves_entries_of_users_and_groups(administrator: Client) -> None:
+    create_permissions(apps.get_app_config("access"))
+    reads, writes = (Permission.objects.get(codename=f"scope_{scope}").pk for scope in ("read", "write"))
+    password, other = "a first pass word", "a second pass word"
+    send(administrator, "auth/group/add/", name="readers", permissions=[reads, writes])
+    group = Group.objects.get()
+    send(administrator, f"auth/group/{group.pk}/change/", name="readers", permissions=[reads])
+    new = {"username": "bob", "usable_password": "true", "password1": password, "password2": password}
+    send(administrator, "auth/user/add/", **new)
+    at = f"auth/user/{User.objects.get(username='bob').pk}"
+    joined = {"username": "bob", "date_joined_0": "2030-01-01", "date_joined_1": "00:00:00"}
+    send(
+        administrator, f"{at}/change/", **joined, is_superuser="on", groups=[group.pk], user_permissions=[reads, writes]
+    )
+    send(administrator, f"{at}/password/", usable_password="true", password1=other, password2=other)
+    send(administrator, f"{at}/delete/", post="yes")
+    send(administrator, f"auth/group/{group.pk}/delete/", post="yes")
+    assert trail() == [
+        ("create_group", "readers", None),
+        ("update_group", "readers", 2),
+        ("update_group", "readers", None),
+        ("update_group", "readers", 1),
+        ("create_user", "bob", None),
+        ("update_user", "bob", None),
+        ("update_user", "bob", 1),
+        ("update_user", "bob", 2),
+        ("update_user", "bob", None),
+        ("delete_user", "bob", None),
+        ("delete_group", "readers", None),
+    ]
+    found = list(AuditEntry.objects.values())
+    assert {(entry["name"], entry["key_id"], entry["request_id"]) for entry in found} == {("alice", "", "of-the-admin")}
+    assert password not in str(found)
+    assert other not in str(found)
+
+
+def test_a_login_is_no_change(administrator: Client, settings: Settings) -> None:
+    user = User.objects.create_user("bob", password="a pass word", is_staff=True)
+    # The next login hashes the password again.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher", *settings.PASSWORD_HASHERS]
+    send(Client(), "login/", username="bob", password="a pass word")
+    user.refresh_from_db()
+    assert (user.last_login is not None, user.password.partition("$")[0]) == (True, "scrypt")
+    assert trail() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_password_whose_change_has_no_entry_is_not_changed(administrator: Client) -> None:
+    def refuse(**_: Any) -> None:
+        raise ValueError("no entry")
+
+    user, new = User.objects.get(), "a second pass word"
+    user.set_password("a pass word")
+    user.save()
+    administrator.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    pre_save.connect(refuse, sender=AuditEntry)
+    try:
+        with pytest.raises(ValueError, match="no entry"):
+            send(administrator, "password_change/", old_password="a pass word", new_password1=new, new_password2=new)
+    finally:
+        pre_save.disconnect(refuse, sender=AuditEntry)
+    user.refresh_from_db()
+    assert user.check_password("a pass word")
+
+
+@pytest.mark.django_db
+def test_accounts_that_commands_change_are_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a first pass word")
+    call_command("createsuperuser", interactive=False, username="root", email="", stdout=StringIO())
+    monkeypatch.setattr("getpass.getpass", lambda **_: "a second pass word")
+    call_command("changepassword", "root", stdout=StringIO())
+    assert trail() == [("create_user", "root", None), ("update_user", "root", None)]
+    names = list(AuditEntry.objects.values_list("name", flat=True))
+    assert names == ["manage.py createsuperuser", "manage.py changepassword"]
 
 
 @pytest.mark.django_db

@@ -439,8 +439,12 @@ class AuditEntry(Output):
     name: str = Field(description="The name of the key or of the user.")
     action: str = Field(description="What was done, such as `upsert_chunks`.")
     library: str | None = Field(description="The id of the library; null for what is of none, such as a key.")
-    target: str | None = Field(description="What of it was changed, such as the id of a document; null for several.")
-    count: Count | None = Field(description="How many chunks or documents; null where that is not counted.")
+    target: str | None = Field(
+        description="What was changed, such as the id of a document or the name of a user; null for several."
+    )
+    count: Count | None = Field(
+        description="How many chunks, documents or permissions; null where that is not counted."
+    )
     request_id: str = Field(description="The id of the request.")
 
 

@@ -2,8 +2,8 @@
 
 from django.contrib.auth.management.commands import changepassword
 
-from apps.operations.management.base import DatabaseCommand
+from apps.operations.management.base import AuditedCommand
 
 
-class Command(DatabaseCommand, changepassword.Command):
+class Command(AuditedCommand, changepassword.Command):
     """Django's."""

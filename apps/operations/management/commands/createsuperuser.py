@@ -2,8 +2,8 @@
 
 from django.contrib.auth.management.commands import createsuperuser
 
-from apps.operations.management.base import DatabaseCommand
+from apps.operations.management.base import AuditedCommand
 
 
-class Command(DatabaseCommand, createsuperuser.Command):
+class Command(AuditedCommand, createsuperuser.Command):
     """Django's."""
