@@ -166,6 +166,8 @@ AXES_LOCKOUT_CALLABLE = "apps.api.middleware.locked_out"
 AXES_RESET_ON_SUCCESS = True
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
+# Of a failed login the log has the name and the address. A password is masked whatever this says.
+AXES_SENSITIVE_PARAMETERS: list[str] = []
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

@@ -7,9 +7,12 @@ From anybody else these headers say nothing: they can be made up.
 from collections.abc import Iterable, MutableMapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.conf import settings
+
+# Names and values, as ASGI has them.
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 
 def apply_forwarding(scope: MutableMapping[str, Any]) -> None:
@@ -25,12 +28,24 @@ def apply_forwarding(scope: MutableMapping[str, Any]) -> None:
         _believe(scope)
 
 
-def _believe(scope: MutableMapping[str, Any]) -> None:
+def address_of(peer: str, headers: Headers) -> str:
+    """Return the client's address that a trusted proxy at `peer` names, else `peer`."""
+    if not settings.TRUSTED_PROXIES or not _is_trusted(peer):
+        return peer
+    return _client(peer, _forwarded(headers).get(b"x-forwarded-for", "").split(","))
+
+
+def _forwarded(headers: Headers) -> dict[bytes, str]:
     forwarded: dict[bytes, str] = {}
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name.startswith(b"x-forwarded-"):
             before = f"{forwarded[name]}," if name in forwarded else ""
             forwarded[name] = before + value.decode("latin-1")
+    return forwarded
+
+
+def _believe(scope: MutableMapping[str, Any]) -> None:
+    forwarded = _forwarded(scope["headers"])
     scope["client"] = (_client(scope["client"][0], forwarded.get(b"x-forwarded-for", "").split(",")), 0)
     # Of several values the last one is that of the proxy that connects.
     scheme = forwarded.get(b"x-forwarded-proto", "").rpartition(",")[2].strip().lower()

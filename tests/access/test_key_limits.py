@@ -130,6 +130,28 @@ def test_the_log_holds_no_secret_and_no_line_of_a_client(guarded: Server) -> Non
     assert [line.partition(":")[0] for line in holding] == ["The admin key, which is printed this once"]
 
 
+@pytest.mark.any_database
+def test_the_log_has_the_address_of_who_guesses_a_key_or_a_password(guarded: Server) -> None:
+    typed = {"username": "mallory", "password": "guessed-4711"}
+    with client_with(guarded, mistyped(admin_key(guarded)), "192.0.2.77") as client:
+        client.get("/libraries", headers={"X-Request-ID": "guesses-a-key"})
+        # A body without a length may be too large for memory: its head is answered before the rest is here.
+        head = {"Content-Type": "application/x-ndjson"}
+        assert client.post("/libraries/made/import", content=iter([b"x"]), headers=head).status_code == 401
+        login = guarded.url + "/api/login"
+        client.get(login)
+        typed["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
+        client.post(login, data=typed, headers={"X-Request-ID": "guesses-a-password"})
+    until(lambda: "INFO request request_id=guesses-a-password" in guarded.log.read_text(), "the last request is logged")
+    log = guarded.log.read_text()
+    found = [line for line in log.splitlines() if "INFO request " in line and "address=192.0.2.77" in line]
+    assert len(found) == 4
+    [warning] = [line for line in log.splitlines() if "AXES: New login failure" in line]
+    assert "mallory" in warning
+    assert "192.0.2.77" in warning
+    assert "guessed-4711" not in log
+
+
 @pytest.mark.sqlite
 def test_what_a_killed_worker_ran_is_not_counted_on(guarded: Server) -> None:
     key = make_key(guarded)

@@ -96,6 +96,7 @@ def test_a_query_has_one_line_with_all_documented_fields(observed: Server, clien
     assert (line["scanned"], line["plan"]) == (meta["scanned"], meta["plan"])
     assert (line["bytes_in"], line["bytes_out"]) == (len(answer.request.content), len(answer.content))
     assert line["ms"] > 0
+    assert line["address"] == "127.0.0.1"
     # The trace goes on, with this request as its part.
     assert line["trace_id"] == TRACE
     assert answer.headers["traceresponse"] == f"00-{TRACE}-{line['span_id']}-01"

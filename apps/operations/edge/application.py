@@ -128,7 +128,8 @@ class Edge:
             scope["state"]["send_whole"](reply)
             status, sent = reply.status, len(reply.body)
         outcome = Outcome(status, received, sent)
-        self._notes.take(observation, request_id, scope["method"], outcome, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._notes.take(observation, request_id, scope["client"][0], scope["method"], outcome, seconds)
 
     async def _stream(self, reply: Answer, streamed: Streamed, scope: Any, send: Any) -> tuple[int, int]:
         """Send an answer whose body is `streamed`. Return the status to be noted, and the number of bytes."""
@@ -155,11 +156,11 @@ class Edge:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, copy_context().run, _admit_upload, scope)
 
-    def refuse(self, why: Exception) -> Answer:
-        """Return the answer to a request that could not be received."""
+    def refuse(self, why: Exception, address: str) -> Answer:
+        """Return the answer to a request of the client at `address` that could not be received."""
         request_id = identify("")
         reply = self.explain(why)
-        self._notes.take(Observation(), request_id, "", Outcome(reply.status, 0, len(reply.body)), 0)
+        self._notes.take(Observation(), request_id, address, "", Outcome(reply.status, 0, len(reply.body)), 0)
         return reply
 
     def answer_overdue(self) -> bool:

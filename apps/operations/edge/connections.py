@@ -26,6 +26,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from apps.access.forwarding import address_of
 from apps.access.requests import Answer, Refused, current_request_id
 from apps.operations.edge.uploads import Upload, is_import
 
@@ -408,7 +409,9 @@ class Connection(HttpToolsProtocol):
             self._go_on()
 
     def _tell_refusal(self, why: Exception) -> None:
-        self._write(self.app.refuse(why), has_body=True, is_last=True)
+        peer = self.client[0] if self.client is not None else ""
+        address = address_of(peer, () if self.scope is None else self.scope["headers"])
+        self._write(self.app.refuse(why, address), has_body=True, is_last=True)
         self.transport.write_eof()
         self._enter(State.REFUSED)
         self.flow.resume_reading()

@@ -29,19 +29,24 @@ class Notes:
         self._is_logged, self._is_counted = settings.LOG_REQUESTS, settings.METRICS != "off"
         self._slow = settings.SLOW_QUERY_MS / 1000
 
-    def take(self, observation: Observation, request_id: str, method: str, outcome: Outcome, seconds: float) -> None:
-        """Note a request that was answered after `seconds`."""
+    def take(
+        self, observation: Observation, request_id: str, address: str, method: str, outcome: Outcome, seconds: float
+    ) -> None:
+        """Note a request of the client at `address` that was answered after `seconds`."""
         if self._is_counted:
             _count(observation, method if method in _METHODS else "other", outcome, seconds)
         if self._slow and seconds >= self._slow and observation.describe is not None:
             self._tell_slow(observation, request_id, outcome, seconds)
         if self._is_logged:
-            self._tell(observation, request_id, method, outcome, seconds)
+            self._tell(observation, request_id, address, method, outcome, seconds)
 
-    def _tell(self, observation: Observation, request_id: str, method: str, outcome: Outcome, seconds: float) -> None:
+    def _tell(
+        self, observation: Observation, request_id: str, address: str, method: str, outcome: Outcome, seconds: float
+    ) -> None:
         fields: dict[str, object] = {
             "request_id": request_id,
             "key": observation.key,
+            "address": address,
             "method": method,
             "route": observation.route,
             "library": observation.library,
