@@ -10,6 +10,7 @@ keys            made, changed, rotated, revoked
 last_use        when keys were used last
 users           people, who have sessions
 forwarding      what a trusted reverse proxy says of it
+logins          how many passwords may be tried
 limits          how many requests are let in
 shared_counters, redis_counters  what counts them, on one host or several
 guard_rails     how full disk and memory may be for writes

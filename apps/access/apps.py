@@ -9,6 +9,7 @@ class AccessConfig(AppConfig):
     verbose_name = "Access"
 
     def ready(self) -> None:
-        from apps.access import account_changes
+        from apps.access import account_changes, logins
 
         account_changes.connect()
+        logins.connect()

@@ -106,10 +106,20 @@ def _entered(principal: Principal, allowances: list[Allowance], most: int) -> It
 
 
 def note_failed_login(address: str) -> None:
-    """Count a credential that was refused; raise Refused where the address has had too many refused."""
-    if not settings.FAILED_LOGINS_PER_MINUTE:
+    """Count a key or a password that was refused; raise Refused where the address has had too many refused."""
+    _limit_failed_logins(address, is_counted=True)
+
+
+def check_failed_logins(address: str) -> None:
+    """Raise Refused where the address has had too many keys or passwords refused. Count nothing."""
+    _limit_failed_logins(address, is_counted=False)
+
+
+def _limit_failed_logins(address: str, *, is_counted: bool) -> None:
+    limit = settings.FAILED_LOGINS_PER_MINUTE
+    if not limit:
         return
-    hit = _rates().hit(f"logins:{_network(address)}", settings.FAILED_LOGINS_PER_MINUTE)
+    hit = _rates().hit(f"logins:{_network(address)}", limit, is_counted=is_counted)
     if not hit.is_allowed:
         detail = f"Too many credentials of {address} were refused. Wait {hit.wait} s."
         raise Refused("rate_limited", detail, {"Retry-After": str(hit.wait)})

@@ -16,7 +16,7 @@ _SECONDS_WITHOUT = 5.0
 # One script is one step for Redis. It has the counts of each second, by Redis's own clock, so that hosts agree. Seconds
 # that lie ahead are those before its clock was put back: they count until they are a minute old by either direction.
 _SCRIPT = """
-local limit, span = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, span, counted = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local now = tonumber(redis.call('TIME')[1])
 local counts, seconds, used = redis.call('HGETALL', KEYS[1]), {}, 0
 for i = 1, #counts, 2 do
@@ -30,7 +30,10 @@ for i = 1, #counts, 2 do
 end
 local allowed = 0
 if used < limit then
-    allowed, used = 1, used + 1
+    allowed = 1
+end
+if allowed == 1 and counted then
+    used = used + 1
     redis.call('HINCRBY', KEYS[1], now, 1)
     redis.call('EXPIRE', KEYS[1], 2 * span)
     table.insert(seconds, {now, 1})
@@ -48,8 +51,9 @@ return {allowed, limit - used, wait}
 class Counters(Protocol):
     """What counts requests by name."""
 
-    def hit(self, name: str, limit: int) -> Hit:
-        """Count a request under `name`, unless `limit` of them were counted in the last minute."""
+    def hit(self, name: str, limit: int, *, is_counted: bool = True) -> Hit:
+        """Count a request under `name`, unless `limit` of them were counted in the last minute. Unless it `is_counted`,
+        only say whether it would be."""
 
 
 class RedisCounters:
@@ -74,20 +78,20 @@ class RedisCounters:
         )
         return client.register_script(_SCRIPT)
 
-    def hit(self, name: str, limit: int) -> Hit:
+    def hit(self, name: str, limit: int, *, is_counted: bool = True) -> Hit:
         """As `SharedCounters.hit`."""
         from redis import RedisError
 
         if monotonic() < self._absent_until:
-            return self._fallback.hit(name, limit)
+            return self._fallback.hit(name, limit, is_counted=is_counted)
         try:
-            allowed, remaining, wait = self._script(keys=[f"vectordb:{name}"], args=[limit, SECONDS])
+            allowed, remaining, wait = self._script(keys=[f"vectordb:{name}"], args=[limit, SECONDS, int(is_counted)])
         except (RedisError, OSError) as error:
             if not self._absent_until:
                 # The error's own text may have the address.
                 logger.warning("Redis does not answer (%s): this host counts for itself", type(error).__name__)
             self._absent_until = monotonic() + _SECONDS_WITHOUT
-            return self._fallback.hit(name, limit)
+            return self._fallback.hit(name, limit, is_counted=is_counted)
         if self._absent_until:
             logger.warning("Redis answers again: limits hold across hosts")
             self._absent_until = 0.0

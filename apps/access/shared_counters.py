@@ -87,8 +87,9 @@ class SharedCounters:
         self.locked = _Lock(self._file)
         self.column = 0
 
-    def hit(self, name: str, limit: int) -> Hit:
-        """Count a request under `name`, unless `limit` of them were counted in the last minute."""
+    def hit(self, name: str, limit: int, *, is_counted: bool = True) -> Hit:
+        """Count a request under `name`, unless `limit` of them were counted in the last minute. Unless it `is_counted`,
+        only say whether it would be."""
         digest, now = _digest(name), int(self._clock())
         bucket = int.from_bytes(digest[:8]) % _BUCKETS
         with self.locked:
@@ -97,9 +98,10 @@ class SharedCounters:
             if found != digest or last != now:
                 used = self._turn(offset + _HEAD.size, last, now)
             is_allowed = used < limit
-            used += is_allowed
+            is_counted = is_counted and is_allowed
+            used += is_counted
             _HEAD.pack_into(self._memory, offset, digest, now, used)
-            if is_allowed:
+            if is_counted:
                 self._add(offset + _HEAD.size + _COUNT.size * (now % _RING), 1)
             counts = [] if used < limit else [*_COUNTS.unpack_from(self._memory, offset + _HEAD.size)]
         wait = seconds_until_free(_by_age(counts, now), used, limit) if counts else 0

@@ -61,6 +61,13 @@ def test_a_refusal_tells_when_there_is_room_again(counters: SharedCounters, cloc
     assert counters.hit("another", 3).remaining == 2
 
 
+def test_a_look_counts_nothing(counters: SharedCounters) -> None:
+    looks = [counters.hit("somebody", 2, is_counted=False) for _ in range(3)]
+    assert [(look.is_allowed, look.remaining) for look in looks] == [(True, 2)] * 3
+    assert [counters.hit("somebody", 2).remaining for _ in range(2)] == [1, 0]
+    assert counters.hit("somebody", 2, is_counted=False) == counters.hit("somebody", 2)
+
+
 def test_limits_hold_though_names_are_more_than_there_is_room_for(clock: Clock) -> None:
     counters = SharedCounters(1, 1, clock)
     allowed = sum(counters.hit(f"address {number}", 1).is_allowed for number in [*range(18_000)] * 2)
@@ -123,6 +130,16 @@ def test_hosts_count_together_in_redis(redis: RedisServer) -> None:
     assert [hit.is_allowed for hit in hits] == [True] * 7 + [False] * 5
     assert [hit.remaining for hit in hits] == [6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0]
     assert all(0 < hit.wait <= 61 for hit in hits[6:])
+
+
+def test_a_look_counts_nothing_in_redis(redis: RedisServer) -> None:
+    counters = RedisCounters(redis.url, SharedCounters(1, 1))
+    looks = [counters.hit("somebody", 2, is_counted=False) for _ in range(3)]
+    assert [(look.is_allowed, look.remaining) for look in looks] == [(True, 2)] * 3
+    assert [counters.hit("somebody", 2).remaining for _ in range(2)] == [1, 0]
+    assert not counters.hit("somebody", 2, is_counted=False).is_allowed
+    redis.kill()
+    assert [counters.hit("another", 1, is_counted=False).is_allowed for _ in range(2)] == [True, True]
 
 
 def test_a_host_counts_for_itself_while_redis_is_gone(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
