@@ -6,6 +6,7 @@ requests        a request and its answer as every door has them, its id, who ask
 authentication  from a key or a search token to who asks
 authorization   what that may do to a library: one function decides
 credentials, search_tokens  what these look like
+transactions    writes, for which a key is read again
 keys            made, changed, rotated, revoked
 last_use        when keys were used last
 users           people, who have sessions

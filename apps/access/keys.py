@@ -16,6 +16,7 @@ from apps.access.authorization import KEY_SCOPES, check_pattern
 from apps.access.credentials import hash_key, new_key, new_key_id
 from apps.access.models import Key
 from apps.access.search_tokens import encode_claims, sign
+from apps.access.transactions import key_transaction, write_transaction
 
 # In the data folder.
 ADMIN_KEY_FILE = "admin_key"
@@ -40,7 +41,7 @@ def create_key(
     """Make a key; without `libraries` it is for all. Raise ValueError for a pattern that is none."""
     key_id = new_key_id()
     key = new_key(key_id)
-    with transaction.atomic():
+    with write_transaction():
         row = Key.objects.create(
             public_id=key_id,
             name=name,
@@ -58,7 +59,7 @@ def create_key(
 def rotate_key(*, key_id: str, overlap_seconds: float) -> NewKey | None:
     """Give a key another secret. The one before is good for `overlap_seconds` more, the one before that no longer.
     None where there is no such key."""
-    with transaction.atomic():
+    with key_transaction(key_id):
         row = find_key(key_id, lock=True)
         if row is None:
             return None
@@ -75,7 +76,7 @@ def rotate_key(*, key_id: str, overlap_seconds: float) -> NewKey | None:
 
 def update_key(*, key_id: str, changes: dict[str, Any]) -> Key | None:
     """Set columns of a key. None where there is no such key."""
-    with transaction.atomic():
+    with key_transaction(key_id):
         row = find_key(key_id, lock=True)
         if row is not None:
             for column, value in changes.items():
@@ -86,8 +87,9 @@ def update_key(*, key_id: str, changes: dict[str, Any]) -> Key | None:
 
 
 def revoke_key(*, key_id: str) -> bool:
-    """Delete a key, which is dead from the commit on; return whether there was one."""
-    with transaction.atomic():
+    """Delete a key, which is dead from the commit on, once its writes under way are over; return whether there was
+    one."""
+    with key_transaction(key_id):
         deleted, _ = Key.objects.filter(public_id=key_id).delete()
         if deleted:
             record_change("revoke_key", target=key_id)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from django.db import transaction
-
 from apps.access.authorization import authorize, authorize_new_library
 from apps.access.requests import current_principal
+from apps.access.transactions import write_transaction
 from apps.libraries import selectors
 from apps.libraries.errors import Fault, Invalid, NotFound
 from apps.libraries.imported import Mode
@@ -44,7 +43,7 @@ def request_import(
         size = (folder / _FILE).stat().st_size
         params = {"format": format, "mode": mode, "columns": columns, "size": size}
         # Both or neither: an Idempotency-Key says that a request was carried out.
-        with transaction.atomic():
+        with write_transaction():
             library, is_made = open_or_make(library_id, source.library, create=create)
             return create_job(
                 kind="import",

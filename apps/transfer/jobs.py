@@ -20,8 +20,9 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.access.audit import record_change
-from apps.access.authorization import authorize, has_scope, visible
+from apps.access.authorization import Scope, authorize, has_scope, visible
 from apps.access.requests import SERVER, current_principal
+from apps.access.transactions import write_transaction
 from apps.libraries.chunk_fields import timestamp
 from apps.libraries.dialects import frees_room
 from apps.libraries.errors import Conflict, NotFound
@@ -55,7 +56,7 @@ def create_job(
     `folder`, one that a command runs. `job_id` is one of `new_job_id`, for whoever has put files into `job_folder`
     before."""
     principal = current_principal.get()
-    with transaction.atomic():
+    with write_transaction():
         job = Job.objects.create(
             public_id=job_id or new_job_id(),
             kind=kind,
@@ -94,18 +95,23 @@ def find_job(job_id: str) -> Job:
 
 
 @frees_room
-@transaction.atomic
+@write_transaction()
 def cancel_job(*, job_id: str) -> None:
     """Cancel a job; what it has done by then stays. Nothing happens where it is cancelled. Raise NotFound, Conflict
     where it has ended otherwise, Refused."""
     job = find_job(job_id)
-    authorize(current_principal.get(), "write" if job.library else "admin")
+    authorize(current_principal.get(), scope_of(job))
     if not end_job(job, Job.State.CANCELLED):
         job.refresh_from_db()
         if job.state == Job.State.CANCELLED:
             return
         raise Conflict(f"The job {job_id!r} has ended already: it is {job.state}.")
     record_change("cancel_job", library=job.library, target=f"{job.kind} {job_id}")
+
+
+def scope_of(job: Job) -> Scope:
+    """Return what is needed for a job: in its library, or everywhere where it has none."""
+    return "write" if job.library else "admin"
 
 
 def end_job(job: Job, state: str, *, error: str = "", result: dict[str, Any] | None = None) -> bool:

@@ -1,6 +1,8 @@
-"""Keys and patterns by themselves, and the second look at a key, in the snapshot that answers."""
+"""Keys and patterns by themselves, and the second look at a key, in the snapshot that answers or the transaction that
+writes."""
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from apps.access.authorization import common, matches
 from apps.access.credentials import PresentedKey, PresentedToken, hash_key, new_key, new_key_id, parse, presented
 from apps.access.keys import create_key, revoke_key, rotate_key, update_key
 from apps.access.requests import NOBODY, SERVER, Answer, Refused, Request, current_principal
+from apps.access.transactions import write_transaction
 from apps.libraries.inputs import LibraryCreate
 from apps.libraries.services.libraries import create_library
 from apps.search.snapshots import open_snapshot, read_rows
@@ -102,17 +105,20 @@ def test_a_key_that_is_revoked_while_a_request_runs_sees_nothing_more() -> None:
 def test_a_request_goes_on_when_its_key_is_renamed_or_rotated_with_an_overlap_and_not_when_it_may_do_less() -> None:
     made = create_key(name="Test", scopes=["read", "write"], libraries=["a*"])
     key_id = made.row.public_id
+    administrator = copy_context()
     ask(made.key)
-    update_key(key_id=key_id, changes={"name": "Renamed", "reads_per_minute": 1})
-    rotate_key(key_id=key_id, overlap_seconds=60)
-    with open_snapshot():
+    administrator.run(update_key, key_id=key_id, changes={"name": "Renamed", "reads_per_minute": 1})
+    administrator.run(rotate_key, key_id=key_id, overlap_seconds=60)
+    with open_snapshot(), write_transaction():
         pass
-    update_key(key_id=key_id, changes={"libraries": "b"})
-    with pytest.raises(Refused, match="was changed"):
-        open_snapshot()
-    rotate_key(key_id=key_id, overlap_seconds=0)
-    with pytest.raises(Refused, match="not known"):
-        open_snapshot()
+    administrator.run(update_key, key_id=key_id, changes={"libraries": "b"})
+    for begin in (open_snapshot, write_transaction().__enter__):
+        with pytest.raises(Refused, match="was changed"):
+            begin()
+    administrator.run(rotate_key, key_id=key_id, overlap_seconds=0)
+    for begin in (open_snapshot, write_transaction().__enter__):
+        with pytest.raises(Refused, match="not known"):
+            begin()
 
 
 @asks_database

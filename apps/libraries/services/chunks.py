@@ -4,8 +4,6 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from django.db import transaction
-
 from apps.access.audit import record_change
 from apps.libraries import selectors
 from apps.libraries.dialects import frees_room
@@ -135,7 +133,7 @@ def update_chunk(*, library_id: str, chunk_id: str, update: ChunkUpdate, if_matc
 
 
 @frees_room
-@transaction.atomic
+@sql.write_transaction()
 def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None) -> None:
     """Delete one chunk. Raises NotFound, PreconditionFailed."""
     library = sql.lock_library(library_id)
@@ -144,7 +142,7 @@ def delete_chunk(*, library_id: str, chunk_id: str, if_match: str | None = None)
 
 
 @frees_room
-@transaction.atomic
+@sql.write_transaction()
 def delete_chunks(*, library_id: str, ids: Sequence[str]) -> int:
     """Delete those of the chunks that exist, and return their number. Raises NotFound for the library."""
     library = sql.lock_library(library_id)

@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import Any
 
 import orjson
-from django.db import transaction
 
 from apps.access.audit import record_change
 from apps.engine.vectors import Float32
@@ -174,7 +173,7 @@ def _replace_one(
     return {"id": document.id, **counts, "deleted": len(diff.gone), "chunk_ids": chunk_ids}
 
 
-@transaction.atomic
+@sql.write_transaction()
 def update_document(
     *, library_id: str, document_id: str, update: DocumentUpdate, if_match: str | None = None
 ) -> tuple[dict[str, Any], str]:
@@ -191,7 +190,7 @@ def update_document(
 
 
 @frees_room
-@transaction.atomic
+@sql.write_transaction()
 def delete_document(*, library_id: str, document_id: str, if_match: str | None = None) -> None:
     """Delete a document and its chunks. Raises NotFound, PreconditionFailed."""
     sql.lock_library(library_id)

@@ -1,6 +1,6 @@
 """Writes of libraries."""
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from apps.access.audit import record_change
 from apps.engine.errors import InvalidParameter
@@ -29,7 +29,7 @@ def create_library(*, create: LibraryCreate) -> Library:
             # Else vectors of another length could come first, and no text would fit any more.
             library.dimension = dimension
     try:
-        with transaction.atomic():
+        with sql.write_transaction():
             library.save(force_insert=True)
             record_change("create_library", library=library.public_id)
     except IntegrityError:
@@ -46,7 +46,7 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
     if update.embedding is not None and selectors.library_row(library_id).takes_model:
         model = known_model(update.embedding.key, "/embedding")
 
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         selectors.check_match(if_match, lambda: selectors.etag(selectors.library_data(library)))
         bind_model(library, model, named)
@@ -61,7 +61,7 @@ def update_library(*, library_id: str, update: LibraryUpdate, if_match: str | No
     return library
 
 
-@transaction.atomic
+@sql.write_transaction()
 def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
     """Request a rebuild of the index, with the type and parameters named or with those it has.
 
@@ -81,7 +81,7 @@ def reindex_library(*, library_id: str, reindex: Reindex) -> Library:
 
 
 @frees_room
-@transaction.atomic
+@sql.write_transaction()
 def delete_library(*, library_id: str, if_match: str | None = None) -> None:
     """Delete a library with all that is in it. Raises NotFound, PreconditionFailed."""
     library = sql.lock_library(library_id)

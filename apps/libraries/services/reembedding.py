@@ -52,7 +52,7 @@ def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
     Raises NotFound, Conflict if it is being moved to another model, Invalid for a model that cannot be used.
     """
     model, _ = known_model(reembed.embedding.key, "/embedding")
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         move = Reembedding.objects.filter(pk=library.pk).first()
         if move is None or move.state == State.SWEEPING:
@@ -72,7 +72,7 @@ def request_reembedding(*, library_id: str, reembed: Reembed) -> Reembedding:
 
 def cancel_reembedding(*, library_id: str) -> None:
     """Call the move off; what was made for it is deleted later. Raises NotFound, also if there is no move."""
-    with transaction.atomic():
+    with sql.write_transaction():
         library = sql.lock_library(library_id)
         found = Reembedding.objects.filter(pk=library.pk).exclude(state=State.SWEEPING)
         if not found.update(state=State.SWEEPING, error="", retry_at=None):

@@ -15,6 +15,7 @@ import orjson
 from django.db import connection, transaction
 from django.utils import timezone
 
+from apps.access import transactions
 from apps.engine.vectors import Float32
 from apps.libraries import expiry
 from apps.libraries.dialects import dialect_of
@@ -64,12 +65,13 @@ class StoredChunk(ChunkRow):
 
 @contextmanager
 def write_transaction() -> Iterator[None]:
-    """A transaction whose stages a record tells apart: waiting for other writers, the write, and the commit."""
+    """A transaction of whoever asks, whose stages a record tells apart: waiting for other writers, the write, and the
+    commit. Raises Refused where their key is not good any more."""
     with ExitStack() as stack:
         # What is left of the transaction when the other two are over.
         stack.enter_context(stage("commit"))
         with stage("lock"), metrics.LOCK_SECONDS.time("database"):
-            stack.enter_context(transaction.atomic())
+            stack.enter_context(transactions.write_transaction())
         stack.enter_context(stage("write"))
         yield
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from apps.access.audit import record_change
+from apps.access.transactions import write_transaction
 from apps.libraries.dialects import dialect_of, frees_room
 from apps.libraries.errors import NotFound
 from apps.libraries.selectors import Page, PageKey
@@ -67,7 +68,7 @@ def delete_backup(*, backup_id: str) -> None:
 
 
 @frees_room
-@transaction.atomic
+@write_transaction()
 def _record_deletion(backup_id: str) -> None:
     record_change("delete_backup", target=backup_id)
 
