@@ -14,7 +14,7 @@ from time import time
 from typing import Any, NamedTuple, TypeAlias
 
 from apps.access import last_use
-from apps.access.authorization import common, unauthorized
+from apps.access.authorization import Scope, authorize, common, unauthorized
 from apps.access.credentials import PresentedKey, PresentedToken, parse, presented
 from apps.access.limits import note_failed_login
 from apps.access.requests import NOBODY, Principal, Refused, current_principal
@@ -61,6 +61,14 @@ class Proof:
     ends_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JobProof:
+    """What the key of a job must reach as long as the job runs: a scope in a library, or in all where it is empty."""
+
+    scope: Scope
+    library: str
+
+
 def is_open(path: str) -> bool:
     """Whether a path needs no credential, whatever is behind it."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
@@ -95,11 +103,31 @@ def authenticate(credential: str, read_rows: ReadRows) -> Principal:
 
 def check_again(principal: Principal, read_rows: ReadRows) -> None:
     """Raise Refused if the principal's key is not good any more in the state of the database that `read_rows` reads."""
-    proof: Proof = principal.proof
+    proof: Proof | JobProof = principal.proof
+    if isinstance(proof, JobProof):
+        _check_job(principal.key_id, proof, read_rows)
+        return
     row = _read(principal.key_id, read_rows)
     _check(proof, row)
     if (row.scopes, row.libraries) != (proof.row.scopes, proof.row.libraries):
         raise unauthorized(_CHANGED)
+
+
+def _check_job(key_id: str, proof: JobProof, read_rows: ReadRows) -> None:
+    """Raise Refused unless the key still reaches what its job does. Whoever rotates a key leaves its jobs alone."""
+    found = read_rows(_SELECT, (key_id,))
+    if not found:
+        raise unauthorized("The key that asked for the job was revoked.")
+    row = KeyRow(*found[0])
+    if row.expires_at is not None and time() >= _seconds(row.expires_at):
+        raise unauthorized("The key that asked for the job has expired.")
+    key = Principal(row.name, frozenset(row.scopes.split()), key_id, tuple(row.libraries.split()) or None)
+    try:
+        authorize(key, proof.scope, proof.library or None, everywhere=not proof.library)
+    except Refused:
+        reach = f"the library {proof.library!r}" if proof.library else "all libraries"
+        detail = f"The key that asked for the job has the scope {proof.scope} for {reach} no longer."
+        raise unauthorized(detail) from None
 
 
 def _read(key_id: str, read_rows: ReadRows) -> KeyRow:

@@ -68,7 +68,7 @@ class Principal:
     users, commands and the server itself. `libraries` holds ids of libraries, and beginnings of ids with an asterisk
     behind; None for all. The limits are the key's own, None for those of the settings. Only search tokens have a
     `filter`, which is ANDed to whatever they ask, and an `include`, which is all that they may read. `proof` is what a
-    key or token was checked by.
+    key or token was checked by, or what the key of a job must reach.
     """
 
     name: str

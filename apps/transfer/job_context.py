@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DatabaseError
 from django.db.models import Exists
 
+from apps.access.transactions import check_key
 from apps.libraries.errors import NotFound
 from apps.libraries.models import Library
 from apps.transfer.models import Job
@@ -49,8 +50,9 @@ class JobContext:
 
     def advance(self, done: int, total: int | None = None, progress: dict[str, Any] | None = None) -> None:
         """Write how far the job is: rows or bytes, and with `progress` where the next step begins. Called within the
-        transaction of a step, both are committed or neither. Raise JobInterrupted, which undoes that step, and NotFound
-        where the library was deleted, also if there is another one of its id.
+        transaction of a step, both are committed or neither. Raise JobInterrupted, which undoes that step, NotFound
+        where the library was deleted, also if there is another one of its id, and Refused where the key that asked for
+        the job is not good any more.
 
         Without `progress` it is for readers alone: it writes twice a second at most, and a database that is busy or
         full is no reason to fail.
@@ -59,9 +61,11 @@ class JobContext:
             if not self._is_look_due():
                 return
             with contextlib.suppress(DatabaseError):
+                check_key()
                 self._update(done=done, total=total)
             return
         self._stop_if_asked()
+        check_key()
         self._update(done=done, total=total, progress=progress, attempts=0)
         self.progress = progress
 

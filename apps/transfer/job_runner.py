@@ -11,7 +11,9 @@ from django.db import DatabaseError, connections
 from django.db.models import F
 from django.utils.module_loading import import_string
 
-from apps.access.requests import SERVER, Principal, current_principal
+from apps.access.authentication import JobProof
+from apps.access.requests import SERVER, Principal, Refused, current_principal
+from apps.access.transactions import check_key
 from apps.embeddings.errors import EmbeddingError
 from apps.libraries.dialects import Failure, database_name, failure_of, note_if_damaged
 from apps.libraries.dialects.damage import REMEDY
@@ -19,7 +21,7 @@ from apps.libraries.errors import LibraryError
 from apps.transfer.errors import TransferError, sentence_of_system
 from apps.transfer.job_context import JobCancelled, JobContext, JobStopped
 from apps.transfer.job_kinds import JOB_KINDS
-from apps.transfer.jobs import delete_files_of_ended_jobs, end_job, fail_job, waiting_jobs
+from apps.transfer.jobs import delete_files_of_ended_jobs, end_job, fail_job, scope_of, waiting_jobs
 from apps.transfer.models import Job
 
 logger = logging.getLogger(__name__)
@@ -76,9 +78,14 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
     # One that takes its process with it has been counted before.
     row = Job.objects.filter(pk=job.pk)
     row.update(attempts=F("attempts") + 1)
-    principal = Principal(job.name, frozenset(["admin"]), job.key_id) if job.name else SERVER
+    principal = SERVER
+    if job.name:
+        # Users and commands have no key.
+        proof = JobProof(scope_of(job), job.library) if job.key_id else None
+        principal = Principal(job.name, frozenset(["admin"]), job.key_id, proof=proof)
     before, context = current_principal.set(principal), JobContext(job, is_stopped)
     try:
+        check_key()
         result = import_string(JOB_KINDS[job.kind])(context)
     except JobStopped:
         row.update(attempts=0)
@@ -102,7 +109,7 @@ def run_job(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> bool:
     return True
 
 
-_TOLD = (TransferError, LibraryError, EmbeddingError, DatabaseError, OSError)
+_TOLD = (Refused, TransferError, LibraryError, EmbeddingError, DatabaseError, OSError)
 
 
 def _sentence_of(error: Exception) -> str:
@@ -110,6 +117,8 @@ def _sentence_of(error: Exception) -> str:
     if isinstance(error, LibraryError):
         faults = [f"{fault.pointer} {fault.detail}." for fault in error.faults[:1] if fault.detail != error.detail]
         return " ".join([error.detail, *faults])
+    if isinstance(error, Refused):
+        return error.detail
     if isinstance(error, OSError):
         return sentence_of_system(error)
     if isinstance(error, DatabaseError) and (failure := failure_of(error)) is not None:

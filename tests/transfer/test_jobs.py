@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -13,6 +14,7 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from apps.access.keys import NewKey, create_key, revoke_key, rotate_key, update_key
 from apps.access.models import AuditEntry
 from apps.access.requests import SERVER, Principal, Refused, current_principal
 from apps.libraries.errors import Conflict, NotFound
@@ -159,6 +161,69 @@ def test_the_audit_trail_says_who_made_a_job() -> None:
     assert list(found) == [
         (action, "key-1", "docs", f"count {job.public_id}") for action in ("create_job", "cancel_job")
     ]
+
+
+def job_of(made: NewKey, **fields: Any) -> Job:
+    """A job that a key asks for."""
+    token = current_principal.set(Principal("Test", frozenset(["write"]), made.row.public_id))
+    try:
+        return jobs.create_job(kind="count", params={"to": 5}, **fields)
+    finally:
+        current_principal.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        (None, "The key that asked for the job was revoked."),
+        ({"expires_at": timezone.now()}, "The key that asked for the job has expired."),
+        ({"scopes": "read"}, "The key that asked for the job has the scope write for the library 'docs' no longer."),
+        ({"libraries": "a b*"}, "The key that asked for the job has the scope write for the library 'docs' no longer."),
+    ],
+)
+def test_a_job_ends_with_its_key_and_what_it_has_done_stays(changes: dict[str, Any] | None, error: str) -> None:
+    made = create_key(name="Test", scopes=["write"], libraries=["docs"])
+    job = run(job_of(made, library="docs"), steps=2)
+    assert (job.state, job.done) == ("running", 2)
+    if changes is None:
+        revoke_key(key_id=made.row.public_id)
+    else:
+        update_key(key_id=made.row.public_id, changes=changes)
+    job = run(job)
+    assert (job.state, job.done, job.error, job.result) == ("failed", 2, error, {"counted": 2})
+    assert kinds.seen == [0, 1]
+
+
+def test_a_job_that_runs_ends_before_its_next_step_when_its_key_is_revoked() -> None:
+    made = create_key(name="Test", scopes=["admin"])
+    job = job_of(made)
+
+    def revoke_after_two_steps() -> bool:
+        if len(kinds.seen) == 2:
+            revoke_key(key_id=made.row.public_id)
+        return False
+
+    job_runner.run_job(job, revoke_after_two_steps)
+    job.refresh_from_db()
+    assert (job.state, job.done, job.error) == ("failed", 2, "The key that asked for the job was revoked.")
+
+
+def test_a_job_of_the_server_itself_ends_when_its_key_is_no_longer_for_everything() -> None:
+    made = create_key(name="Test", scopes=["admin"])
+    job = run(job_of(made), steps=2)
+    update_key(key_id=made.row.public_id, changes={"libraries": "docs*"})
+    job = run(job)
+    error = "The key that asked for the job has the scope admin for all libraries no longer."
+    assert (job.state, job.done, job.error) == ("failed", 2, error)
+
+
+@pytest.mark.parametrize("overlap", [0, 60])
+def test_a_job_goes_on_when_its_key_is_rotated_or_may_do_more(overlap: float) -> None:
+    made = create_key(name="Test", scopes=["write"], libraries=["docs"])
+    job = run(job_of(made, library="docs"), steps=2)
+    rotate_key(key_id=made.row.public_id, overlap_seconds=overlap)
+    update_key(key_id=made.row.public_id, changes={"name": "Other", "scopes": "admin", "libraries": "d*"})
+    assert run(job).state == "done"
 
 
 @pytest.mark.any_database
