@@ -29,6 +29,17 @@ def record_change(
         entry.save(force_insert=True)
 
 
+def record_job(action: str, *, key_id: str, name: str, library: str, target: str, count: int) -> None:
+    """Add an entry for what a job has changed, in the transaction at hand: by whoever asked for the job, and by the
+    request whose entry has the same target."""
+    if not settings.AUDIT_DAYS:
+        return
+    asked = AuditEntry.objects.filter(library=library, target=target).values_list("request_id", flat=True).first()
+    AuditEntry(
+        key_id=key_id, name=name, action=action, library=library, target=target, count=count, request_id=asked or ""
+    ).save(force_insert=True)
+
+
 def new_entry(action: str, *, library: str = "", target: str = "", count: int | None = None) -> AuditEntry | None:
     """Return the entry of a change, for whoever writes it by other means; None where there is to be none."""
     principal = current_principal.get()

@@ -46,24 +46,25 @@ def check_key() -> None:
 
 
 def _read_for_write(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    if connection.vendor != "postgresql":
+        return _rows(sql, params)
+    condition = f"pg_try_advisory_xact_lock_shared({_KEYS}, hashtext(public_id))"
+    if found := _rows(f"{sql} AND {condition} FOR SHARE", params):
+        return found
+    _rows(f"SELECT pg_advisory_xact_lock_shared({_KEYS}, hashtext(%s))", params)
+    return _rows(f"{sql} FOR SHARE", params)
+
+
+def _rows(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        if connection.vendor != "postgresql":
-            cursor.execute(sql, params)
-            return cursor.fetchall()
-        condition = f"pg_try_advisory_xact_lock_shared({_KEYS}, hashtext(public_id))"
-        cursor.execute(f"{sql} AND {condition} FOR SHARE", params)
-        if not (rows := cursor.fetchall()):
-            cursor.execute(f"SELECT pg_advisory_xact_lock_shared({_KEYS}, hashtext(%s))", params)
-            cursor.execute(f"{sql} FOR SHARE", params)
-            rows = cursor.fetchall()
-        return rows
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())
 
 
 def _lock_keys(changed: str) -> None:
     """Lock a key for its change, and share that of whoever asks; in one order, as two keys may change each other."""
     principal = current_principal.get()
     own = {principal.key_id} if principal.proof is not None else set()
-    with connection.cursor() as cursor:
-        for key_id in sorted({changed} | own):
-            lock = "pg_advisory_xact_lock" if key_id == changed else "pg_advisory_xact_lock_shared"
-            cursor.execute(f"SELECT {lock}({_KEYS}, hashtext(%s))", [key_id])
+    for key_id in sorted({changed} | own):
+        lock = "pg_advisory_xact_lock" if key_id == changed else "pg_advisory_xact_lock_shared"
+        _rows(f"SELECT {lock}({_KEYS}, hashtext(%s))", [key_id])

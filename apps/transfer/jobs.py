@@ -19,7 +19,7 @@ from django.db.models import Count, F, Max, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from apps.access.audit import record_change
+from apps.access.audit import record_change, record_job
 from apps.access.authorization import Scope, authorize, has_scope, visible
 from apps.access.requests import SERVER, current_principal
 from apps.access.transactions import write_transaction
@@ -127,9 +127,20 @@ def end_job(job: Job, state: str, *, error: str = "", result: dict[str, Any] | N
         if ended and result is None:
             # Read once no step can write it any more.
             row.update(result=row.values_list("progress", flat=True).get().get("report", {}))
+        if ended:
+            _record_written(row.get())
     if ended:
         transaction.on_commit(lambda: metrics.JOBS_ENDED.add(1, job.kind, str(state)))
     return bool(ended)
+
+
+def _record_written(job: Job) -> None:
+    """Add how much a job wrote to its library to the audit trail; nothing where it wrote nothing."""
+    report = job.progress.get("report", {})
+    written = sum(report.get(name, 0) for name in ("created", "updated", "documents"))
+    if written and job.name:
+        target = f"{job.kind} {job.public_id}"
+        record_job("end_job", key_id=job.key_id, name=job.name, library=job.library, target=target, count=written)
 
 
 @frees_room

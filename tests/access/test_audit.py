@@ -224,7 +224,7 @@ def test_old_entries_are_deleted_some_at_a_time(settings: Settings) -> None:
 @pytest.mark.any_database
 def test_the_docs_name_every_action() -> None:
     sources = "".join(path.read_text() for path in Path(ROOT, "apps").rglob("*.py"))
-    recorded = set(re.findall(r'(?:record_change|new_entry|_record)\(\s*"(\w+)"', sources)) | {
+    recorded = set(re.findall(r'(?:record_change|record_job|new_entry|_record)\(\s*"(\w+)"', sources)) | {
         "upsert_chunks",
         "insert_chunks",
     }

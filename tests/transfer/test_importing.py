@@ -3,12 +3,16 @@
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from apps.access.keys import create_key, revoke_key
+from apps.access.models import AuditEntry
+from apps.access.requests import Principal, current_principal, current_request_id
 from apps.libraries import selectors
 from apps.libraries.errors import Invalid, ModelMismatch, NotFound
 from apps.libraries.imported import Mode
@@ -214,6 +218,34 @@ def put_rows(dimension: int, metric: str) -> Callable[[Path], None]:
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
     return put
+
+
+def test_the_audit_trail_has_what_an_import_wrote_before_its_key_was_revoked(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(path: Path) -> None:
+        path.write_text("".join(f'{{"id": "{i}", "embedding": [1, 2], "document_id": "d"}}\n' for i in range(6)))
+
+    def ask(key_id: str) -> Job:
+        current_principal.set(Principal("Test", frozenset(["write"]), key_id))
+        current_request_id.set(f"request of {key_id}")
+        return request_import(library_id="a", format="jsonl", mode="upsert", create=False, columns={}, put=put)
+
+    monkeypatch.setattr(rows, "ROWS_PER_BATCH", 2)
+    made = create_key(name="Test", scopes=["write"])
+    job = copy_context().run(ask, made.row.public_id)
+    asked = iter([False] * 2)
+    run_job(job, lambda: next(asked, True))
+    assert Chunk.objects.count() == 4
+    revoke_key(key_id=made.row.public_id)
+    job.refresh_from_db()
+    run_job(job)
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("failed", "The key that asked for the job was revoked.")
+    assert (Chunk.objects.count(), job.result["created"]) == (4, 4)
+    found = AuditEntry.objects.values_list("action", "count", "key_id", "name", "library", "target", "request_id")
+    who = (made.row.public_id, "Test", "a", f"import {job.public_id}", f"request of {made.row.public_id}")
+    assert list(found) == [("create_job", None, *who), ("end_job", 5, *who)]
 
 
 def test_an_import_that_fails_deletes_the_empty_library_that_it_has_made() -> None:
