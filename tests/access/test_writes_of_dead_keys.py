@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +23,11 @@ from apps.access.requests import NOBODY, SERVER, Refused, current_principal
 from apps.access.transactions import write_transaction
 from apps.embeddings import registry
 from apps.embeddings.config import Config
+from apps.libraries.inputs import DocumentUpdate, Embedding, LibraryCreate, LibraryUpdate, Reembed, Reindex
 from apps.libraries.models import Chunk, Document
+from apps.libraries.services import chunks, documents, libraries, metadata, reembedding
 from apps.search.snapshots import read_rows
+from apps.transfer import jobs
 from tests.embeddings.service import Answer, Service
 from tests.server import until
 
@@ -156,6 +160,41 @@ def test_a_key_changes_rotates_and_revokes_itself() -> None:
     assert revoke_key(key_id=key_id)
     with pytest.raises(Refused, match="not known"):
         create_key(name="Other", scopes=["admin"])
+
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "delete chunk": lambda: chunks.delete_chunk(library_id="a", chunk_id="c"),
+    "delete chunks": lambda: chunks.delete_chunks(library_id="a", ids=["c"]),
+    "update metadata": lambda: metadata.update_chunks_by_id(
+        library_id="a", ids=["c"], change=metadata.MetadataChange({}, "set")
+    ),
+    "update document": lambda: documents.update_document(library_id="a", document_id="d", update=DocumentUpdate()),
+    "delete document": lambda: documents.delete_document(library_id="a", document_id="d"),
+    "create library": lambda: libraries.create_library(create=LibraryCreate(id="b", name="B")),
+    "update library": lambda: libraries.update_library(library_id="a", update=LibraryUpdate(name="B")),
+    "reindex library": lambda: libraries.reindex_library(library_id="a", reindex=Reindex()),
+    "delete library": lambda: libraries.delete_library(library_id="a"),
+    "reembed library": lambda: reembedding.request_reembedding(
+        library_id="a", reembed=Reembed(embedding=Embedding(provider="hashing", model="hashing-128"))
+    ),
+    "cancel reembedding": lambda: reembedding.cancel_reembedding(library_id="a"),
+    "create key": lambda: create_key(name="Other", scopes=["admin"]),
+    "update key": lambda: update_key(key_id="other", changes={"name": "Other"}),
+    "rotate key": lambda: rotate_key(key_id="other", overlap_seconds=0),
+    "revoke key": lambda: revoke_key(key_id="other"),
+    "create job": lambda: jobs.create_job(kind="backup"),
+    "cancel job": lambda: jobs.cancel_job(job_id="job"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_no_change_begins_for_a_key_that_was_revoked_meanwhile(change: Callable[[], object]) -> None:
+    made = create_key(name="Test", scopes=["admin"])
+    administrator = copy_context()
+    ask(made.key)
+    administrator.run(revoke_key, key_id=made.row.public_id)
+    with pytest.raises(Refused, match="not known"):
+        change()
 
 
 def ask(key: str) -> None:
