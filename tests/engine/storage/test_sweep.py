@@ -1,5 +1,5 @@
-"""Sweeping deletes index files that were replaced ten seconds ago, or that nothing has referred to for ten minutes, and
-no others."""
+"""Sweeping deletes index files that were replaced a second ago, or that nothing has referred to for ten minutes, and no
+others."""
 
 import os
 import time
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from apps.engine.storage.index_folder import IndexFolder, sweep_libraries
+from apps.engine.storage.index_folder import SECONDS_SUPERSEDED, IndexFolder, sweep_libraries
 from tests.engine.storage.stored import (
     IDENTITY,
     make_manifest,
     make_segment,
 )
 
-TEN_MINUTES, TEN_SECONDS = 600, 10
+TEN_MINUTES = 600
 
 
 def age(path: Path, seconds: float) -> None:
-    """Let a folder look as if nobody had written into it for so long."""
+    """Let a folder look as if nobody had written into it for so long; below 0, as if somebody were still to."""
     os.utime(path, (time.time() - seconds,) * 2)
 
 
@@ -66,18 +66,19 @@ def test_the_newest_manifest_is_kept_however_old(library: Library) -> None:
     assert library.folder.sweep(IDENTITY) == 0
 
 
-def test_a_manifest_is_kept_until_a_newer_one_has_been_there_for_ten_seconds(library: Library) -> None:
-    library.age(TEN_SECONDS + 1, 2)
-    library.age(TEN_SECONDS - 9, 3)
+def test_a_manifest_is_kept_until_a_newer_one_has_been_there_for_a_second(library: Library) -> None:
+    library.age(SECONDS_SUPERSEDED, 2)
+    library.age(SECONDS_SUPERSEDED - TEN_MINUTES, 3)
     library.folder.sweep(IDENTITY)
     assert library.left() == ([2, 3], [2, 3]), "its segments, though they are young, are not needed"
     assert library.opens(2)
-    library.age(TEN_SECONDS + 1, 3)
+    library.age(SECONDS_SUPERSEDED, 3)
     library.folder.sweep(IDENTITY)
     assert library.left() == ([3], [3])
 
 
 def test_what_is_young_is_kept(library: Library) -> None:
+    library.age(-TEN_MINUTES, 1, 2, 3)
     library.folder.sweep(IDENTITY)
     assert library.left() == ([1, 2, 3], [1, 2, 3])
     segment, _ = library.folder.save(make_segment(50, 10))
