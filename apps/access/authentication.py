@@ -119,7 +119,7 @@ def _check_job(key_id: str, proof: JobProof, read_rows: ReadRows) -> None:
     if not found:
         raise unauthorized("The key that asked for the job was revoked.")
     row = KeyRow(*found[0])
-    if row.expires_at is not None and time() >= _seconds(row.expires_at):
+    if _has_expired(row):
         raise unauthorized("The key that asked for the job has expired.")
     key = Principal(row.name, frozenset(row.scopes.split()), key_id, tuple(row.libraries.split()) or None)
     try:
@@ -145,10 +145,14 @@ def _check(proof: Proof, row: KeyRow) -> None:
         compare_digest(proof.hash, row.secret_hash) or (is_previous and compare_digest(proof.hash, row.previous_hash))
     ):
         raise unauthorized(_UNKNOWN)
-    if row.expires_at is not None and now >= _seconds(row.expires_at):
+    if _has_expired(row):
         raise unauthorized("This key has expired.")
     if proof.ends_at is not None and now >= proof.ends_at:
         raise unauthorized("This search token has expired.")
+
+
+def _has_expired(row: KeyRow) -> bool:
+    return row.expires_at is not None and time() >= _seconds(row.expires_at)
 
 
 @lru_cache(maxsize=256)

@@ -21,14 +21,12 @@ from apps.access.keys import NewKey, create_key, revoke_key, rotate_key, update_
 from apps.access.models import AuditEntry
 from apps.access.requests import NOBODY, SERVER, Refused, current_principal
 from apps.access.transactions import write_transaction
-from apps.embeddings import registry
-from apps.embeddings.config import Config
 from apps.libraries.inputs import DocumentUpdate, Embedding, LibraryCreate, LibraryUpdate, Reembed, Reindex
 from apps.libraries.models import Chunk, Document
 from apps.libraries.services import chunks, documents, libraries, metadata, reembedding
 from apps.search.snapshots import read_rows
 from apps.transfer import jobs
-from tests.embeddings.service import Answer, Service
+from tests.embeddings.service import Answer, Service, embedding_service
 from tests.server import until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
@@ -53,10 +51,7 @@ def send(key: str, method: str, path: str, body: Any) -> HttpResponse:
 @pytest.fixture
 def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service that embeds for the library `notes`, which has the chunk `old` and the document `doc`."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Service() as running:
-        settings.EMBEDDINGS = Config(first_wait=0.001, openai_base_url=f"{running.url}/v1", openai_api_key="k")
-        running.usual = answer
+    with embedding_service(settings, monkeypatch, answer) as running:
         key = create_key(name="Admin", scopes=["admin"]).key
         library = {"id": "notes", "name": "N", "embedding": {"provider": "openai", "model": "m"}}
         assert send(key, "POST", "", library).status_code == 201
@@ -66,7 +61,6 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
         assert send(key, "POST", "/notes/documents", document).status_code == 201
         current_principal.set(SERVER)
         yield running
-    registry.forget()
 
 
 def answer(body: dict[str, Any]) -> Answer:

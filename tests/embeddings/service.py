@@ -2,9 +2,16 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from apps.embeddings import registry
+from apps.embeddings.config import Config
 
 
 class Answer(NamedTuple):
@@ -30,6 +37,19 @@ def _nothing(_: dict[str, Any]) -> Answer:
 
 HANG = Answer(None, status=0)
 BREAK = Answer(None, status=-1)
+
+
+@contextmanager
+def embedding_service(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, usual: Callable[[dict[str, Any]], Answer]
+) -> Iterator["Service"]:
+    """A service that is the server's provider `openai`, and answers as `usual`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Service() as running:
+        settings.EMBEDDINGS = Config(first_wait=0.001, openai_base_url=f"{running.url}/v1", openai_api_key="k")
+        running.usual = usual
+        yield running
+    registry.forget()
 
 
 class Service:

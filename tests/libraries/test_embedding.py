@@ -12,9 +12,8 @@ from django.http import HttpResponse
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from apps.embeddings import registry
 from apps.embeddings.config import Config
-from tests.embeddings.service import Answer, Service
+from tests.embeddings.service import Answer, Service, embedding_service
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,16 +48,12 @@ def answer(body: dict[str, Any]) -> Answer:
 @pytest.fixture
 def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service that embeds for the library `notes`. Its chunks `a`, `b` and `c`, which is blank, came with vectors."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Service() as running:
-        settings.EMBEDDINGS = Config(first_wait=0.001, openai_base_url=f"{running.url}/v1", openai_api_key="k")
-        running.usual = answer
+    with embedding_service(settings, monkeypatch, answer) as running:
         library = {"id": "notes", "name": "N", "embedding": {"provider": "openai", "model": "m"}}
         assert send("POST", "", library).status_code == 201
         chunks = [{"id": key, "text": text, "embedding": OWN} for key, text in (("a", "A"), ("b", "B"), ("c", ""))]
         assert send("POST", "/notes/chunks", {"chunks": chunks}).status_code == 200
         yield running
-    registry.forget()
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "snapshot"])
